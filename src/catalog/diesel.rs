@@ -1,0 +1,78 @@
+//! A catalog as diesel's `MigrationSource`, for an application that runs diesel's own harness.
+//!
+//! It must give diesel exactly what tenantry runs: the same versions, scripts and transactions, in an order that
+//! diesel's own sorting keeps. tenantry itself never runs migrations this way.
+
+use diesel::connection::BoxableConnection;
+use diesel::migration::{self, MigrationMetadata, MigrationName, MigrationSource, MigrationVersion};
+use diesel::sqlite::Sqlite;
+
+use super::{Catalog, Migration};
+use crate::error::{Error, ErrorKind};
+
+struct Adapted {
+    migration: Migration,
+    name: Name,
+}
+
+struct Name {
+    version: String,
+    label: String,
+}
+
+struct Transactional(bool);
+
+impl MigrationSource<Sqlite> for Catalog {
+    fn migrations(&self) -> migration::Result<Vec<Box<dyn migration::Migration<Sqlite>>>> {
+        if !self.migrations().is_sorted_by(|a, b| a.version < b.version) {
+            let message = "diesel would run these versions in the order of their text, not as numbers";
+            return Err(Error::new(ErrorKind::Catalog, message).hint("pad them to one length").into());
+        }
+        let adapt = |migration: &Migration| {
+            let name = Name { version: migration.version.to_string(), label: migration.label() };
+            Box::new(Adapted { migration: migration.clone(), name }) as Box<dyn migration::Migration<Sqlite>>
+        };
+        Ok(self.migrations().iter().map(adapt).collect())
+    }
+}
+
+impl migration::Migration<Sqlite> for Adapted {
+    fn run(&self, connection: &mut dyn BoxableConnection<Sqlite>) -> migration::Result<()> {
+        Ok(connection.batch_execute(self.migration.up.text())?)
+    }
+
+    fn revert(&self, connection: &mut dyn BoxableConnection<Sqlite>) -> migration::Result<()> {
+        match &self.migration.down {
+            Some(down) => Ok(connection.batch_execute(down.text())?),
+            None => Err(Error::new(ErrorKind::Usage, "there is no down.sql")
+                .in_migration(self.migration.label())
+                .into()),
+        }
+    }
+
+    fn metadata(&self) -> &dyn MigrationMetadata {
+        if self.migration.is_transactional() { &Transactional(true) } else { &Transactional(false) }
+    }
+
+    fn name(&self) -> &dyn MigrationName {
+        &self.name
+    }
+}
+
+impl MigrationMetadata for Transactional {
+    fn run_in_transaction(&self) -> bool {
+        self.0
+    }
+}
+
+impl MigrationName for Name {
+    fn version(&self) -> MigrationVersion<'_> {
+        MigrationVersion::from(self.version.as_str())
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.label)
+    }
+}

@@ -1,0 +1,97 @@
+//! A migration's `metadata.toml`, parsed strictly.
+//!
+//! It must not guess: diesel takes a missing or misspelt `run_in_transaction` for `false` and a file it can't
+//! parse for `true`, so here a file that exists has to say it, and an unknown key is an error.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Whether a migration runs in a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transaction {
+    /// In one, shared with the project's other pending migrations.
+    Shared,
+    /// In none: recorded before it starts, and alone.
+    None,
+}
+
+/// What a migration says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metadata {
+    /// `run_in_transaction`: whether it runs in a transaction. Shared when there is no `metadata.toml`.
+    pub transaction: Transaction,
+    /// `replaces`: revisions of other tools that this version stands for, such as alembic's.
+    pub replaces: Vec<String>,
+    /// `deletes_rows_from`: the tables that may have fewer rows afterwards.
+    pub deletes_rows_from: Vec<String>,
+    /// `schema_depends_on_data`: the schema afterwards is not the same in every project, so it is not verified.
+    pub schema_depends_on_data: bool,
+}
+
+impl Default for Metadata {
+    fn default() -> Self {
+        Self {
+            transaction: Transaction::Shared,
+            replaces: Vec::new(),
+            deletes_rows_from: Vec::new(),
+            schema_depends_on_data: false,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    run_in_transaction: bool,
+    #[serde(default)]
+    replaces: Vec<String>,
+    #[serde(default)]
+    deletes_rows_from: Vec<String>,
+    #[serde(default)]
+    schema_depends_on_data: bool,
+}
+
+impl Metadata {
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self> {
+        let file: File = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
+            Error::new(ErrorKind::Catalog, error.message().trim().replace('\n', ", "))
+                .at(path, u32::try_from(line).ok())
+                .hint(
+                    "it says run_in_transaction = true or false, and may say replaces, deletes_rows_from and \
+                     schema_depends_on_data; or delete the file",
+                )
+        })?;
+        Ok(Self {
+            transaction: if file.run_in_transaction { Transaction::Shared } else { Transaction::None },
+            replaces: file.replaces,
+            deletes_rows_from: file.deletes_rows_from,
+            schema_depends_on_data: file.schema_depends_on_data,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trap_5_metadata_that_diesel_would_misread_is_refused() {
+        for text in [
+            "",
+            "run_in_transacton = false",
+            "run_in_transaction = ",
+            "replaces = []",
+            "run_in_transaction = 1",
+        ] {
+            let error = Metadata::parse(Path::new("metadata.toml"), text).unwrap_err();
+            assert_eq!((error.kind(), error.line()), (ErrorKind::Catalog, Some(1)), "{text:?}");
+        }
+        let text = "run_in_transaction = false\nreplaces = [\"e6\"]\n";
+        let metadata = Metadata::parse(Path::new("metadata.toml"), text).unwrap();
+        assert_eq!((metadata.transaction, metadata.replaces), (Transaction::None, vec!["e6".to_string()]));
+    }
+}

@@ -1,0 +1,112 @@
+//! The order of a catalog's migrations.
+//!
+//! It must agree with diesel's wherever diesel can run the same set: diesel sorts versions as text.
+
+use std::collections::HashMap;
+
+use super::Migration;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The fewest digits of a version that is a date (`20240313`) and not a plain number.
+const DATE_DIGITS: usize = 8;
+
+/// Whose order a set's versions follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// A set of tenantry's own: plain numbers are ordered as numbers.
+    Numbers,
+    /// A folder that diesel runs as well, in the order of the versions' text.
+    Text,
+}
+
+/// Sorts migrations, and refuses two of one version and an order that would be a guess.
+///
+/// Dates of several lengths always keep the order of their text: `20240313` beside `20240306170000` comes last.
+pub(super) fn sort(migrations: &mut [Migration], rule: Rule) -> Result<()> {
+    refuse_duplicates(migrations)?;
+    if rule == Rule::Numbers && migrations.iter().all(|migration| is_plain_number(migration.version.as_str()))
+    {
+        migrations.sort_by_key(|migration| {
+            let digits = migration.version.as_str().trim_start_matches('0').to_string();
+            (digits.len(), digits)
+        });
+        return Ok(());
+    }
+    refuse_mixed_lengths(migrations)?;
+    migrations.sort_by(|a, b| a.version.cmp(&b.version));
+    Ok(())
+}
+
+fn refuse_duplicates(migrations: &[Migration]) -> Result<()> {
+    let mut seen: HashMap<&str, &Migration> = HashMap::new();
+    for migration in migrations {
+        // As numbers, 1 and 01 are one version.
+        let version = migration.version.as_str();
+        let key = if is_plain_number(version) { version.trim_start_matches('0') } else { version };
+        let Some(other) = seen.insert(key, migration) else { continue };
+        let message = format!("two migrations have one version: {} and {}", other.label(), migration.label());
+        return Err(Error::new(ErrorKind::Catalog, message)
+            .at(migration.up.path(), None)
+            .hint("rename one: the version is the folder's name up to the first _, without its dashes"));
+    }
+    Ok(())
+}
+
+fn refuse_mixed_lengths(migrations: &[Migration]) -> Result<()> {
+    let numbers = || migrations.iter().filter(|migration| is_plain_number(migration.version.as_str()));
+    let longest = numbers().map(|migration| migration.version.as_str().len()).max().unwrap_or(0);
+    let Some(short) = numbers().find(|migration| migration.version.as_str().len() != longest) else {
+        return Ok(());
+    };
+    let message = format!("version {} would run out of order: as text, 10 comes before 9", short.version);
+    Err(Error::new(ErrorKind::Catalog, message)
+        .at(short.up.path(), None)
+        .hint(format!("pad the plain numbers to {longest} digits: {:0>longest$}", short.version.as_str())))
+}
+
+fn is_plain_number(version: &str) -> bool {
+    version.len() < DATE_DIGITS && version.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::Dialect;
+
+    fn order(folders: &[&str], rule: Rule) -> crate::Result<Vec<String>> {
+        let files =
+            folders.iter().map(|folder| (format!("{folder}/up.sql").into(), b"SELECT 1;".to_vec())).collect();
+        let mut migrations = crate::catalog::read::migrations(files, Dialect::Sqlite)?;
+        sort(&mut migrations, rule)?;
+        Ok(migrations.iter().map(|migration| migration.version.to_string()).collect())
+    }
+
+    #[test]
+    fn trap_4_plain_numbers_are_ordered_as_numbers() {
+        assert_eq!(order(&["10_c", "9_b", "1_a"], Rule::Numbers).unwrap(), ["1", "9", "10"]);
+        assert_eq!(order(&["10_b", "09_a"], Rule::Text).unwrap(), ["09", "10"]);
+    }
+
+    #[test]
+    fn trap_4_plain_numbers_that_diesel_would_run_in_another_order_are_refused() {
+        for folders in [&["9_a", "10_b"][..], &["1_a", "20240101_b", "10_c"]] {
+            assert_eq!(order(folders, Rule::Text).unwrap_err().kind(), ErrorKind::Catalog, "{folders:?}");
+        }
+        assert!(order(&["1_a", "20240101_b", "10_c"], Rule::Numbers).is_err());
+    }
+
+    #[test]
+    fn trap_4_duplicates_are_refused() {
+        for folders in [&["1_a", "1_b"][..], &["01_a", "1_b"], &["2024-01-01_a", "20240101_b"]] {
+            assert_eq!(order(folders, Rule::Numbers).unwrap_err().kind(), ErrorKind::Catalog, "{folders:?}");
+        }
+    }
+
+    #[test]
+    fn trap_4_dates_of_several_lengths_keep_the_order_of_their_text() {
+        let folders = ["20240306170000_b", "20240313_c", "00000000000000_setup", "202403061700000001_d"];
+        let sorted = ["00000000000000", "20240306170000", "202403061700000001", "20240313"];
+        assert_eq!(order(&folders, Rule::Text).unwrap(), sorted);
+        assert_eq!(order(&folders, Rule::Numbers).unwrap(), sorted);
+    }
+}

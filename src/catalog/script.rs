@@ -1,0 +1,166 @@
+//! A migration's script: its text, its statements and its checksum.
+//!
+//! It must refuse what would defeat the transaction around it, before anything is run.
+
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use super::metadata::Transaction;
+use crate::error::{Error, ErrorKind, Result};
+use crate::sql::Dialect;
+use crate::sql::statement::{Control, Effect, Statement, split};
+
+/// The SHA-256 of a script's bytes, as 64 hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(transparent)]
+pub struct Checksum(String);
+
+impl Checksum {
+    fn of(text: &str) -> Self {
+        Self(crate::schema::hexadecimal(&Sha256::digest(text)))
+    }
+
+    /// The checksum as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// How a recorded checksum relates to a script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recognition {
+    /// It is the script's.
+    Same,
+    /// It is the script's with other line ends: a checkout on another system, not an edit.
+    LineEnds,
+    /// The script is another one now.
+    Edited,
+}
+
+/// A script of at least one statement.
+#[derive(Clone, Debug)]
+pub struct Script {
+    path: PathBuf,
+    text: String,
+    statements: Vec<Statement>,
+    checksum: Checksum,
+    /// The checksums of the same script with LF and with CRLF.
+    variants: [Checksum; 2],
+}
+
+impl Script {
+    /// Parses a script. One without any statement is `None`.
+    pub(super) fn parse(
+        path: PathBuf,
+        text: String,
+        dialect: Dialect,
+        transaction: Transaction,
+    ) -> Result<Option<Self>> {
+        let statements = split(&text, dialect).map_err(|unclosed| {
+            Error::new(ErrorKind::Catalog, format!("a {} is never closed", unclosed.what))
+                .at(&path, unclosed.line)
+                .hint("close it: as it stands, the rest of the file is part of it")
+        })?;
+        for statement in &statements {
+            refuse(statement, &path, transaction)?;
+        }
+        if statements.is_empty() {
+            return Ok(None);
+        }
+        let unix = text.replace("\r\n", "\n");
+        let variants = [Checksum::of(&unix), Checksum::of(&unix.replace('\n', "\r\n"))];
+        Ok(Some(Self { checksum: Checksum::of(&text), path, text, statements, variants }))
+    }
+
+    /// Where it was read from, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The whole text.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Its statements, in order.
+    #[must_use]
+    pub fn statements(&self) -> &[Statement] {
+        &self.statements
+    }
+
+    /// The SHA-256 of its bytes.
+    #[must_use]
+    pub fn checksum(&self) -> &Checksum {
+        &self.checksum
+    }
+
+    /// How a checksum from a ledger relates to it.
+    #[must_use]
+    pub fn recognize(&self, recorded: &str) -> Recognition {
+        if recorded == self.checksum.0 {
+            Recognition::Same
+        } else if self.variants.iter().any(|variant| variant.0 == recorded) {
+            Recognition::LineEnds
+        } else {
+            Recognition::Edited
+        }
+    }
+
+    /// The most dangerous thing that any of its statements may do to rows.
+    #[must_use]
+    pub fn effect(&self) -> Effect {
+        self.statements.iter().map(|statement| statement.effect).max().unwrap_or(Effect::Defines)
+    }
+}
+
+fn refuse(statement: &Statement, path: &Path, transaction: Transaction) -> Result<()> {
+    if transaction == Transaction::None {
+        return Ok(());
+    }
+    let (message, hint) = match statement.control {
+        Control::None => return Ok(()),
+        Control::Breaks(word) => (
+            format!("{word} would break the transaction that keeps a project at its old or its new version"),
+            "remove it: tenantry puts all pending migrations of a project into one transaction",
+        ),
+        Control::Outside(word) => (
+            format!("{word} cannot run in a transaction"),
+            "give it a migration of its own whose metadata.toml says run_in_transaction = false",
+        ),
+    };
+    Err(Error::new(ErrorKind::Catalog, message).at(path, statement.line).hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, transaction: Transaction) -> Result<Option<Script>> {
+        Script::parse("up.sql".into(), text.into(), Dialect::Sqlite, transaction)
+    }
+
+    #[test]
+    fn trap_8_what_breaks_a_transaction_is_refused_with_its_line() {
+        for word in ["COMMIT", "ROLLBACK", "BEGIN", "END", "ATTACH 'x' AS y", "DETACH y", "VACUUM"] {
+            let text = format!("CREATE TABLE a (b);\n{word};");
+            let error = parse(&text, Transaction::Shared).unwrap_err();
+            assert_eq!((error.kind(), error.line()), (ErrorKind::Catalog, Some(2)), "{word}");
+            assert!(parse(&text, Transaction::None).is_ok(), "{word} refused outside a transaction");
+        }
+    }
+
+    #[test]
+    fn line_ends_are_told_from_edits() {
+        let script = parse("CREATE TABLE a (b);\nSELECT 1;\n", Transaction::Shared).unwrap().unwrap();
+        let windows = parse("CREATE TABLE a (b);\r\nSELECT 1;\r\n", Transaction::Shared).unwrap().unwrap();
+        let edited = parse("CREATE TABLE a (c);\nSELECT 1;\n", Transaction::Shared).unwrap().unwrap();
+        assert_eq!(script.recognize(script.checksum().as_str()), Recognition::Same);
+        assert_eq!(script.recognize(windows.checksum().as_str()), Recognition::LineEnds);
+        assert_eq!(windows.recognize(script.checksum().as_str()), Recognition::LineEnds);
+        assert_eq!(script.recognize(edited.checksum().as_str()), Recognition::Edited);
+    }
+}

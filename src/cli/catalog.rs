@@ -1,0 +1,157 @@
+//! The commands about migrations: starting a project's folder, making one, listing them.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use tenantry::config::{FILE_NAME, Migrations};
+use tenantry::{Dialect, Error, ErrorKind, Result};
+
+use super::{Format, Settings};
+use crate::report::Output;
+
+/// Make and list migrations.
+#[derive(Debug, Subcommand)]
+pub(super) enum Migration {
+    /// Make a migration, to be filled in
+    New(New),
+    /// List the migrations, in order
+    List,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct New {
+    /// What it does, in a few words
+    name: String,
+}
+
+const EXAMPLE: &str = r#"# Settings of tenantry. Flags are over environment variables (TENANTRY_STORE, TENANTRY_SET,
+# TENANTRY_MIGRATIONS, TENANTRY_JOBS), those over this file. Paths are relative to this file's folder.
+
+[store]
+# Where the projects are: a folder of SQLite files.
+url = "sqlite:data"
+# How the files are named.
+# pattern = "project_{id}.db"
+
+[migrations]
+# Your own: a folder of <version>_<name>/{up.sql,down.sql,metadata.toml}.
+directory = "migrations"
+# Or a set of the binary.
+# set = "project"
+
+[run]
+# How many projects are worked on at once.
+# jobs = 16
+# How long to wait for another process's lock, in seconds.
+# lock_timeout = 5
+
+# tenantry --env production ...
+# [env.production.store]
+# url = "sqlite:/srv/data"
+"#;
+
+pub(super) fn init() -> Result<u8> {
+    let file = Path::new(FILE_NAME);
+    write_new(file, EXAMPLE)?;
+    let folder = Path::new("migrations");
+    std::fs::create_dir_all(folder).map_err(|error| Error::io("make the folder", folder, error))?;
+    crate::report::note(format_args!("wrote {FILE_NAME} and migrations/; next: tenantry migration new NAME"));
+    Ok(0)
+}
+
+pub(super) fn migration(settings: &Settings, command: Migration) -> Result<u8> {
+    match command {
+        Migration::New(new) => make(settings, &new.name),
+        Migration::List => list(settings),
+    }
+}
+
+fn make(settings: &Settings, name: &str) -> Result<u8> {
+    let Migrations::Directory(directory) = settings.config()?.migrations else {
+        return Err(Error::new(ErrorKind::Usage, "the sets of the binary can't be added to")
+            .hint("name a folder of your own: --migrations DIR, or start one with tenantry init"));
+    };
+    let words: Vec<_> =
+        name.split(|it: char| !it.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    if words.is_empty() {
+        return Err(Error::new(ErrorKind::Usage, format!("{name:?} has no letter or digit"))
+            .hint("such as add_notes"));
+    }
+    let own = directory.join(Dialect::Sqlite.name());
+    let parent = if own.is_dir() { own } else { directory };
+    let folder = parent.join(format!("{}_{}", next_version(&parent)?, words.join("_").to_lowercase()));
+    std::fs::create_dir_all(&folder).map_err(|error| Error::io("make the folder", &folder, error))?;
+    let what = words.join(" ");
+    write_new(&folder.join("up.sql"), &format!("-- {what}: what it changes and why.\n"))?;
+    write_new(
+        &folder.join("down.sql"),
+        &format!("-- Undoes {what}; delete this file if that can't be done.\n"),
+    )?;
+    let mut output = Output::new();
+    match settings.format {
+        Format::Human => output.line(format_args!("{}", folder.display())),
+        Format::Json => {
+            output.json(&json!({"v": 1, "event": "migration_made", "folder": folder.display().to_string()}));
+        }
+    }
+    output.finish()?;
+    Ok(0)
+}
+
+/// The time now, to the second, in UTC; one more where that is taken.
+fn next_version(parent: &Path) -> Result<String> {
+    let now = time::OffsetDateTime::now_utc();
+    let text = now
+        .format(time::macros::format_description!("[year][month][day][hour][minute][second]"))
+        .map_err(|error| Error::new(ErrorKind::Internal, "cannot name the migration").caused_by(error))?;
+    let mut version: u64 = text.parse().map_err(|error: std::num::ParseIntError| {
+        Error::new(ErrorKind::Internal, "cannot name the migration").caused_by(error)
+    })?;
+    let taken: Vec<_> = std::fs::read_dir(parent)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter_map(|name| name.split('_').next()?.replace('-', "").parse::<u64>().ok())
+        .collect();
+    while taken.contains(&version) {
+        version += 1;
+    }
+    Ok(version.to_string())
+}
+
+fn write_new(path: &Path, text: &str) -> Result<()> {
+    use std::io::Write as _;
+    let write = || std::fs::File::create_new(path)?.write_all(text.as_bytes());
+    write().map_err(|error| Error::io("write", path, error).hint("nothing was overwritten"))
+}
+
+fn list(settings: &Settings) -> Result<u8> {
+    let catalog = settings.config()?.catalog()?;
+    let mut output = Output::new();
+    for migration in catalog.migrations() {
+        let (transaction, down) = (migration.is_transactional(), migration.down.is_some());
+        let path: PathBuf = migration.up.path().into();
+        match settings.format {
+            Format::Human => {
+                let mut remarks = Vec::new();
+                if !transaction {
+                    remarks.push("runs outside a transaction");
+                }
+                if !down {
+                    remarks.push("no down.sql");
+                }
+                let remarks =
+                    if remarks.is_empty() { String::new() } else { format!("  ({})", remarks.join(", ")) };
+                output.line(format_args!("{}  {}{remarks}", migration.version, migration.name));
+            }
+            Format::Json => output.json(&json!({
+                "v": 1, "event": "migration", "version": migration.version, "name": migration.name,
+                "run_in_transaction": transaction, "reversible": down, "checksum": migration.up.checksum(),
+                "path": path.display().to_string(),
+            })),
+        }
+    }
+    output.finish()?;
+    Ok(0)
+}

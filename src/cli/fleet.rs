@@ -1,0 +1,239 @@
+//! The commands that move projects between versions, or say where they stand: one path with other requests.
+
+use clap::Args;
+use tenantry::event::Verdict;
+use tenantry::manager::{Operation, Run, Selection};
+use tenantry::plan::{Baseline, Down, Drift, Request};
+use tenantry::{Catalog, Error, ErrorKind, Manager, Result};
+
+use super::{Settings, parse_ids};
+use crate::report::Reporter;
+
+/// Which of all projects.
+#[derive(Args, Debug)]
+pub(super) struct Filter {
+    /// Only projects whose id this glob fits; may be given more than once
+    #[arg(long, value_name = "GLOB")]
+    only: Vec<String>,
+    /// No project whose id this glob fits; may be given more than once
+    #[arg(long, value_name = "GLOB")]
+    except: Vec<String>,
+    /// No project at all is fine: exit 0, not 6
+    #[arg(long)]
+    allow_empty: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Status {
+    /// The projects; all where none is named
+    #[arg(value_name = "ID", conflicts_with_all = ["only", "except"])]
+    ids: Vec<String>,
+    /// Exit 5 when anything is pending
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    filter: Filter,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Stamp {
+    /// The projects
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    ids: Vec<String>,
+    /// All projects
+    #[arg(long)]
+    all: bool,
+    /// The version to record [default: the one whose schema it is]
+    #[arg(long, value_name = "VERSION")]
+    to: Option<String>,
+    /// Only say what would be recorded
+    #[arg(long)]
+    dry_run: bool,
+    /// Record it in spite of a difference; the ledger says so
+    #[arg(long, requires = "to")]
+    force: bool,
+    #[command(flatten)]
+    filter: Filter,
+}
+
+/// How to go up.
+#[derive(Args, Debug)]
+pub(super) struct Up {
+    /// The version to go to [default: the newest]
+    #[arg(long, value_name = "VERSION")]
+    to: Option<String>,
+    /// Only say what would be done; changes not one byte
+    #[arg(long)]
+    dry_run: bool,
+    /// Leave projects without a ledger alone
+    #[arg(long)]
+    no_stamp: bool,
+    /// Upgrade projects whose schema is not what their version says, keeping the difference
+    #[arg(long)]
+    allow_drift: bool,
+    /// Begin no further project after so many failures
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_failures: Option<u32>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Upgrade {
+    /// The projects
+    #[arg(value_name = "ID", required = true)]
+    ids: Vec<String>,
+    #[command(flatten)]
+    up: Up,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct UpgradeAll {
+    #[command(flatten)]
+    up: Up,
+    #[command(flatten)]
+    filter: Filter,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Downgrade {
+    /// The projects
+    #[arg(value_name = "ID", required = true)]
+    ids: Vec<String>,
+    /// How many migrations to revert
+    #[arg(long, value_name = "N", required_unless_present = "to", conflicts_with = "to",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    steps: Option<u32>,
+    /// The version to go back to; 0 is an empty database
+    #[arg(long, value_name = "VERSION")]
+    to: Option<String>,
+    /// Only say what would be done; changes not one byte
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Filter {
+    fn selection(&self) -> Result<Selection> {
+        Ok(Selection::All { only: patterns(&self.only)?, except: patterns(&self.except)? })
+    }
+
+    fn verdict(&self) -> Verdict {
+        Verdict { allow_empty: self.allow_empty, check: false }
+    }
+}
+
+pub(super) fn patterns(texts: &[String]) -> Result<Vec<glob::Pattern>> {
+    let parse = |text: &String| {
+        glob::Pattern::new(text).map_err(|error| {
+            Error::new(ErrorKind::Usage, format!("{text:?} is no glob"))
+                .caused_by(error)
+                .hint("such as 'a*' or '[0-9]*'")
+        })
+    };
+    texts.iter().map(parse).collect()
+}
+
+fn position(catalog: &Catalog, version: Option<&String>) -> Result<Option<usize>> {
+    version.map(|version| catalog.resolve(version)).transpose()
+}
+
+fn carry_out(settings: &Settings, manager: &Manager, run: &Run) -> Result<u8> {
+    let mut reporter = Reporter::new(settings.format, settings.verbosity(), manager.catalog());
+    let summary = manager.run(run, |event| reporter.event(event))?;
+    reporter.finish()?;
+    Ok(summary.exit)
+}
+
+/// A fleet command with its usual settings.
+fn command(name: &'static str, selection: Selection, request: Request) -> Run {
+    Run {
+        command: name,
+        selection,
+        operation: Operation::Change(request),
+        dry_run: false,
+        max_failures: None,
+        verdict: Verdict::default(),
+    }
+}
+
+pub(super) fn status(settings: &Settings, status: Status) -> Result<u8> {
+    let ids = parse_ids(&status.ids)?;
+    let selection = if ids.is_empty() { status.filter.selection()? } else { Selection::Ids(ids) };
+    let manager = settings.manager()?;
+    let request =
+        Request::Upgrade { to: manager.catalog().head(), baseline: Baseline::Stamp, drift: Drift::Refuse };
+    let verdict = Verdict { check: status.check, ..status.filter.verdict() };
+    carry_out(settings, &manager, &Run { dry_run: true, verdict, ..command("status", selection, request) })
+}
+
+pub(super) fn stamp(settings: &Settings, stamp: Stamp) -> Result<u8> {
+    let ids = parse_ids(&stamp.ids)?;
+    let selection = if stamp.all { stamp.filter.selection()? } else { Selection::Ids(ids) };
+    let manager = settings.manager()?;
+    let request = Request::Stamp { to: position(manager.catalog(), stamp.to.as_ref())?, force: stamp.force };
+    let verdict = stamp.filter.verdict();
+    carry_out(
+        settings,
+        &manager,
+        &Run { dry_run: stamp.dry_run, verdict, ..command("stamp", selection, request) },
+    )
+}
+
+pub(super) fn upgrade(settings: &Settings, upgrade: Upgrade) -> Result<u8> {
+    let ids = parse_ids(&upgrade.ids)?;
+    go_up(settings, "upgrade", Selection::Ids(ids), upgrade.up, Verdict::default())
+}
+
+pub(super) fn upgrade_all(settings: &Settings, upgrade: UpgradeAll) -> Result<u8> {
+    let verdict = upgrade.filter.verdict();
+    go_up(settings, "upgrade-all", upgrade.filter.selection()?, upgrade.up, verdict)
+}
+
+fn go_up(
+    settings: &Settings,
+    name: &'static str,
+    selection: Selection,
+    up: Up,
+    verdict: Verdict,
+) -> Result<u8> {
+    let manager = settings.manager()?;
+    let to = position(manager.catalog(), up.to.as_ref())?.unwrap_or(manager.catalog().head());
+    let baseline = if up.no_stamp { Baseline::Refuse } else { Baseline::Stamp };
+    let drift = if up.allow_drift { Drift::Keep } else { Drift::Refuse };
+    let run = Run {
+        dry_run: up.dry_run,
+        max_failures: up.max_failures.map(|count| count as usize),
+        verdict,
+        ..command(name, selection, Request::Upgrade { to, baseline, drift })
+    };
+    carry_out(settings, &manager, &run)
+}
+
+pub(super) fn downgrade(settings: &Settings, downgrade: Downgrade) -> Result<u8> {
+    let ids = parse_ids(&downgrade.ids)?;
+    let manager = settings.manager()?;
+    let down = match position(manager.catalog(), downgrade.to.as_ref())? {
+        Some(to) => Down::To(to),
+        None => Down::Steps(downgrade.steps.unwrap_or(1) as usize),
+    };
+    let run = command("downgrade", Selection::Ids(ids), Request::Downgrade(down));
+    carry_out(settings, &manager, &Run { dry_run: downgrade.dry_run, ..run })
+}
+
+/// Carries out a run that is no request for a version.
+pub(super) fn operate(
+    settings: &Settings,
+    name: &'static str,
+    ids: &[String],
+    operation: Operation,
+) -> Result<u8> {
+    let selection = Selection::Ids(parse_ids(ids)?);
+    let manager = settings.manager()?;
+    let run = Run {
+        command: name,
+        selection,
+        operation,
+        dry_run: false,
+        max_failures: None,
+        verdict: Verdict::default(),
+    };
+    carry_out(settings, &manager, &run)
+}

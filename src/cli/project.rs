@@ -1,0 +1,121 @@
+//! The commands that make, list and delete projects, and look at the store.
+
+use clap::Args;
+use serde_json::json;
+use tenantry::manager::Operation;
+use tenantry::store::{FinalCopy, Finding, Store as _};
+use tenantry::{Error, ErrorKind, Result};
+
+use super::fleet::{operate, patterns};
+use super::{Format, Settings};
+use crate::report::Output;
+
+#[derive(Args, Debug)]
+pub(super) struct Create {
+    /// The ids: 1 to 100 of A-Z a-z 0-9 _ -, starting with a letter or a digit
+    #[arg(value_name = "ID", required = true)]
+    ids: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct List {
+    /// Only projects whose id this glob fits; may be given more than once
+    #[arg(long, value_name = "GLOB")]
+    only: Vec<String>,
+    /// No project whose id this glob fits; may be given more than once
+    #[arg(long, value_name = "GLOB")]
+    except: Vec<String>,
+    /// No project at all is fine: exit 0, not 6
+    #[arg(long)]
+    allow_empty: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Drop {
+    /// The projects
+    #[arg(value_name = "ID", required = true)]
+    ids: Vec<String>,
+    /// Yes, delete them
+    #[arg(long)]
+    yes: bool,
+    /// Keep no last copy
+    #[arg(long)]
+    no_backup: bool,
+}
+
+pub(super) fn create(settings: &Settings, create: Create) -> Result<u8> {
+    operate(settings, "create", &create.ids, Operation::Create)
+}
+
+pub(super) fn drop(settings: &Settings, drop: Drop) -> Result<u8> {
+    if !drop.yes {
+        return Err(Error::new(ErrorKind::Usage, format!("this deletes {}", drop.ids.join(", ")))
+            .hint("if that is meant, say so: --yes"));
+    }
+    let copy = if drop.no_backup { FinalCopy::None } else { FinalCopy::Keep };
+    operate(settings, "drop", &drop.ids, Operation::Drop(copy))
+}
+
+pub(super) fn list(settings: &Settings, list: &List) -> Result<u8> {
+    let (only, except) = (patterns(&list.only)?, patterns(&list.except)?);
+    let store = settings.config()?.store();
+    let found = store.discover()?;
+    let mut output = Output::new();
+    let mut count = 0;
+    for id in found.projects {
+        let fits = |patterns: &[glob::Pattern]| patterns.iter().any(|it| it.matches(id.as_str()));
+        if (!only.is_empty() && !fits(&only)) || fits(&except) {
+            continue;
+        }
+        count += 1;
+        match settings.format {
+            Format::Human => output.line(format_args!("{id}\t{}", store.place(&id))),
+            Format::Json => {
+                output.json(&json!({"v": 1, "event": "project", "project": id, "place": store.place(&id)}));
+            }
+        }
+    }
+    for it in &found.left_out {
+        match settings.format {
+            Format::Human => crate::report::note(format_args!("left alone: {} is {}", it.name, it.reason)),
+            Format::Json => {
+                output.json(&json!({"v": 1, "event": "left_out", "name": it.name, "reason": it.reason}));
+            }
+        }
+    }
+    if count == 0 {
+        crate::report::note(format_args!("no project in {}", store.location()));
+    }
+    output.finish()?;
+    Ok(if count == 0 && !list.allow_empty { 6 } else { 0 })
+}
+
+pub(super) fn doctor(settings: &Settings) -> Result<u8> {
+    let config = settings.config()?;
+    let mut findings = vec![Finding { name: "tenantry", ok: true, detail: env!("CARGO_PKG_VERSION").into() }];
+    findings.extend(config.store().examine());
+    findings.push(
+        match config.manager().and_then(|manager| manager.reference().map(|_| describe(&manager))) {
+            Ok(detail) => Finding { name: "migrations", ok: true, detail },
+            Err(error) => Finding { name: "migrations", ok: false, detail: error.to_string() },
+        },
+    );
+    let mut output = Output::new();
+    for finding in &findings {
+        let mark = if finding.ok { "ok  " } else { "LOOK" };
+        match settings.format {
+            Format::Human => output.line(format_args!("{mark}  {:<10}  {}", finding.name, finding.detail)),
+            Format::Json => output.json(
+                &json!({"v": 1, "event": "finding", "name": finding.name, "ok": finding.ok, "detail": finding.detail}),
+            ),
+        }
+    }
+    output.finish()?;
+    Ok(u8::from(findings.iter().any(|finding| !finding.ok)))
+}
+
+fn describe(manager: &tenantry::Manager) -> String {
+    let catalog = manager.catalog();
+    let head = catalog.migrations().last().map(tenantry::catalog::Migration::label).unwrap_or_default();
+    format!("{}: {} version(s), newest {head}, all run on an empty database", catalog.name(), catalog.head())
+}

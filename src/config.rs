@@ -1,0 +1,304 @@
+//! Where the projects are and which migrations they follow: flags, environment, `tenantry.toml`, defaults, in this
+//! order of strength.
+//!
+//! It must not read the environment or the command line itself: whoever does hands it a [`Layer`].
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::catalog::Catalog;
+use crate::error::{Error, ErrorKind, Result};
+use crate::manager::Manager;
+use crate::project::NamePattern;
+use crate::sql::Dialect;
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
+
+/// The file that is read where none is named.
+pub const FILE_NAME: &str = "tenantry.toml";
+
+/// Where the settings of one source stand: what is `None` is left to weaker sources.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Layer {
+    /// `sqlite:DIR`.
+    pub store: Option<String>,
+    /// How ids and file names relate, such as `project_{id}.db`.
+    pub pattern: Option<String>,
+    /// Which migrations.
+    pub migrations: Option<Migrations>,
+    /// How many projects are worked on at once.
+    pub jobs: Option<usize>,
+    /// How long to wait for another process's lock, in seconds.
+    pub lock_timeout: Option<f64>,
+}
+
+/// Which migrations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Migrations {
+    /// A set of the binary.
+    Set(String),
+    /// A folder.
+    Directory(PathBuf),
+}
+
+impl Layer {
+    /// This layer, and `weaker` where it says nothing.
+    #[must_use]
+    pub fn over(self, weaker: Self) -> Self {
+        Self {
+            store: self.store.or(weaker.store),
+            pattern: self.pattern.or(weaker.pattern),
+            migrations: self.migrations.or(weaker.migrations),
+            jobs: self.jobs.or(weaker.jobs),
+            lock_timeout: self.lock_timeout.or(weaker.lock_timeout),
+        }
+    }
+
+    /// What environment variables say: `TENANTRY_STORE`, `TENANTRY_SET`, `TENANTRY_MIGRATIONS`, `TENANTRY_JOBS`.
+    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let migrations = match (variable("TENANTRY_SET"), variable("TENANTRY_MIGRATIONS")) {
+            (Some(_), Some(_)) => {
+                return Err(Error::new(
+                    ErrorKind::Configuration,
+                    "TENANTRY_SET and TENANTRY_MIGRATIONS are both set",
+                )
+                .hint("unset one of them"));
+            }
+            (Some(set), None) => Some(Migrations::Set(set)),
+            (None, Some(directory)) => Some(Migrations::Directory(directory.into())),
+            (None, None) => None,
+        };
+        let number = |text: String| {
+            text.parse().map_err(|_| {
+                Error::new(ErrorKind::Configuration, format!("TENANTRY_JOBS={text} is no number"))
+            })
+        };
+        let jobs = variable("TENANTRY_JOBS").map(number).transpose()?;
+        Ok(Self { store: variable("TENANTRY_STORE"), migrations, jobs, ..Self::default() })
+    }
+
+    /// What a file says, with its section `[env.NAME]` over the rest where an environment is named.
+    ///
+    /// Paths in it are relative to its folder.
+    pub fn from_file(path: &Path, environment: Option<&str>) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Error::new(ErrorKind::Configuration, format!("cannot read {}", path.display())).caused_by(error)
+        })?;
+        let file: File = toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+            Error::new(ErrorKind::Configuration, error.message().trim().replace('\n', ", "))
+                .at(path, u32::try_from(line).ok())
+                .hint("see a commented example: tenantry init")
+        })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let File { store, migrations, run, env } = file;
+        let base = Settings { store, migrations, run }.layer(path, folder)?;
+        let Some(name) = environment else { return Ok(base) };
+        let Some(settings) = env.get(name) else {
+            let known: Vec<_> = env.keys().map(String::as_str).collect();
+            return Err(Error::new(ErrorKind::Configuration, format!("there is no section [env.{name}]"))
+                .at(path, None)
+                .hint(format!(
+                    "its environments are: {}",
+                    if known.is_empty() { "none".into() } else { known.join(", ") }
+                )));
+        };
+        Ok(settings.layer(path, folder)?.over(base))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    store: StoreSection,
+    #[serde(default)]
+    migrations: MigrationsSection,
+    #[serde(default)]
+    run: RunSection,
+    #[serde(default)]
+    env: BTreeMap<String, Settings>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    #[serde(default)]
+    store: StoreSection,
+    #[serde(default)]
+    migrations: MigrationsSection,
+    #[serde(default)]
+    run: RunSection,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoreSection {
+    url: Option<String>,
+    pattern: Option<String>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MigrationsSection {
+    set: Option<String>,
+    directory: Option<PathBuf>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RunSection {
+    jobs: Option<usize>,
+    lock_timeout: Option<f64>,
+}
+
+impl Settings {
+    fn layer(&self, path: &Path, folder: &Path) -> Result<Layer> {
+        let migrations = match (&self.migrations.set, &self.migrations.directory) {
+            (Some(_), Some(_)) => {
+                return Err(Error::new(ErrorKind::Configuration, "[migrations] has both set and directory")
+                    .at(path, None)
+                    .hint("a set is in the binary, a directory is your own: keep one"));
+            }
+            (Some(set), None) => Some(Migrations::Set(set.clone())),
+            (None, Some(directory)) => Some(Migrations::Directory(folder.join(directory))),
+            (None, None) => None,
+        };
+        let store = self.store.url.as_ref().map(|url| match url.strip_prefix("sqlite:") {
+            Some(directory) => format!("sqlite:{}", folder.join(directory).display()),
+            None => url.clone(),
+        });
+        let RunSection { jobs, lock_timeout } = self.run;
+        Ok(Layer { store, pattern: self.store.pattern.clone(), migrations, jobs, lock_timeout })
+    }
+}
+
+/// Settings, complete and sound.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder of the store.
+    pub directory: PathBuf,
+    /// How ids and file names relate.
+    pub pattern: NamePattern,
+    /// Which migrations.
+    pub migrations: Migrations,
+    /// How many projects are worked on at once; `None` for the default.
+    pub jobs: Option<usize>,
+    /// How long to wait for another process's lock.
+    pub lock_timeout: Duration,
+}
+
+impl Config {
+    /// Settings with the defaults where a layer says nothing.
+    pub fn new(layer: Layer) -> Result<Self> {
+        let store = layer.store.unwrap_or_else(|| "sqlite:data".into());
+        let directory = match store.split_once(':') {
+            Some(("sqlite", directory)) if !directory.is_empty() => PathBuf::from(directory),
+            // What follows the scheme may hold a password, so it is not repeated.
+            scheme => {
+                let scheme = scheme.map_or(store.as_str(), |(scheme, _)| scheme);
+                return Err(Error::new(
+                    ErrorKind::Configuration,
+                    format!("cannot open a store of the kind {scheme:?}"),
+                )
+                .hint("a store is a folder of SQLite files: sqlite:DIR"));
+            }
+        };
+        let fault =
+            |message: String, hint: &str| Err(Error::new(ErrorKind::Configuration, message).hint(hint));
+        if layer.jobs.is_some_and(|jobs| !(1..=1_024).contains(&jobs)) {
+            return fault("jobs is not between 1 and 1024".into(), "leave it out for the measured default");
+        }
+        let seconds = layer.lock_timeout.unwrap_or(5.0);
+        let Ok(lock_timeout) = Duration::try_from_secs_f64(seconds) else {
+            return fault(
+                format!("lock_timeout = {seconds} is no time"),
+                "give it in seconds, such as 5 or 0.5",
+            );
+        };
+        Ok(Self {
+            directory,
+            pattern: layer.pattern.as_deref().map_or_else(|| Ok(NamePattern::default()), str::parse)?,
+            migrations: layer.migrations.unwrap_or_else(|| Migrations::Set("project".into())),
+            jobs: layer.jobs,
+            lock_timeout,
+        })
+    }
+
+    /// The catalog that the settings name.
+    pub fn catalog(&self) -> Result<Catalog> {
+        match &self.migrations {
+            Migrations::Set(name) => Catalog::embedded(name, Dialect::Sqlite),
+            Migrations::Directory(directory) => Catalog::from_directory(directory, Dialect::Sqlite),
+        }
+    }
+
+    /// The store that the settings name. Opens nothing.
+    #[must_use]
+    pub fn store(&self) -> SqliteStore {
+        let options = SqliteOptions {
+            pattern: self.pattern.clone(),
+            lock_timeout: self.lock_timeout,
+            ..SqliteOptions::default()
+        };
+        SqliteStore::new(&self.directory, options)
+    }
+
+    /// A manager of the store and the catalog.
+    pub fn manager(&self) -> Result<Manager> {
+        let manager = Manager::new(self.store(), self.catalog()?)?;
+        Ok(match self.jobs {
+            Some(jobs) => manager.with_jobs(jobs),
+            None => manager,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str, environment: Option<&str>) -> Result<Layer> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(FILE_NAME);
+        std::fs::write(&path, text).unwrap();
+        let mut layer = Layer::from_file(&path, environment)?;
+        layer.store = layer.store.map(|store| store.replace(&folder.path().display().to_string(), "HERE"));
+        Ok(layer)
+    }
+
+    const TEXT: &str = "[store]\nurl = \"sqlite:data\"\n[run]\njobs = 4\n\
+                        [env.production.store]\nurl = \"sqlite:/srv/data\"\n";
+
+    #[test]
+    fn an_environment_is_over_the_rest_of_the_file() {
+        assert_eq!(file(TEXT, None).unwrap().store.unwrap(), "sqlite:HERE/data");
+        let production = file(TEXT, Some("production")).unwrap();
+        assert_eq!((production.store.as_deref(), production.jobs), (Some("sqlite:/srv/data"), Some(4)));
+        assert_eq!(file(TEXT, Some("staging")).unwrap_err().kind(), ErrorKind::Configuration);
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named_with_its_line() {
+        let error = file("[store]\nurl = \"sqlite:data\"\npatern = \"x\"\n", None).unwrap_err();
+        assert_eq!((error.kind(), error.line()), (ErrorKind::Configuration, Some(3)));
+    }
+
+    #[test]
+    fn flags_are_over_variables_over_files() {
+        let variables = |name: &str| (name == "TENANTRY_STORE").then(|| "sqlite:variable".to_string());
+        let environment = Layer::from_environment(variables).unwrap();
+        let flags = Layer { jobs: Some(2), ..Layer::default() };
+        let layer = flags.over(environment).over(file(TEXT, None).unwrap());
+        assert_eq!((layer.store.as_deref(), layer.jobs), (Some("sqlite:variable"), Some(2)));
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_opened_is_refused_without_its_secrets() {
+        let layer = Layer { store: Some("mysql://user:secret@host/db".into()), ..Layer::default() };
+        let error = Config::new(layer).unwrap_err();
+        assert!(!error.summary().contains("secret"), "{}", error.summary());
+    }
+}

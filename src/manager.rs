@@ -1,0 +1,246 @@
+//! The way in for applications and for the command: a store and a catalog, and what can be done with them.
+//!
+//! It must not print, exit or read the environment, and it does nothing of its own: it composes the fleet's workers,
+//! the planner and the store.
+
+mod connection;
+mod pool;
+mod run;
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::apply::{Work, build_reference};
+use crate::catalog::{Catalog, Version};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Outcome, ProjectReport, Summary};
+use crate::fleet::Workers;
+use crate::plan::{Baseline, Drift, Problem, Reference, Request};
+use crate::project::ProjectId;
+use crate::store::Store;
+use crate::store::sqlite::MemoryStore;
+
+pub use connection::ProjectConnection;
+pub use pool::PooledConnection;
+pub use run::{Operation, Run, Selection};
+
+use pool::Pools;
+
+/// Which default of the number of jobs is best was measured: see `docs/design.md`.
+const DEFAULT_JOBS: usize = 16;
+
+/// A fleet: a store with the catalog that its projects are to follow.
+///
+/// ```
+/// use tenantry::{Catalog, Dialect, Manager, ProjectId};
+///
+/// let notes = [("1_notes/up.sql", "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL);")];
+/// let catalog = Catalog::from_files("notes", Dialect::Sqlite, notes)?;
+/// let manager = Manager::in_memory(catalog)?;
+///
+/// let id: ProjectId = "42".parse()?;
+/// manager.create(&id)?;
+/// assert!(manager.status(&id)?.is_current());
+/// # Ok::<(), tenantry::Error>(())
+/// ```
+pub struct Manager {
+    store: Arc<dyn Store>,
+    catalog: Arc<Catalog>,
+    reference: OnceLock<Reference>,
+    jobs: usize,
+    pools: Pools,
+    interrupted: Arc<AtomicBool>,
+}
+
+/// Where a project stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The newest version in its ledger; `None` where there is none.
+    pub version: Option<Version>,
+    /// The versions that it lacks, in order.
+    pub pending: Vec<Version>,
+    /// What hinders an upgrade.
+    pub problems: Vec<Problem>,
+}
+
+impl Status {
+    /// Whether it is at the catalog's head, and nothing is wrong.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.version.is_some() && self.pending.is_empty() && self.problems.is_empty()
+    }
+}
+
+impl Manager {
+    /// A fleet in a store. The catalog has to be of the store's dialect.
+    pub fn new(store: impl Store + 'static, catalog: Catalog) -> Result<Self> {
+        Self::of(Arc::new(store), catalog)
+    }
+
+    /// An empty fleet in memory, for an application's tests: it runs the real migrations, once, and copies the result
+    /// for each project.
+    pub fn in_memory(catalog: Catalog) -> Result<Self> {
+        Self::of(Arc::new(MemoryStore::new()), catalog)
+    }
+
+    fn of(store: Arc<dyn Store>, catalog: Catalog) -> Result<Self> {
+        if store.dialect() != catalog.dialect() {
+            return Err(Error::new(
+                ErrorKind::Configuration,
+                format!(
+                    "{} is for {}, the store is {}",
+                    catalog.name(),
+                    catalog.dialect().name(),
+                    store.location()
+                ),
+            ));
+        }
+        Ok(Self {
+            store,
+            catalog: Arc::new(catalog),
+            reference: OnceLock::new(),
+            jobs: DEFAULT_JOBS,
+            pools: Pools::new(DEFAULT_JOBS, Duration::from_secs(60)),
+            interrupted: Arc::default(),
+        })
+    }
+
+    /// How many projects are worked on at once; default 16.
+    #[must_use]
+    pub fn with_jobs(mut self, jobs: usize) -> Self {
+        self.jobs = jobs.max(1);
+        self
+    }
+
+    /// How many connections [`Manager::connection`] keeps open over the whole fleet (default 16), and how long an idle
+    /// one stays open (default 60 s).
+    #[must_use]
+    pub fn with_connections(mut self, connections: usize, idle: Duration) -> Self {
+        self.pools = Pools::new(connections.max(1), idle);
+        self
+    }
+
+    /// A flag that ends a run early once it is set: projects begun are finished, the others not started.
+    #[must_use]
+    pub fn with_interruption(mut self, interrupted: Arc<AtomicBool>) -> Self {
+        self.interrupted = interrupted;
+        self
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// The catalog.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// The schemas that the catalog leads to, made once on a private empty database. Errors when a migration does not
+    /// run there.
+    pub fn reference(&self) -> Result<&Reference> {
+        if let Some(reference) = self.reference.get() {
+            return Ok(reference);
+        }
+        let built = build_reference(&mut *self.store.scratch()?, &self.catalog)?;
+        Ok(self.reference.get_or_init(|| built))
+    }
+
+    /// Makes a project, at the catalog's head. Errors with [`ErrorKind::AlreadyExists`] when it exists.
+    pub fn create(&self, id: &ProjectId) -> Result<()> {
+        self.create_in_run(id, &run::new_id())
+    }
+
+    /// Where a project stands. Changes nothing.
+    pub fn status(&self, id: &ProjectId) -> Result<Status> {
+        let inspection = self.store.inspect(id)?;
+        let versions =
+            |range| self.catalog.between(range).iter().map(|migration| migration.version.clone()).collect();
+        let version =
+            self.catalog.migrations().iter().rev().map(|it| &it.version).find(|it| inspection.ledger.has(it));
+        let request =
+            Request::Upgrade { to: self.catalog.head(), baseline: Baseline::Stamp, drift: Drift::Refuse };
+        let work = Work { catalog: &self.catalog, reference: self.reference()?, request, run: "" };
+        let (pending, problems) = match work.plan(&inspection) {
+            Ok(plan) => (versions(plan.from..plan.to), Vec::new()),
+            Err(problems) => (Vec::new(), problems),
+        };
+        Ok(Status { version: version.cloned(), pending, problems })
+    }
+
+    /// Brings one project to the catalog's head. Errors with [`ErrorKind::Blocked`] when it has problems.
+    pub fn upgrade(&self, id: &ProjectId) -> Result<ProjectReport> {
+        let mut run = Run::upgrade_all(self.catalog.head());
+        run.selection = Selection::Ids(vec![id.clone()]);
+        run.command = "upgrade";
+        let mut found = None;
+        self.run(&run, |event| {
+            if let Event::ProjectFinished(report) = event {
+                found = Some(report);
+            }
+        })?;
+        let report = found
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "no report of the project").in_project(id))?;
+        match report.outcome {
+            Outcome::Failed(error) => Err(error),
+            Outcome::Blocked(problems) => Err(blocked(id, &problems)),
+            _ => Ok(report),
+        }
+    }
+
+    /// Brings every project to the catalog's head, in parallel. `observer` is called on this thread, once an event.
+    /// Errors only when the run can't be made; what became of projects is in the events and the summary.
+    pub fn upgrade_all(&self, observer: impl FnMut(Event)) -> Result<Summary> {
+        self.run(&Run::upgrade_all(self.catalog.head()), observer)
+    }
+
+    /// A connection to a project, from pools that are bounded over the whole fleet. Give it back by dropping it.
+    ///
+    /// Errors with [`ErrorKind::VersionMismatch`] when the project is not at the catalog's head, which is what this
+    /// code was written for, and with [`ErrorKind::PoolExhausted`] when none gets free in time.
+    pub fn connection(&self, id: &ProjectId) -> Result<PooledConnection<'_>> {
+        self.pools.get(id, || {
+            self.require_current(id)?;
+            self.store.connection_url(id)
+        })
+    }
+
+    fn require_current(&self, id: &ProjectId) -> Result<()> {
+        let status = self.status(id)?;
+        if status.is_current() {
+            return Ok(());
+        }
+        let mismatch = |message: String, hint: &str| {
+            Err(Error::new(ErrorKind::VersionMismatch, message).in_project(id).hint(hint))
+        };
+        let unknown = status.problems.iter().find(|problem| matches!(problem, Problem::Unknown { .. }));
+        match unknown {
+            Some(problem) => mismatch(problem.message(), "run the newer code"),
+            None if !status.problems.is_empty() => Err(blocked(id, &status.problems)),
+            None if status.pending.is_empty() => {
+                mismatch("it has no ledger".into(), "take it over: tenantry stamp ID")
+            }
+            None => mismatch(
+                format!("it lacks {} migration(s)", status.pending.len()),
+                "upgrade it: tenantry upgrade ID, or Manager::upgrade",
+            ),
+        }
+    }
+
+    fn workers(&self) -> Result<Workers> {
+        Workers::new(self.jobs)
+    }
+}
+
+fn blocked(id: &ProjectId, problems: &[Problem]) -> Error {
+    let messages: Vec<_> = problems.iter().map(Problem::message).collect();
+    let error = Error::new(ErrorKind::Blocked, messages.join("; ")).in_project(id);
+    match problems.first() {
+        Some(problem) => error.hint(problem.hint()),
+        None => error,
+    }
+}

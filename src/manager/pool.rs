@@ -1,0 +1,189 @@
+//! An application's connections: one r2d2 pool per project, one bound over all of them.
+//!
+//! It must not let the fleet's size decide how many databases are open.
+
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection as _;
+use diesel::r2d2::R2D2Connection as _;
+use diesel::{Connection as _, SqliteConnection};
+use scheduled_thread_pool::ScheduledThreadPool;
+
+use super::connection::ProjectConnection;
+use crate::error::{Error, ErrorKind, Result};
+use crate::project::ProjectId;
+
+/// How long to wait for a connection.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// What every connection is set to: diesel would wait for no lock at all.
+const SETTINGS: &str = "PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = ON";
+
+/// Opens connections to one project.
+struct Opener {
+    url: String,
+}
+
+impl r2d2::ManageConnection for Opener {
+    type Connection = ProjectConnection;
+    type Error = diesel::r2d2::Error;
+
+    fn connect(&self) -> std::result::Result<ProjectConnection, Self::Error> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the URL says mode=rw, so a missing file stays missing"
+        )]
+        let mut connection =
+            SqliteConnection::establish(&self.url).map_err(diesel::r2d2::Error::ConnectionError)?;
+        connection.batch_execute(SETTINGS).map_err(diesel::r2d2::Error::QueryError)?;
+        Ok(ProjectConnection::Sqlite(connection))
+    }
+
+    fn is_valid(&self, connection: &mut ProjectConnection) -> std::result::Result<(), Self::Error> {
+        connection.ping().map_err(diesel::r2d2::Error::QueryError)
+    }
+
+    fn has_broken(&self, connection: &mut ProjectConnection) -> bool {
+        std::thread::panicking() || connection.is_broken()
+    }
+}
+
+type Pool = r2d2::Pool<Opener>;
+
+/// The pools of all projects that are in use.
+pub(super) struct Pools {
+    open: Mutex<HashMap<ProjectId, Used>>,
+    given_back: Condvar,
+    /// One set of threads opens and closes connections for all pools.
+    threads: OnceLock<Arc<ScheduledThreadPool>>,
+    capacity: usize,
+    idle: Duration,
+}
+
+struct Used {
+    pool: Pool,
+    at: Instant,
+}
+
+impl Pools {
+    pub(super) fn new(capacity: usize, idle: Duration) -> Self {
+        Self { open: Mutex::default(), given_back: Condvar::new(), threads: OnceLock::new(), capacity, idle }
+    }
+
+    /// A connection; `url` is asked for when the project's pool is new, and may refuse.
+    pub(super) fn get(
+        &self,
+        id: &ProjectId,
+        url: impl Fn() -> Result<String>,
+    ) -> Result<PooledConnection<'_>> {
+        let deadline = Instant::now() + TIMEOUT;
+        let mut open = self.lock();
+        loop {
+            self.close_idle(&mut open);
+            let has_idle = open.get(id).is_some_and(|used| used.pool.state().idle_connections > 0);
+            if has_idle || self.has_room(&mut open) {
+                let pool = match open.get_mut(id) {
+                    Some(used) => {
+                        used.at = Instant::now();
+                        used.pool.clone()
+                    }
+                    None => self.add(&mut open, id, url()?)?,
+                };
+                let connection = pool.get().map_err(|error| unavailable(id, &error))?;
+                return Ok(PooledConnection { connection, _given_back: GivenBack(self) });
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let message = format!("all {} connections of the fleet are in use", self.capacity);
+                return Err(Error::new(ErrorKind::PoolExhausted, message)
+                    .in_project(id)
+                    .hint("give connections back sooner, or allow more: Manager::with_connections"));
+            }
+            open = self.given_back.wait_timeout(open, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn add(&self, open: &mut HashMap<ProjectId, Used>, id: &ProjectId, url: String) -> Result<Pool> {
+        let threads =
+            self.threads.get_or_init(|| Arc::new(ScheduledThreadPool::builder().num_threads(2).build()));
+        let pool = r2d2::Pool::builder()
+            .max_size(u32::try_from(self.capacity).unwrap_or(u32::MAX))
+            .min_idle(Some(0))
+            .idle_timeout(Some(self.idle))
+            .test_on_check_out(false)
+            .connection_timeout(TIMEOUT)
+            .thread_pool(Arc::clone(threads))
+            .build(Opener { url })
+            .map_err(|error| unavailable(id, &error))?;
+        open.insert(id.clone(), Used { pool: pool.clone(), at: Instant::now() });
+        Ok(pool)
+    }
+
+    /// Closes the pools that nobody used for a while.
+    fn close_idle(&self, open: &mut HashMap<ProjectId, Used>) {
+        open.retain(|_, used| used.at.elapsed() < self.idle || !is_idle(&used.pool));
+    }
+
+    /// Whether one more connection may be opened, closing the longest unused idle pool where that makes room.
+    fn has_room(&self, open: &mut HashMap<ProjectId, Used>) -> bool {
+        let count: u32 = open.values().map(|used| used.pool.state().connections).sum();
+        if (count as usize) < self.capacity {
+            return true;
+        }
+        let oldest = open.iter().filter(|(_, used)| is_idle(&used.pool)).min_by_key(|(_, used)| used.at);
+        let Some(id) = oldest.map(|(id, _)| id.clone()) else { return false };
+        open.remove(&id);
+        true
+    }
+
+    /// Drops a project's idle connections, so that its version is looked at again.
+    pub(super) fn forget(&self, id: &ProjectId) {
+        self.lock().remove(id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ProjectId, Used>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_idle(pool: &Pool) -> bool {
+    let state = pool.state();
+    state.connections == state.idle_connections
+}
+
+fn unavailable(id: &ProjectId, error: &r2d2::Error) -> Error {
+    Error::new(ErrorKind::Database, "cannot open a connection").in_project(id).caused_by(error.to_string())
+}
+
+/// A connection that goes back to its pool when it is dropped. It is a diesel connection.
+pub struct PooledConnection<'a> {
+    connection: r2d2::PooledConnection<Opener>,
+    /// Declared last, so that the connection is back before anybody is told.
+    _given_back: GivenBack<'a>,
+}
+
+struct GivenBack<'a>(&'a Pools);
+
+impl Drop for GivenBack<'_> {
+    fn drop(&mut self) {
+        // Whoever looked and found nothing free holds the lock until it waits: so it can't miss this.
+        drop(self.0.lock());
+        self.0.given_back.notify_all();
+    }
+}
+
+impl Deref for PooledConnection<'_> {
+    type Target = ProjectConnection;
+
+    fn deref(&self) -> &ProjectConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for PooledConnection<'_> {
+    fn deref_mut(&mut self) -> &mut ProjectConnection {
+        &mut self.connection
+    }
+}

@@ -1,0 +1,297 @@
+//! One fleet command: the same straight line for one project and for all, for a dry run and for the run.
+//!
+//! It must plan for every project before it writes to the first, and keep nothing of a project that is reported.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::Manager;
+use crate::apply::{Done, Work};
+use crate::error::{Error, Result};
+use crate::event::{Event, Outcome, ProjectReport, RunStarted, Summary, Tally, Verdict};
+use crate::fleet::Brake;
+use crate::plan::{Baseline, Drift, Plan, Request};
+use crate::project::ProjectId;
+use crate::store::{Discovery, FinalCopy, ForeignKeys, Lock, Mode, Session, Template};
+
+/// Which projects a run is about.
+#[derive(Clone, Debug)]
+pub enum Selection {
+    /// These.
+    Ids(Vec<ProjectId>),
+    /// All of the store.
+    All {
+        /// Only those whose id one of these fits; all where there is none.
+        only: Vec<glob::Pattern>,
+        /// None whose id one of these fits.
+        except: Vec<glob::Pattern>,
+    },
+}
+
+impl Selection {
+    /// All projects of the store.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::All { only: Vec::new(), except: Vec::new() }
+    }
+}
+
+/// What a run does to each project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Makes it, at the catalog's head.
+    Create,
+    /// Moves it to another version, or records one.
+    Change(Request),
+    /// Deletes it.
+    Drop(FinalCopy),
+}
+
+/// A fleet command.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The command's name, for events.
+    pub command: &'static str,
+    /// Which projects.
+    pub selection: Selection,
+    /// What to do.
+    pub operation: Operation,
+    /// Whether only to say what would be done. A dry run changes nothing.
+    pub dry_run: bool,
+    /// After how many failures no further project is begun.
+    pub max_failures: Option<usize>,
+    /// What makes the exit code other than the outcomes.
+    pub verdict: Verdict,
+}
+
+impl Run {
+    /// The main job: all projects to a position, those without a ledger taken over.
+    #[must_use]
+    pub fn upgrade_all(to: usize) -> Self {
+        Self {
+            command: "upgrade-all",
+            selection: Selection::all(),
+            operation: Operation::Change(Request::Upgrade {
+                to,
+                baseline: Baseline::Stamp,
+                drift: Drift::Refuse,
+            }),
+            dry_run: false,
+            max_failures: None,
+            verdict: Verdict::default(),
+        }
+    }
+}
+
+/// A new run's id.
+pub(super) fn new_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+/// The one place that counts and tells.
+struct Owner<F> {
+    tally: Tally,
+    observer: F,
+}
+
+impl<F: FnMut(Event)> Owner<F> {
+    fn finished(&mut self, report: ProjectReport) {
+        self.tally.add(&report.outcome);
+        (self.observer)(Event::ProjectFinished(report));
+    }
+}
+
+impl Manager {
+    /// Carries out a fleet command. `observer` is called on this thread, once an event, in order.
+    ///
+    /// Errors only when the run can't be made: nothing is touched then.
+    pub fn run(&self, run: &Run, observer: impl FnMut(Event)) -> Result<Summary> {
+        let started = Instant::now();
+        let Discovery { projects, left_out } = self.select(&run.selection)?;
+        if !projects.is_empty() && run.operation != Operation::Drop(FinalCopy::None) {
+            self.reference()?;
+        }
+        let id = new_id();
+        let mut owner = Owner { tally: Tally::default(), observer };
+        (owner.observer)(Event::RunStarted(RunStarted {
+            run: id.clone(),
+            command: run.command,
+            store: self.store.location(),
+            projects: projects.len(),
+            dry_run: run.dry_run,
+        }));
+        for it in left_out {
+            (owner.observer)(Event::LeftOut(it));
+        }
+        if !projects.is_empty() {
+            self.carry_out(run, &id, &projects, &mut owner)?;
+        }
+        let interrupted = self.interrupted.load(Ordering::Relaxed);
+        let summary = Summary::new(owner.tally, started.elapsed(), interrupted, run.verdict);
+        (owner.observer)(Event::RunFinished(summary.clone()));
+        Ok(summary)
+    }
+
+    fn select(&self, selection: &Selection) -> Result<Discovery> {
+        match selection {
+            Selection::Ids(ids) => {
+                let mut projects: Vec<ProjectId> = Vec::new();
+                for id in ids {
+                    if !projects.contains(id) {
+                        projects.push(id.clone());
+                    }
+                }
+                Ok(Discovery { projects, left_out: Vec::new() })
+            }
+            Selection::All { only, except } => {
+                let mut found = self.store.discover()?;
+                let fits = |patterns: &[glob::Pattern], id: &ProjectId| {
+                    patterns.iter().any(|it| it.matches(id.as_str()))
+                };
+                found.projects.retain(|id| (only.is_empty() || fits(only, id)) && !fits(except, id));
+                Ok(found)
+            }
+        }
+    }
+
+    fn carry_out<F: FnMut(Event)>(
+        &self,
+        run: &Run,
+        id: &str,
+        projects: &[ProjectId],
+        owner: &mut Owner<F>,
+    ) -> Result<()> {
+        let brake = Brake::new(run.max_failures);
+        let workers = self.workers()?;
+        let request = match run.operation {
+            Operation::Change(request) => request,
+            Operation::Create => {
+                let create = |project: &ProjectId| Some(self.created(project, id));
+                workers.each(projects, &brake, &self.interrupted, create, |report| owner.finished(report));
+                return Ok(());
+            }
+            Operation::Drop(copy) => {
+                let drop = |project: &ProjectId| Some(self.dropped(project, copy));
+                workers.each(projects, &brake, &self.interrupted, drop, |report| owner.finished(report));
+                return Ok(());
+            }
+        };
+        let work = Work { catalog: &self.catalog, reference: self.reference()?, request, run: id };
+        let planned = Mutex::new(Vec::new());
+        let survey = |project: &ProjectId| self.survey(&work, project, run.dry_run, &planned);
+        workers.each(projects, &brake, &self.interrupted, survey, |report| owner.finished(report));
+
+        let mut planned = planned.into_inner().unwrap_or_else(PoisonError::into_inner);
+        planned.sort_by(|(a, _), (b, _): &(ProjectId, Mode)| a.cmp(b));
+        let (ids, modes): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
+        let perform = |project: &ProjectId| {
+            let mode = ids.binary_search(project).ok().and_then(|index| modes.get(index)).copied()?;
+            Some(self.performed(&work, project, mode))
+        };
+        workers.each(&ids, &brake, &self.interrupted, perform, |report| owner.finished(report));
+        Ok(())
+    }
+
+    /// Reads and plans. Gives a report where that is all there is to do, or else notes how to go on.
+    fn survey(
+        &self,
+        work: &Work<'_>,
+        project: &ProjectId,
+        dry_run: bool,
+        planned: &Mutex<Vec<(ProjectId, Mode)>>,
+    ) -> Option<ProjectReport> {
+        match self.store.inspect(project).map(|inspection| work.plan(&inspection)) {
+            Ok(Ok(plan)) if !plan.is_empty() && !dry_run => {
+                let mut planned = planned.lock().unwrap_or_else(PoisonError::into_inner);
+                planned.push((project.clone(), work.mode(&plan)));
+                None
+            }
+            Ok(done) => Some(self.report(project, done, Outcome::Planned)),
+            Err(error) => Some(failed(project, error)),
+        }
+    }
+
+    fn performed(&self, work: &Work<'_>, project: &ProjectId, mode: Mode) -> ProjectReport {
+        let perform = || {
+            let mut session = self.store.open(project)?;
+            work.perform(&mut *session, mode)
+        };
+        let result = perform();
+        self.pools.forget(project);
+        match result {
+            Ok(done) => {
+                let outcome = match &done {
+                    Ok(plan) if plan.from < plan.to => Outcome::Upgraded,
+                    Ok(plan) if plan.from > plan.to => Outcome::Downgraded,
+                    Ok(_) | Err(_) => Outcome::Stamped,
+                };
+                self.report(project, done, outcome)
+            }
+            Err(error) => failed(project, error),
+        }
+    }
+
+    /// A report of what was found or done; `outcome` is for a plan that is not empty.
+    fn report(&self, project: &ProjectId, done: Done, outcome: Outcome) -> ProjectReport {
+        let plan = match done {
+            Ok(plan) => plan,
+            Err(problems) => return ProjectReport::new(project.clone(), Outcome::Blocked(problems)),
+        };
+        let version = |position: usize| self.catalog.version_at(position);
+        let outcome = if plan.is_empty() { Outcome::UpToDate } else { outcome };
+        let migrations =
+            plan.migrations(&self.catalog).into_iter().map(|migration| migration.version.clone()).collect();
+        let Plan { recorded, stamp, to, mut notes, .. } = plan;
+        if stamp.is_some_and(|stamp| stamp.forced) {
+            notes.push("recorded in spite of a difference".into());
+        }
+        ProjectReport {
+            from: recorded.map(version),
+            to: Some(version(to)),
+            stamped: stamp.map(|stamp| version(stamp.position)),
+            migrations,
+            notes,
+            ..ProjectReport::new(project.clone(), outcome)
+        }
+    }
+
+    fn created(&self, project: &ProjectId, run: &str) -> ProjectReport {
+        match self.create_in_run(project, run) {
+            Ok(()) => ProjectReport {
+                to: Some(self.catalog.version_at(self.catalog.head())),
+                ..ProjectReport::new(project.clone(), Outcome::Created)
+            },
+            Err(error) => failed(project, error),
+        }
+    }
+
+    /// The template is made by the very path that upgrades a project.
+    pub(super) fn create_in_run(&self, id: &ProjectId, run: &str) -> Result<()> {
+        let reference = self.reference()?;
+        let fill = |session: &mut dyn Session| {
+            let to = self.catalog.head();
+            let request = Request::Upgrade { to, baseline: Baseline::Stamp, drift: Drift::Refuse };
+            let work = Work { catalog: &self.catalog, reference, request, run };
+            let mode = Mode { foreign_keys: ForeignKeys::Compared, lock: Lock::Transaction };
+            work.perform(session, mode).map(|_| ())
+        };
+        self.store.create(id, Template { catalog: self.catalog.hash(), run, fill: &fill })
+    }
+
+    fn dropped(&self, project: &ProjectId, copy: FinalCopy) -> ProjectReport {
+        self.pools.forget(project);
+        match self.store.drop_project(project, copy) {
+            Ok(kept) => ProjectReport {
+                notes: kept.iter().map(|path| format!("a last copy is {}", path.display())).collect(),
+                ..ProjectReport::new(project.clone(), Outcome::Dropped)
+            },
+            Err(error) => failed(project, error),
+        }
+    }
+}
+
+fn failed(project: &ProjectId, error: Error) -> ProjectReport {
+    ProjectReport::new(project.clone(), Outcome::Failed(error.in_project(project)))
+}

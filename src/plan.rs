@@ -1,0 +1,388 @@
+//! What a project needs: pure, from a catalog, an inspection and a request to a plan or to problems.
+//!
+//! It must not read or write anything, so that a dry run and the run itself decide alike.
+
+mod problem;
+
+use std::sync::Arc;
+
+use crate::catalog::{Catalog, Migration};
+use crate::ledger::Ledger;
+use crate::schema::{Difference, Schema};
+use crate::sql::statement::Effect;
+
+pub use problem::Problem;
+
+/// Everything read of one project, at one moment.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// What its ledger says.
+    pub ledger: Ledger,
+    /// What its schema is.
+    pub schema: Arc<Schema>,
+    /// Whether it may be written.
+    pub access: Access,
+}
+
+/// Whether a project may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// It may.
+    ReadWrite,
+    /// Its owner marked it read-only.
+    ReadOnly,
+}
+
+/// The schemas that a catalog leads to, one for each position.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    schemas: Vec<Arc<Schema>>,
+    /// The first position whose schema depends on the data.
+    data_dependent: usize,
+}
+
+impl Reference {
+    /// The schemas for the positions from 0 to the catalog's head.
+    #[must_use]
+    pub fn new(catalog: &Catalog, schemas: Vec<Arc<Schema>>) -> Self {
+        let depends = |migration: &Migration| migration.metadata.schema_depends_on_data;
+        let data_dependent =
+            catalog.migrations().iter().position(depends).map_or(usize::MAX, |index| index + 1);
+        Self { schemas, data_dependent }
+    }
+
+    /// The schema expected at a position; `None` where a migration says that it depends on the data.
+    #[must_use]
+    pub fn expected(&self, position: usize) -> Option<&Schema> {
+        if position >= self.data_dependent { None } else { self.schemas.get(position).map(Arc::as_ref) }
+    }
+
+    /// How a schema differs from the one expected at a position.
+    #[must_use]
+    pub fn differences(&self, schema: &Schema, position: usize) -> Vec<Difference> {
+        match self.expected(position) {
+            Some(expected) if expected.fingerprint() != schema.fingerprint() => schema.differences(expected),
+            _ => Vec::new(),
+        }
+    }
+
+    /// All positions with this schema.
+    fn matching(&self, schema: &Schema) -> Vec<usize> {
+        let matches = |position: &usize| {
+            self.expected(*position).is_some_and(|expected| expected.fingerprint() == schema.fingerprint())
+        };
+        (0..self.schemas.len()).filter(matches).collect()
+    }
+
+    /// The position with the fewest differences, the later one of equals, and the differences.
+    fn nearest(&self, schema: &Schema) -> (usize, Vec<Difference>) {
+        (0..self.schemas.len())
+            .filter_map(|position| Some((position, schema.differences(self.expected(position)?))))
+            .rev()
+            .min_by_key(|(_, differences)| differences.len())
+            .unwrap_or_default()
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// To go up to a position, and never down.
+    Upgrade {
+        /// Where to.
+        to: usize,
+        /// What to do with a project that has no ledger.
+        baseline: Baseline,
+        /// What to do with a project whose schema is not what its version says.
+        drift: Drift,
+    },
+    /// To record a position without running anything.
+    Stamp {
+        /// Which one; `None` is the one whose schema matches.
+        to: Option<usize>,
+        /// Whether to record it in spite of a difference.
+        force: bool,
+    },
+    /// To go down to a position.
+    Downgrade(Down),
+}
+
+/// How far down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Down {
+    /// To a position.
+    To(usize),
+    /// By so many migrations.
+    Steps(usize),
+}
+
+/// What to do with a project that has no ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Baseline {
+    /// Record the version whose schema it has, and go on.
+    Stamp,
+    /// Leave it alone and say so.
+    Refuse,
+}
+
+/// What to do with a project whose schema is not what its version says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drift {
+    /// Leave it alone and say so.
+    Refuse,
+    /// Go on, and prove that the difference afterwards is the difference before.
+    Keep,
+}
+
+/// What will be done to one project.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The position its ledger says; `None` without a ledger.
+    pub recorded: Option<usize>,
+    /// The position to record first without running anything.
+    pub stamp: Option<Stamp>,
+    /// The position from which migrations run.
+    pub from: usize,
+    /// The position to which they run: above `from` they are applied, below it reverted.
+    pub to: usize,
+    /// How the schema differs from what it should be at `from`, where that is allowed; it has to differ likewise at `to`.
+    pub drift: Vec<Difference>,
+    /// What the user should know, though it hinders nothing.
+    pub notes: Vec<String>,
+}
+
+/// A version to record without running anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The position.
+    pub position: usize,
+    /// Whether the schema differs from it.
+    pub forced: bool,
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.stamp.is_none() && self.from == self.to
+    }
+
+    /// The migrations to run, in the order in which they run.
+    #[must_use]
+    pub fn migrations<'a>(&self, catalog: &'a Catalog) -> Vec<&'a Migration> {
+        if self.from <= self.to {
+            catalog.between(self.from..self.to).iter().collect()
+        } else {
+            catalog.between(self.to..self.from).iter().rev().collect()
+        }
+    }
+
+    /// The most dangerous thing that it may do to rows.
+    #[must_use]
+    pub fn effect(&self, catalog: &Catalog) -> Effect {
+        let effect = |migration: &&Migration| {
+            let script = if self.from <= self.to { Some(&migration.up) } else { migration.down.as_ref() };
+            script.map_or(Effect::Defines, crate::catalog::Script::effect)
+        };
+        self.migrations(catalog).iter().map(effect).max().unwrap_or(Effect::Defines)
+    }
+
+    /// Whether every migration of it can share one transaction.
+    #[must_use]
+    pub fn is_transactional(&self, catalog: &Catalog) -> bool {
+        self.migrations(catalog).iter().all(|migration| migration.is_transactional())
+    }
+}
+
+/// Makes the plan, or finds every problem that forbids it.
+pub fn plan(
+    catalog: &Catalog,
+    reference: &Reference,
+    inspection: &Inspection,
+    request: Request,
+) -> Result<Plan, Vec<Problem>> {
+    let planner = Planner { catalog, reference, inspection };
+    let plan = match request {
+        Request::Upgrade { to, baseline, drift } => planner.upgrade(to, baseline, drift),
+        Request::Stamp { to, force } => planner.stamp(to, force),
+        Request::Downgrade(down) => planner.downgrade(down),
+    }?;
+    if inspection.access == Access::ReadOnly && !plan.is_empty() {
+        return Err(vec![Problem::ReadOnly]);
+    }
+    Ok(plan)
+}
+
+struct Planner<'a> {
+    catalog: &'a Catalog,
+    reference: &'a Reference,
+    inspection: &'a Inspection,
+}
+
+impl Planner<'_> {
+    fn upgrade(&self, to: usize, baseline: Baseline, drift: Drift) -> Result<Plan, Vec<Problem>> {
+        if self.inspection.ledger.is_empty() {
+            let position = self.baseline()?;
+            if position > 0 && baseline == Baseline::Refuse {
+                return Err(vec![Problem::needs_stamp(self.catalog, position)]);
+            }
+            let stamp = (position > 0).then_some(Stamp { position, forced: false });
+            let to = to.max(position);
+            return Ok(Plan {
+                recorded: None,
+                stamp,
+                from: position,
+                to,
+                drift: Vec::new(),
+                notes: Vec::new(),
+            });
+        }
+        let (from, notes) = self.position()?;
+        let drift = self.drift(from, drift)?;
+        Ok(Plan { recorded: Some(from), stamp: None, from, to: to.max(from), drift, notes })
+    }
+
+    fn stamp(&self, to: Option<usize>, force: bool) -> Result<Plan, Vec<Problem>> {
+        let ledger = &self.inspection.ledger;
+        let recorded = match self.position() {
+            _ if ledger.is_empty() => None,
+            Ok((position, _)) => Some(position),
+            // What stamping can't mend is in the way even of --force.
+            Err(problems) if !force || problems.iter().any(|it| matches!(it, Problem::Unknown { .. })) => {
+                return Err(problems);
+            }
+            Err(_) => None,
+        };
+        let position = match to.or(recorded) {
+            Some(position) => position,
+            None => self.baseline()?,
+        };
+        let differences = self.reference.differences(&self.inspection.schema, position);
+        if !differences.is_empty() && !force {
+            return Err(vec![Problem::mismatch(self.catalog, position, &differences)]);
+        }
+        let forced = !differences.is_empty();
+        let changes = !ledger.entries_for_stamp(self.catalog, position, forced).is_empty();
+        let stamp = changes.then_some(Stamp { position, forced });
+        Ok(Plan { recorded, stamp, from: position, to: position, drift: Vec::new(), notes: Vec::new() })
+    }
+
+    fn downgrade(&self, down: Down) -> Result<Plan, Vec<Problem>> {
+        if self.inspection.ledger.is_empty() {
+            return Err(vec![Problem::NeedsBaseline {
+                message: "it has no ledger, so there is nothing to revert".into(),
+                hint: "take it over first: tenantry stamp ID".into(),
+            }]);
+        }
+        let (from, notes) = self.position()?;
+        let drift = self.drift(from, Drift::Refuse)?;
+        let to = match down {
+            Down::To(position) => position.min(from),
+            Down::Steps(steps) => from.saturating_sub(steps),
+        };
+        let reverted = self.catalog.between(to..from);
+        let missing: Vec<_> =
+            reverted.iter().filter(|migration| migration.down.is_none()).map(Migration::label).collect();
+        if !missing.is_empty() {
+            return Err(vec![Problem::Irreversible { migrations: missing }]);
+        }
+        Ok(Plan { recorded: Some(from), stamp: None, from, to, drift, notes })
+    }
+
+    /// The position of a project without a ledger, by its schema, and by alembic's revision where it has one.
+    fn baseline(&self) -> Result<usize, Vec<Problem>> {
+        let schema = &self.inspection.schema;
+        if let [_, ..] = self.inspection.ledger.revisions.as_slice() {
+            return self.revision();
+        }
+        match self.reference.matching(schema).as_slice() {
+            [position] => Ok(*position),
+            [] => {
+                let (position, differences) = self.reference.nearest(schema);
+                Err(vec![Problem::no_match(self.catalog, position, &differences)])
+            }
+            several => Err(vec![Problem::ambiguous(self.catalog, several)]),
+        }
+    }
+
+    fn revision(&self) -> Result<usize, Vec<Problem>> {
+        let revisions = &self.inspection.ledger.revisions;
+        let known: Vec<_> = revisions.iter().map(|revision| self.catalog.replacing(revision)).collect();
+        let unknown: Vec<_> =
+            revisions.iter().zip(&known).filter(|(_, it)| it.is_none()).map(|(it, _)| it.clone()).collect();
+        if !unknown.is_empty() {
+            return Err(vec![Problem::UnknownRevision { revisions: unknown }]);
+        }
+        let position = known.into_iter().flatten().max().unwrap_or(0);
+        let differences = self.reference.differences(&self.inspection.schema, position);
+        if differences.is_empty() {
+            Ok(position)
+        } else {
+            Err(vec![Problem::mismatch(self.catalog, position, &differences)])
+        }
+    }
+
+    /// The position that the ledger says, and what is worth a note.
+    fn position(&self) -> Result<(usize, Vec<String>), Vec<Problem>> {
+        let ledger = &self.inspection.ledger;
+        let mut problems = Vec::new();
+        let is_unknown =
+            |version: &&crate::catalog::Version| self.catalog.position(version.as_str()).is_none();
+        let mut unknown: Vec<_> = ledger.applied.iter().filter(is_unknown).map(ToString::to_string).collect();
+        unknown.sort();
+        if !unknown.is_empty() {
+            problems.push(Problem::Unknown { versions: unknown });
+        }
+        let dirty = ledger.dirty();
+        if !dirty.is_empty() {
+            problems.push(Problem::Dirty { versions: dirty.into_iter().map(ToString::to_string).collect() });
+        }
+        let (edited, notes) = self.edited();
+        if !edited.is_empty() {
+            problems.push(Problem::Edited { migrations: edited });
+        }
+        let is_applied = |migration: &&Migration| ledger.has(&migration.version);
+        let count = self.catalog.migrations().iter().filter(is_applied).count();
+        let skipped: Vec<_> =
+            self.catalog.between(0..self.last_applied()).iter().filter(|it| !is_applied(it)).collect();
+        if !skipped.is_empty() {
+            problems.push(Problem::OutOfOrder {
+                migrations: skipped.into_iter().map(Migration::label).collect(),
+            });
+        }
+        if problems.is_empty() { Ok((count, notes)) } else { Err(problems) }
+    }
+
+    fn last_applied(&self) -> usize {
+        let ledger = &self.inspection.ledger;
+        self.catalog.migrations().iter().rposition(|it| ledger.has(&it.version)).map_or(0, |index| index + 1)
+    }
+
+    /// Applied migrations whose script is another one now, and notes on those with other line ends only.
+    fn edited(&self) -> (Vec<String>, Vec<String>) {
+        use crate::catalog::Recognition;
+        let ledger = &self.inspection.ledger;
+        let (mut edited, mut notes) = (Vec::new(), Vec::new());
+        let latest = ledger.latest();
+        for migration in self.catalog.migrations().iter().filter(|it| ledger.has(&it.version)) {
+            let Some(row) = latest.get(&migration.version) else { continue };
+            match migration.up.recognize(&row.checksum) {
+                Recognition::Same => {}
+                Recognition::LineEnds => {
+                    notes.push(format!("{} has other line ends than when it was applied", migration.label()));
+                }
+                Recognition::Edited => edited.push(migration.label()),
+            }
+        }
+        (edited, notes)
+    }
+
+    fn drift(&self, position: usize, drift: Drift) -> Result<Vec<Difference>, Vec<Problem>> {
+        let differences = self.reference.differences(&self.inspection.schema, position);
+        if differences.is_empty() || drift == Drift::Keep {
+            Ok(differences)
+        } else {
+            Err(vec![Problem::drifted(self.catalog, position, &differences)])
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! A run for people: progress on a terminal, then groups instead of ten thousand lines, failures first, totals last.
+//!
+//! It must not keep more of a project than a group needs: a fleet of any size gives a report of about one size.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::IsTerminal as _;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tenantry::catalog::Version;
+use tenantry::event::{Event, Outcome, ProjectReport, RunStarted, Summary};
+use tenantry::plan::Problem;
+use tenantry::{Catalog, Error, ProjectId, Result};
+
+use super::Output;
+use crate::cli::Verbosity;
+
+/// How many ids a group names.
+const NAMED: usize = 12;
+/// How many groups there are before the rest is counted together.
+const GROUPS: usize = 100;
+
+pub(crate) struct Human {
+    output: Output,
+    verbosity: Verbosity,
+    head: String,
+    progress: ProgressBar,
+    started: Option<RunStarted>,
+    groups: BTreeMap<Key, Group>,
+}
+
+/// Groups sort by their rank, failures first, then by what they say.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    rank: Rank,
+    text: String,
+    hint: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Failed,
+    Blocked,
+    LeftOut,
+    NotStarted,
+    Done,
+    Note,
+}
+
+#[derive(Default)]
+struct Group {
+    count: usize,
+    named: BTreeSet<ProjectId>,
+}
+
+impl Human {
+    pub(crate) fn new(verbosity: Verbosity, catalog: &Catalog) -> Self {
+        let last = catalog.migrations().last();
+        let head = last.map(tenantry::catalog::Migration::label).unwrap_or_default();
+        Self {
+            output: Output::new(),
+            verbosity,
+            head: format!("{}: newest version {head}", catalog.name()),
+            progress: ProgressBar::hidden(),
+            started: None,
+            groups: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        match event {
+            Event::RunStarted(started) => self.run_started(started),
+            Event::LeftOut(it) => {
+                self.count(Rank::LeftOut, format!("left alone: {} is {}", it.name, it.reason), None, None);
+            }
+            Event::ProjectFinished(report) => self.project_finished(&report),
+            Event::RunFinished(summary) => self.run_finished(&summary),
+        }
+    }
+
+    pub(crate) fn finish(self) -> Result<()> {
+        self.output.finish()
+    }
+
+    fn run_started(&mut self, started: RunStarted) {
+        if std::io::stderr().is_terminal() && self.verbosity == Verbosity::Normal && started.projects > 1 {
+            let template = "{bar:30} {pos}/{len} {per_sec} eta {eta} {msg}";
+            self.progress = ProgressBar::new(started.projects as u64).with_message("planning");
+            self.progress.set_draw_target(ProgressDrawTarget::stderr());
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                self.progress.set_style(style);
+            }
+            self.progress.enable_steady_tick(Duration::from_millis(200));
+        }
+        if self.verbosity != Verbosity::Quiet {
+            self.output.line(format_args!("{}", started.store));
+            self.output.line(format_args!("{}", self.head));
+            if started.dry_run && started.command != "status" {
+                self.output.line(format_args!("dry run: nothing is changed"));
+            }
+        }
+        self.started = Some(started);
+    }
+
+    fn project_finished(&mut self, report: &ProjectReport) {
+        self.progress.inc(1);
+        self.progress.set_message("");
+        let project = &report.project;
+        if self.verbosity == Verbosity::Verbose {
+            let line = format!("{project}: {} ({})", one_line(report), human_time(report.elapsed));
+            let output = &mut self.output;
+            self.progress.suspend(|| output.line(format_args!("{line}")));
+        }
+        match &report.outcome {
+            Outcome::Failed(error) => {
+                self.count(Rank::Failed, failure(error), error.next_step().map(String::from), Some(project));
+            }
+            Outcome::Blocked(problems) => {
+                for problem in problems {
+                    let text = format!("{}: {}", problem.code().replace('_', " "), problem.message());
+                    self.count(Rank::Blocked, text, Some(problem.hint()), Some(project));
+                }
+            }
+            Outcome::NotStarted => self.count(Rank::NotStarted, "not started".into(), None, Some(project)),
+            _ => self.count(Rank::Done, done(report), None, Some(project)),
+        }
+        for note in &report.notes {
+            self.count(Rank::Note, note.clone(), None, Some(project));
+        }
+    }
+
+    fn count(&mut self, rank: Rank, text: String, hint: Option<String>, project: Option<&ProjectId>) {
+        let mut key = Key { rank, text, hint };
+        if self.groups.len() >= GROUPS && !self.groups.contains_key(&key) {
+            key = Key { rank, text: "others: see --verbose or --format json".into(), hint: None };
+        }
+        let group = self.groups.entry(key).or_default();
+        group.count += 1;
+        if let Some(project) = project {
+            group.named.insert(project.clone());
+            if group.named.len() > NAMED {
+                group.named.pop_last();
+            }
+        }
+    }
+
+    fn run_finished(&mut self, summary: &Summary) {
+        self.progress.finish_and_clear();
+        let groups = std::mem::take(&mut self.groups);
+        for (key, group) in groups {
+            if self.verbosity == Verbosity::Quiet && key.rank > Rank::LeftOut {
+                continue;
+            }
+            self.group(&key, &group);
+        }
+        if summary.outcomes.total() == 0 {
+            self.output.line(format_args!("no project found"));
+        } else if self.verbosity != Verbosity::Quiet {
+            let counts: Vec<_> = summary
+                .outcomes
+                .iter()
+                .map(|(name, count)| format!("{count} {}", name.replace('_', " ")))
+                .collect();
+            let total = summary.outcomes.total();
+            let noun = if total == 1 { "project" } else { "projects" };
+            let end = if summary.interrupted { ", interrupted" } else { "" };
+            self.output.line(format_args!(
+                "\n{total} {noun}: {}{end} in {}",
+                counts.join(", "),
+                human_time(summary.elapsed)
+            ));
+        }
+    }
+
+    fn group(&mut self, key: &Key, group: &Group) {
+        let (style, label) = match key.rank {
+            Rank::Failed => (AnsiColor::Red.on_default().bold(), "FAILED "),
+            Rank::Blocked => (AnsiColor::Yellow.on_default().bold(), "BLOCKED "),
+            Rank::NotStarted | Rank::LeftOut | Rank::Note => (AnsiColor::Yellow.on_default(), ""),
+            Rank::Done => (Style::new(), ""),
+        };
+        let mut ids: Vec<_> = group.named.iter().map(ToString::to_string).collect();
+        if group.count > ids.len() && !ids.is_empty() {
+            ids.push(format!("and {} more", group.count - ids.len()));
+        }
+        let note = if key.rank == Rank::Note { "note: " } else { "" };
+        self.output.line(format_args!("\n{:>6}  {style}{label}{style:#}{note}{}", group.count, key.text));
+        if !ids.is_empty() {
+            self.output.line(format_args!("        {}", ids.join(", ")));
+        }
+        if let Some(hint) = &key.hint {
+            self.output.line(format_args!("        hint: {hint}"));
+        }
+    }
+}
+
+/// What is grouped: the error without the project.
+fn failure(error: &Error) -> String {
+    match error.migration() {
+        Some(migration) => {
+            format!("{}: {migration}: {}", error.kind().code().replace('_', " "), error.summary())
+        }
+        None => format!("{}: {}", error.kind().code().replace('_', " "), error.summary()),
+    }
+}
+
+fn one_line(report: &ProjectReport) -> String {
+    match &report.outcome {
+        Outcome::Failed(error) => format!("FAILED {}", failure(error)),
+        Outcome::Blocked(problems) => {
+            format!("BLOCKED {}", problems.iter().map(Problem::message).collect::<Vec<_>>().join("; "))
+        }
+        Outcome::NotStarted => "not started".into(),
+        _ => done(report),
+    }
+}
+
+fn done(report: &ProjectReport) -> String {
+    let version = |version: &Option<Version>| version.as_ref().map_or("0", Version::as_str).to_string();
+    let list = |versions: &[Version]| versions.iter().map(Version::as_str).collect::<Vec<_>>().join(", ");
+    let down = report.from.is_some() && report.to < report.from;
+    let words = match (&report.outcome, down) {
+        (Outcome::Planned, true) => ["to record", "to revert"],
+        (Outcome::Planned, false) => ["to record", "to run"],
+        (_, true) => ["recorded", "reverted"],
+        (_, false) => ["recorded", "ran"],
+    };
+    let mut parts = Vec::new();
+    if let Some(stamped) = &report.stamped {
+        parts.push(format!("{} {stamped}", words[0]));
+    }
+    if !report.migrations.is_empty() {
+        parts.push(format!("{} {}", words[1], list(&report.migrations)));
+    }
+    match report.outcome {
+        Outcome::UpToDate => format!("at {}, nothing to do", version(&report.to)),
+        Outcome::Created => format!("created at {}", version(&report.to)),
+        Outcome::Dropped => "dropped".into(),
+        _ if report.from.is_some() => format!("at {}: {}", version(&report.from), parts.join(", ")),
+        _ => format!("no ledger: {}", parts.join(", ")),
+    }
+}
+
+fn human_time(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds < 0.001 => format!("{:.0} µs", seconds * 1e6),
+        seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
+        seconds if seconds < 60.0 => format!("{seconds:.1} s"),
+        seconds => format!("{:.0} min {:.0} s", (seconds / 60.0).floor(), seconds % 60.0),
+    }
+}

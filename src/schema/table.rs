@@ -1,0 +1,381 @@
+//! A SQLite `CREATE TABLE` statement as facets.
+//!
+//! It must give one result for a constraint written at its column and the same written at the table. What it can't
+//! read it does not guess: the caller keeps the whole definition instead.
+
+use super::expression::{bracket_length, expression, name, split_commas};
+use super::{FacetKind, Facets};
+use crate::sql::{Token, TokenKind};
+
+/// How a conflict rule that deletes rows is spelt in facets.
+pub(super) const ON_CONFLICT_REPLACE: &str = "ON CONFLICT REPLACE";
+
+/// A table as read, with its foreign keys still to be resolved against its parents' primary keys.
+pub(super) struct Table {
+    pub(super) columns: Vec<String>,
+    pub(super) primary_key: Vec<String>,
+    pub(super) foreign_keys: Vec<ForeignKey>,
+    pub(super) facets: Facets,
+}
+
+/// A foreign key as written: without the parent's columns it means the parent's primary key.
+pub(super) struct ForeignKey {
+    columns: Vec<String>,
+    pub(super) parent: String,
+    parent_columns: Vec<String>,
+    actions: String,
+}
+
+impl ForeignKey {
+    /// Its facet, given the primary key of its parent where that is known.
+    pub(super) fn facet(&self, parent_key: Option<&[String]>) -> ((FacetKind, String), String) {
+        let parent_columns = match parent_key {
+            Some(key) if self.parent_columns.is_empty() => key,
+            _ => &self.parent_columns,
+        };
+        let key = format!(
+            "({}) references {}({})",
+            self.columns.join(", "),
+            self.parent,
+            parent_columns.join(", ")
+        );
+        ((FacetKind::ForeignKey, key), self.actions.clone())
+    }
+}
+
+/// Reads the tokens after the table's name; `None` where they are not understood.
+pub(super) fn parse(tokens: &[Token<'_>]) -> Option<Table> {
+    let length = bracket_length(tokens)?;
+    let items = split_commas(&tokens[1..length - 1]);
+    let is_column = |item: &&[Token<'_>]| item.first().is_some_and(|token| !starts_constraint(token));
+    let columns: Vec<_> = items.iter().copied().filter(is_column).map(|item| name(&item[0])).collect();
+    let mut reader = Reader {
+        columns: &columns,
+        primary_key: Vec::new(),
+        foreign_keys: Vec::new(),
+        facets: Facets::new(),
+    };
+    for item in &items {
+        if is_column(item) {
+            reader.column(&mut Cursor { tokens: item })?;
+        } else {
+            reader.table_constraints(&mut Cursor { tokens: item })?;
+        }
+    }
+    for option in split_commas(&tokens[length..]).into_iter().filter(|option| !option.is_empty()) {
+        reader.put(FacetKind::Option, expression(option, None).to_ascii_uppercase(), String::new());
+    }
+    reader.put(FacetKind::ColumnOrder, String::new(), columns.join(", "));
+    let Reader { primary_key, foreign_keys, facets, .. } = reader;
+    Some(Table { columns, primary_key, foreign_keys, facets })
+}
+
+fn starts_constraint(token: &Token<'_>) -> bool {
+    ["CONSTRAINT", "PRIMARY", "UNIQUE", "CHECK", "FOREIGN"].iter().any(|word| token.is(word))
+}
+
+struct Cursor<'a, 'b> {
+    tokens: &'a [Token<'b>],
+}
+
+impl<'a, 'b> Cursor<'a, 'b> {
+    fn next(&mut self) -> Option<&'a Token<'b>> {
+        let (first, rest) = self.tokens.split_first()?;
+        self.tokens = rest;
+        Some(first)
+    }
+
+    /// Takes these words if they come next.
+    fn take(&mut self, words: &[&str]) -> bool {
+        let found = self.tokens.len() >= words.len()
+            && self.tokens.iter().zip(words).all(|(token, word)| token.is(word));
+        if found {
+            self.tokens = &self.tokens[words.len()..];
+        }
+        found
+    }
+
+    /// Takes what stands in the brackets that come next.
+    fn brackets(&mut self) -> Option<&'a [Token<'b>]> {
+        self.tokens.first().filter(|token| token.is_symbol("("))?;
+        let length = bracket_length(self.tokens)?;
+        let (inside, rest) = self.tokens.split_at(length);
+        self.tokens = rest;
+        Some(&inside[1..length - 1])
+    }
+
+    fn conflict(&mut self) -> Option<String> {
+        if !self.take(&["ON", "CONFLICT"]) {
+            return Some(String::new());
+        }
+        let rule = self.next()?.text.to_ascii_uppercase();
+        Some(if rule == "ABORT" { String::new() } else { format!(" ON CONFLICT {rule}") })
+    }
+}
+
+struct Reader<'c> {
+    columns: &'c [String],
+    primary_key: Vec<String>,
+    foreign_keys: Vec<ForeignKey>,
+    facets: Facets,
+}
+
+/// The parts of a column's value, in the order in which they are shown.
+#[derive(Default)]
+struct Column {
+    data_type: String,
+    not_null: String,
+    default: String,
+    collation: String,
+    generated: String,
+}
+
+impl Reader<'_> {
+    fn put(&mut self, kind: FacetKind, key: String, value: String) {
+        self.facets.insert((kind, key), value);
+    }
+
+    fn column(&mut self, cursor: &mut Cursor<'_, '_>) -> Option<()> {
+        let column_name = name(cursor.next()?);
+        let mut column = Column { data_type: data_type(cursor)?, ..Column::default() };
+        while !cursor.tokens.is_empty() {
+            self.column_constraint(cursor, &column_name, &mut column)?;
+        }
+        let parts = [column.data_type, column.not_null, column.default, column.collation, column.generated];
+        let value =
+            parts.iter().filter(|part| !part.is_empty()).map(String::as_str).collect::<Vec<_>>().join(" ");
+        self.put(FacetKind::Column, column_name, value);
+        Some(())
+    }
+
+    fn column_constraint(
+        &mut self,
+        cursor: &mut Cursor<'_, '_>,
+        column_name: &str,
+        column: &mut Column,
+    ) -> Option<()> {
+        if cursor.take(&["CONSTRAINT"]) {
+            cursor.next()?;
+        } else if cursor.take(&["NOT", "NULL"]) {
+            column.not_null = format!("NOT NULL{}", cursor.conflict()?);
+        } else if cursor.take(&["NULL"]) {
+            cursor.conflict()?;
+        } else if cursor.take(&["DEFAULT"]) {
+            column.default = default(cursor)?;
+        } else if cursor.take(&["COLLATE"]) {
+            column.collation = collation(cursor)?;
+        } else if cursor.take(&["GENERATED", "ALWAYS", "AS"]) || cursor.take(&["AS"]) {
+            let body = expression(cursor.brackets()?, Some(self.columns));
+            let stored = cursor.take(&["STORED"]);
+            cursor.take(&["VIRTUAL"]);
+            column.generated = format!("AS ({body}) {}", if stored { "STORED" } else { "VIRTUAL" });
+        } else if cursor.take(&["PRIMARY", "KEY"]) {
+            self.column_primary_key(cursor, column_name)?;
+        } else if cursor.take(&["UNIQUE"]) {
+            let conflict = cursor.conflict()?;
+            self.put(FacetKind::Unique, format!("({column_name})"), conflict.trim().into());
+        } else if cursor.take(&["CHECK"]) {
+            self.check(cursor)?;
+        } else if cursor.take(&["REFERENCES"]) {
+            self.references(cursor, vec![column_name.to_string()])?;
+        } else {
+            return None;
+        }
+        Some(())
+    }
+
+    /// `INTEGER PRIMARY KEY DESC` at a column is, unlike any other spelling, no alias of the rowid.
+    fn column_primary_key(&mut self, cursor: &mut Cursor<'_, '_>, column_name: &str) -> Option<()> {
+        let descending = cursor.take(&["DESC"]);
+        cursor.take(&["ASC"]);
+        let conflict = cursor.conflict()?;
+        let automatic = if cursor.take(&["AUTOINCREMENT"]) { " AUTOINCREMENT" } else { "" };
+        let order = if descending { " DESC at the column" } else { "" };
+        self.primary_key = vec![column_name.to_string()];
+        self.put(
+            FacetKind::PrimaryKey,
+            String::new(),
+            format!("({column_name}){order}{conflict}{automatic}"),
+        );
+        Some(())
+    }
+
+    fn table_constraints(&mut self, cursor: &mut Cursor<'_, '_>) -> Option<()> {
+        while !cursor.tokens.is_empty() {
+            if cursor.take(&["CONSTRAINT"]) {
+                cursor.next()?;
+            } else if cursor.take(&["PRIMARY", "KEY"]) {
+                let (columns, automatic) = self.indexed_columns(cursor.brackets()?);
+                let conflict = cursor.conflict()?;
+                self.primary_key =
+                    columns.iter().map(|it| it.split(' ').next().unwrap_or(it).to_string()).collect();
+                let automatic = if automatic { " AUTOINCREMENT" } else { "" };
+                self.put(
+                    FacetKind::PrimaryKey,
+                    String::new(),
+                    format!("({}){conflict}{automatic}", columns.join(", ")),
+                );
+            } else if cursor.take(&["UNIQUE"]) {
+                let (columns, _) = self.indexed_columns(cursor.brackets()?);
+                let conflict = cursor.conflict()?;
+                self.put(FacetKind::Unique, format!("({})", columns.join(", ")), conflict.trim().into());
+            } else if cursor.take(&["CHECK"]) {
+                self.check(cursor)?;
+            } else if cursor.take(&["FOREIGN", "KEY"]) {
+                let columns =
+                    split_commas(cursor.brackets()?).iter().map(|it| expression(it, None)).collect();
+                cursor.take(&["REFERENCES"]).then_some(())?;
+                self.references(cursor, columns)?;
+            } else {
+                return None;
+            }
+        }
+        Some(())
+    }
+
+    /// `a COLLATE binary ASC` is `a`; the flag says whether AUTOINCREMENT stood among them.
+    fn indexed_columns(&self, tokens: &[Token<'_>]) -> (Vec<String>, bool) {
+        let automatic = tokens.last().is_some_and(|token| token.is("AUTOINCREMENT"));
+        let tokens = if automatic { &tokens[..tokens.len() - 1] } else { tokens };
+        (
+            split_commas(tokens)
+                .into_iter()
+                .map(|column| indexed_column(column, Some(self.columns)))
+                .collect(),
+            automatic,
+        )
+    }
+
+    fn check(&mut self, cursor: &mut Cursor<'_, '_>) -> Option<()> {
+        let body = expression(cursor.brackets()?, Some(self.columns));
+        cursor.conflict()?;
+        self.put(FacetKind::Check, format!("({body})"), String::new());
+        Some(())
+    }
+
+    fn references(&mut self, cursor: &mut Cursor<'_, '_>, columns: Vec<String>) -> Option<()> {
+        let parent = name(cursor.next()?);
+        let parent_columns = match cursor.brackets() {
+            Some(tokens) => split_commas(tokens).iter().map(|it| expression(it, None)).collect(),
+            None => Vec::new(),
+        };
+        let actions = actions(cursor)?;
+        self.foreign_keys.push(ForeignKey { columns, parent, parent_columns, actions });
+        Some(())
+    }
+}
+
+/// What a foreign key does, without what it does by default. SQLite parses MATCH and ignores it.
+fn actions(cursor: &mut Cursor<'_, '_>) -> Option<String> {
+    let mut found = [String::new(), String::new(), String::new()];
+    loop {
+        let slot = match () {
+            () if cursor.take(&["ON", "DELETE"]) => 0,
+            () if cursor.take(&["ON", "UPDATE"]) => 1,
+            () if cursor.take(&["MATCH"]) => {
+                cursor.next()?;
+                continue;
+            }
+            () if cursor.take(&["NOT", "DEFERRABLE"]) => {
+                let _ = cursor.take(&["INITIALLY", "DEFERRED"]) || cursor.take(&["INITIALLY", "IMMEDIATE"]);
+                continue;
+            }
+            () if cursor.take(&["DEFERRABLE"]) => {
+                if cursor.take(&["INITIALLY", "DEFERRED"]) {
+                    found[2] = "DEFERRABLE INITIALLY DEFERRED".into();
+                }
+                cursor.take(&["INITIALLY", "IMMEDIATE"]);
+                continue;
+            }
+            () => break,
+        };
+        let mut action = cursor.next()?.text.to_ascii_uppercase();
+        if action == "SET" || action == "NO" {
+            action = format!("{action} {}", cursor.next()?.text.to_ascii_uppercase());
+        }
+        let event = if slot == 0 { "ON DELETE" } else { "ON UPDATE" };
+        found[slot] = if action == "NO ACTION" { String::new() } else { format!("{event} {action}") };
+    }
+    Some(found.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" "))
+}
+
+/// The words and sizes of a type: `varchar ( 10 )` is `VARCHAR(10)`.
+fn data_type(cursor: &mut Cursor<'_, '_>) -> Option<String> {
+    const ENDS: [&str; 11] = [
+        "CONSTRAINT",
+        "PRIMARY",
+        "NOT",
+        "NULL",
+        "UNIQUE",
+        "CHECK",
+        "DEFAULT",
+        "COLLATE",
+        "REFERENCES",
+        "GENERATED",
+        "AS",
+    ];
+    let mut words = Vec::new();
+    while let Some(token) = cursor.tokens.first() {
+        let is_word =
+            token.kind == TokenKind::Quoted || token.kind == TokenKind::Text || token.kind == TokenKind::Word;
+        if !is_word || ENDS.iter().any(|word| token.is(word)) {
+            break;
+        }
+        words.push(token.name()?.to_ascii_uppercase());
+        cursor.next();
+    }
+    let mut text = words.join(" ");
+    if let Some(size) = cursor.brackets() {
+        let sizes: Vec<_> =
+            split_commas(size).iter().map(|it| expression(it, None).replace(' ', "")).collect();
+        text = format!("{text}({})", sizes.join(","));
+    }
+    Some(text)
+}
+
+/// A default; `DEFAULT NULL` is none, brackets around a value and the quotes of a string don't count.
+fn default(cursor: &mut Cursor<'_, '_>) -> Option<String> {
+    let value = if let Some(body) = cursor.brackets() {
+        expression(body, Some(&[]))
+    } else {
+        let first = cursor.tokens;
+        let signed = first.first().is_some_and(|token| token.is_symbol("-") || token.is_symbol("+"));
+        let length = if signed { 2 } else { 1 };
+        let value = first.get(..length)?;
+        cursor.tokens = &first[length..];
+        expression(value, Some(&[]))
+    };
+    let value = match value.as_str() {
+        "null" => return Some(String::new()),
+        "true" => "1".to_string(),
+        "false" => "0".to_string(),
+        "current_timestamp" | "current_date" | "current_time" => value.to_ascii_uppercase(),
+        _ => value.strip_prefix("+ ").unwrap_or(&value).replace("- ", "-"),
+    };
+    Some(format!("DEFAULT {value}"))
+}
+
+fn collation(cursor: &mut Cursor<'_, '_>) -> Option<String> {
+    let rule = name(cursor.next()?).to_ascii_uppercase();
+    Some(if rule == "BINARY" { String::new() } else { format!("COLLATE {rule}") })
+}
+
+/// One column of an index or a key: its expression, its collation unless BINARY, DESC.
+pub(super) fn indexed_column(tokens: &[Token<'_>], columns: Option<&[String]>) -> String {
+    let (mut tokens, mut suffix) = (tokens, String::new());
+    match tokens.split_last() {
+        Some((last, rest)) if last.is("DESC") => (tokens, suffix) = (rest, " DESC".into()),
+        Some((last, rest)) if last.is("ASC") => tokens = rest,
+        _ => {}
+    }
+    if let [rest @ .., keyword, rule] = tokens
+        && keyword.is("COLLATE")
+    {
+        let rule = name(rule).to_ascii_uppercase();
+        if rule != "BINARY" {
+            suffix = format!(" COLLATE {rule}{suffix}");
+        }
+        tokens = rest;
+    }
+    format!("{}{suffix}", expression(tokens, columns))
+}

@@ -1,0 +1,351 @@
+//! SQL as tokens: comments and white space gone, strings and quoted names whole, each with its place.
+//!
+//! It must not judge: what a statement is for is [`statement`]'s business, what a definition means is
+//! [`crate::schema`]'s. It never fails on odd text, only on a quote or comment that is never closed.
+
+pub mod statement;
+
+/// The two kinds of database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    /// SQLite: one file per project.
+    Sqlite,
+    /// Postgres: one schema per project.
+    Postgres,
+}
+
+impl Dialect {
+    /// The dialect's name: of its folder in a migration set, and in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
+/// What a token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    /// A keyword or an unquoted name.
+    Word,
+    /// A quoted name: `"a"`, and in SQLite `` `a` `` and `[a]`.
+    Quoted,
+    /// A string: `'a'`, and in Postgres `E'a'` and `$$a$$`.
+    Text,
+    /// A blob: `x'00'`.
+    Blob,
+    /// A number.
+    Number,
+    /// A parameter: `?1`, `:a`, `@a`, `$1`.
+    Parameter,
+    /// An operator, a bracket, a comma or a semicolon.
+    Symbol,
+}
+
+/// One token and its place in the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token<'a> {
+    /// What it is.
+    pub kind: TokenKind,
+    /// As written, quotes included.
+    pub text: &'a str,
+    /// Where it starts, in bytes.
+    pub start: usize,
+    /// The line it starts on, counted from one.
+    pub line: u32,
+}
+
+impl Token<'_> {
+    /// Whether it is this unquoted word, in any letter case.
+    #[must_use]
+    pub fn is(&self, word: &str) -> bool {
+        self.kind == TokenKind::Word && self.text.eq_ignore_ascii_case(word)
+    }
+
+    /// Whether it is this symbol.
+    #[must_use]
+    pub fn is_symbol(&self, symbol: &str) -> bool {
+        self.kind == TokenKind::Symbol && self.text == symbol
+    }
+
+    /// The name it stands for, without its quotes; `None` where it can't be a name.
+    #[must_use]
+    pub fn name(&self) -> Option<String> {
+        match self.kind {
+            TokenKind::Word => Some(self.text.to_string()),
+            TokenKind::Quoted | TokenKind::Text => {
+                let close = self.text.chars().last()?;
+                let inner = &self.text[1..self.text.len() - 1];
+                Some(if close == ']' {
+                    inner.to_string()
+                } else {
+                    inner.replace(&format!("{close}{close}"), &close.to_string())
+                })
+            }
+            TokenKind::Blob | TokenKind::Number | TokenKind::Parameter | TokenKind::Symbol => None,
+        }
+    }
+}
+
+/// A quote or comment that is never closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unclosed {
+    /// What is not closed, for a message.
+    pub what: &'static str,
+    /// The line it was opened on, counted from one.
+    pub line: u32,
+}
+
+/// Splits text into tokens.
+pub fn tokens(sql: &str, dialect: Dialect) -> Result<Vec<Token<'_>>, Unclosed> {
+    let mut scanner = Scanner { sql, bytes: sql.as_bytes(), dialect, position: 0, line: 1 };
+    let mut tokens = Vec::new();
+    while let Some(token) = scanner.next_token()? {
+        tokens.push(token);
+    }
+    Ok(tokens)
+}
+
+struct Scanner<'a> {
+    sql: &'a str,
+    bytes: &'a [u8],
+    dialect: Dialect,
+    position: usize,
+    line: u32,
+}
+
+impl<'a> Scanner<'a> {
+    fn byte(&self, ahead: usize) -> u8 {
+        self.bytes.get(self.position + ahead).copied().unwrap_or(0)
+    }
+
+    fn starts_with(&self, text: &str) -> bool {
+        self.bytes[self.position..].starts_with(text.as_bytes())
+    }
+
+    fn advance(&mut self, count: usize) {
+        let end = (self.position + count).min(self.bytes.len());
+        let newlines = self.bytes[self.position..end].iter().filter(|&&byte| byte == b'\n').count();
+        self.line += u32::try_from(newlines).unwrap_or(u32::MAX);
+        self.position = end;
+    }
+
+    fn next_token(&mut self) -> Result<Option<Token<'a>>, Unclosed> {
+        self.skip_blank()?;
+        if self.position >= self.bytes.len() {
+            return Ok(None);
+        }
+        let (start, line) = (self.position, self.line);
+        let (kind, length) = self.measure()?;
+        self.advance(length);
+        Ok(Some(Token { kind, text: &self.sql[start..self.position], start, line }))
+    }
+
+    fn skip_blank(&mut self) -> Result<(), Unclosed> {
+        loop {
+            if self.starts_with("--") {
+                let rest = &self.bytes[self.position..];
+                self.advance(rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len()));
+            } else if self.starts_with("/*") {
+                self.skip_block_comment()?;
+            } else if self.byte(0).is_ascii_whitespace() || self.starts_with("\u{feff}") {
+                self.advance(if self.byte(0).is_ascii_whitespace() { 1 } else { 3 });
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Postgres nests block comments, SQLite does not. SQLite takes one that is never closed to the end of the text:
+    /// here that is refused like any other slip.
+    fn skip_block_comment(&mut self) -> Result<(), Unclosed> {
+        let line = self.line;
+        let mut depth = 0_u32;
+        while self.position < self.bytes.len() {
+            if self.starts_with("/*") && (depth == 0 || self.dialect == Dialect::Postgres) {
+                depth += 1;
+                self.advance(2);
+            } else if self.starts_with("*/") {
+                depth -= 1;
+                self.advance(2);
+                if depth == 0 {
+                    return Ok(());
+                }
+            } else {
+                self.advance(1);
+            }
+        }
+        Err(Unclosed { what: "comment", line })
+    }
+
+    fn measure(&self) -> Result<(TokenKind, usize), Unclosed> {
+        use TokenKind::{Blob, Number, Parameter, Quoted, Symbol, Text, Word};
+        let postgres = self.dialect == Dialect::Postgres;
+        Ok(match self.byte(0) {
+            b'\'' => (Text, self.quoted(0, b'\'', false, "string")?),
+            b'e' | b'E' if postgres && self.byte(1) == b'\'' => {
+                (Text, self.quoted(1, b'\'', true, "string")?)
+            }
+            b'x' | b'X' if self.byte(1) == b'\'' => (Blob, self.quoted(1, b'\'', false, "blob")?),
+            b'"' => (Quoted, self.quoted(0, b'"', false, "quoted name")?),
+            b'`' if !postgres => (Quoted, self.quoted(0, b'`', false, "quoted name")?),
+            b'[' if !postgres => (Quoted, self.quoted(0, b']', false, "quoted name")?),
+            b'$' if postgres => match self.dollar_quoted()? {
+                Some(length) => (Text, length),
+                None => (Parameter, 1 + self.run(1, is_word_byte)),
+            },
+            b'?' | b':' | b'@' | b'$' if is_word_byte(self.byte(1)) => {
+                (Parameter, 1 + self.run(1, is_word_byte))
+            }
+            b'0'..=b'9' => (Number, self.number()),
+            b'.' if self.byte(1).is_ascii_digit() => (Number, self.number()),
+            byte if is_word_byte(byte) => (Word, self.run(0, is_word_byte)),
+            _ => (Symbol, self.symbol()),
+        })
+    }
+
+    fn run(&self, from: usize, belongs: fn(u8) -> bool) -> usize {
+        self.bytes[self.position + from..].iter().take_while(|&&byte| belongs(byte)).count()
+    }
+
+    fn quoted(&self, open: usize, close: u8, backslash: bool, what: &'static str) -> Result<usize, Unclosed> {
+        let mut length = open + 1;
+        while self.position + length < self.bytes.len() {
+            let byte = self.byte(length);
+            if byte == b'\\' && backslash {
+                length += 2;
+            } else if byte != close {
+                length += 1;
+            } else if self.byte(length + 1) == close && close != b']' {
+                length += 2;
+            } else {
+                return Ok(length + 1);
+            }
+        }
+        Err(Unclosed { what, line: self.line })
+    }
+
+    fn dollar_quoted(&self) -> Result<Option<usize>, Unclosed> {
+        let tag = self.run(1, |byte| byte != b'$' && is_word_byte(byte));
+        if self.byte(1).is_ascii_digit() || self.byte(1 + tag) != b'$' {
+            return Ok(None);
+        }
+        let quote = &self.sql[self.position..self.position + tag + 2];
+        let inner = self.position + quote.len();
+        match self.sql[inner..].find(quote) {
+            Some(length) => Ok(Some(quote.len() + length + quote.len())),
+            None => Err(Unclosed { what: "dollar quote", line: self.line }),
+        }
+    }
+
+    fn number(&self) -> usize {
+        let mut length = 0;
+        loop {
+            length += self.run(length, |byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'_');
+            let exponent = length > 0 && matches!(self.byte(length - 1), b'e' | b'E');
+            if exponent && !self.starts_with("0x") && matches!(self.byte(length), b'+' | b'-') {
+                length += 1;
+            } else {
+                return length;
+            }
+        }
+    }
+
+    fn symbol(&self) -> usize {
+        const LONG: [&str; 11] = ["->>", "||", "->", "<>", "!=", "<=", ">=", "==", "<<", ">>", "::"];
+        LONG.iter().find(|symbol| self.starts_with(symbol)).map_or(1, |symbol| symbol.len())
+    }
+}
+
+/// Bytes past ASCII belong to words, as both databases have it; so a token never splits a character.
+const fn is_word_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
+}
+
+/// Quotes a name for SQL: the only way a name enters a statement.
+#[must_use]
+pub fn quote_name(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn texts(sql: &str, dialect: Dialect) -> Vec<&str> {
+        tokens(sql, dialect).unwrap().iter().map(|token| token.text).collect()
+    }
+
+    #[test]
+    fn strings_names_and_comments_are_whole() {
+        let sql =
+            "SELECT 'a;''b' -- ; '\n, \"c\"\"d\" /* ; ' */ , [e;f], `g`, x'0F', 1.5e-3, a->>'$.b' <> ?1;";
+        assert_eq!(
+            texts(sql, Dialect::Sqlite),
+            [
+                "SELECT",
+                "'a;''b'",
+                ",",
+                "\"c\"\"d\"",
+                ",",
+                "[e;f]",
+                ",",
+                "`g`",
+                ",",
+                "x'0F'",
+                ",",
+                "1.5e-3",
+                ",",
+                "a",
+                "->>",
+                "'$.b'",
+                "<>",
+                "?1",
+                ";"
+            ]
+        );
+    }
+
+    #[test]
+    fn postgres_has_dollar_quotes_escapes_and_nested_comments() {
+        let sql = "/* a /* b */ ; */ SELECT $x$ ; $$ ' $x$, $1, E'a\\'b;' , $$;$$";
+        assert_eq!(
+            texts(sql, Dialect::Postgres),
+            ["SELECT", "$x$ ; $$ ' $x$", ",", "$1", ",", "E'a\\'b;'", ",", "$$;$$"]
+        );
+    }
+
+    #[test]
+    fn what_is_never_closed_is_named_with_its_line() {
+        for (sql, what) in
+            [("\n'a", "string"), ("\n\"a", "quoted name"), ("\n/* a", "comment"), ("\n[a", "quoted name")]
+        {
+            assert_eq!(tokens(sql, Dialect::Sqlite).unwrap_err(), Unclosed { what, line: 2 });
+        }
+        assert_eq!(tokens("$a$ $b$", Dialect::Postgres).unwrap_err().what, "dollar quote");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_the_scanner(sql in "\\PC{0,60}", postgres in any::<bool>()) {
+            let dialect = if postgres { Dialect::Postgres } else { Dialect::Sqlite };
+            if let Ok(tokens) = tokens(&sql, dialect) {
+                for pair in tokens.windows(2) {
+                    prop_assert!(pair[0].start + pair[0].text.len() <= pair[1].start);
+                }
+            }
+        }
+
+        #[test]
+        fn a_quoted_name_is_one_token_and_gives_the_name_back(name in "[^\\x00]{1,20}") {
+            let quoted = quote_name(&name);
+            let tokens = tokens(&quoted, Dialect::Sqlite).unwrap();
+            prop_assert_eq!(tokens.len(), 1);
+            prop_assert_eq!(tokens[0].name().unwrap(), name);
+        }
+    }
+}

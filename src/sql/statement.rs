@@ -1,0 +1,204 @@
+//! A script as statements, and what each may do to a transaction and to rows.
+//!
+//! It must not run anything or know a database's contents. Where it can't be sure it errs to the careful side:
+//! a statement that may delete rows is one that does.
+
+use super::{Dialect, Token, Unclosed, tokens};
+
+/// One statement of a script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// The statement without its semicolon.
+    pub sql: String,
+    /// The line it starts on, counted from one.
+    pub line: u32,
+    /// What it may do to the transaction around it.
+    pub control: Control,
+    /// What it may do to rows that exist.
+    pub effect: Effect,
+}
+
+/// What a statement may do to the transaction around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Nothing.
+    None,
+    /// It begins, ends or leaves the transaction; the word says which.
+    Breaks(&'static str),
+    /// The database refuses it inside a transaction; the word says which.
+    Outside(&'static str),
+}
+
+/// What a statement may do to rows that exist, from harmless to most dangerous.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// Defines something; no row is touched.
+    Defines,
+    /// Writes rows; it deletes none itself, but a trigger or a conflict rule of the schema may.
+    Writes,
+    /// May delete rows.
+    Deletes,
+    /// Drops a table: with foreign keys enforced, this deletes the rows of its children.
+    DropsTable,
+}
+
+/// Splits a script into its statements. Lines are counted from one.
+pub fn split(script: &str, dialect: Dialect) -> Result<Vec<Statement>, Unclosed> {
+    let tokens = tokens(script, dialect)?;
+    let mut statements = Vec::new();
+    let mut rest = tokens.as_slice();
+    while !rest.is_empty() {
+        let length = statement_length(rest);
+        let (tokens, following) = rest.split_at(length);
+        let body = match tokens.split_last() {
+            Some((last, body)) if last.is_symbol(";") => body,
+            _ => tokens,
+        };
+        if let (Some(first), Some(last)) = (body.first(), body.last()) {
+            statements.push(Statement {
+                sql: script[first.start..last.start + last.text.len()].to_string(),
+                line: first.line,
+                control: control(body, dialect),
+                effect: effect(body),
+            });
+        }
+        rest = following;
+    }
+    Ok(statements)
+}
+
+/// The number of tokens up to and with the semicolon that ends the first statement.
+///
+/// The body of a trigger has semicolons of its own: it ends with `; END ;`, as `sqlite3_complete` has it. So
+/// does a body of SQL-standard functions in Postgres, which opens with `BEGIN ATOMIC`.
+fn statement_length(tokens: &[Token<'_>]) -> usize {
+    let mut creates = tokens.iter().take(4).skip_while(|token| !token.is("CREATE")).skip(1);
+    let trigger = tokens[0].is("CREATE")
+        && creates
+            .find(|token| !token.is("TEMP") && !token.is("TEMPORARY"))
+            .is_some_and(|token| token.is("TRIGGER"))
+        && tokens.iter().take_while(|token| !token.is_symbol(";")).any(|token| token.is("BEGIN"));
+    let atomic =
+        |end: usize| tokens[..end].windows(2).any(|pair| pair[0].is("BEGIN") && pair[1].is("ATOMIC"));
+    for (index, token) in tokens.iter().enumerate() {
+        if !token.is_symbol(";") {
+            continue;
+        }
+        let closed = index >= 2 && tokens[index - 1].is("END") && tokens[index - 2].is_symbol(";");
+        if closed || !(trigger || atomic(index)) {
+            return index + 1;
+        }
+    }
+    tokens.len()
+}
+
+fn control(tokens: &[Token<'_>], dialect: Dialect) -> Control {
+    const BREAKS: [&str; 8] = ["BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "ATTACH", "DETACH"];
+    let first = &tokens[0];
+    let has = |word: &str| tokens.iter().any(|token| token.is(word));
+    if let Some(word) = BREAKS.into_iter().find(|word| first.is(word)) {
+        // `ROLLBACK TO name` stays inside the transaction.
+        return if word == "ROLLBACK" && has("TO") { Control::None } else { Control::Breaks(word) };
+    }
+    if first.is("PREPARE") && tokens.get(1).is_some_and(|token| token.is("TRANSACTION")) {
+        return Control::Breaks("PREPARE TRANSACTION");
+    }
+    if first.is("VACUUM") {
+        return Control::Outside("VACUUM");
+    }
+    if dialect == Dialect::Postgres && has("CONCURRENTLY") {
+        return Control::Outside("CONCURRENTLY");
+    }
+    Control::None
+}
+
+fn effect(tokens: &[Token<'_>]) -> Effect {
+    let first = &tokens[0];
+    let has = |word: &str| tokens.iter().any(|token| token.is(word));
+    if first.is("DROP") && tokens.get(1).is_some_and(|token| token.is("TABLE")) {
+        Effect::DropsTable
+    } else if first.is("DELETE")
+        || first.is("REPLACE")
+        || first.is("TRUNCATE")
+        || first.is("DO")
+        || first.is("CALL")
+    {
+        Effect::Deletes
+    } else if first.is("INSERT") || first.is("UPDATE") || first.is("WITH") || first.is("MERGE") {
+        if has("REPLACE") || has("DELETE") { Effect::Deletes } else { Effect::Writes }
+    } else if first.is("SELECT") || first.is("PRAGMA") {
+        // A function or a pragma may do anything; those of the databases themselves delete nothing.
+        Effect::Writes
+    } else {
+        Effect::Defines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Control::{Breaks, None, Outside};
+    use super::*;
+
+    fn sqls(script: &str) -> Vec<String> {
+        split(script, Dialect::Sqlite).unwrap().into_iter().map(|statement| statement.sql).collect()
+    }
+
+    #[test]
+    fn trap_8_semicolons_in_strings_comments_and_triggers_do_not_split() {
+        let trigger = "CREATE TEMP TRIGGER t AFTER UPDATE ON a BEGIN\n UPDATE a SET b = CASE WHEN c THEN 1 ELSE 2 END;\n \
+                       DELETE FROM d; END";
+        let script =
+            format!("-- one; comment\nINSERT INTO a VALUES ('x;--y'); {trigger};\nSELECT 1 /* ; */;;");
+        assert_eq!(sqls(&script), ["INSERT INTO a VALUES ('x;--y')", trigger, "SELECT 1"]);
+    }
+
+    #[test]
+    fn trap_8_words_that_break_a_transaction_are_found_only_where_they_are_statements() {
+        let script = "COMMIT; end transaction; ROLLBACK; /* x */ begin; ATTACH 'a' AS b; SELECT 'COMMIT'; ROLLBACK TO a; \
+                      CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1; END; VACUUM";
+        let found: Vec<_> =
+            split(script, Dialect::Sqlite).unwrap().into_iter().map(|statement| statement.control).collect();
+        assert_eq!(
+            found,
+            [
+                Breaks("COMMIT"),
+                Breaks("END"),
+                Breaks("ROLLBACK"),
+                Breaks("BEGIN"),
+                Breaks("ATTACH"),
+                None,
+                None,
+                None,
+                Outside("VACUUM")
+            ]
+        );
+    }
+
+    #[test]
+    fn postgres_bodies_are_one_statement() {
+        let script = "CREATE FUNCTION f() RETURNS int AS $$ BEGIN; COMMIT; END $$ LANGUAGE plpgsql; \
+                      CREATE FUNCTION g() RETURNS int BEGIN ATOMIC; SELECT 1; END; SELECT 2";
+        assert_eq!(split(script, Dialect::Postgres).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn effects_err_to_the_careful_side() {
+        let effect = |sql: &str| split(sql, Dialect::Sqlite).unwrap()[0].effect;
+        assert_eq!(effect("CREATE TABLE a (b)"), Effect::Defines);
+        assert_eq!(effect("ALTER TABLE a ADD b"), Effect::Defines);
+        assert_eq!(effect("UPDATE a SET b = 1"), Effect::Writes);
+        assert_eq!(effect("WITH x AS (SELECT 1) DELETE FROM a"), Effect::Deletes);
+        assert_eq!(effect("INSERT OR REPLACE INTO a VALUES (1)"), Effect::Deletes);
+        assert_eq!(effect("drop table a"), Effect::DropsTable);
+    }
+
+    #[test]
+    fn lines_are_of_the_first_token() {
+        let lines: Vec<_> = split("\n-- a\nSELECT 1;\n\nSELECT\n2;", Dialect::Sqlite)
+            .unwrap()
+            .into_iter()
+            .map(|statement| statement.line)
+            .collect();
+        assert_eq!(lines, [3, 5]);
+    }
+}

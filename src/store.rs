@@ -1,0 +1,182 @@
+//! Where projects live: the seam between what tenantry decides and how a database does it.
+//!
+//! Above it nothing may know which database it is. Below it nothing may decide what a project needs.
+
+pub mod sqlite;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::catalog::Migration;
+use crate::error::Result;
+use crate::ledger::Entry;
+use crate::plan::Inspection;
+use crate::project::ProjectId;
+use crate::schema::Schema;
+use crate::sql::Dialect;
+
+/// A fleet's home: a folder of SQLite files, or a Postgres database with a schema per project.
+pub trait Store: Send + Sync {
+    /// Where it is, fit to be shown: without a password.
+    fn location(&self) -> String;
+
+    /// Where a project is, for people: a file's path, a schema's name.
+    fn place(&self, id: &ProjectId) -> String;
+
+    /// What can be said of the store's health without changing it.
+    fn examine(&self) -> Vec<Finding>;
+
+    /// The dialect its migrations are written in.
+    fn dialect(&self) -> Dialect;
+
+    /// Every project, and every odd thing found where projects are, named. Opens nothing.
+    fn discover(&self) -> Result<Discovery>;
+
+    /// Reads a project's ledger and schema, and changes not one byte doing so.
+    fn inspect(&self, id: &ProjectId) -> Result<Inspection>;
+
+    /// Opens a project for writing. Nothing is locked before [`Session::begin`].
+    fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>>;
+
+    /// Makes a project: wholly, durably, or not at all. `fill` brings an empty database to where `template` says; a
+    /// store may call it once and copy the result for every project of the same template.
+    fn create(&self, id: &ProjectId, template: Template<'_>) -> Result<()>;
+
+    /// Deletes a project, after a last consistent copy of it where one is wanted; gives back where that is.
+    fn drop_project(&self, id: &ProjectId, copy: FinalCopy) -> Result<Option<PathBuf>>;
+
+    /// A private empty database, gone when it is dropped.
+    fn scratch(&self) -> Result<Box<dyn Session + '_>>;
+
+    /// The URL under which an application's connection opens a project.
+    fn connection_url(&self, id: &ProjectId) -> Result<String>;
+}
+
+/// What a new project's database is to be.
+#[derive(Clone, Copy)]
+pub struct Template<'a> {
+    /// The hash of the catalog: equal hashes, equal databases but for the ledger's times and run ids.
+    pub catalog: [u8; 32],
+    /// The run that makes the project.
+    pub run: &'a str,
+    /// Brings an empty database to the catalog's head.
+    pub fill: &'a dyn Fn(&mut dyn Session) -> Result<()>,
+}
+
+/// What was found where projects are.
+#[derive(Clone, Debug, Default)]
+pub struct Discovery {
+    /// The projects, sorted.
+    pub projects: Vec<ProjectId>,
+    /// What looks like a project and is left alone.
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Something that looks like a project and is left alone.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct LeftOut {
+    /// Its name in the store.
+    pub name: String,
+    /// Why it is left alone.
+    pub reason: String,
+}
+
+/// One thing that `doctor` looked at.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub name: &'static str,
+    /// Whether it is as it should be.
+    pub ok: bool,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// Whether `drop` keeps a last copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinalCopy {
+    /// It does.
+    Keep,
+    /// It does not.
+    None,
+}
+
+/// How a session's transaction is begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode {
+    /// Whether foreign keys are enforced. A plan that drops a table runs without: see traps in `docs/design.md`.
+    pub foreign_keys: ForeignKeys,
+    /// Whether the lock outlives the transaction, for migrations that can't run in one.
+    pub lock: Lock,
+}
+
+/// Whether foreign keys are enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForeignKeys {
+    /// By the database, statement by statement.
+    Enforced,
+    /// By tenantry, which compares violations before and after.
+    Compared,
+}
+
+/// How long a lock is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// Until the transaction ends.
+    Transaction,
+    /// Until the session ends.
+    Session,
+}
+
+/// Which of a migration's scripts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// up.sql.
+    Up,
+    /// down.sql.
+    Down,
+}
+
+/// A project opened for writing: the only way to change one. Dropping it rolls back what is not committed.
+pub trait Session {
+    /// Begins a transaction and takes the project's lock, waiting at most the lock timeout.
+    fn begin(&mut self, mode: Mode) -> Result<()>;
+
+    /// Reads ledger and schema as they are under the lock.
+    fn inspect(&mut self) -> Result<Inspection>;
+
+    /// Counts rows, and violated foreign keys where the mode says they are compared.
+    fn census(&mut self) -> Result<Census>;
+
+    /// Runs one script of a migration.
+    fn execute(&mut self, migration: &Migration, direction: Direction) -> Result<()>;
+
+    /// Writes ledger rows, making the ledger's tables where they are missing.
+    fn record(&mut self, entries: &[Entry], run: &str) -> Result<()>;
+
+    /// Reads the schema as it is now.
+    fn schema(&mut self) -> Result<Arc<Schema>>;
+
+    /// Makes everything since `begin` durable.
+    fn commit(&mut self) -> Result<()>;
+
+    /// Undoes everything since `begin`.
+    fn rollback(&mut self) -> Result<()>;
+}
+
+/// What can be counted before and after a migration, to prove that no row was eaten.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Rows by table.
+    pub rows: BTreeMap<String, u64>,
+    /// Violated foreign keys by child and parent table.
+    pub violations: BTreeMap<(String, String), u64>,
+}
+
+impl fmt::Debug for dyn Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({})", self.location())
+    }
+}

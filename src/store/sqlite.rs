@@ -1,0 +1,165 @@
+//! Projects as SQLite files in one folder.
+//!
+//! It must not open what is not plainly a project's file, and must not open a project's file other than through
+//! SQLite: closing a file of one's own drops the locks that this process's connections hold on it.
+
+mod books;
+mod create;
+mod discover;
+mod examine;
+mod failure;
+mod file;
+mod memory;
+mod read;
+mod remove;
+mod session;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::{Access, Inspection};
+use crate::project::{NamePattern, ProjectId};
+use crate::sql::Dialect;
+use crate::store::{Discovery, FinalCopy, Finding, Session, Store, Template};
+
+use books::SchemaCache;
+use create::TemplateCache;
+use session::SqliteSession;
+
+pub use memory::MemoryStore;
+
+/// A folder of SQLite files, one per project.
+pub struct SqliteStore {
+    directory: PathBuf,
+    pattern: NamePattern,
+    lock_timeout: Duration,
+    read_timeout: Duration,
+    schemas: SchemaCache,
+    template: TemplateCache,
+}
+
+/// How a SQLite store behaves; the defaults suit most.
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    /// How ids and file names relate; default `project_{id}.db`.
+    pub pattern: NamePattern,
+    /// How long to wait for another process's lock; default 5 s.
+    pub lock_timeout: Duration,
+    /// How long reading one project's ledger and schema may take; default 10 s.
+    pub read_timeout: Duration,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            pattern: NamePattern::default(),
+            lock_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl SqliteStore {
+    /// The store in a folder, which need not exist before the first `create`.
+    pub fn new(directory: impl Into<PathBuf>, options: SqliteOptions) -> Self {
+        Self {
+            directory: directory.into(),
+            pattern: options.pattern,
+            lock_timeout: options.lock_timeout,
+            read_timeout: options.read_timeout,
+            schemas: SchemaCache::default(),
+            template: TemplateCache::default(),
+        }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The file of a project.
+    #[must_use]
+    pub fn path(&self, id: &ProjectId) -> PathBuf {
+        self.directory.join(self.pattern.name(id))
+    }
+
+    fn open_for_writing(&self, path: &Path) -> Result<Connection> {
+        let metadata = file::require_database(path)?;
+        if metadata.permissions().readonly() {
+            return Err(Error::new(ErrorKind::ReadOnly, "it is marked read-only").hint(
+                "give write permission to whoever runs the upgrade, or leave the project out with --except",
+            ));
+        }
+        let flags =
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        Connection::open_with_flags(file::uri(path, "mode=rw"), flags)
+            .and_then(|connection| connection.busy_timeout(self.lock_timeout).map(|()| connection))
+            .map_err(|error| failure::describe("cannot open it", error))
+    }
+}
+
+impl Store for SqliteStore {
+    fn location(&self) -> String {
+        format!("sqlite:{}", self.directory.display())
+    }
+
+    fn place(&self, id: &ProjectId) -> String {
+        self.path(id).display().to_string()
+    }
+
+    fn examine(&self) -> Vec<Finding> {
+        examine::examine(&self.directory, &self.pattern)
+    }
+
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
+    }
+
+    fn discover(&self) -> Result<Discovery> {
+        discover::discover(&self.directory, &self.pattern)
+    }
+
+    fn inspect(&self, id: &ProjectId) -> Result<Inspection> {
+        let reader = read::Reader { lock_timeout: self.lock_timeout, deadline: self.read_timeout };
+        let path = self.path(id);
+        let read = || {
+            let metadata = file::require_database(&path)?;
+            let access = if metadata.permissions().readonly() { Access::ReadOnly } else { Access::ReadWrite };
+            reader.read(&path, |connection| books::inspect(connection, &self.schemas, access))
+        };
+        read().map_err(|error| error.in_project(id))
+    }
+
+    fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>> {
+        let connection = self.open_for_writing(&self.path(id)).map_err(|error| error.in_project(id))?;
+        Ok(Box::new(SqliteSession::new(connection, &self.schemas)))
+    }
+
+    fn create(&self, id: &ProjectId, template: Template<'_>) -> Result<()> {
+        let image = self.template.image(template)?;
+        create::install(&self.directory, &self.pattern.name(id), &image).map_err(|error| error.in_project(id))
+    }
+
+    fn drop_project(&self, id: &ProjectId, copy: FinalCopy) -> Result<Option<PathBuf>> {
+        let path = self.path(id);
+        self.open_for_writing(&path)
+            .and_then(|connection| remove::remove(connection, &path, copy))
+            .map_err(|error| error.in_project(id))
+    }
+
+    fn scratch(&self) -> Result<Box<dyn Session + '_>> {
+        let connection = Connection::open_in_memory()
+            .map_err(|error| failure::describe("cannot open a private database", error))?;
+        Ok(Box::new(SqliteSession::new(connection, &self.schemas)))
+    }
+
+    fn connection_url(&self, id: &ProjectId) -> Result<String> {
+        let path = self.path(id);
+        file::require_database(&path).map_err(|error| error.in_project(id))?;
+        Ok(file::uri(&path, "mode=rw"))
+    }
+}

@@ -1,0 +1,160 @@
+//! New databases: a template made once by the migrations, then copied.
+//!
+//! It must not show a half-made project under its name, whatever kills the process; nor overwrite one.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, MAIN_DB};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use super::books::{SchemaCache, redate};
+use super::discover::orphan;
+use super::failure::describe;
+use super::session::SqliteSession;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::Template;
+
+/// Where a database's header says which journal it uses: 1 for a rollback journal, 2 for a WAL.
+const JOURNAL_BYTES: std::ops::Range<usize> = 18..20;
+/// How old the times in a new project's ledger may be.
+const FRESH: Duration = Duration::from_millis(500);
+
+/// The last template made, as the bytes of its file.
+#[derive(Default)]
+pub(super) struct TemplateCache(Mutex<Option<Made>>);
+
+struct Made {
+    catalog: [u8; 32],
+    run: String,
+    at: Instant,
+    image: Arc<Vec<u8>>,
+}
+
+impl TemplateCache {
+    /// The bytes of a new database, with a ledger of this run and of about now.
+    pub(super) fn image(&self, template: Template<'_>) -> Result<Arc<Vec<u8>>> {
+        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let image = match made.as_ref().filter(|made| made.catalog == template.catalog) {
+            Some(made) if made.run == template.run && made.at.elapsed() < FRESH => {
+                return Ok(Arc::clone(&made.image));
+            }
+            Some(made) => redated(&made.image, template.run)?,
+            None => build(template)?,
+        };
+        let image = Arc::new(image);
+        let (run, at) = (template.run.to_string(), Instant::now());
+        *made = Some(Made { catalog: template.catalog, run, at, image: Arc::clone(&image) });
+        Ok(image)
+    }
+}
+
+/// Runs the migrations on a file, not in memory: only there do journal mode and the like come out as they will be.
+fn build(template: Template<'_>) -> Result<Vec<u8>> {
+    let failed = |error| Error::new(ErrorKind::Io, "cannot make a template").caused_by(error);
+    let scratch = tempfile::tempdir().map_err(failed)?;
+    let path = scratch.path().join("template.db");
+    let open = || {
+        let connection = Connection::open(&path)?;
+        connection.execute_batch("PRAGMA synchronous = OFF")?;
+        Ok(connection)
+    };
+    let connection = open().map_err(|error| describe("cannot make a template", error))?;
+    let schemas = SchemaCache::default();
+    (template.fill)(&mut SqliteSession::new(connection, &schemas))?;
+    std::fs::read(&path).map_err(failed)
+}
+
+fn redated(image: &[u8], run: &str) -> Result<Vec<u8>> {
+    let redate = || {
+        let connection = in_memory(image)?;
+        redate(&connection, run)?;
+        Ok(connection.serialize(MAIN_DB)?.to_vec())
+    };
+    let mut redated: Vec<u8> = redate().map_err(|error| describe("cannot date the template", error))?;
+    redated[JOURNAL_BYTES].copy_from_slice(&image[JOURNAL_BYTES]);
+    Ok(redated)
+}
+
+/// A database's bytes as a database in memory, which has no WAL: SQLite refuses an image that says it has one.
+pub(super) fn in_memory(image: &[u8]) -> rusqlite::Result<Connection> {
+    let mut copy = image.to_vec();
+    copy[JOURNAL_BYTES].fill(1);
+    let mut connection = Connection::open_in_memory()?;
+    connection.deserialize_read_exact(MAIN_DB, copy.as_slice(), copy.len(), false)?;
+    Ok(connection)
+}
+
+/// Puts a database under its name: written and synced under another one, renamed without overwriting, and the
+/// folder synced.
+pub(super) fn install(directory: &Path, name: &str, image: &[u8]) -> Result<()> {
+    let path = directory.join(name);
+    ensure_directory(directory)?;
+    if path.symlink_metadata().is_ok() {
+        return Err(exists());
+    }
+    if let Some(orphan) = orphan(&path) {
+        return Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!("{} is left from a database that is gone", orphan.display()),
+        )
+        .hint("SQLite would take it for the new database's own: move it away first"));
+    }
+    let temporary = directory.join(format!(".{name}.{}.new", uuid::Uuid::now_v7().simple()));
+    let result = write_and_rename(&temporary, &path, image);
+    if result.is_err() {
+        // Already renamed or never made: then there is nothing to remove, and the first error is the one to tell.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    result
+}
+
+fn write_and_rename(temporary: &Path, path: &Path, image: &[u8]) -> Result<()> {
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).open(temporary)?;
+        file.write_all(image)?;
+        file.sync_all()
+    };
+    write().map_err(|error| Error::io("write", temporary, error))?;
+    rename_new(temporary, path)?;
+    sync_directory(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Renames, and refuses where the name is taken: a plain rename would overwrite, and two creates both succeed.
+pub(super) fn rename_new(from: &Path, to: &Path) -> Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::EXIST) => Err(exists()),
+        // A file system without this: a link refuses as well.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => match std::fs::hard_link(from, to) {
+            Ok(()) => std::fs::remove_file(from).map_err(|error| Error::io("remove", from, error)),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(exists()),
+            Err(error) => Err(Error::io("make", to, error)),
+        },
+        Err(error) => Err(Error::io("make", to, error.into())),
+    }
+}
+
+fn exists() -> Error {
+    Error::new(ErrorKind::AlreadyExists, "it exists already")
+        .hint("it was left as it is; see where it stands: tenantry status ID")
+}
+
+fn ensure_directory(directory: &Path) -> Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(directory).map_err(|error| Error::io("make the folder", directory, error))?;
+    sync_directory(directory.parent().unwrap_or(Path::new(".")))
+}
+
+/// Makes names in a folder durable.
+pub(super) fn sync_directory(directory: &Path) -> Result<()> {
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    File::open(directory)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|error| Error::io("sync", directory, error))
+}

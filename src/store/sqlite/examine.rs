@@ -1,0 +1,85 @@
+//! What can be said of a folder of databases without changing it.
+//!
+//! It must not open a project: `status` does that.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+use rustix::fs::{Access, access};
+
+use super::discover::discover;
+use crate::project::NamePattern;
+use crate::store::Finding;
+
+/// Compile options that decide how SQLite behaves here.
+const TELLING: [&str; 6] =
+    ["THREADSAFE", "DEFAULT_FOREIGN_KEYS", "DEFAULT_MEMSTATUS", "DEFAULT_SYNCHRONOUS", "DQS", "ENABLE_FTS5"];
+
+pub(super) fn examine(directory: &Path, pattern: &NamePattern) -> Vec<Finding> {
+    let mut findings = vec![engine(), folder(directory)];
+    if !directory.is_dir() {
+        return findings;
+    }
+    findings.push(match discover(directory, pattern) {
+        Ok(found) => Finding {
+            name: "projects",
+            ok: found.left_out.is_empty(),
+            detail: format!("{} named {pattern}, {} left alone", found.projects.len(), found.left_out.len()),
+        },
+        Err(error) => Finding { name: "projects", ok: false, detail: error.summary() },
+    });
+    findings.push(leftovers(directory));
+    findings
+}
+
+fn engine() -> Finding {
+    let options = || -> rusqlite::Result<Vec<String>> {
+        let connection = Connection::open_in_memory()?;
+        let mut statement = connection.prepare("SELECT compile_options FROM pragma_compile_options")?;
+        statement.query_map((), |row| row.get(0))?.collect()
+    };
+    match options() {
+        Ok(options) => {
+            let telling: Vec<_> = options
+                .into_iter()
+                .filter(|option| TELLING.iter().any(|name| option.starts_with(name)))
+                .collect();
+            Finding {
+                name: "sqlite",
+                ok: true,
+                detail: format!("{} ({})", rusqlite::version(), telling.join(", ")),
+            }
+        }
+        Err(error) => Finding { name: "sqlite", ok: false, detail: error.to_string() },
+    }
+}
+
+fn folder(directory: &Path) -> Finding {
+    let shown = directory.display();
+    let (ok, detail) = if !directory.is_dir() {
+        (false, format!("{shown} does not exist; the first create makes it"))
+    } else if access(directory, Access::READ_OK | Access::EXEC_OK).is_err() {
+        (false, format!("{shown} can't be listed by this user"))
+    } else if access(directory, Access::WRITE_OK).is_err() {
+        (false, format!("{shown} can be read, not written, by this user"))
+    } else {
+        (true, format!("{shown} can be read and written"))
+    };
+    Finding { name: "folder", ok, detail }
+}
+
+/// What a killed `create` leaves: never a project, and safe to delete while nothing runs.
+fn leftovers(directory: &Path) -> Finding {
+    let is_leftover = |name: &str| name.starts_with('.') && name.rsplit('.').next() == Some("new");
+    let names: Vec<_> = std::fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| is_leftover(name))
+        .collect();
+    let detail = match names.first() {
+        None => "none".into(),
+        Some(first) => format!("{} of creates that were killed, such as {first}: delete them", names.len()),
+    };
+    Finding { name: "leftovers", ok: names.is_empty(), detail }
+}

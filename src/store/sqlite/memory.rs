@@ -1,0 +1,138 @@
+//! Projects in memory, for an application's tests: the real migrations, no files.
+//!
+//! It must behave as the store on disk does in everything but durability.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::books::{self, SchemaCache};
+use super::create::{TemplateCache, in_memory};
+use super::failure::describe;
+use super::session::SqliteSession;
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::{Access, Inspection};
+use crate::project::ProjectId;
+use crate::sql::Dialect;
+use crate::store::{Discovery, FinalCopy, Finding, Session, Store, Template};
+
+/// A fleet in this process's memory, gone when it is dropped.
+pub struct MemoryStore {
+    name: String,
+    /// One connection each keeps a database alive; others reach it by its name.
+    projects: Mutex<BTreeMap<ProjectId, Connection>>,
+    schemas: SchemaCache,
+    template: TemplateCache,
+}
+
+impl MemoryStore {
+    /// An empty fleet that no other store sees.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            name: uuid::Uuid::now_v7().simple().to_string(),
+            projects: Mutex::default(),
+            schemas: SchemaCache::default(),
+            template: TemplateCache::default(),
+        }
+    }
+
+    fn projects(&self) -> MutexGuard<'_, BTreeMap<ProjectId, Connection>> {
+        self.projects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn uri(&self, id: &ProjectId) -> String {
+        format!("file:/tenantry-{}/{id}?vfs=memdb", self.name)
+    }
+
+    fn connect(&self, id: &ProjectId) -> Result<Connection> {
+        let flags =
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_URI;
+        Connection::open_with_flags(self.uri(id), flags)
+            .and_then(|connection| connection.busy_timeout(Duration::from_secs(5)).map(|()| connection))
+            .map_err(|error| describe("cannot open it", error).in_project(id))
+    }
+
+    fn existing(&self, id: &ProjectId) -> Result<Connection> {
+        if !self.projects().contains_key(id) {
+            return Err(Error::new(ErrorKind::NotFound, "it does not exist").in_project(id));
+        }
+        self.connect(id)
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Store for MemoryStore {
+    fn location(&self) -> String {
+        "sqlite::memory:".into()
+    }
+
+    fn place(&self, id: &ProjectId) -> String {
+        self.uri(id)
+    }
+
+    fn examine(&self) -> Vec<Finding> {
+        Vec::new()
+    }
+
+    fn dialect(&self) -> Dialect {
+        Dialect::Sqlite
+    }
+
+    fn discover(&self) -> Result<Discovery> {
+        Ok(Discovery { projects: self.projects().keys().cloned().collect(), left_out: Vec::new() })
+    }
+
+    fn inspect(&self, id: &ProjectId) -> Result<Inspection> {
+        books::inspect(&self.existing(id)?, &self.schemas, Access::ReadWrite)
+            .map_err(|error| error.in_project(id))
+    }
+
+    fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>> {
+        Ok(Box::new(SqliteSession::new(self.existing(id)?, &self.schemas)))
+    }
+
+    fn create(&self, id: &ProjectId, template: Template<'_>) -> Result<()> {
+        let image = self.template.image(template)?;
+        let mut projects = self.projects();
+        if projects.contains_key(id) {
+            return Err(Error::new(ErrorKind::AlreadyExists, "it exists").in_project(id));
+        }
+        let source = in_memory(&image).map_err(|error| describe("cannot read the template", error))?;
+        let mut connection = self.connect(id)?;
+        rusqlite::backup::Backup::new(&source, &mut connection)
+            .and_then(|backup| backup.step(-1))
+            .map_err(|error| describe("cannot copy the template", error).in_project(id))?;
+        projects.insert(id.clone(), connection);
+        Ok(())
+    }
+
+    fn drop_project(&self, id: &ProjectId, _copy: FinalCopy) -> Result<Option<PathBuf>> {
+        match self.projects().remove(id) {
+            Some(_) => Ok(None),
+            None => Err(Error::new(ErrorKind::NotFound, "it does not exist").in_project(id)),
+        }
+    }
+
+    fn scratch(&self) -> Result<Box<dyn Session + '_>> {
+        let connection = Connection::open_in_memory()
+            .map_err(|error| describe("cannot open a private database", error))?;
+        Ok(Box::new(SqliteSession::new(connection, &self.schemas)))
+    }
+
+    fn connection_url(&self, id: &ProjectId) -> Result<String> {
+        if self.projects().contains_key(id) {
+            Ok(self.uri(id))
+        } else {
+            Err(Error::new(ErrorKind::NotFound, "it does not exist").in_project(id))
+        }
+    }
+}

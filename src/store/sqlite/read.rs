@@ -1,0 +1,158 @@
+//! Reading a database without changing a byte of it, of its companions or of its folder.
+//!
+//! It must not take SQLite's read-only mode for harmless: on a database in WAL mode it makes `-wal` and `-shm`, and
+//! rewrites the shared memory of a live one. Four ways of reading, by what lies beside the file:
+//!
+//! - nothing, or an empty `-wal`: as an immutable file, without locks. That is sound only if nobody writes meanwhile,
+//!   so `stat` is compared before and after, and the read is thrown away when it differs.
+//! - a `-journal`: somebody is writing with locks, so with locks; read-only suffices unless the journal is a dead
+//!   process's.
+//! - a `-wal` with frames and a `-shm`: through the shared memory, opened read-only.
+//! - a `-wal` with frames and no `-shm`, or a dead process's journal: SQLite would have to repair something first.
+//!   It does so on a private copy.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::failure;
+use super::file::{COMPANIONS, Signature, companion, uri};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How often a read is begun anew while somebody writes, before it takes locks like everybody else.
+const ATTEMPTS: u32 = 8;
+/// The pause between two attempts.
+const PAUSE: Duration = Duration::from_millis(25);
+/// How many steps of SQLite's machine lie between two looks at the clock.
+const STEPS_PER_LOOK: i32 = 20_000;
+
+/// How long things may take.
+pub(super) struct Reader {
+    pub(super) lock_timeout: Duration,
+    pub(super) deadline: Duration,
+}
+
+enum Way {
+    Immutable,
+    Locks,
+    SharedMemory,
+    Copy,
+}
+
+impl Reader {
+    /// Reads with `work`, which may be called more than once.
+    pub(super) fn read<T>(&self, path: &Path, work: impl Fn(&Connection) -> Result<T>) -> Result<T> {
+        for _ in 0..ATTEMPTS {
+            let before = Signature::of(path)?;
+            let (result, must_be_still) = match way(&before) {
+                Way::Immutable => (self.still(path, &work), true),
+                Way::Locks => (self.locked(path, "mode=ro", &work), false),
+                Way::SharedMemory => (self.locked(path, "mode=ro&readonly_shm=1", &work), false),
+                Way::Copy => (self.copied(path, &work), true),
+            };
+            // SQLite asks for a repair that a reader must not make.
+            let (result, must_be_still) = match result {
+                Err(Wrong::Repair) => (self.copied(path, &work), true),
+                other => (other, must_be_still),
+            };
+            let result = result.map_err(Wrong::into_error);
+            if !must_be_still || (before.is_settled() && Signature::of(path)? == before) {
+                return result;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        self.locked(path, "mode=ro", &work).map_err(Wrong::into_error)
+    }
+
+    fn open(&self, path: &Path, query: &str) -> Result<Connection, Wrong> {
+        let flags =
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(uri(path, query), flags)?;
+        self.guard(&connection)?;
+        Ok(connection)
+    }
+
+    fn guard(&self, connection: &Connection) -> Result<(), Wrong> {
+        connection.busy_timeout(self.lock_timeout)?;
+        let deadline = Instant::now() + self.deadline;
+        connection.progress_handler(STEPS_PER_LOOK, Some(move || Instant::now() > deadline))?;
+        Ok(())
+    }
+
+    /// Without locks: nobody else writes, or the result is thrown away.
+    fn still<T>(&self, path: &Path, work: impl Fn(&Connection) -> Result<T>) -> Result<T, Wrong> {
+        Ok(work(&self.open(path, "mode=ro&immutable=1")?)?)
+    }
+
+    /// In one read transaction, so that ledger and schema are of one moment.
+    fn locked<T>(
+        &self,
+        path: &Path,
+        query: &str,
+        work: impl Fn(&Connection) -> Result<T>,
+    ) -> Result<T, Wrong> {
+        let connection = self.open(path, query)?;
+        connection.execute_batch("BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1")?;
+        Ok(work(&connection)?)
+    }
+
+    /// On a private copy, made by hand: no connection of this process can hold a lock on a database that nobody has
+    /// open, and only such a database needs repair.
+    fn copied<T>(&self, path: &Path, work: impl Fn(&Connection) -> Result<T>) -> Result<T, Wrong> {
+        let scratch = tempfile::tempdir()
+            .map_err(|error| Error::new(ErrorKind::Io, "cannot make a private copy").caused_by(error))?;
+        let copy = scratch.path().join("copy.db");
+        for suffix in ["", COMPANIONS[0], COMPANIONS[2]] {
+            let from = companion(path, suffix);
+            if from.exists() {
+                std::fs::copy(&from, companion(&copy, suffix))
+                    .map_err(|error| Error::io("copy", &from, error))?;
+            }
+        }
+        let connection = Connection::open(&copy)?;
+        self.guard(&connection)?;
+        Ok(work(&connection)?)
+    }
+}
+
+fn way(signature: &Signature) -> Way {
+    match (signature.wal, signature.shm, signature.journal) {
+        (Some(size), true, _) if size > 0 => Way::SharedMemory,
+        (Some(size), false, _) if size > 0 => Way::Copy,
+        (_, _, true) => Way::Locks,
+        _ => Way::Immutable,
+    }
+}
+
+/// Why a read did not work out.
+enum Wrong {
+    /// A dead process left something that has to be repaired before it can be read.
+    Repair,
+    Other(Error),
+}
+
+impl Wrong {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Other(error) => error,
+            Self::Repair => Error::new(ErrorKind::Locked, "it is being written all the time")
+                .hint("run the command again when the application is quieter"),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Wrong {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => Self::Repair,
+            _ => Self::Other(failure::describe("cannot read it", error)),
+        }
+    }
+}
+
+impl From<Error> for Wrong {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}

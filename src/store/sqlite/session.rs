@@ -1,0 +1,144 @@
+//! A project opened for writing.
+//!
+//! It must not decide anything: which script runs, and whether what came out is right, is `apply`'s business.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::books::{self, SchemaCache};
+use super::failure::{describe, message};
+use crate::catalog::{Migration, Script};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::Entry;
+use crate::plan::{Access, Inspection};
+use crate::schema::Schema;
+use crate::sql::quote_name;
+use crate::sql::statement::Statement;
+use crate::store::{Census, Direction, ForeignKeys, Lock, Mode, Session};
+
+/// A connection, and whether foreign keys are to be compared. Closing it rolls back what is not committed.
+pub(super) struct SqliteSession<'a> {
+    connection: Connection,
+    schemas: &'a SchemaCache,
+    foreign_keys: ForeignKeys,
+}
+
+impl<'a> SqliteSession<'a> {
+    pub(super) fn new(connection: Connection, schemas: &'a SchemaCache) -> Self {
+        Self { connection, schemas, foreign_keys: ForeignKeys::Enforced }
+    }
+
+    fn batch(&self, what: &str, sql: &str) -> Result<()> {
+        self.connection.execute_batch(sql).map_err(|error| describe(what, error))
+    }
+}
+
+impl Session for SqliteSession<'_> {
+    /// The pragmas come first: inside a transaction SQLite passes over them without a word. The transaction is
+    /// exclusive, so that waiting for readers happens here, and the commit at the end can't fail for one.
+    fn begin(&mut self, mode: Mode) -> Result<()> {
+        self.foreign_keys = mode.foreign_keys;
+        if mode.lock == Lock::Session {
+            self.batch("cannot lock it", "PRAGMA locking_mode = EXCLUSIVE")?;
+        }
+        self.batch(
+            "cannot lock it",
+            match mode.foreign_keys {
+                ForeignKeys::Enforced => "PRAGMA foreign_keys = ON; BEGIN EXCLUSIVE",
+                ForeignKeys::Compared => "PRAGMA foreign_keys = OFF; BEGIN EXCLUSIVE",
+            },
+        )
+    }
+
+    fn inspect(&mut self) -> Result<Inspection> {
+        books::inspect(&self.connection, self.schemas, Access::ReadWrite)
+    }
+
+    fn census(&mut self) -> Result<Census> {
+        let schema = self.schema()?;
+        let count = || -> rusqlite::Result<Census> {
+            let mut census = Census::default();
+            for table in schema.tables() {
+                let sql = format!("SELECT count(*) FROM main.{}", quote_name(table));
+                census.rows.insert(table.to_string(), self.connection.query_row(&sql, (), |row| row.get(0))?);
+            }
+            if self.foreign_keys == ForeignKeys::Compared {
+                let sql = r#"SELECT "table", parent, count(*) FROM pragma_foreign_key_check GROUP BY 1, 2"#;
+                let mut statement = self.connection.prepare(sql)?;
+                let mut rows = statement.query(())?;
+                while let Some(row) = rows.next()? {
+                    census.violations.insert((row.get(0)?, row.get(1)?), row.get(2)?);
+                }
+            }
+            Ok(census)
+        };
+        count().map_err(|error| describe("cannot count its rows", error))
+    }
+
+    fn execute(&mut self, migration: &Migration, direction: Direction) -> Result<()> {
+        let script = match direction {
+            Direction::Up => Some(&migration.up),
+            Direction::Down => migration.down.as_ref(),
+        };
+        let Some(script) = script else {
+            return Err(
+                Error::new(ErrorKind::Internal, "there is no script to run").in_migration(migration.label())
+            );
+        };
+        for statement in script.statements() {
+            self.connection.execute_batch(&statement.sql).map_err(|error| {
+                statement_failed(&error, script, statement).in_migration(migration.label())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, entries: &[Entry], run: &str) -> Result<()> {
+        books::record(&self.connection, entries, run)
+    }
+
+    fn schema(&mut self) -> Result<Arc<Schema>> {
+        books::current_schema(&self.connection, self.schemas)
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        self.batch("cannot commit", "COMMIT")
+    }
+
+    fn rollback(&mut self) -> Result<()> {
+        if self.connection.is_autocommit() {
+            return Ok(());
+        }
+        self.batch("cannot roll back", "ROLLBACK")
+    }
+}
+
+fn statement_failed(error: &rusqlite::Error, script: &Script, statement: &Statement) -> Error {
+    let lines_before = match error {
+        rusqlite::Error::SqlInputError { sql, offset, .. } => {
+            let end = usize::try_from(*offset).unwrap_or(0).min(sql.len());
+            sql.as_bytes()[..end].iter().filter(|&&byte| byte == b'\n').count()
+        }
+        _ => 0,
+    };
+    let line = statement.line + u32::try_from(lines_before).unwrap_or(0);
+    let cause = message(error);
+    let described = match describe(
+        "a statement failed",
+        rusqlite::Error::SqliteFailure(code(error), Some(cause.clone())),
+    ) {
+        // What has no kind of its own is the statement's fault.
+        other if other.kind() == ErrorKind::Database => {
+            Error::new(ErrorKind::Migration, "a statement failed")
+                .caused_by(cause)
+                .hint("mend the migration or this project's data; nothing of this project was changed")
+        }
+        known => known,
+    };
+    described.at(script.path(), line)
+}
+
+fn code(error: &rusqlite::Error) -> rusqlite::ffi::Error {
+    error.sqlite_error().copied().unwrap_or(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ERROR))
+}
