@@ -9,7 +9,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{Action, Entry};
 use crate::plan::{self, Inspection, Plan, Problem, Reference, Request};
 use crate::schema::{Difference, Schema};
-use crate::sql::statement::Effect;
 use crate::store::{Census, Direction, ForeignKeys, Lock, Mode, Session};
 
 /// What a project is brought to, and in which run.
@@ -65,10 +64,8 @@ impl Work<'_> {
 
     /// Foreign keys are enforced unless a table is dropped: its rows would take their children with them.
     pub(crate) fn mode(&self, plan: &Plan) -> Mode {
-        let foreign_keys = match plan.effect(self.catalog) {
-            Effect::DropsTable => ForeignKeys::Compared,
-            Effect::Defines | Effect::Writes | Effect::Deletes => ForeignKeys::Enforced,
-        };
+        let foreign_keys =
+            if plan.drops_table(self.catalog) { ForeignKeys::Compared } else { ForeignKeys::Enforced };
         let lock = if plan.is_transactional(self.catalog) { Lock::Transaction } else { Lock::Session };
         Mode { foreign_keys, lock }
     }
@@ -105,7 +102,8 @@ impl Work<'_> {
         {
             return self.run_outside(session, alone, direction, segment, mode);
         }
-        let before = if self.may_lose_rows(found, segment) { Some(session.census()?) } else { None };
+        let counts = segment.may_delete(self.catalog, &found.schema);
+        let before = if counts { Some(session.census()?) } else { None };
         for migration in &migrations {
             entries.push(run_one(session, migration, direction)?);
         }
@@ -141,18 +139,6 @@ impl Work<'_> {
         self.prove_schema(&*session.schema()?, segment)?;
         session.record(&[entry], self.run)?;
         session.commit()
-    }
-
-    fn may_lose_rows(&self, found: &Inspection, segment: &Plan) -> bool {
-        let schema_may = || {
-            let after = self.reference.expected(segment.to);
-            found.schema.writes_may_delete() || after.is_none_or(Schema::writes_may_delete)
-        };
-        match segment.effect(self.catalog) {
-            Effect::Defines => false,
-            Effect::Writes => schema_may(),
-            Effect::Deletes | Effect::DropsTable => true,
-        }
     }
 
     /// The schema is the catalog's, or differs from it just as it did before.

@@ -9,6 +9,11 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+/// Opening and closing a database takes hundreds of small allocations, in SQLite as well, which shares this allocator.
+/// The system's gives the memory back to the kernel after each database and asks for it again for the next.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,

@@ -6,7 +6,7 @@ mod problem;
 
 use std::sync::Arc;
 
-use crate::catalog::{Catalog, Migration};
+use crate::catalog::{Catalog, Migration, Script};
 use crate::ledger::Ledger;
 use crate::schema::{Difference, Schema};
 use crate::sql::statement::Effect;
@@ -177,14 +177,25 @@ impl Plan {
         }
     }
 
-    /// The most dangerous thing that it may do to rows.
+    /// The scripts to run, in order.
+    fn scripts<'a>(&self, catalog: &'a Catalog) -> impl Iterator<Item = &'a Script> + use<'a> {
+        let up = self.from <= self.to;
+        let script =
+            move |migration: &'a Migration| if up { Some(&migration.up) } else { migration.down.as_ref() };
+        self.migrations(catalog).into_iter().filter_map(script)
+    }
+
+    /// Whether it drops a table, which takes the rows of its children along where foreign keys are enforced.
     #[must_use]
-    pub fn effect(&self, catalog: &Catalog) -> Effect {
-        let effect = |migration: &&Migration| {
-            let script = if self.from <= self.to { Some(&migration.up) } else { migration.down.as_ref() };
-            script.map_or(Effect::Defines, crate::catalog::Script::effect)
-        };
-        self.migrations(catalog).iter().map(effect).max().unwrap_or(Effect::Defines)
+    pub fn drops_table(&self, catalog: &Catalog) -> bool {
+        self.scripts(catalog).any(|script| script.effect() == Effect::DropsTable)
+    }
+
+    /// Whether it may delete rows of a database with this schema.
+    #[must_use]
+    pub fn may_delete(&self, catalog: &Catalog, schema: &Schema) -> bool {
+        let mut armed = schema.writes_may_delete();
+        self.scripts(catalog).any(|script| script.may_delete(&mut armed))
     }
 
     /// Whether every migration of it can share one transaction.

@@ -84,6 +84,7 @@ type Objects = BTreeMap<(ObjectKind, String), Facets>;
 pub struct Schema {
     objects: Objects,
     fingerprint: Fingerprint,
+    writes_may_delete: bool,
 }
 
 /// The SHA-256 of a canonical schema; equal exactly when the schemas mean the same.
@@ -110,7 +111,7 @@ impl fmt::Debug for Fingerprint {
 }
 
 impl Schema {
-    fn new(objects: Objects) -> Self {
+    fn new(objects: Objects, writes_may_delete: bool) -> Self {
         let mut hasher = Sha256::new();
         hasher.update(b"tenantry schema 1\0");
         let mut part = |text: &str| {
@@ -128,7 +129,7 @@ impl Schema {
             }
         }
         let fingerprint = Fingerprint(hasher.finalize().into());
-        Self { objects, fingerprint }
+        Self { objects, fingerprint, writes_may_delete }
     }
 
     /// The schema's fingerprint.
@@ -148,15 +149,10 @@ impl Schema {
         self.objects.keys().filter(|(kind, _)| *kind == ObjectKind::Table).map(|(_, name)| name.as_str())
     }
 
-    /// Whether writing a row may delete others by itself: by a trigger, or by `ON CONFLICT REPLACE`.
+    /// Whether writing a row may delete others by itself: by a trigger, or by a conflict rule.
     #[must_use]
     pub fn writes_may_delete(&self) -> bool {
-        self.objects.iter().any(|((kind, _), facets)| {
-            *kind == ObjectKind::Trigger
-                || facets.iter().any(|((_, key), value)| {
-                    key.contains(table::ON_CONFLICT_REPLACE) || value.contains(table::ON_CONFLICT_REPLACE)
-                })
-        })
+        self.writes_may_delete
     }
 
     /// What is different here from what is expected, sorted; empty exactly when the fingerprints are equal.

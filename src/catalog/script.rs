@@ -115,6 +115,17 @@ impl Script {
     pub fn effect(&self) -> Effect {
         self.statements.iter().map(|statement| statement.effect).max().unwrap_or(Effect::Defines)
     }
+
+    /// Whether running it may delete rows, where `armed` says that a plain write may; afterwards `armed` says so again.
+    #[must_use]
+    pub fn may_delete(&self, armed: &mut bool) -> bool {
+        let mut deletes = false;
+        for statement in &self.statements {
+            deletes |= statement.effect >= Effect::Deletes || (statement.effect == Effect::Writes && *armed);
+            *armed |= statement.arms;
+        }
+        deletes
+    }
 }
 
 fn refuse(statement: &Statement, path: &Path, transaction: Transaction) -> Result<()> {

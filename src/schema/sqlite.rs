@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::expression::{bracket_length, expression, name, split_commas};
 use super::table::{self, Table, indexed_column};
 use super::{FacetKind, Facets, ObjectKind, Objects, Schema, bookkeeping};
+use crate::sql::statement::deletes_or_replaces;
 use crate::sql::{Dialect, Token, tokens};
 
 /// One row of `sqlite_schema`.
@@ -73,7 +74,9 @@ pub fn schema(rows: &[Row]) -> Schema {
         };
         objects.insert((kind, row.name.to_lowercase()), facets);
     }
-    Schema::new(objects)
+    let arms =
+        |row: &Row| matches!(row.kind.as_str(), "trigger" | "table") && deletes_or_replaces(&row_tokens(row));
+    Schema::new(objects, rows.iter().any(arms))
 }
 
 fn resolve(tables: BTreeMap<String, Table>) -> Objects {

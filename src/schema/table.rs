@@ -7,9 +7,6 @@ use super::expression::{bracket_length, expression, name, split_commas};
 use super::{FacetKind, Facets};
 use crate::sql::{Token, TokenKind};
 
-/// How a conflict rule that deletes rows is spelt in facets.
-pub(super) const ON_CONFLICT_REPLACE: &str = "ON CONFLICT REPLACE";
-
 /// A table as read, with its foreign keys still to be resolved against its parents' primary keys.
 pub(super) struct Table {
     pub(super) columns: Vec<String>,

@@ -16,6 +16,9 @@ pub struct Statement {
     pub control: Control,
     /// What it may do to rows that exist.
     pub effect: Effect,
+    /// Whether writes that come after it may delete rows by themselves: it makes a trigger that deletes, or a
+    /// conflict rule that replaces.
+    pub arms: bool,
 }
 
 /// What a statement may do to the transaction around it.
@@ -60,6 +63,7 @@ pub fn split(script: &str, dialect: Dialect) -> Result<Vec<Statement>, Unclosed>
                 line: first.line,
                 control: control(body, dialect),
                 effect: effect(body),
+                arms: body[0].is("CREATE") && deletes_or_replaces(body),
             });
         }
         rest = following;
@@ -112,9 +116,15 @@ fn control(tokens: &[Token<'_>], dialect: Dialect) -> Control {
     Control::None
 }
 
+/// Whether a statement has a word by which rows are deleted: `ON DELETE` of a foreign key is none, it acts only where
+/// something else deletes.
+pub(crate) fn deletes_or_replaces(tokens: &[Token<'_>]) -> bool {
+    let deletes = |pair: &[Token<'_>]| pair[1].is("DELETE") && !pair[0].is("ON");
+    tokens.windows(2).any(|pair| deletes(pair) || pair[1].is("REPLACE"))
+}
+
 fn effect(tokens: &[Token<'_>]) -> Effect {
     let first = &tokens[0];
-    let has = |word: &str| tokens.iter().any(|token| token.is(word));
     if first.is("DROP") && tokens.get(1).is_some_and(|token| token.is("TABLE")) {
         Effect::DropsTable
     } else if first.is("DELETE")
@@ -125,7 +135,7 @@ fn effect(tokens: &[Token<'_>]) -> Effect {
     {
         Effect::Deletes
     } else if first.is("INSERT") || first.is("UPDATE") || first.is("WITH") || first.is("MERGE") {
-        if has("REPLACE") || has("DELETE") { Effect::Deletes } else { Effect::Writes }
+        if deletes_or_replaces(tokens) { Effect::Deletes } else { Effect::Writes }
     } else if first.is("SELECT") || first.is("PRAGMA") {
         // A function or a pragma may do anything; those of the databases themselves delete nothing.
         Effect::Writes

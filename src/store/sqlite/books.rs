@@ -6,9 +6,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row as SqlRow, params};
-use sha2::{Digest as _, Sha256};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, Row as SqlRow, params_from_iter};
 
 use super::failure::describe;
 use crate::catalog::Version;
@@ -22,23 +21,26 @@ use crate::schema::sqlite::{Row, schema};
 /// How many different schema texts are remembered; a fleet mostly shares a handful.
 const REMEMBERED: usize = 512;
 
-/// Schemas by the hash of their texts: what was understood once need not be understood again.
+/// Schemas by their texts: what was understood once need not be understood again.
 #[derive(Default)]
-pub(super) struct SchemaCache(RwLock<HashMap<[u8; 32], Arc<Schema>>>);
+pub(super) struct SchemaCache(RwLock<HashMap<Vec<u8>, Arc<Schema>>>);
 
 impl SchemaCache {
-    fn get(&self, hash: &[u8; 32]) -> Option<Arc<Schema>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(hash).cloned()
+    fn get(&self, text: &[u8]) -> Option<Arc<Schema>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(text).cloned()
     }
 
-    fn insert(&self, hash: [u8; 32], schema: Arc<Schema>) {
+    fn insert(&self, text: Vec<u8>, schema: Arc<Schema>) {
         let mut schemas = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if schemas.len() >= REMEMBERED {
             schemas.clear();
         }
-        schemas.insert(hash, schema);
+        schemas.insert(text, schema);
     }
 }
+
+/// A first guess at the size of a schema's texts, in bytes.
+const TEXT: usize = 8 * 1024;
 
 /// Which tables of books there are.
 #[derive(Default)]
@@ -52,29 +54,42 @@ struct Books {
 pub(super) fn inspect(connection: &Connection, cache: &SchemaCache, access: Access) -> Result<Inspection> {
     let (schema, books) = read_schema(connection, cache)?;
     let mut ledger = Ledger::default();
-    if books.diesel {
-        ledger.applied = query(connection, "SELECT version FROM main.__diesel_schema_migrations", |row| {
-            Ok(Version::new(row.get_ref(0)?.as_str()?))
-        })?;
-    }
-    if books.history {
-        let sql = "SELECT version, checksum, action FROM main.tenantry_history ORDER BY sequence";
-        ledger.history = query(connection, sql, |row| {
-            let action = row.get_ref(2)?.as_str()?;
-            let action = Action::parse(action)
-                .ok_or_else(|| rusqlite::Error::InvalidColumnName(action.to_string()))?;
-            Ok(Recorded {
-                version: Version::new(row.get_ref(0)?.as_str()?),
-                checksum: row.get_ref(1)?.as_str()?.to_string(),
-                action,
-            })
-        })?;
-    }
+    read_ledger(connection, &books, &mut ledger)?;
     if books.alembic {
         ledger.revisions =
             query(connection, "SELECT version_num FROM main.alembic_version", |row| row.get(0))?;
     }
     Ok(Inspection { ledger, schema, access })
+}
+
+const APPLIED: &str = "SELECT NULL, version, NULL, NULL FROM main.__diesel_schema_migrations";
+const DONE: &str = "SELECT sequence, version, checksum, action FROM main.tenantry_history";
+const BOTH: &str = "SELECT NULL, version, NULL, NULL FROM main.__diesel_schema_migrations
+    UNION ALL SELECT sequence, version, checksum, action FROM main.tenantry_history";
+
+/// Both tables in one query: preparing a second one would cost more than both reads.
+fn read_ledger(connection: &Connection, books: &Books, ledger: &mut Ledger) -> Result<()> {
+    let sql = match (books.diesel, books.history) {
+        (true, true) => BOTH,
+        (true, false) => APPLIED,
+        (false, true) => DONE,
+        (false, false) => return Ok(()),
+    };
+    let mut history = Vec::new();
+    let rows = query(connection, sql, |row| {
+        let version = Version::new(row.get_ref(1)?.as_str()?);
+        let Some(sequence) = row.get::<_, Option<i64>>(0)? else { return Ok(Some(version)) };
+        let action = row.get_ref(3)?.as_str()?;
+        let action =
+            Action::parse(action).ok_or_else(|| rusqlite::Error::InvalidColumnName(action.to_string()))?;
+        let checksum = row.get_ref(2)?.as_str()?.to_string();
+        history.push((sequence, Recorded { version, checksum, action }));
+        Ok(None)
+    })?;
+    history.sort_by_key(|(sequence, _)| *sequence);
+    ledger.applied = rows.into_iter().flatten().collect();
+    ledger.history = history.into_iter().map(|(_, row)| row).collect();
+    Ok(())
 }
 
 fn query<T>(
@@ -95,20 +110,19 @@ fn read_schema(connection: &Connection, cache: &SchemaCache) -> Result<(Arc<Sche
     let failed = |error| describe("cannot read its schema", error);
     let mut statement =
         connection.prepare("SELECT type, name, tbl_name, sql FROM main.sqlite_schema").map_err(failed)?;
-    let mut hasher = Sha256::new();
+    let mut text = Vec::with_capacity(TEXT);
     let mut books = Books::default();
     let mut rows = statement.query(()).map_err(failed)?;
     while let Some(row) = rows.next().map_err(failed)? {
         for column in 0..4 {
             let bytes = bytes(row.get_ref(column).map_err(failed)?);
-            hasher.update((bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
+            text.extend_from_slice(&bytes.len().to_le_bytes());
+            text.extend_from_slice(bytes);
         }
         note_books(row, &mut books)?;
     }
     drop(rows);
-    let hash: [u8; 32] = hasher.finalize().into();
-    if let Some(known) = cache.get(&hash) {
+    if let Some(known) = cache.get(&text) {
         return Ok((known, books));
     }
     let read = |row: &SqlRow<'_>| {
@@ -116,7 +130,7 @@ fn read_schema(connection: &Connection, cache: &SchemaCache) -> Result<(Arc<Sche
     };
     let rows: Vec<Row> = statement.query_map((), read).and_then(Iterator::collect).map_err(failed)?;
     let schema = Arc::new(schema(&rows));
-    cache.insert(hash, Arc::clone(&schema));
+    cache.insert(text, Arc::clone(&schema));
     Ok((schema, books))
 }
 
@@ -177,56 +191,64 @@ const CREATE_HISTORY: &str = "CREATE TABLE IF NOT EXISTS tenantry_history (
     tool_version TEXT NOT NULL
 );";
 
+const INSERT_APPLIED: &str = "INSERT OR IGNORE INTO main.__diesel_schema_migrations (version) VALUES ";
 const INSERT_HISTORY: &str = "INSERT INTO main.tenantry_history
-    (version, name, checksum, action, forced, run, started_at, duration_us, tool_version)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, strftime('%Y-%m-%dT%H:%M:%fZ', ?7, 'unixepoch'), ?8, ?9)";
+    (version, name, checksum, action, forced, run, started_at, duration_us, tool_version) VALUES ";
+/// How many rows go into one statement, well under SQLite's limit of parameters.
+const ROWS: usize = 100;
 
-/// Writes rows into the ledger.
+/// Writes rows into the ledger, several by one statement.
 pub(super) fn record(connection: &Connection, entries: &[Entry], run: &str) -> Result<()> {
     let write = || {
         connection.execute_batch(CREATE_DIESEL)?;
         connection.execute_batch(CREATE_HISTORY)?;
-        let mut insert = connection
-            .prepare("INSERT OR IGNORE INTO main.__diesel_schema_migrations (version) VALUES (?1)")?;
-        let mut history = connection.prepare(INSERT_HISTORY)?;
-        for entry in entries {
-            let version = entry.version.as_str();
-            match entry.action {
-                Action::Apply | Action::Stamp | Action::Adopt => {
-                    insert.execute([version])?;
-                }
-                Action::Revert => {
-                    connection.execute(
-                        "DELETE FROM main.__diesel_schema_migrations WHERE version = ?1",
-                        [version],
-                    )?;
-                }
-                Action::Start => {}
+        for entries in entries.chunks(ROWS) {
+            let is_applied = |action| matches!(action, Action::Apply | Action::Stamp | Action::Adopt);
+            let applied: Vec<_> =
+                entries.iter().filter(|it| is_applied(it.action)).map(|it| it.version.as_str()).collect();
+            if !applied.is_empty() {
+                let sql = format!("{INSERT_APPLIED}{}", vec!["(?)"; applied.len()].join(","));
+                connection.execute(&sql, params_from_iter(applied))?;
             }
-            let started =
-                entry.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-            let duration = i64::try_from(entry.duration.as_micros()).unwrap_or(i64::MAX);
-            history.execute(params![
-                version,
-                entry.name,
-                entry.checksum,
-                entry.action.as_str(),
-                entry.forced,
-                run,
-                started,
-                duration,
-                env!("CARGO_PKG_VERSION"),
-            ])?;
+            for entry in entries.iter().filter(|it| it.action == Action::Revert) {
+                let sql = "DELETE FROM main.__diesel_schema_migrations WHERE version = ?1";
+                connection.execute(sql, [entry.version.as_str()])?;
+            }
+            let sql = format!("{INSERT_HISTORY}{}", vec!["(?,?,?,?,?,?,?,?,?)"; entries.len()].join(","));
+            connection.execute(&sql, params_from_iter(entries.iter().flat_map(|entry| row(entry, run))))?;
         }
         Ok(())
     };
     write().map_err(|error| describe("cannot write its ledger", error))
 }
 
+fn row<'a>(entry: &'a Entry, run: &'a str) -> [ToSqlOutput<'a>; 9] {
+    let duration = i64::try_from(entry.duration.as_micros()).unwrap_or(i64::MAX);
+    [
+        entry.version.as_str().into(),
+        entry.name.as_str().into(),
+        entry.checksum.as_str().into(),
+        entry.action.as_str().into(),
+        i64::from(entry.forced).into(),
+        run.into(),
+        timestamp(entry.started).into(),
+        duration.into(),
+        env!("CARGO_PKG_VERSION").into(),
+    ]
+}
+
+/// UTC to the millisecond, as `2026-01-12T09:30:00.000Z`.
+fn timestamp(time: SystemTime) -> String {
+    let time = time::OffsetDateTime::from(time);
+    let (date, hour, minute, second, millisecond) =
+        (time.date(), time.hour(), time.minute(), time.second(), time.millisecond());
+    format!("{date}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z")
+}
+
 /// Dates the rows of a ledger anew, for a copy of a database that was made a while ago.
 pub(super) fn redate(connection: &Connection, run: &str) -> rusqlite::Result<()> {
     connection.execute("UPDATE main.__diesel_schema_migrations SET run_on = CURRENT_TIMESTAMP", ())?;
-    let sql = "UPDATE main.tenantry_history SET run = ?1, started_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
-    connection.execute(sql, [run])?;
+    let sql = "UPDATE main.tenantry_history SET run = ?1, started_at = ?2";
+    connection.execute(sql, [run, &timestamp(SystemTime::now())])?;
     Ok(())
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use super::books::{self, SchemaCache};
 use super::failure::{describe, message};
@@ -35,20 +36,18 @@ impl<'a> SqliteSession<'a> {
 }
 
 impl Session for SqliteSession<'_> {
-    /// The pragmas come first: inside a transaction SQLite passes over them without a word. The transaction is
+    /// The settings come first: inside a transaction SQLite passes over them without a word. The transaction is
     /// exclusive, so that waiting for readers happens here, and the commit at the end can't fail for one.
     fn begin(&mut self, mode: Mode) -> Result<()> {
         self.foreign_keys = mode.foreign_keys;
         if mode.lock == Lock::Session {
             self.batch("cannot lock it", "PRAGMA locking_mode = EXCLUSIVE")?;
         }
-        self.batch(
-            "cannot lock it",
-            match mode.foreign_keys {
-                ForeignKeys::Enforced => "PRAGMA foreign_keys = ON; BEGIN EXCLUSIVE",
-                ForeignKeys::Compared => "PRAGMA foreign_keys = OFF; BEGIN EXCLUSIVE",
-            },
-        )
+        let enforce = mode.foreign_keys == ForeignKeys::Enforced;
+        self.connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, enforce)
+            .map_err(|error| describe("cannot lock it", error))?;
+        self.batch("cannot lock it", "BEGIN EXCLUSIVE")
     }
 
     fn inspect(&mut self) -> Result<Inspection> {
