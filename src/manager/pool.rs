@@ -46,7 +46,10 @@ impl r2d2::ManageConnection for Opener {
     }
 
     fn has_broken(&self, connection: &mut ProjectConnection) -> bool {
-        std::thread::panicking() || connection.is_broken()
+        // The second finds a transaction that was begun behind diesel's back: there can't be one in another.
+        std::thread::panicking()
+            || connection.is_broken()
+            || connection.batch_execute("BEGIN; ROLLBACK").is_err()
     }
 }
 

@@ -221,8 +221,8 @@ fn done(report: &ProjectReport) -> String {
     let list = |versions: &[Version]| versions.iter().map(Version::as_str).collect::<Vec<_>>().join(", ");
     let down = report.from.is_some() && report.to < report.from;
     let words = match (&report.outcome, down) {
-        (Outcome::Planned, true) => ["to record", "to revert"],
-        (Outcome::Planned, false) => ["to record", "to run"],
+        (Outcome::Planned, true) => ["would record", "would revert"],
+        (Outcome::Planned, false) => ["would record", "would run"],
         (_, true) => ["recorded", "reverted"],
         (_, false) => ["recorded", "ran"],
     };
@@ -237,8 +237,8 @@ fn done(report: &ProjectReport) -> String {
         Outcome::UpToDate => format!("at {}, nothing to do", version(&report.to)),
         Outcome::Created => format!("created at {}", version(&report.to)),
         Outcome::Dropped => "dropped".into(),
-        _ if report.from.is_some() => format!("at {}: {}", version(&report.from), parts.join(", ")),
-        _ => format!("no ledger: {}", parts.join(", ")),
+        _ if report.from.is_some() => format!("at {}: {}", version(&report.from), parts.join(" and ")),
+        _ => format!("no ledger: {}", parts.join(" and ")),
     }
 }
 

@@ -14,6 +14,8 @@ mod read;
 mod remove;
 mod session;
 
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,7 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Access, Inspection};
 use crate::project::{NamePattern, ProjectId};
 use crate::sql::Dialect;
-use crate::store::{Discovery, FinalCopy, Finding, Session, Store, Template};
+use crate::store::{Discovery, FinalCopy, Finding, LeftOut, Session, Store, Template};
 
 use books::SchemaCache;
 use create::TemplateCache;
@@ -87,8 +89,24 @@ impl SqliteStore {
         self.directory.join(self.pattern.name(id))
     }
 
-    fn open_for_writing(&self, path: &Path) -> Result<Connection> {
-        let metadata = file::require_database(path)?;
+    /// A project's file, told from what only looks like one.
+    fn require(&self, id: &ProjectId) -> Result<(PathBuf, Metadata)> {
+        let path = self.path(id);
+        let metadata = file::require_database(&path)?;
+        // More than one name is rare, and only then is it worth looking whether another is in the fleet too.
+        if metadata.nlink() > 1 {
+            let name = self.pattern.name(id);
+            let alias = self.discover()?.left_out.into_iter().find(|it| it.name == name);
+            if let Some(LeftOut { reason, .. }) = alias {
+                return Err(Error::new(ErrorKind::NotAProject, format!("it is {reason}"))
+                    .hint("remove the names that its application does not use"));
+            }
+        }
+        Ok((path, metadata))
+    }
+
+    fn open_for_writing(&self, id: &ProjectId) -> Result<Connection> {
+        let (path, metadata) = self.require(id)?;
         if metadata.permissions().readonly() {
             return Err(Error::new(ErrorKind::ReadOnly, "it is marked read-only").hint(
                 "give write permission to whoever runs the upgrade, or leave the project out with --except",
@@ -96,7 +114,7 @@ impl SqliteStore {
         }
         let flags =
             OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        Connection::open_with_flags(file::uri(path, "mode=rw"), flags)
+        Connection::open_with_flags(file::uri(&path, "mode=rw"), flags)
             .and_then(|connection| connection.busy_timeout(self.lock_timeout).map(|()| connection))
             .map_err(|error| failure::describe("cannot open it", error))
     }
@@ -125,9 +143,8 @@ impl Store for SqliteStore {
 
     fn inspect(&self, id: &ProjectId) -> Result<Inspection> {
         let reader = read::Reader { lock_timeout: self.lock_timeout, deadline: self.read_timeout };
-        let path = self.path(id);
         let read = || {
-            let metadata = file::require_database(&path)?;
+            let (path, metadata) = self.require(id)?;
             let access = if metadata.permissions().readonly() { Access::ReadOnly } else { Access::ReadWrite };
             reader.read(&path, |connection| books::inspect(connection, &self.schemas, access))
         };
@@ -135,7 +152,7 @@ impl Store for SqliteStore {
     }
 
     fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>> {
-        let connection = self.open_for_writing(&self.path(id)).map_err(|error| error.in_project(id))?;
+        let connection = self.open_for_writing(id).map_err(|error| error.in_project(id))?;
         Ok(Box::new(SqliteSession::new(connection, &self.schemas)))
     }
 
@@ -145,9 +162,8 @@ impl Store for SqliteStore {
     }
 
     fn drop_project(&self, id: &ProjectId, copy: FinalCopy) -> Result<Option<PathBuf>> {
-        let path = self.path(id);
-        self.open_for_writing(&path)
-            .and_then(|connection| remove::remove(connection, &path, copy))
+        self.open_for_writing(id)
+            .and_then(|connection| remove::remove(connection, &self.path(id), copy))
             .map_err(|error| error.in_project(id))
     }
 
@@ -158,8 +174,7 @@ impl Store for SqliteStore {
     }
 
     fn connection_url(&self, id: &ProjectId) -> Result<String> {
-        let path = self.path(id);
-        file::require_database(&path).map_err(|error| error.in_project(id))?;
+        let (path, _) = self.require(id).map_err(|error| error.in_project(id))?;
         Ok(file::uri(&path, "mode=rw"))
     }
 }

@@ -1,0 +1,205 @@
+//! The command line as a contract: exit codes, JSON, settings, messages.
+
+use crate::world::{Ran, World};
+
+#[test]
+fn json_is_one_object_a_line_with_a_version_and_an_event() {
+    let mut world = World::sqlite();
+    world.with_legacy_as(1, "1");
+    let report = world.expect(0, &["upgrade-all"]);
+    assert!(report.0.iter().all(|event| event["v"] == 1 && event["event"].is_string()));
+    let keys = |index: usize| report.0[index].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(
+        keys(0),
+        ["v", "event", "run", "command", "store", "projects", "dry_run"]
+            .map(String::from)
+            .to_vec()
+            .into_iter()
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+    );
+    let finished = [
+        "v",
+        "event",
+        "project",
+        "outcome",
+        "from",
+        "to",
+        "stamped",
+        "migrations",
+        "problems",
+        "notes",
+        "error",
+        "elapsed_us",
+    ];
+    let mut finished = finished.map(String::from).to_vec();
+    finished.sort();
+    assert_eq!(keys(1), finished);
+    assert_eq!(report.0[2]["outcomes"], serde_json::json!({"upgraded": 1}));
+    assert_eq!((&report.0[2]["exit"], report.0.len()), (&0.into(), 3));
+}
+
+#[test]
+fn data_goes_to_stdout_and_messages_to_stderr() {
+    let mut world = World::sqlite();
+    world.with_legacy_as(1, "1");
+    let ran = world.run(&["upgrade-all"]);
+    assert_eq!(ran.stderr, "");
+    assert!(!ran.stdout.contains('\u{1b}'), "colour without a terminal");
+    let ran = world.run(&["upgrade", "../1"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (2, ""));
+    assert!(ran.stderr.starts_with("error: project id") && ran.stderr.contains("hint: "), "{}", ran.stderr);
+    let ran = world.run(&["--format", "json", "upgrade", "../1"]);
+    let event: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&event["event"], &event["kind"]), (&"error".into(), &"usage".into()));
+    assert_eq!(world.run(&["--quiet", "upgrade-all"]).stdout, "");
+    assert!(
+        world.run(&["--verbose", "upgrade-all"]).stdout.contains("1: at 20260114000000, nothing to do (")
+    );
+}
+
+#[test]
+fn a_reader_that_goes_away_stops_no_run() {
+    let mut world = World::sqlite();
+    world.with_legacy();
+    let mut command = world.command(&["--format", "json", "upgrade-all"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(world.expect(0, &["status"]).count("up_to_date"), 11);
+}
+
+#[test]
+fn many_projects_are_told_in_groups() {
+    let mut world = World::sqlite();
+    for number in 1..=40 {
+        world.with_legacy_as(1, &number.to_string());
+    }
+    world.execute("7", "ALTER TABLE runs ADD COLUMN host TEXT");
+    let stdout = world.run(&["upgrade-all", "--dry-run"]).stdout;
+    let expected = format!(
+        "sqlite:{}\nproject: newest version 20260114000000_reference_foreign_keys\ndry run: nothing is changed\n\n     \
+         1  BLOCKED needs baseline: it has no ledger, and its schema is that of no version; nearest is \
+         20260112000000_complete_initial_schema: table runs: extra column host TEXT\n        7\n        hint: mend the schema, \
+         or record a version in spite of it: tenantry stamp ID --to VERSION --force\n\n    \
+         39  no ledger: would record 20260112000000 and would run 20260113000000, 20260114000000\n        \
+         1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, and 27 more\n\n40 projects: 1 blocked, 39 planned in ",
+        world.data().display()
+    );
+    assert!(stdout.starts_with(&expected), "{stdout}\n---\n{expected}");
+}
+
+#[test]
+fn settings_come_from_flags_then_variables_then_the_file() {
+    let mut world = World::sqlite();
+    world.with_legacy_as(1, "1").with_legacy_as(2, "2");
+    let other = world.folder().join("other");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::copy(world.path("1"), other.join("t1.db")).unwrap();
+    let file = "[store]\nurl = \"sqlite:data\"\n[env.staging.store]\nurl = \"sqlite:other\"\npattern = \"t{id}.db\"\n";
+    std::fs::write(world.folder().join("tenantry.toml"), file).unwrap();
+    let list = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tenantry"));
+        command.current_dir(world.folder()).arg("list").args(arguments).env_remove("TENANTRY_STORE");
+        command.envs(variables.iter().copied());
+        Ran::of(&mut command)
+    };
+    assert_eq!(list(&[], &[]).stdout.lines().count(), 2);
+    assert!(list(&["--env", "staging"], &[]).stdout.contains("t1.db"));
+    assert!(list(&[], &[("TENANTRY_ENV", "staging")]).stdout.contains("t1.db"));
+    assert_eq!(list(&["--env", "nowhere"], &[]).code, 2);
+    assert_eq!(list(&[], &[("TENANTRY_STORE", "sqlite:nowhere")]).code, 6);
+    assert_eq!(list(&["--store", "sqlite:data"], &[("TENANTRY_STORE", "sqlite:nowhere")]).code, 0);
+    let ran = list(&["--store", "postgres://user:p@ss@host/db"], &[]);
+    assert_eq!(ran.code, 2);
+    assert!(!ran.stderr.contains("p@ss"), "{}", ran.stderr);
+    std::fs::write(world.folder().join("tenantry.toml"), "[store]\n\nurll = 1\n").unwrap();
+    let ran = list(&[], &[]);
+    assert!(ran.code == 2 && ran.stderr.contains("tenantry.toml:3"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_new_folder_becomes_a_fleet_in_four_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tenantry"));
+        Ran::of(command.current_dir(folder.path()).args(arguments).env_remove("TENANTRY_STORE"))
+    };
+    assert_eq!(run(&["init"]).code, 0);
+    let again = run(&["init"]);
+    assert!(again.code != 0 && again.stderr.contains("nothing was overwritten"), "{}", again.stderr);
+    assert_eq!(run(&["create", "1"]).code, 2, "there is no migration yet");
+    let made = run(&["migration", "new", "Add notes!"]);
+    let up = folder.path().join(made.stdout.trim()).join("up.sql");
+    assert!(made.stdout.trim().ends_with("_add_notes"), "{}", made.stdout);
+    let empty = run(&["create", "1"]);
+    assert!(empty.code == 2 && empty.stderr.contains("up.sql"), "an unfilled migration: {}", empty.stderr);
+    std::fs::write(up, "CREATE TABLE notes (id INTEGER PRIMARY KEY);\n").unwrap();
+    assert_ne!(run(&["migration", "new", "more"]).stdout, made.stdout);
+    std::fs::remove_dir_all(folder.path().join("migrations").join("x")).ok();
+    for entry in std::fs::read_dir(folder.path().join("migrations")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.display().to_string().ends_with("_more") {
+            std::fs::remove_dir_all(path).unwrap();
+        }
+    }
+    assert_eq!(run(&["create", "1"]).code, 0);
+    assert!(run(&["migration", "list"]).stdout.contains("  add_notes"));
+    assert_eq!(run(&["doctor"]).code, 0);
+    assert_eq!(run(&["--set", "project", "migration", "new", "x"]).code, 2);
+}
+
+#[test]
+fn completions_and_manual_pages_are_made_from_the_commands_themselves() {
+    let world = World::sqlite();
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = world.run(&["completions", shell]);
+        assert!(ran.code == 0 && ran.stdout.contains("upgrade-all"), "{shell}");
+    }
+    assert!(world.run(&["man"]).stdout.contains(".TH tenantry"));
+    let pages = world.folder().join("man");
+    assert_eq!(world.run(&["man", pages.to_str().unwrap()]).code, 0);
+    assert!(pages.join("tenantry-upgrade-all.1").exists());
+    assert_eq!(world.run(&["--help"]).code, 0);
+    assert_eq!(world.run(&[]).code, 2);
+}
+
+#[test]
+fn a_broken_store_or_set_is_named() {
+    let world = World::sqlite();
+    let ran = world.run(&["--set", "nothing", "status"]);
+    assert!(ran.code == 2 && ran.stderr.contains("the sets are"), "{}", ran.stderr);
+    assert_eq!(world.run(&["--migrations", "/nowhere", "status"]).code, 1);
+    assert_eq!(world.run(&["--jobs", "0", "status"]).code, 2);
+    assert_eq!(world.run(&["--lock-timeout", "-1", "status"]).code, 2);
+}
+
+/// Replaces every time that took, such as `33 ms`, by `TIME`.
+fn without_times(text: &str) -> String {
+    let line = |line: &str| match line.rsplit_once(" in ") {
+        Some((before, _)) if line.contains(" projects: ") => format!("{before} in TIME"),
+        _ => line.to_string(),
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_readme_shows_what_the_demo_prints() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let demo = std::fs::read_to_string(root.join("scripts/demo")).unwrap();
+    let commands = demo.lines().find_map(|line| line.strip_prefix("for command in ")).unwrap();
+    let mut world = World::sqlite();
+    world.with_legacy();
+    let mut printed = String::new();
+    for command in commands.trim_end_matches("; do").split('"').map(str::trim).filter(|part| !part.is_empty())
+    {
+        let mut run = std::process::Command::new(env!("CARGO_BIN_EXE_tenantry"));
+        let ran =
+            Ran::of(run.current_dir(world.folder()).args(command.split(' ')).env_remove("TENANTRY_STORE"));
+        printed.extend(["$ tenantry ", command, "\n", &ran.stdout, "\n"]);
+    }
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let shown = readme.split("<!-- demo -->\n```text\n").nth(1).unwrap().split("```").next().unwrap();
+    assert_eq!(without_times(shown.trim_end()), without_times(printed.trim_end()));
+}

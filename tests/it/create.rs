@@ -1,0 +1,110 @@
+//! New databases: all or nothing, already migrated; and deleting them.
+
+use std::process::Stdio;
+
+use crate::world::World;
+
+on_each_store!(
+    a_new_database_is_what_replaying_the_migrations_gives,
+    a_project_that_exists_is_refused_and_left_as_it_was,
+    of_two_creates_of_one_id_one_succeeds,
+    drop_keeps_a_last_copy,
+    drop_asks_and_waits_for_nobody,
+);
+
+const TABLES: (&str, &str) = (
+    "1_tables",
+    "CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, x TEXT DEFAULT 'a');\nINSERT INTO t (x) VALUES ('seed');\n\
+     PRAGMA user_version = 7;\nPRAGMA application_id = 42;",
+);
+
+fn a_new_database_is_what_replaying_the_migrations_gives(world: &mut World) {
+    world.with_migrations(&[TABLES, ("2_index", "CREATE INDEX ix ON t (x);")]);
+    assert_eq!(world.expect(0, &["create", "a", "b"]).count("created"), 2);
+    // An empty database that is upgraded replays them.
+    world.with_project("c", "CREATE TABLE gone (id); DROP TABLE gone;");
+    assert_eq!(world.expect(0, &["upgrade", "c"]).outcome("c"), "upgraded");
+    let queries = [
+        "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name",
+        "SELECT version, name, checksum, action, forced, tool_version FROM tenantry_history ORDER BY sequence",
+        "SELECT version FROM __diesel_schema_migrations ORDER BY version",
+        "SELECT * FROM t",
+        "SELECT * FROM sqlite_sequence",
+        "PRAGMA user_version",
+        "PRAGMA application_id",
+        "PRAGMA page_size",
+        "PRAGMA journal_mode",
+    ];
+    for query in queries {
+        assert_eq!(world.query("a", query), world.query("c", query), "{query}");
+        assert_eq!(world.query("a", query), world.query("b", query), "{query}");
+    }
+    let recent = "SELECT count(*) FROM tenantry_history WHERE started_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-10 seconds')";
+    assert_eq!(world.query("a", recent), ["2"]);
+    assert_eq!(world.snapshot().len(), 3, "something was left behind: {:?}", world.snapshot().keys());
+}
+
+fn a_project_that_exists_is_refused_and_left_as_it_was(world: &mut World) {
+    world.with_legacy_as(1, "1");
+    let before = world.snapshot();
+    let report = world.expect(3, &["create", "1", "2"]);
+    assert_eq!((report.error("1").0, report.outcome("2")), ("already_exists", "created"));
+    assert_eq!(before[&world.path("1")], world.snapshot()[&world.path("1")]);
+}
+
+fn of_two_creates_of_one_id_one_succeeds(world: &mut World) {
+    let ids: Vec<String> = (1..=40).map(|id| id.to_string()).collect();
+    let arguments: Vec<&str> =
+        ["--format", "json", "create"].into_iter().chain(ids.iter().map(String::as_str)).collect();
+    let racers: Vec<_> = (0..4)
+        .map(|_| world.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
+        .collect();
+    let outputs: Vec<_> = racers
+        .into_iter()
+        .map(|racer| String::from_utf8(racer.wait_with_output().unwrap().stdout).unwrap())
+        .collect();
+    for id in &ids {
+        let made = outputs.iter().flat_map(|output| output.lines()).filter(|line| {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap();
+            event["project"] == **id && event["outcome"] == "created"
+        });
+        assert_eq!(made.count(), 1, "project {id}");
+    }
+    assert_eq!(world.expect(0, &["status"]).count("up_to_date"), 40);
+    assert_eq!(world.snapshot().len(), 40);
+}
+
+fn drop_keeps_a_last_copy(world: &mut World) {
+    world.with_legacy_as(1, "1").with_legacy_as(2, "2");
+    // A commit that is only in the WAL is in the copy.
+    world.execute("1", "PRAGMA journal_mode = WAL");
+    let application = world.connect("1");
+    application
+        .execute_batch("PRAGMA wal_autocheckpoint = 0; UPDATE tasks SET title = 'last words' WHERE id = 1")
+        .unwrap();
+    let rows = world.contents("1");
+    assert_eq!(world.run(&["drop", "1"]).code, 2);
+    assert_eq!(world.expect(3, &["--lock-timeout", "0.2", "drop", "1", "--yes"]).error("1").0, "locked");
+    drop(application);
+    let report = world.expect(0, &["drop", "1", "--yes"]);
+    assert_eq!(report.outcome("1"), "dropped");
+    let copies: Vec<_> = crate::world::snapshot(&world.data().join("dropped")).into_keys().collect();
+    assert_eq!(copies.len(), 1);
+    assert!(report.project("1")["notes"][0].as_str().unwrap().contains(copies[0].to_str().unwrap()));
+    assert_eq!(crate::world::contents(&rusqlite::Connection::open(&copies[0]).unwrap()), rows);
+    assert_eq!(world.run(&["list"]).stdout.lines().count(), 1);
+}
+
+fn drop_asks_and_waits_for_nobody(world: &mut World) {
+    world.with_legacy_as(1, "1");
+    let application = world.application("1", "BEGIN IMMEDIATE");
+    let before = world.snapshot();
+    assert_eq!(
+        world.expect(3, &["--lock-timeout", "0.2", "drop", "1", "--yes", "--no-backup"]).error("1").0,
+        "locked"
+    );
+    assert!(before == world.snapshot());
+    drop(application);
+    assert_eq!(world.expect(0, &["drop", "1", "--yes", "--no-backup"]).outcome("1"), "dropped");
+    assert!(world.snapshot().is_empty());
+}

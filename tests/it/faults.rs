@@ -1,0 +1,264 @@
+//! Whatever kills the process, whatever the disk says: a project is at its old version or at its new one.
+//!
+//! The counts are small here; `scripts/soak` raises them by `TENANTRY_SOAK`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::world::{World, assert_sound, contents, legacy, rows};
+
+const ALL: [&str; 3] = ["20260112000000", "20260113000000", "20260114000000"];
+
+/// How often a repeated test is repeated: `times` here, more in a soak.
+fn repeated(times: u32) -> u32 {
+    let factor = std::env::var("TENANTRY_SOAK")
+        .ok()
+        .map_or(1, |text| text.parse().expect("TENANTRY_SOAK is a number"));
+    times * factor
+}
+
+/// What the databases held before, by project.
+type Contents = BTreeMap<String, BTreeMap<String, Vec<String>>>;
+
+/// A fleet of copies of the application's databases, in a journal mode.
+fn fleet(count: u32, mode: &str) -> (World, Contents) {
+    let world = World::sqlite();
+    let mut before = Contents::new();
+    for number in 1..=count {
+        let id = number.to_string();
+        std::fs::copy(legacy(number % 11 + 1), world.path(&id)).unwrap();
+        world.execute(&id, &format!("PRAGMA journal_mode = {mode}"));
+        before.insert(id.clone(), world.contents(&id));
+    }
+    (world, before)
+}
+
+/// Every database is sound, has its rows, and is exactly old or exactly new; gives how many are new.
+fn assert_old_or_new(world: &World, before: &Contents) -> usize {
+    let mut new = 0;
+    for (id, expected) in before {
+        let connection = world.connect(id);
+        assert_sound(&connection);
+        assert_eq!(&contents(&connection), expected, "project {id}");
+        let ledger = rows(
+            &connection,
+            "SELECT count(*) FROM sqlite_schema WHERE name LIKE '\\_\\_diesel%' ESCAPE '\\'",
+        );
+        let indexes =
+            rows(&connection, "SELECT count(*) FROM sqlite_schema WHERE name LIKE 'ix\\_%' ESCAPE '\\'");
+        if ledger == ["0"] {
+            assert_eq!(indexes, ["0"], "project {id} is half new");
+        } else {
+            assert_eq!(
+                (world.versions(id), indexes),
+                (ALL.map(String::from).to_vec(), vec!["6".into()]),
+                "project {id}"
+            );
+            assert_eq!(rows(&connection, "SELECT count(*) FROM tenantry_history"), ["3"], "project {id}");
+            new += 1;
+        }
+    }
+    new
+}
+
+fn assert_converges(world: &World, before: &Contents) {
+    world.expect(0, &["upgrade-all"]);
+    assert_eq!(assert_old_or_new(world, before), before.len());
+    assert_eq!(world.expect(0, &["upgrade-all"]).count("up_to_date"), before.len() as u64);
+}
+
+/// A small generator: the tests need no good one, only different instants each time.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        Self(u64::from(now.subsec_nanos()) | 1)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit.max(1)
+    }
+}
+
+/// Kills a run a moment after a random one of its forty projects is done.
+fn kill_at_random_instants(mode: &str) {
+    let (mut random, mut between) = (Random::new(), 0);
+    for _ in 0..repeated(8) {
+        let (world, before) = fleet(40, mode);
+        let mut command = world.command(&["--format", "json", "upgrade-all"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let events = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+        let wanted = usize::try_from(random.below(40)).unwrap();
+        for _ in events.take(wanted) {}
+        std::thread::sleep(Duration::from_micros(random.below(5_000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let new = assert_old_or_new(&world, &before);
+        between += usize::from(new > 0 && new < 40);
+        assert_converges(&world, &before);
+    }
+    eprintln!("{mode}: {between} of {} kills fell between the first and the last project", repeated(8));
+}
+
+#[test]
+fn a_kill_at_any_instant_leaves_every_project_old_or_new_with_a_rollback_journal() {
+    kill_at_random_instants("DELETE");
+}
+
+#[test]
+fn a_kill_at_any_instant_leaves_every_project_old_or_new_with_a_wal() {
+    kill_at_random_instants("WAL");
+}
+
+/// The preloaded library that makes the n-th operation on files fail.
+fn fault_library(folder: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fault.c");
+    let library = folder.join("fault.so");
+    let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
+    let mut command = Command::new(compiler);
+    command.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl");
+    assert!(command.status().expect("a C compiler").success());
+    library
+}
+
+fn fault_at_every_operation(how: &str, mode: &str) {
+    let tools = tempfile::tempdir().unwrap();
+    let library = fault_library(tools.path());
+    let mut at = 1;
+    loop {
+        let (world, before) = fleet(2, mode);
+        let mark = world.folder().join("mark");
+        let mut command = world.command(&["--jobs", "1", "upgrade-all"]);
+        command
+            .env("LD_PRELOAD", &library)
+            .env("FAULT_AT", at.to_string())
+            .env("FAULT_HOW", how)
+            .env("FAULT_MARK", &mark);
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        if !mark.exists() {
+            assert!(status.success(), "without a fault it works");
+            break;
+        }
+        let new = assert_old_or_new(&world, &before);
+        if status.success() {
+            assert_eq!(new, 2, "{how} at operation {at}: said to be done, and is not");
+        }
+        assert_converges(&world, &before);
+        at += 1;
+    }
+    assert!(at > 40, "only {at} operations: the library was not loaded");
+    eprintln!("{how}, {mode}: {} operations", at - 1);
+}
+
+#[test]
+fn trap_22_a_kill_at_every_operation_with_a_rollback_journal() {
+    fault_at_every_operation("kill", "DELETE");
+}
+
+#[test]
+fn trap_22_a_kill_at_every_operation_with_a_wal() {
+    fault_at_every_operation("kill", "WAL");
+}
+
+#[test]
+fn trap_22_an_io_error_at_every_operation_with_a_rollback_journal() {
+    fault_at_every_operation("eio", "DELETE");
+}
+
+#[test]
+fn trap_22_an_io_error_at_every_operation_with_a_wal() {
+    fault_at_every_operation("eio", "WAL");
+}
+
+#[test]
+fn trap_22_a_full_disk_at_every_operation_with_a_rollback_journal() {
+    fault_at_every_operation("enospc", "DELETE");
+}
+
+#[test]
+fn trap_22_a_full_disk_at_every_operation_with_a_wal() {
+    fault_at_every_operation("enospc", "WAL");
+}
+
+#[test]
+fn trap_22_a_create_is_whole_or_not_at_every_operation() {
+    let tools = tempfile::tempdir().unwrap();
+    let library = fault_library(tools.path());
+    for how in ["kill", "eio", "enospc"] {
+        let mut at = 1;
+        loop {
+            let world = World::sqlite();
+            let mark = world.folder().join("mark");
+            let mut command = world.command(&["--jobs", "1", "create", "1", "2"]);
+            command
+                .env("LD_PRELOAD", &library)
+                .env("FAULT_AT", at.to_string())
+                .env("FAULT_HOW", how)
+                .env("FAULT_MARK", &mark);
+            let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+            if !mark.exists() {
+                assert!(status.success());
+                break;
+            }
+            // What is there is whole, and what is not there can be made.
+            let report = world.expect(0, &["status", "--allow-empty"]);
+            let made = report.count("up_to_date");
+            assert_eq!(report.events("project_finished").len() as u64, made, "{how} at operation {at}");
+            for id in ["1", "2"].into_iter().filter(|id| !world.path(id).exists()) {
+                world.expect(0, &["create", id]);
+            }
+            for id in ["1", "2"] {
+                assert_sound(&Connection::open(world.path(id)).unwrap());
+            }
+            at += 1;
+        }
+        assert!(at > 6, "only {at} operations: the library was not loaded");
+    }
+}
+
+#[test]
+fn trap_7_four_runs_at_once_do_every_migration_once() {
+    for _ in 0..repeated(2) {
+        let (world, before) = fleet(100, "DELETE");
+        let run = || {
+            let mut command = world.command(&["--format", "json", "upgrade-all"]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let runs: Vec<_> = (0..4).map(|_| run()).collect();
+        for run in runs {
+            let output = run.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        }
+        assert_eq!(assert_old_or_new(&world, &before), 100);
+    }
+}
+
+#[test]
+fn an_interruption_finishes_what_is_begun_and_says_so() {
+    let (world, before) = fleet(60, "DELETE");
+    let mut command = world.command(&["--format", "json", "--jobs", "1", "upgrade-all"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    let mut said = Vec::new();
+    while !said.iter().any(|line: &String| line.contains("upgraded")) {
+        said.push(lines.next().unwrap().unwrap());
+    }
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    said.extend(lines.map(Result::unwrap));
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
+    let last: serde_json::Value = serde_json::from_str(said.last().unwrap()).unwrap();
+    assert_eq!(last["exit"], 130);
+    let upgraded = usize::try_from(last["outcomes"]["upgraded"].as_u64().unwrap()).unwrap();
+    assert_eq!(assert_old_or_new(&world, &before), upgraded);
+    assert!(last["outcomes"]["not_started"].as_u64().unwrap() > 0);
+    assert_converges(&world, &before);
+}

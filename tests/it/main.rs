@@ -1,0 +1,27 @@
+//! The command and the library on real databases, through one builder: see `world.rs`.
+//!
+//! A scenario that a store of either kind can play is written once and listed in `on_each_store!`.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test may say what it counted")]
+#![allow(clippy::too_many_lines, reason = "a table of cases is as long as there are cases")]
+
+/// Makes a test of each scenario for each kind of store.
+macro_rules! on_each_store {
+    ($($scenario:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[test] fn $scenario() { super::$scenario(&mut crate::world::World::sqlite()); })*
+        }
+    };
+}
+
+mod command;
+mod create;
+mod discovery;
+mod dry_run;
+mod faults;
+mod library;
+mod schema;
+mod takeover;
+mod traps;
+mod upgrade;
+mod world;

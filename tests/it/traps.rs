@@ -1,0 +1,168 @@
+//! Facts measured on the crates that tenantry stands on, each with the safeguard that it needs.
+
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection as _;
+use tenantry::store::sqlite::{SqliteOptions, SqliteStore};
+use tenantry::{Catalog, Dialect, Manager};
+
+use crate::world::{Ran, World, assert_sound};
+
+on_each_store!(
+    trap_1_rebuilding_a_parent_table_keeps_its_children,
+    trap_1_a_rebuild_that_orphans_rows_is_refused,
+    trap_1_violations_that_were_there_before_are_no_reason_to_refuse,
+    trap_2_reading_makes_no_ledger,
+    trap_4_an_ambiguous_order_is_refused_before_anything_is_opened,
+    trap_5_metadata_that_would_be_misread_is_refused_before_anything_is_opened,
+    trap_8_a_migration_that_ends_the_transaction_is_refused_before_anything_is_opened,
+    trap_12_a_view_in_the_ledgers_place_does_not_hang,
+);
+
+const FAMILY: (&str, &str) = (
+    "1_family",
+    "CREATE TABLE parent (id INTEGER PRIMARY KEY, x TEXT);\n\
+     CREATE TABLE child (id INTEGER PRIMARY KEY, parent INTEGER NOT NULL REFERENCES parent (id) ON DELETE CASCADE);",
+);
+const REBUILD: &str = "CREATE TABLE parent_new (id INTEGER PRIMARY KEY, x TEXT NOT NULL DEFAULT '');\n\
+     INSERT INTO parent_new SELECT id, coalesce(x, '') FROM parent;\nDROP TABLE parent;\n\
+     ALTER TABLE parent_new RENAME TO parent;";
+const ROWS: &str = "INSERT INTO parent (id) VALUES (1), (2); INSERT INTO child (parent) VALUES (1), (1), (2)";
+
+fn trap_1_rebuilding_a_parent_table_keeps_its_children(world: &mut World) {
+    world.with_migrations(&[FAMILY]).expect(0, &["create", "a"]);
+    world.execute("a", ROWS);
+    let children = world.query("a", "SELECT * FROM child");
+    world.with_migrations(&[FAMILY, ("2_rebuild", REBUILD)]);
+    assert_eq!(world.expect(0, &["upgrade-all"]).outcome("a"), "upgraded");
+    assert_eq!(world.query("a", "SELECT * FROM child"), children);
+    assert_sound(&world.connect("a"));
+    world.execute("a", "PRAGMA foreign_keys = ON; DELETE FROM parent WHERE id = 1");
+    assert_eq!(world.query("a", "SELECT count(*) FROM child"), ["1"], "the foreign key no longer cascades");
+}
+
+fn trap_1_a_rebuild_that_orphans_rows_is_refused(world: &mut World) {
+    world.with_migrations(&[FAMILY]).expect(0, &["create", "a"]);
+    world.execute("a", ROWS);
+    let rows = world.contents("a");
+    let metadata = "\n-- metadata\nrun_in_transaction = true\ndeletes_rows_from = [\"parent\"]\n";
+    let text = REBUILD.replace("FROM parent;", "FROM parent WHERE id <> 1;");
+    for (text, kind) in [(text.clone(), "foreign_keys"), (text.clone() + metadata, "foreign_keys")] {
+        world.with_migrations(&[FAMILY, ("2_rebuild", &text)]);
+        let report = world.expect(3, &["upgrade-all"]);
+        assert_eq!(report.error("a"), (kind, "2 row(s) of child would point at nothing in parent"));
+    }
+    world.with_migrations(&[FAMILY, ("2_rebuild", &REBUILD.replace("FROM parent;", "FROM parent WHERE 0;"))]);
+    world.execute("a", "PRAGMA foreign_keys = OFF; DELETE FROM child");
+    assert_eq!(
+        world.expect(3, &["upgrade-all"]).error("a"),
+        ("rows_lost", "parent would lose 2 of its 2 row(s)")
+    );
+    assert_eq!(world.contents("a")["parent"], rows["parent"]);
+}
+
+fn trap_1_violations_that_were_there_before_are_no_reason_to_refuse(world: &mut World) {
+    world.with_migrations(&[FAMILY]).expect(0, &["create", "a"]);
+    world.execute("a", &format!("PRAGMA foreign_keys = OFF; {ROWS}; INSERT INTO child (parent) VALUES (99)"));
+    world.with_migrations(&[FAMILY, ("2_rebuild", REBUILD)]);
+    assert_eq!(world.expect(0, &["upgrade-all"]).outcome("a"), "upgraded");
+    assert_eq!(world.query("a", "SELECT count(*) FROM child"), ["4"]);
+}
+
+fn trap_2_reading_makes_no_ledger(world: &mut World) {
+    world.with_legacy_as(1, "1");
+    for arguments in [&["status"][..], &["upgrade-all", "--dry-run"], &["stamp", "1", "--dry-run"]] {
+        world.expect(0, arguments);
+    }
+    let tables =
+        "SELECT count(*) FROM sqlite_schema WHERE name IN ('__diesel_schema_migrations', 'tenantry_history')";
+    assert_eq!(world.query("1", tables), ["0"]);
+}
+
+/// A command that fails for its migrations, with nothing touched; gives what it said.
+fn refused(world: &World) -> String {
+    let before = world.snapshot();
+    let Ran { code, stderr, .. } = world.run(&["upgrade-all"]);
+    assert_eq!(code, 2, "{stderr}");
+    assert!(before == world.snapshot());
+    stderr
+}
+
+fn trap_4_an_ambiguous_order_is_refused_before_anything_is_opened(world: &mut World) {
+    world.with_legacy_as(1, "1");
+    world.with_migrations(&[("9_nine", "SELECT 1;"), ("10_ten", "SELECT 1;")]);
+    assert!(refused(world).contains("hint: pad the plain numbers to 2 digits: 09"));
+    world.with_migrations(&[("1_a", "SELECT 1;"), ("1_b", "SELECT 1;")]);
+    assert!(refused(world).contains("1_a and 1_b"));
+}
+
+fn trap_5_metadata_that_would_be_misread_is_refused_before_anything_is_opened(world: &mut World) {
+    world.with_legacy_as(1, "1");
+    world.with_migrations(&[("1_a", "SELECT 1;\n-- metadata\nrun_in_transacton = false\n")]);
+    let said = refused(world);
+    assert!(said.contains("1_a/metadata.toml:1") && said.contains("run_in_transacton"), "{said}");
+}
+
+fn trap_8_a_migration_that_ends_the_transaction_is_refused_before_anything_is_opened(world: &mut World) {
+    world.with_legacy_as(1, "1");
+    for word in ["COMMIT", "ROLLBACK", "BEGIN", "END", "ATTACH 'x' AS y"] {
+        world.with_migrations(&[("1_a", &format!("CREATE TABLE t (a);\n/* ; */ {word};\nSELECT 1;"))]);
+        let said = refused(world);
+        assert!(said.contains("1_a/up.sql:2") && said.contains("break the transaction"), "{said}");
+    }
+}
+
+fn trap_12_a_view_in_the_ledgers_place_does_not_hang(world: &mut World) {
+    let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT i AS version, i AS run_on FROM n";
+    world
+        .with_migrations(&[FAMILY])
+        .with_project("a", &format!("CREATE VIEW __diesel_schema_migrations AS {endless}"));
+    world.with_project("b", &format!("CREATE TABLE t (a); CREATE VIEW tenantry_history AS {endless}"));
+    let started = Instant::now();
+    let report = world.expect(3, &["upgrade-all"]);
+    assert_eq!((report.error("a").0, report.error("b").0), ("corrupt", "corrupt"));
+    assert!(started.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn trap_15_looking_at_a_database_drops_no_lock_that_this_process_holds() {
+    let world = World::sqlite();
+    world.expect(0, &["create", "1"]);
+    let manager = || {
+        let catalog = Catalog::embedded("project", Dialect::Sqlite).unwrap();
+        let options = SqliteOptions { lock_timeout: Duration::from_millis(200), ..SqliteOptions::default() };
+        Manager::new(SqliteStore::new(world.data(), options), catalog).unwrap()
+    };
+    let (manager, id) = (manager(), "1".parse().unwrap());
+    let mut connection = manager.connection(&id).unwrap();
+    let write = "BEGIN EXCLUSIVE; INSERT INTO projects (name, current_phase) VALUES ('held', 'CODER')";
+    connection.batch_execute(write).unwrap();
+    // All of these look at the file while this process holds its lock.
+    manager.store().discover().unwrap();
+    manager.store().examine();
+    let looked = manager.status(&id);
+    assert!(looked.is_err(), "an exclusive lock with a journal keeps readers out");
+    let ran = world.run(&["--lock-timeout", "0.2", "downgrade", "1", "--steps", "1"]);
+    assert!(ran.stdout.contains("locked"), "another process wrote: the lock was dropped\n{}", ran.stdout);
+    connection.batch_execute("COMMIT").unwrap();
+    drop(connection);
+}
+
+#[test]
+fn trap_11_a_template_in_wal_mode_is_copied_like_any_other() {
+    let mut world = World::sqlite();
+    let wal = "PRAGMA journal_mode = WAL;\n-- metadata\nrun_in_transaction = false\n";
+    world.with_migrations(&[FAMILY, ("2_wal", wal)]);
+    let catalog = Catalog::from_directory(&world.folder().join("migrations"), Dialect::Sqlite).unwrap();
+    let manager =
+        Manager::new(SqliteStore::new(world.data(), SqliteOptions::default()), catalog.clone()).unwrap();
+    let memory = Manager::in_memory(catalog).unwrap();
+    // The second of each is a copy with a new date, made in memory, where there is no WAL.
+    for id in ["a", "b"] {
+        let id = id.parse().unwrap();
+        manager.create(&id).unwrap();
+        memory.create(&id).unwrap();
+        assert!(manager.status(&id).unwrap().is_current() && memory.status(&id).unwrap().is_current());
+    }
+    assert_eq!(world.query("b", "PRAGMA journal_mode"), ["wal"]);
+}

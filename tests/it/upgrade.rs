@@ -1,0 +1,361 @@
+//! Upgrades and downgrades: all or nothing, proven, and refused for every reason there is.
+
+use crate::world::{World, assert_sound};
+
+on_each_store!(
+    all_pending_migrations_commit_together,
+    a_failing_statement_is_named_with_its_line_and_changes_nothing,
+    one_projects_trouble_is_its_own,
+    to_stops_at_a_version,
+    down_and_up_again_gives_the_same_schema_at_every_version,
+    a_downgrade_without_a_down_script_is_refused,
+    an_edited_migration_is_refused,
+    other_line_ends_are_no_edit,
+    trap_6_a_database_ahead_of_the_code_is_refused,
+    a_skipped_migration_is_refused,
+    drift_is_refused_or_kept,
+    every_problem_is_told_not_the_first,
+    a_lost_row_is_refused_unless_declared,
+    a_row_that_a_trigger_deletes_is_missed,
+    a_schema_that_depends_on_data_is_not_verified,
+    a_migration_outside_a_transaction_stands_alone,
+    a_failed_migration_outside_a_transaction_leaves_the_project_dirty,
+    only_and_except_choose_projects,
+    max_failures_leaves_the_rest_not_started,
+    dangling_references_become_null,
+);
+
+const ONE: (&str, &str) =
+    ("1_one", "CREATE TABLE one (id INTEGER PRIMARY KEY, x TEXT);\n-- down\nDROP TABLE one;");
+const TWO: (&str, &str) = ("2_two", "CREATE TABLE two (id INTEGER PRIMARY KEY);\n-- down\nDROP TABLE two;");
+
+fn all_pending_migrations_commit_together(world: &mut World) {
+    world.with_migrations(&[ONE]).expect(0, &["create", "a"]);
+    world.with_migrations(&[
+        ONE,
+        TWO,
+        ("3_three", "CREATE TABLE three (x);\n\nINSERT INTO three\nVALUES (1, 2);"),
+    ]);
+    let before = world.snapshot();
+    // A migration that fails on an empty database is the catalog's fault, and no project is opened.
+    let ran = world.run(&["upgrade-all"]);
+    assert_eq!(ran.code, 2, "{}", ran.stdout);
+    for part in ["migration 3_three", "3_three/up.sql:3", "1 columns but 2 values", "hint:"] {
+        assert!(ran.stderr.contains(part), "{}", ran.stderr);
+    }
+    assert!(before == world.snapshot());
+    // One that fails on the data undoes those before it.
+    world.with_migrations(&[ONE, TWO, ("3_three", "INSERT INTO two SELECT x FROM one;")]);
+    world.execute("a", "INSERT INTO one (x) VALUES ('no number')");
+    world.expect(3, &["upgrade-all"]);
+    assert_eq!(world.versions("a"), ["1"]);
+    assert_eq!(world.query("a", "SELECT count(*) FROM sqlite_schema WHERE name = 'two'"), ["0"]);
+    world.execute("a", "DELETE FROM one");
+    assert_eq!(world.expect(0, &["upgrade-all"]).project("a")["migrations"], serde_json::json!(["2", "3"]));
+}
+
+fn a_failing_statement_is_named_with_its_line_and_changes_nothing(world: &mut World) {
+    world.with_migrations(&[ONE]).expect(0, &["create", "a"]);
+    world.execute("a", "INSERT INTO one (x) VALUES ('twice'), ('twice')");
+    let text = "-- a comment; with a semicolon\n\nCREATE TABLE fine (id INTEGER);\nCREATE UNIQUE INDEX ix\n  ON one (x);";
+    world.with_migrations(&[ONE, ("2_unique", text)]);
+    let report = world.expect(3, &["upgrade-all"]);
+    let error = &report.project("a")["error"];
+    assert_eq!(
+        (&error["kind"], &error["migration"], &error["line"]),
+        (&"migration".into(), &"2_unique".into(), &4.into())
+    );
+    assert!(error["message"].as_str().unwrap().contains("UNIQUE constraint failed"), "{error}");
+    assert!(error["hint"].is_string());
+    assert_eq!(world.versions("a"), ["1"]);
+}
+
+fn one_projects_trouble_is_its_own(world: &mut World) {
+    world.with_migrations(&[ONE]);
+    let ids: Vec<String> = (1..=100).map(|id| id.to_string()).collect();
+    let arguments: Vec<&str> = std::iter::once("create").chain(ids.iter().map(String::as_str)).collect();
+    assert_eq!(world.expect(0, &arguments).count("created"), 100);
+    world.with_migrations(&[ONE, TWO]);
+
+    let locked = world.connect("10");
+    locked.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut bytes = std::fs::read(world.path("20")).unwrap();
+    bytes[100..].fill(0xA5);
+    std::fs::write(world.path("20"), bytes).unwrap();
+    let mut read_only = world.path("30").metadata().unwrap().permissions();
+    read_only.set_readonly(true);
+    std::fs::set_permissions(world.path("30"), read_only).unwrap();
+    world.execute("40", "ALTER TABLE one ADD COLUMN drifted TEXT");
+    world.execute("50", "INSERT INTO __diesel_schema_migrations (version) VALUES ('9')");
+
+    let report = world.expect(3, &["--lock-timeout", "0.3", "upgrade-all"]);
+    assert_eq!((report.count("upgraded"), report.count("failed"), report.count("blocked")), (95, 2, 3));
+    assert_eq!(report.error("10").0, "locked");
+    assert_eq!(report.error("20").0, "corrupt");
+    assert_eq!(report.problem("30").0, "read_only");
+    assert_eq!(report.problem("40").0, "drifted");
+    assert_eq!(report.problem("50").0, "unknown");
+    drop(locked);
+
+    let human = world.run(&["--lock-timeout", "0.3", "upgrade-all"]).stdout;
+    let position = |text: &str| human.find(text).unwrap_or_else(|| panic!("no {text:?} in {human}"));
+    assert!(position("FAILED corrupt") < position("BLOCKED drifted"), "{human}");
+    assert!(human.contains("1 upgraded") && human.contains("95 up to date"), "{human}");
+}
+
+fn to_stops_at_a_version(world: &mut World) {
+    world.with_migrations(&[ONE, TWO]).with_project("a", "CREATE TABLE one (id INTEGER PRIMARY KEY, x TEXT)");
+    assert_eq!(world.expect(0, &["upgrade-all", "--to", "1"]).outcome("a"), "stamped");
+    assert_eq!(world.expect(5, &["status", "--check"]).project("a")["migrations"], serde_json::json!(["2"]));
+    assert_eq!(world.expect(0, &["upgrade", "a", "--to", "2_two"]).outcome("a"), "upgraded");
+    assert_eq!(world.expect(0, &["upgrade", "a", "--to", "1"]).outcome("a"), "up_to_date");
+    let ran = world.run(&["upgrade", "a", "--to", "3"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("its versions are 1, 2"), "{}", ran.stderr);
+}
+
+fn down_and_up_again_gives_the_same_schema_at_every_version(world: &mut World) {
+    world.expect(0, &["create", "a"]);
+    world.with_legacy_as(2, "b").expect(0, &["upgrade", "b"]);
+    let rows = world.contents("b");
+    // Each step proves the fingerprint of the version it comes to; the last takes the tables, and all rows with them.
+    for id in ["a", "b"] {
+        for left in [2, 1] {
+            world.expect(0, &["downgrade", id, "--steps", "1"]);
+            assert_eq!(world.versions(id).len(), left);
+        }
+    }
+    assert_eq!(rows, world.contents("b"));
+    assert_sound(&world.connect("b"));
+    for id in ["a", "b"] {
+        assert_eq!(world.expect(0, &["upgrade", id]).outcome(id), "upgraded");
+    }
+    assert_eq!(rows, world.contents("b"));
+    assert_eq!(world.expect(0, &["downgrade", "a", "--to", "0"]).project("a")["to"], "0");
+    assert_eq!(world.contents("a").len(), 0);
+    assert_eq!(world.expect(0, &["upgrade", "a"]).project("a")["from"], "0");
+    let history = world.query("a", "SELECT action, count(*) FROM tenantry_history GROUP BY 1 ORDER BY 1");
+    assert_eq!(history, ["apply|8", "revert|5"]);
+}
+
+fn a_downgrade_without_a_down_script_is_refused(world: &mut World) {
+    world.with_migrations(&[ONE, ("2_two", "CREATE TABLE two (id INTEGER);\n-- down\n-- nothing here")]);
+    world.expect(0, &["create", "a"]);
+    let before = world.snapshot();
+    let report = world.expect(4, &["downgrade", "a", "--to", "0"]);
+    assert_eq!(report.problem("a"), ("irreversible", "without a down.sql: 2_two"));
+    assert!(before == world.snapshot());
+}
+
+fn an_edited_migration_is_refused(world: &mut World) {
+    world.with_migrations(&[ONE]).expect(0, &["create", "a"]);
+    world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER PRIMARY KEY, x TEXT); -- changed"), TWO]);
+    let report = world.expect(4, &["upgrade-all"]);
+    assert_eq!(report.problem("a"), ("edited", "changed after it was applied: 1_one"));
+    assert_eq!(world.versions("a"), ["1"]);
+}
+
+fn other_line_ends_are_no_edit(world: &mut World) {
+    let unix = "CREATE TABLE one (\n    id INTEGER PRIMARY KEY,\n    x TEXT\n);\n";
+    world.with_migrations(&[("1_one", unix)]).expect(0, &["create", "a"]);
+    world.with_migrations(&[("1_one", &unix.replace('\n', "\r\n")), TWO]);
+    let report = world.expect(0, &["upgrade-all"]);
+    assert_eq!(
+        report.project("a")["notes"],
+        serde_json::json!(["1_one has other line ends than when it was applied"])
+    );
+}
+
+fn trap_6_a_database_ahead_of_the_code_is_refused(world: &mut World) {
+    world.with_migrations(&[ONE, TWO]).expect(0, &["create", "a"]);
+    world.with_migrations(&[ONE]);
+    let before = world.snapshot();
+    for arguments in
+        [&["upgrade-all"][..], &["stamp", "a", "--to", "1", "--force"], &["downgrade", "a", "--steps", "1"]]
+    {
+        let report = world.expect(4, arguments);
+        assert_eq!(report.problem("a"), ("unknown", "it has versions that this code does not know: 2"));
+    }
+    assert!(before == world.snapshot());
+}
+
+fn a_skipped_migration_is_refused(world: &mut World) {
+    world
+        .with_migrations(&[ONE, ("3_three", "CREATE TABLE three (id INTEGER);")])
+        .expect(0, &["create", "a"]);
+    world.with_migrations(&[ONE, TWO, ("3_three", "CREATE TABLE three (id INTEGER);")]);
+    let report = world.expect(4, &["upgrade-all"]);
+    assert_eq!(report.problem("a"), ("out_of_order", "skipped below an applied version: 2_two"));
+}
+
+fn drift_is_refused_or_kept(world: &mut World) {
+    world.with_migrations(&[ONE]).expect(0, &["create", "a", "b"]);
+    world.execute("a", "CREATE INDEX by_hand ON one (x)");
+    world.execute("b", "CREATE TABLE two (id INTEGER PRIMARY KEY)");
+    world.with_migrations(&[ONE, ("2_two", "CREATE TABLE IF NOT EXISTS two (id INTEGER PRIMARY KEY);")]);
+    let report = world.expect(4, &["upgrade-all"]);
+    assert!(report.problem("a").1.contains("extra index by_hand"), "{:?}", report.problem("a"));
+    assert_eq!(report.count("blocked"), 2);
+    // The first keeps its difference; the second's difference would vanish, which is no proof.
+    let report = world.expect(3, &["upgrade-all", "--allow-drift"]);
+    assert_eq!((report.outcome("a"), report.error("b").0), ("upgraded", "schema_mismatch"));
+    assert_eq!(
+        (world.versions("a"), world.versions("b")),
+        (vec!["1".into(), "2".into()], vec!["1".to_string()])
+    );
+}
+
+fn every_problem_is_told_not_the_first(world: &mut World) {
+    world.with_migrations(&[ONE, TWO]).expect(0, &["create", "a"]);
+    world.execute("a", "INSERT INTO __diesel_schema_migrations (version) VALUES ('9')");
+    world.with_migrations(&[
+        ("1_one", "CREATE TABLE one (id INTEGER PRIMARY KEY);"),
+        ("15_x", "SELECT 1;"),
+        ("20_y", "SELECT 1;"),
+    ]);
+    world.with_migrations(&[("01_one", "SELECT 1;"), ("02_two", "SELECT 1;")]);
+    let report = world.expect(4, &["upgrade-all"]);
+    assert_eq!(report.problem("a").1, "it has versions that this code does not know: 1, 2, 9");
+    world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER PRIMARY KEY);"), TWO]);
+    let problems = world.expect(4, &["upgrade-all"]).project("a")["problems"].clone();
+    let codes: Vec<_> =
+        problems.as_array().unwrap().iter().map(|problem| problem["code"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["unknown", "edited"]);
+}
+
+const PARENT: (&str, &str) = (
+    "1_tables",
+    "CREATE TABLE parent (id INTEGER PRIMARY KEY, x TEXT);\n\
+     CREATE TABLE child (id INTEGER PRIMARY KEY, parent INTEGER REFERENCES parent (id) ON DELETE CASCADE);",
+);
+const FAMILY: &str =
+    "INSERT INTO parent (id) VALUES (1), (2); INSERT INTO child (parent) VALUES (1), (1), (2)";
+
+fn a_lost_row_is_refused_unless_declared(world: &mut World) {
+    world.with_migrations(&[PARENT]).expect(0, &["create", "a"]);
+    world.execute("a", FAMILY);
+    world.with_migrations(&[PARENT, ("2_purge", "DELETE FROM parent WHERE id = 1;")]);
+    let report = world.expect(3, &["upgrade-all"]);
+    assert_eq!(report.error("a"), ("rows_lost", "child would lose 2 of its 3 row(s)"));
+    assert_eq!(world.query("a", "SELECT count(*) FROM child"), ["3"]);
+    let metadata = "-- metadata\nrun_in_transaction = true\ndeletes_rows_from = [\"parent\", \"child\"]\n";
+    world.with_migrations(&[PARENT, ("2_purge", &format!("DELETE FROM parent WHERE id = 1;\n{metadata}"))]);
+    assert_eq!(world.expect(0, &["upgrade-all"]).outcome("a"), "upgraded");
+    assert_eq!(
+        world.query("a", "SELECT (SELECT count(*) FROM parent) || (SELECT count(*) FROM child)"),
+        ["11"]
+    );
+}
+
+fn a_row_that_a_trigger_deletes_is_missed(world: &mut World) {
+    let trigger =
+        "CREATE TRIGGER t AFTER UPDATE ON parent BEGIN DELETE FROM child WHERE parent = NEW.id; END;";
+    let tables = ("1_tables", format!("{}\n{trigger}", PARENT.1));
+    let tables = (tables.0, tables.1.as_str());
+    world.with_migrations(&[tables]).expect(0, &["create", "a"]);
+    world.execute("a", FAMILY);
+    world.with_migrations(&[tables, ("2_fill", "UPDATE parent SET x = 'filled';")]);
+    assert_eq!(
+        world.expect(3, &["upgrade-all"]).error("a"),
+        ("rows_lost", "child would lose 3 of its 3 row(s)")
+    );
+    // The same where the trigger comes with the migrations themselves.
+    world.with_migrations(&[PARENT]).expect(0, &["create", "b"]);
+    world.execute("b", FAMILY);
+    world.with_migrations(&[PARENT, ("2_trigger", trigger), ("3_fill", "UPDATE parent SET x = 'filled';")]);
+    assert_eq!(world.expect(3, &["upgrade", "b"]).error("b").0, "rows_lost");
+}
+
+fn a_schema_that_depends_on_data_is_not_verified(world: &mut World) {
+    world.with_migrations(&[ONE]).expect(0, &["create", "a"]);
+    world.execute("a", "INSERT INTO one (x) VALUES ('y')");
+    // The definition of the new table comes from a row, by the only way SQLite has.
+    let text = "PRAGMA writable_schema = ON;\n\
+                UPDATE sqlite_schema SET sql = replace(sql, 'x TEXT', 'x TEXT, y') WHERE name = 'one' \
+                AND EXISTS (SELECT 1 FROM one);\nPRAGMA writable_schema = OFF;\n";
+    world.with_migrations(&[ONE, ("2_two", text)]);
+    assert_eq!(world.expect(3, &["upgrade-all"]).error("a").0, "schema_mismatch");
+    let declared = format!("{text}-- metadata\nrun_in_transaction = true\nschema_depends_on_data = true\n");
+    world.with_migrations(&[ONE, ("2_two", &declared)]);
+    assert_eq!(world.expect(0, &["upgrade-all"]).outcome("a"), "upgraded");
+}
+
+const OUTSIDE: &str = "-- metadata\nrun_in_transaction = false\n";
+
+fn a_migration_outside_a_transaction_stands_alone(world: &mut World) {
+    world.with_migrations(&[ONE]).expect(0, &["create", "a"]);
+    let vacuum =
+        format!("PRAGMA journal_mode = WAL;\nVACUUM;\n-- down\nPRAGMA journal_mode = DELETE;\n{OUTSIDE}");
+    world.with_migrations(&[
+        ONE,
+        TWO,
+        ("3_wal", &vacuum),
+        ("4_four", "CREATE TABLE four (id INTEGER);\n-- down\nDROP TABLE four;"),
+    ]);
+    assert_eq!(
+        world.expect(0, &["upgrade-all"]).project("a")["migrations"],
+        serde_json::json!(["2", "3", "4"])
+    );
+    assert_eq!(world.query("a", "PRAGMA journal_mode"), ["wal"]);
+    let history = world.query("a", "SELECT version, action FROM tenantry_history ORDER BY sequence");
+    assert_eq!(history, ["1|apply", "2|apply", "3|start", "3|apply", "4|apply"]);
+    assert_eq!(world.expect(0, &["downgrade", "a", "--steps", "2"]).project("a")["to"], "2");
+    assert_eq!(world.query("a", "PRAGMA journal_mode"), ["delete"]);
+    // A new database comes out the same, though it is copied from a template.
+    world.expect(0, &["create", "b"]);
+    assert_eq!(world.query("b", "PRAGMA journal_mode"), ["wal"]);
+    assert_eq!(world.expect(0, &["status", "b"]).outcome("b"), "up_to_date");
+}
+
+fn a_failed_migration_outside_a_transaction_leaves_the_project_dirty(world: &mut World) {
+    world.with_migrations(&[ONE]).expect(0, &["create", "a"]);
+    world.execute("a", "INSERT INTO one (x) VALUES ('twice'), ('twice')");
+    let text = format!("CREATE TABLE half (id INTEGER);\nCREATE UNIQUE INDEX ix ON one (x);\n{OUTSIDE}");
+    world.with_migrations(&[ONE, ("2_half", &text)]);
+    let report = world.expect(3, &["upgrade-all"]);
+    assert!(report.project("a")["error"]["hint"].as_str().unwrap().contains("outside a transaction"));
+    assert_eq!(world.expect(4, &["upgrade-all"]).problem("a").0, "dirty");
+    world.execute("a", "DROP TABLE half; DELETE FROM one WHERE id = 2");
+    assert_eq!(world.expect(4, &["stamp", "a", "--to", "1"]).problem("a").0, "dirty");
+    assert_eq!(world.expect(0, &["stamp", "a", "--to", "1", "--force"]).outcome("a"), "stamped");
+    assert_eq!(world.expect(0, &["upgrade-all"]).outcome("a"), "upgraded");
+}
+
+fn only_and_except_choose_projects(world: &mut World) {
+    world.with_migrations(&[ONE]).expect(0, &["create", "a1", "a2", "b1"]);
+    world.with_migrations(&[ONE, TWO]);
+    let report = world.expect(0, &["upgrade-all", "--only", "a*", "--except", "*2"]);
+    assert_eq!((report.count("upgraded"), report.outcome("a1")), (1, "upgraded"));
+    assert_eq!(world.run(&["upgrade-all", "--only", "c*"]).code, 6);
+    assert_eq!(world.run(&["upgrade-all", "--only", "["]).code, 2);
+}
+
+fn max_failures_leaves_the_rest_not_started(world: &mut World) {
+    let ids: Vec<String> = (1..=20).map(|id| id.to_string()).collect();
+    let create: Vec<&str> = std::iter::once("create").chain(ids.iter().map(String::as_str)).collect();
+    world.with_migrations(&[ONE]).expect(0, &create);
+    world.with_migrations(&[ONE, ("2_fails", "CREATE UNIQUE INDEX ix ON one (x);")]);
+    for id in &ids {
+        world.execute(id, "INSERT INTO one (x) VALUES ('twice'), ('twice')");
+    }
+    let report = world.expect(3, &["--jobs", "1", "upgrade-all", "--max-failures", "3"]);
+    assert_eq!((report.count("failed"), report.count("not_started")), (3, 17));
+}
+
+fn dangling_references_become_null(world: &mut World) {
+    world.with_legacy_as(1, "1");
+    world.execute(
+        "1",
+        "UPDATE projects SET spec_artifact_id = 999; UPDATE tasks SET active_version_id = 999 WHERE id <= 3; \
+         UPDATE control_state SET current_task_id = 999",
+    );
+    let counts = |world: &World| -> Vec<usize> { world.contents("1").values().map(Vec::len).collect() };
+    let before = counts(world);
+    world.expect(0, &["upgrade-all"]);
+    assert_eq!(before, counts(world));
+    assert_eq!(world.query("1", "SELECT spec_artifact_id FROM projects"), ["NULL"]);
+    assert_eq!(world.query("1", "SELECT count(*) FROM tasks WHERE active_version_id IS NULL"), ["3"]);
+    assert_eq!(world.query("1", "SELECT current_task_id FROM control_state"), ["NULL"]);
+    world.execute("1", "PRAGMA foreign_keys = ON; UPDATE control_state SET current_task_id = 5");
+    assert_sound(&world.connect("1"));
+}
