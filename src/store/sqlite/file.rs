@@ -136,6 +136,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn trap_20_a_file_written_within_the_clocks_tick_is_not_settled() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        std::fs::write(&path, "x").unwrap();
+        assert!(!Signature::of(&path).unwrap().is_settled());
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(5)).unwrap();
+        let before = Signature::of(&path).unwrap();
+        assert!(before.is_settled());
+        std::fs::write(&path, "y").unwrap();
+        assert_ne!(before, Signature::of(&path).unwrap());
+    }
+
+    #[test]
     fn a_uri_escapes_what_sqlite_would_read_as_a_query() {
         assert_eq!(uri(Path::new("a b/c?d#e%.db"), "mode=ro"), "file:a%20b/c%3Fd%23e%25.db?mode=ro");
     }

@@ -156,3 +156,24 @@ impl From<Error> for Wrong {
         Self::Other(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn trap_12_a_read_that_never_ends_is_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
+        let reader = Reader { lock_timeout: Duration::ZERO, deadline: Duration::from_millis(50) };
+        let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT count(*) FROM n";
+        let read = |connection: &Connection| {
+            connection
+                .query_row(endless, (), |_| Ok(()))
+                .map_err(|error| failure::describe("cannot read it", error))
+        };
+        assert_eq!(reader.read(&path, read).unwrap_err().kind(), ErrorKind::Timeout);
+    }
+}
