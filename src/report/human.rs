@@ -3,11 +3,12 @@
 //! It must not keep more of a project than a group needs: a fleet of any size gives a report of about one size.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tenantry::catalog::Version;
 use tenantry::event::{Event, Outcome, ProjectReport, RunStarted, Summary};
 use tenantry::plan::Problem;
@@ -85,11 +86,17 @@ impl Human {
 
     fn run_started(&mut self, started: RunStarted) {
         if std::io::stderr().is_terminal() && self.verbosity == Verbosity::Normal && started.projects > 1 {
-            let template = "{bar:30} {pos}/{len} {per_sec} eta {eta} {msg}";
+            let template = "{bar:30} {pos}/{len} {rate} eta {eta} {msg}";
             self.progress = ProgressBar::new(started.projects as u64).with_message("planning");
             self.progress.set_draw_target(ProgressDrawTarget::stderr());
             if let Ok(style) = ProgressStyle::with_template(template) {
-                self.progress.set_style(style);
+                self.progress.set_style(style.with_key(
+                    "rate",
+                    |state: &ProgressState, to: &mut dyn fmt::Write| {
+                        // A line of progress that can't be drawn is no loss.
+                        let _ = write!(to, "{:.0}/s", state.per_sec());
+                    },
+                ));
             }
             self.progress.enable_steady_tick(Duration::from_millis(200));
         }
@@ -104,8 +111,12 @@ impl Human {
     }
 
     fn project_finished(&mut self, report: &ProjectReport) {
+        if !self.progress.message().is_empty() {
+            // Planning is over: from here the rate is that of the work.
+            self.progress.set_message("");
+            self.progress.reset_eta();
+        }
         self.progress.inc(1);
-        self.progress.set_message("");
         let project = &report.project;
         if self.verbosity == Verbosity::Verbose {
             let line = format!("{project}: {} ({})", one_line(report), human_time(report.elapsed));

@@ -9,6 +9,7 @@ on_each_store!(
     a_project_that_exists_is_refused_and_left_as_it_was,
     of_two_creates_of_one_id_one_succeeds,
     drop_keeps_a_last_copy,
+    trap_17_a_last_copy_has_what_is_only_in_the_wal,
     drop_asks_and_waits_for_nobody,
 );
 
@@ -72,6 +73,23 @@ fn of_two_creates_of_one_id_one_succeeds(world: &mut World) {
     }
     assert_eq!(world.expect(0, &["status"]).count("up_to_date"), 40);
     assert_eq!(world.snapshot().len(), 40);
+}
+
+fn trap_17_a_last_copy_has_what_is_only_in_the_wal(world: &mut World) {
+    world.with_legacy_as(1, "1");
+    let application = world.connect("1");
+    let write = "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; UPDATE tasks SET title = 'only in the wal'";
+    application.execute_batch(write).unwrap();
+    let rows = world.contents("1");
+    // As a killed application leaves it.
+    for suffix in ["", "-wal"] {
+        let file = |id: &str| world.data().join(format!("project_{id}.db{suffix}"));
+        std::fs::copy(file("1"), file("2")).unwrap();
+    }
+    world.expect(0, &["drop", "2", "--yes"]);
+    let copy = crate::world::snapshot(&world.data().join("dropped")).into_keys().next().unwrap();
+    assert_eq!(crate::world::contents(&rusqlite::Connection::open(copy).unwrap()), rows);
+    drop(application);
 }
 
 fn drop_keeps_a_last_copy(world: &mut World) {
