@@ -4,11 +4,12 @@
 
 use std::time::Instant;
 
-use crate::catalog::{Catalog, Migration};
+use crate::catalog::{Catalog, Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{Action, Entry};
 use crate::plan::{self, Inspection, Plan, Problem, Reference, Request};
 use crate::schema::{Difference, Schema};
+use crate::sql::statement::Moves;
 use crate::store::{Census, Direction, ForeignKeys, Lock, Mode, Session};
 
 /// What a project is brought to, and in which run.
@@ -102,19 +103,25 @@ impl Work<'_> {
         {
             return self.run_outside(session, alone, direction, segment, mode);
         }
-        let counts = segment.may_delete(self.catalog, &found.schema);
-        let before = if counts { Some(session.census()?) } else { None };
+        let mut armed = found.schema.writes_may_delete();
+        let mut before = None;
         for migration in &migrations {
+            let counts = script(migration, direction).is_some_and(|script| script.may_delete(&mut armed));
+            before = if counts { Some(before.map_or_else(|| session.census(), Ok)?) } else { None };
             entries.push(run_one(session, migration, direction)?);
-        }
-        if let Some(before) = before {
-            prove_rows(&before, &session.census()?, &migrations)?;
+            before = match before {
+                Some(before) => Some(prove_rows(&before, session.census()?, migration, direction)?),
+                None => None,
+            };
         }
         if !migrations.is_empty() {
             self.prove_schema(&*session.schema()?, segment)?;
         }
         session.record(&entries, self.run)?;
-        session.commit()
+        session.commit().map_err(|error| match migrations.last() {
+            Some(migration) => error.in_migration(migration.label()),
+            None => error,
+        })
     }
 
     /// A migration without a transaction: its start is durable before it begins, and only its end makes the project
@@ -127,18 +134,23 @@ impl Work<'_> {
         segment: &Plan,
         mode: Mode,
     ) -> Result<()> {
+        let before = session.census()?;
         session.record(&[Entry::new(migration, Action::Start)], self.run)?;
         session.commit()?;
-        let entry = run_one(session, migration, direction).map_err(|error| {
-            error.hint(
+        let mut finish = || {
+            let entry = run_one(session, migration, direction)?;
+            session.begin(mode)?;
+            prove_rows(&before, session.census()?, migration, direction)?;
+            self.prove_schema(&*session.schema()?, segment)?;
+            session.record(&[entry], self.run)?;
+            session.commit()
+        };
+        finish().map_err(|error| {
+            error.in_migration(migration.label()).hint(
                 "it ran outside a transaction, so a part of it may be done: look, then say where the project stands \
                  with tenantry stamp ID --to VERSION --force",
             )
-        })?;
-        session.begin(mode)?;
-        self.prove_schema(&*session.schema()?, segment)?;
-        session.record(&[entry], self.run)?;
-        session.commit()
+        })
     }
 
     /// The schema is the catalog's, or differs from it just as it did before.
@@ -197,34 +209,62 @@ fn run_one(session: &mut dyn Session, migration: &Migration, direction: Directio
     Ok(Entry { duration: started.elapsed(), ..entry })
 }
 
-/// No new violation of a foreign key, and no table with fewer rows that no migration said it deletes from.
-fn prove_rows(before: &Census, after: &Census, migrations: &[&Migration]) -> Result<()> {
-    let label = migrations.iter().map(|migration| migration.label()).collect::<Vec<_>>().join(", ");
+fn script(migration: &Migration, direction: Direction) -> Option<&Script> {
+    match direction {
+        Direction::Up => Some(&migration.up),
+        Direction::Down => migration.down.as_ref(),
+    }
+}
+
+/// No new violation of a foreign key, and no table with fewer rows that the migration did not say it deletes from; gives
+/// back what was counted afterwards.
+fn prove_rows(before: &Census, after: Census, migration: &Migration, direction: Direction) -> Result<Census> {
     for ((child, parent), count) in &after.violations {
         let known = before.violations.get(&(child.clone(), parent.clone())).copied().unwrap_or_default();
         if *count > known {
             let more = count - known;
-            return Err(Error::new(
-                ErrorKind::ForeignKeys,
-                format!("{more} row(s) of {child} would point at nothing in {parent}"),
-            )
-            .in_migration(label)
-            .hint("mend the rows in the migration, before the table they point at is rebuilt"));
+            let message = format!("{more} row(s) of {child} would point at nothing in {parent}");
+            return Err(Error::new(ErrorKind::ForeignKeys, message)
+                .in_migration(migration.label())
+                .hint("mend the rows in the migration, before the table they point at is rebuilt"));
         }
     }
-    let declared = |table: &String| {
-        let names = migrations.iter().flat_map(|migration| &migration.metadata.deletes_rows_from);
-        names.into_iter().any(|name| name.eq_ignore_ascii_case(table))
+    let declared = |table: &str| {
+        migration.metadata.deletes_rows_from.iter().any(|name| name.eq_ignore_ascii_case(table))
     };
     for (table, count) in before.rows.iter().filter(|(table, _)| !declared(table)) {
-        // A table that is gone was dropped by name, and the schema that is proven next does without it.
-        let Some(left) = after.rows.get(table).filter(|left| *left < count) else { continue };
-        return Err(Error::new(
-            ErrorKind::RowsLost,
-            format!("{table} would lose {} of its {count} row(s)", count - left),
-        )
-        .in_migration(label)
-        .hint(format!("if that is meant, metadata.toml says deletes_rows_from = [{table:?}]")));
+        let left = match destination(table, &after, script(migration, direction)) {
+            Destination::Dropped => continue,
+            Destination::Named(name) if declared(&name) => continue,
+            Destination::Named(name) => after.rows.get(&name).copied().unwrap_or_default(),
+        };
+        if left < *count {
+            let message = format!("{table} would lose {} of its {count} row(s)", count - left);
+            return Err(Error::new(ErrorKind::RowsLost, message)
+                .in_migration(migration.label())
+                .hint(format!("if that is meant, its metadata.toml says deletes_rows_from = [{table:?}]")));
+        }
     }
-    Ok(())
+    Ok(after)
+}
+
+enum Destination {
+    Dropped,
+    Named(String),
+}
+
+/// What a table's rows are in afterwards: a table of its name, or of the last name that it was given.
+fn destination(table: &str, after: &Census, script: Option<&Script>) -> Destination {
+    if after.rows.contains_key(table) {
+        return Destination::Named(table.into());
+    }
+    let mut name = table.to_string();
+    for statement in script.into_iter().flat_map(Script::statements) {
+        match &statement.moves {
+            Some(Moves::Dropped(dropped)) if *dropped == name => return Destination::Dropped,
+            Some(Moves::Renamed { from, to }) if *from == name => name.clone_from(to),
+            _ => {}
+        }
+    }
+    Destination::Named(name)
 }

@@ -195,7 +195,9 @@ impl Config {
     pub fn new(layer: Layer) -> Result<Self> {
         let store = layer.store.unwrap_or_else(|| "sqlite:data".into());
         let directory = match store.split_once(':') {
-            Some(("sqlite", directory)) if !directory.is_empty() => PathBuf::from(directory),
+            Some(("sqlite", directory)) if !directory.is_empty() && !directory.starts_with("//") => {
+                PathBuf::from(directory)
+            }
             // What follows the scheme may hold a password, so it is not repeated.
             scheme => {
                 let scheme = scheme.map_or(store.as_str(), |(scheme, _)| scheme);
@@ -203,7 +205,7 @@ impl Config {
                     ErrorKind::Configuration,
                     format!("cannot open a store of the kind {scheme:?}"),
                 )
-                .hint("a store is a folder of SQLite files: sqlite:DIR"));
+                .hint("a store is a folder of SQLite files, such as sqlite:data or sqlite:/srv/data"));
             }
         };
         let fault =

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use crate::catalog::{Catalog, Migration, Version};
+use crate::catalog::{Catalog, Migration, Recognition, Version};
 
 /// What was done to a project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -135,10 +135,12 @@ impl Ledger {
     /// The rows that make this ledger say that the project is at a position.
     #[must_use]
     pub fn entries_for_stamp(&self, catalog: &Catalog, position: usize, forced: bool) -> Vec<Entry> {
-        let dirty = self.dirty();
+        let (dirty, latest) = (self.dirty(), self.latest());
         let mut entries = Vec::new();
         for (index, migration) in catalog.migrations().iter().enumerate() {
-            let unsettled = dirty.contains(&&migration.version);
+            let is_edited = |row: &&Recorded| migration.up.recognize(&row.checksum) == Recognition::Edited;
+            let edited = forced && latest.get(&migration.version).is_some_and(is_edited);
+            let unsettled = edited || dirty.contains(&&migration.version);
             let action = match (index < position, self.has(&migration.version)) {
                 (true, false) => Action::Stamp,
                 (false, true) => Action::Revert,

@@ -188,6 +188,7 @@ impl Manager {
         match report.outcome {
             Outcome::Failed(error) => Err(error),
             Outcome::Blocked(problems) => Err(blocked(id, &problems)),
+            Outcome::NotStarted => Err(Error::new(ErrorKind::Interrupted, "it was not begun").in_project(id)),
             _ => Ok(report),
         }
     }
@@ -203,10 +204,36 @@ impl Manager {
     /// Errors with [`ErrorKind::VersionMismatch`] when the project is not at the catalog's head, which is what this
     /// code was written for, and with [`ErrorKind::PoolExhausted`] when none gets free in time.
     pub fn connection(&self, id: &ProjectId) -> Result<PooledConnection<'_>> {
-        self.pools.get(id, || {
-            self.require_current(id)?;
-            self.store.connection_url(id)
-        })
+        let get = || {
+            self.pools.get(id, || {
+                self.require_current(id)?;
+                self.store.connection_url(id)
+            })
+        };
+        let mut connection = get()?;
+        if self.has_versions(&mut connection) {
+            return Ok(connection);
+        }
+        // Another process moved it since the pool was opened.
+        drop(connection);
+        self.pools.forget(id);
+        self.require_current(id)?;
+        get()
+    }
+
+    /// Whether the ledger that a connection sees has just the catalog's versions.
+    fn has_versions(&self, connection: &mut ProjectConnection) -> bool {
+        use diesel::prelude::*;
+        diesel::table! {
+            __diesel_schema_migrations (version) {
+                version -> Text,
+            }
+        }
+        let versions = __diesel_schema_migrations::table
+            .select(__diesel_schema_migrations::version)
+            .load::<String>(connection)
+            .unwrap_or_default();
+        versions.len() == self.catalog.head() && versions.iter().all(|it| self.catalog.position(it).is_some())
     }
 
     fn require_current(&self, id: &ProjectId) -> Result<()> {

@@ -129,18 +129,20 @@ impl Script {
 }
 
 fn refuse(statement: &Statement, path: &Path, transaction: Transaction) -> Result<()> {
-    if transaction == Transaction::None {
-        return Ok(());
-    }
-    let (message, hint) = match statement.control {
-        Control::None => return Ok(()),
-        Control::Breaks(word) => (
+    let (message, hint) = match (statement.control, transaction) {
+        (Control::None, _) | (Control::Breaks(_) | Control::Outside(_), Transaction::None) => return Ok(()),
+        (Control::Breaks(word), Transaction::Shared) => (
             format!("{word} would break the transaction that keeps a project at its old or its new version"),
             "remove it: tenantry puts all pending migrations of a project into one transaction",
         ),
-        Control::Outside(word) => (
+        (Control::Outside(word), Transaction::Shared) => (
             format!("{word} cannot run in a transaction"),
             "give it a migration of its own whose metadata.toml says run_in_transaction = false",
+        ),
+        // A dry run proves the migrations on a private database: this would write somewhere else even then.
+        (Control::Elsewhere(word), _) => (
+            format!("{word} reaches for another file than the project's"),
+            "remove it: a migration is about one project's database alone",
         ),
     };
     Err(Error::new(ErrorKind::Catalog, message).at(path, statement.line).hint(hint))
@@ -156,11 +158,20 @@ mod tests {
 
     #[test]
     fn trap_8_what_breaks_a_transaction_is_refused_with_its_line() {
-        for word in ["COMMIT", "ROLLBACK", "BEGIN", "END", "ATTACH 'x' AS y", "DETACH y", "VACUUM"] {
+        for word in ["COMMIT", "ROLLBACK", "BEGIN", "END", "VACUUM"] {
             let text = format!("CREATE TABLE a (b);\n{word};");
             let error = parse(&text, Transaction::Shared).unwrap_err();
             assert_eq!((error.kind(), error.line()), (ErrorKind::Catalog, Some(2)), "{word}");
             assert!(parse(&text, Transaction::None).is_ok(), "{word} refused outside a transaction");
+        }
+    }
+
+    #[test]
+    fn what_reaches_for_another_file_is_refused_always() {
+        for word in ["ATTACH 'x' AS y", "DETACH y", "VACUUM INTO 'x'", "vacuum main into 'x'"] {
+            for transaction in [Transaction::Shared, Transaction::None] {
+                assert_eq!(parse(word, transaction).unwrap_err().kind(), ErrorKind::Catalog, "{word}");
+            }
         }
     }
 

@@ -20,7 +20,7 @@ pub(super) struct Filter {
     except: Vec<String>,
     /// No project at all is fine: exit 0, not 6
     #[arg(long)]
-    allow_empty: bool,
+    pub(super) allow_empty: bool,
 }
 
 #[derive(Args, Debug)]
@@ -111,7 +111,7 @@ pub(super) struct Downgrade {
 }
 
 impl Filter {
-    fn selection(&self) -> Result<Selection> {
+    pub(super) fn selection(&self) -> Result<Selection> {
         Ok(Selection::All { only: patterns(&self.only)?, except: patterns(&self.except)? })
     }
 
@@ -120,7 +120,7 @@ impl Filter {
     }
 }
 
-pub(super) fn patterns(texts: &[String]) -> Result<Vec<glob::Pattern>> {
+fn patterns(texts: &[String]) -> Result<Vec<glob::Pattern>> {
     let parse = |text: &String| {
         glob::Pattern::new(text).map_err(|error| {
             Error::new(ErrorKind::Usage, format!("{text:?} is no glob"))

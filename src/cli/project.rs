@@ -6,7 +6,7 @@ use tenantry::manager::Operation;
 use tenantry::store::{FinalCopy, Finding, Store as _};
 use tenantry::{Error, ErrorKind, Result};
 
-use super::fleet::{operate, patterns};
+use super::fleet::{Filter, operate};
 use super::{Format, Settings};
 use crate::report::Output;
 
@@ -19,15 +19,8 @@ pub(super) struct Create {
 
 #[derive(Args, Debug)]
 pub(super) struct List {
-    /// Only projects whose id this glob fits; may be given more than once
-    #[arg(long, value_name = "GLOB")]
-    only: Vec<String>,
-    /// No project whose id this glob fits; may be given more than once
-    #[arg(long, value_name = "GLOB")]
-    except: Vec<String>,
-    /// No project at all is fine: exit 0, not 6
-    #[arg(long)]
-    allow_empty: bool,
+    #[command(flatten)]
+    filter: Filter,
 }
 
 #[derive(Args, Debug)]
@@ -57,16 +50,12 @@ pub(super) fn drop(settings: &Settings, drop: Drop) -> Result<u8> {
 }
 
 pub(super) fn list(settings: &Settings, list: &List) -> Result<u8> {
-    let (only, except) = (patterns(&list.only)?, patterns(&list.except)?);
+    let selection = list.filter.selection()?;
     let store = settings.config()?.store();
     let found = store.discover()?;
     let mut output = Output::new();
     let mut count = 0;
-    for id in found.projects {
-        let fits = |patterns: &[glob::Pattern]| patterns.iter().any(|it| it.matches(id.as_str()));
-        if (!only.is_empty() && !fits(&only)) || fits(&except) {
-            continue;
-        }
+    for id in found.projects.into_iter().filter(|id| selection.has(id)) {
         count += 1;
         match settings.format {
             Format::Human => output.line(format_args!("{id}\t{}", store.place(&id))),
@@ -87,7 +76,7 @@ pub(super) fn list(settings: &Settings, list: &List) -> Result<u8> {
         crate::report::note(format_args!("no project in {}", store.location()));
     }
     output.finish()?;
-    Ok(if count == 0 && !list.allow_empty { 6 } else { 0 })
+    Ok(if count == 0 && !list.filter.allow_empty { 6 } else { 0 })
 }
 
 pub(super) fn doctor(settings: &Settings) -> Result<u8> {

@@ -57,12 +57,21 @@ type Pool = r2d2::Pool<Opener>;
 
 /// The pools of all projects that are in use.
 pub(super) struct Pools {
-    open: Mutex<HashMap<ProjectId, Used>>,
+    open: Mutex<Open>,
     given_back: Condvar,
     /// One set of threads opens and closes connections for all pools.
     threads: OnceLock<Arc<ScheduledThreadPool>>,
     capacity: usize,
     idle: Duration,
+}
+
+#[derive(Default)]
+struct Open {
+    pools: HashMap<ProjectId, Used>,
+    /// Forgotten pools whose connections are not all back.
+    retired: Vec<Pool>,
+    /// Connections that are being opened.
+    opening: usize,
 }
 
 struct Used {
@@ -75,27 +84,20 @@ impl Pools {
         Self { open: Mutex::default(), given_back: Condvar::new(), threads: OnceLock::new(), capacity, idle }
     }
 
-    /// A connection; `url` is asked for when the project's pool is new, and may refuse.
+    /// A connection. `url` is asked for when the project has no pool yet, and may refuse. No lock is held while it
+    /// looks, nor while a connection is opened: one project that is slow to open keeps nobody else waiting.
     pub(super) fn get(
         &self,
         id: &ProjectId,
         url: impl Fn() -> Result<String>,
     ) -> Result<PooledConnection<'_>> {
+        let pool = self.pool(id, url)?;
         let deadline = Instant::now() + TIMEOUT;
         let mut open = self.lock();
         loop {
             self.close_idle(&mut open);
-            let has_idle = open.get(id).is_some_and(|used| used.pool.state().idle_connections > 0);
-            if has_idle || self.has_room(&mut open) {
-                let pool = match open.get_mut(id) {
-                    Some(used) => {
-                        used.at = Instant::now();
-                        used.pool.clone()
-                    }
-                    None => self.add(&mut open, id, url()?)?,
-                };
-                let connection = pool.get().map_err(|error| unavailable(id, &error))?;
-                return Ok(PooledConnection { connection, _given_back: GivenBack(self) });
+            if pool.state().idle_connections > 0 || self.has_room(&mut open) {
+                break;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -106,6 +108,25 @@ impl Pools {
             }
             open = self.given_back.wait_timeout(open, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+        open.opening += 1;
+        drop(open);
+        let connection = pool.get();
+        let mut open = self.lock();
+        open.opening -= 1;
+        // It may have been closed as idle since: then it counts again.
+        let used = open.pools.entry(id.clone()).or_insert_with(|| Used { pool, at: Instant::now() });
+        used.at = Instant::now();
+        drop(open);
+        let connection = connection.map_err(|error| unavailable(id, &error))?;
+        Ok(PooledConnection { connection, _given_back: GivenBack(self) })
+    }
+
+    fn pool(&self, id: &ProjectId, url: impl Fn() -> Result<String>) -> Result<Pool> {
+        if let Some(used) = self.lock().pools.get(id) {
+            return Ok(used.pool.clone());
+        }
+        let url = url()?;
+        self.add(&mut self.lock().pools, id, url)
     }
 
     fn add(&self, open: &mut HashMap<ProjectId, Used>, id: &ProjectId, url: String) -> Result<Pool> {
@@ -125,28 +146,35 @@ impl Pools {
     }
 
     /// Closes the pools that nobody used for a while.
-    fn close_idle(&self, open: &mut HashMap<ProjectId, Used>) {
-        open.retain(|_, used| used.at.elapsed() < self.idle || !is_idle(&used.pool));
+    fn close_idle(&self, open: &mut Open) {
+        open.pools.retain(|_, used| used.at.elapsed() < self.idle || !is_idle(&used.pool));
+        open.retired.retain(|pool| !is_idle(pool));
     }
 
     /// Whether one more connection may be opened, closing the longest unused idle pool where that makes room.
-    fn has_room(&self, open: &mut HashMap<ProjectId, Used>) -> bool {
-        let count: u32 = open.values().map(|used| used.pool.state().connections).sum();
-        if (count as usize) < self.capacity {
+    fn has_room(&self, open: &mut Open) -> bool {
+        let pools = open.pools.values().map(|used| &used.pool).chain(&open.retired);
+        let count: u32 = pools.map(|pool| pool.state().connections).sum();
+        if (count as usize) + open.opening < self.capacity {
             return true;
         }
-        let oldest = open.iter().filter(|(_, used)| is_idle(&used.pool)).min_by_key(|(_, used)| used.at);
+        let closable = |used: &Used| used.pool.state().connections > 0 && is_idle(&used.pool);
+        let oldest = open.pools.iter().filter(|(_, used)| closable(used)).min_by_key(|(_, used)| used.at);
         let Some(id) = oldest.map(|(id, _)| id.clone()) else { return false };
-        open.remove(&id);
+        open.pools.remove(&id);
         true
     }
 
     /// Drops a project's idle connections, so that its version is looked at again.
     pub(super) fn forget(&self, id: &ProjectId) {
-        self.lock().remove(id);
+        let mut open = self.lock();
+        if let Some(used) = open.pools.remove(id) {
+            open.retired.push(used.pool);
+        }
+        self.close_idle(&mut open);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ProjectId, Used>> {
+    fn lock(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -36,6 +36,16 @@ impl Selection {
     pub fn all() -> Self {
         Self::All { only: Vec::new(), except: Vec::new() }
     }
+
+    /// Whether a project is among them.
+    #[must_use]
+    pub fn has(&self, id: &ProjectId) -> bool {
+        let fits = |patterns: &[glob::Pattern]| patterns.iter().any(|pattern| pattern.matches(id.as_str()));
+        match self {
+            Self::Ids(ids) => ids.contains(id),
+            Self::All { only, except } => (only.is_empty() || fits(only)) && !fits(except),
+        }
+    }
 }
 
 /// What a run does to each project.
@@ -145,12 +155,9 @@ impl Manager {
                 }
                 Ok(Discovery { projects, left_out: Vec::new() })
             }
-            Selection::All { only, except } => {
+            Selection::All { .. } => {
                 let mut found = self.store.discover()?;
-                let fits = |patterns: &[glob::Pattern], id: &ProjectId| {
-                    patterns.iter().any(|it| it.matches(id.as_str()))
-                };
-                found.projects.retain(|id| (only.is_empty() || fits(only, id)) && !fits(except, id));
+                found.projects.retain(|id| selection.has(id));
                 Ok(found)
             }
         }

@@ -87,6 +87,17 @@ impl Problem {
         }
     }
 
+    pub(super) fn unverifiable(catalog: &Catalog, position: usize) -> Self {
+        Self::NeedsBaseline {
+            message: format!(
+                "the schema of {} depends on the data, so it can't be checked",
+                version(catalog, position)
+            ),
+            hint: "look at the database, then record the version: tenantry stamp ID --to VERSION --force"
+                .into(),
+        }
+    }
+
     pub(super) fn mismatch(catalog: &Catalog, position: usize, differences: &[Difference]) -> Self {
         Self::NeedsBaseline {
             message: format!("its schema is not that of {}: {}", version(catalog, position), listed(differences)),
@@ -151,7 +162,11 @@ impl Problem {
             Self::Drifted { .. } => {
                 "mend the schema, or upgrade it as it is, keeping the difference: --allow-drift".into()
             }
-            Self::Edited { .. } => "restore the script, and put the change into a new migration".into(),
+            Self::Edited { .. } => {
+                "restore the script, and put the change into a new migration; or, once it is reviewed, \
+                                    record the script as it is now: tenantry stamp ID --to VERSION --force"
+                    .into()
+            }
             Self::Unknown { .. } => "run the newer code, or give its migrations".into(),
             Self::OutOfOrder { .. } => {
                 "give the skipped migration a version after the applied ones, or downgrade to below it first"

@@ -64,6 +64,11 @@ pub(super) fn name(token: &Token<'_>) -> String {
     spell_name(&token.name().unwrap_or_else(|| token.text.to_string()), token.kind == TokenKind::Word)
 }
 
+/// A name that comes without quotes of its own, in canonical spelling.
+pub(super) fn canonical_name(name: &str) -> String {
+    spell_name(name, false)
+}
+
 fn spell_name(name: &str, bare: bool) -> String {
     let lower = name.to_ascii_lowercase();
     let plain = !lower.is_empty()

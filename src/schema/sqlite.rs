@@ -2,9 +2,9 @@
 //!
 //! It must work on the stored texts alone: no database is asked, so equal texts need to be understood only once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::expression::{bracket_length, expression, name, split_commas};
+use super::expression::{bracket_length, canonical_name, expression, name, split_commas};
 use super::table::{self, Table, indexed_column};
 use super::{FacetKind, Facets, ObjectKind, Objects, Schema, bookkeeping};
 use crate::sql::statement::deletes_or_replaces;
@@ -23,56 +23,53 @@ pub struct Row {
     pub sql: Option<String>,
 }
 
-/// The tables that SQLite's own virtual tables keep their data in, by the ends of their names.
-const SHADOWS: [&str; 13] = [
-    "_content",
-    "_data",
-    "_idx",
-    "_docsize",
-    "_config",
-    "_segments",
-    "_segdir",
-    "_stat",
-    "_node",
-    "_rowid",
-    "_parent",
-    "_instance",
-    "_row",
-];
+/// The tables that a virtual table of SQLite's own keeps its data in, by the ends of their names.
+fn shadows(module: &str) -> &'static [&'static str] {
+    match module {
+        "fts3" | "fts4" => &["_content", "_segments", "_segdir", "_docsize", "_stat"],
+        "fts5" => &["_data", "_idx", "_content", "_docsize", "_config"],
+        "rtree" | "rtree_i32" | "geopoly" => &["_node", "_rowid", "_parent"],
+        _ => &[],
+    }
+}
 
 /// The canonical schema of these rows, without the tables of SQLite and of migration tools.
 #[must_use]
 pub fn schema(rows: &[Row]) -> Schema {
-    let virtual_tables: Vec<_> =
-        rows.iter().filter(|row| is_virtual(row)).map(|row| row.name.to_lowercase()).collect();
+    let shadows: HashSet<String> = rows.iter().flat_map(shadow_tables).collect();
     let mut tables = BTreeMap::new();
     let mut objects = Objects::new();
     let mut columns: HashMap<String, Vec<String>> = HashMap::new();
-    for row in rows.iter().filter(|row| row.kind == "table" && !is_internal(row, &virtual_tables)) {
+    for row in rows.iter().filter(|row| row.kind == "table" && !is_internal(row, &shadows)) {
         if let Some(table) = parsed(row) {
-            columns.insert(row.name.to_lowercase(), table.columns.clone());
-            tables.insert(row.name.to_lowercase(), table);
+            columns.insert(row.name.to_ascii_lowercase(), table.columns.clone());
+            tables.insert(row.name.to_ascii_lowercase(), table);
         } else {
             let kind = if is_virtual(row) { ObjectKind::VirtualTable } else { ObjectKind::Table };
-            objects.insert((kind, row.name.to_lowercase()), definition(row));
+            objects.insert((kind, row.name.to_ascii_lowercase()), definition(row));
         }
     }
     let is_books = |name: &String, table: &Table| bookkeeping::is_bookkeeping(name, &table.columns);
     let books: Vec<String> =
         tables.iter().filter(|(name, table)| is_books(name, table)).map(|(name, _)| name.clone()).collect();
     objects.extend(resolve(tables).into_iter().filter(|((_, name), _)| !books.contains(name)));
-    let is_mine = |row: &&Row| row.kind != "table" && !books.contains(&row.table.to_lowercase());
+    // In a view or a trigger, what is quoted twice and names nothing is a string.
+    let names = rows.iter().map(|row| canonical_name(&row.name));
+    let known: Vec<String> =
+        columns.values().flatten().cloned().chain(names).chain(PSEUDO_TABLES.map(String::from)).collect();
+    let is_mine = |row: &&Row| row.kind != "table" && !books.contains(&row.table.to_ascii_lowercase());
     for row in rows.iter().filter(is_mine) {
         let (kind, facets) = match row.kind.as_str() {
             // Without a text it belongs to a constraint, which is a facet of its table.
             "index" if row.sql.is_none() => continue,
-            "index" => {
-                (ObjectKind::Index, index(row, columns.get(&row.table.to_lowercase()).map(Vec::as_slice)))
-            }
-            "view" => (ObjectKind::View, definition(row)),
-            _ => (ObjectKind::Trigger, definition(row)),
+            "index" => (
+                ObjectKind::Index,
+                index(row, columns.get(&row.table.to_ascii_lowercase()).map(Vec::as_slice)),
+            ),
+            "view" => (ObjectKind::View, whole(row, Some(&known))),
+            _ => (ObjectKind::Trigger, whole(row, Some(&known))),
         };
-        objects.insert((kind, row.name.to_lowercase()), facets);
+        objects.insert((kind, row.name.to_ascii_lowercase()), facets);
     }
     let arms =
         |row: &Row| matches!(row.kind.as_str(), "trigger" | "table") && deletes_or_replaces(&row_tokens(row));
@@ -86,8 +83,11 @@ fn resolve(tables: BTreeMap<String, Table>) -> Objects {
     for (name, mut table) in tables {
         for key in &table.foreign_keys {
             let parent_key = keys.get(&key.parent).filter(|key| !key.is_empty()).map(Vec::as_slice);
-            let (facet, value) = key.facet(parent_key);
-            table.facets.insert(facet, value);
+            let (facet, actions) = key.facet(parent_key);
+            let value = table.facets.entry(facet).or_default();
+            // The same key twice: both act.
+            let separator = if value.is_empty() || actions.is_empty() { "" } else { " and " };
+            *value = format!("{value}{separator}{actions}");
         }
         objects.insert((ObjectKind::Table, name), table.facets);
     }
@@ -102,11 +102,22 @@ fn is_virtual(row: &Row) -> bool {
     row_tokens(row).get(1).is_some_and(|token| token.is("VIRTUAL"))
 }
 
-fn is_internal(row: &Row, virtual_tables: &[String]) -> bool {
-    let name = row.name.to_lowercase();
-    let is_shadow =
-        |owner: &String| name.strip_prefix(owner.as_str()).is_some_and(|rest| SHADOWS.contains(&rest));
-    name.starts_with("sqlite_") || virtual_tables.iter().any(is_shadow)
+/// The names of the tables that belong to a virtual table.
+fn shadow_tables(row: &Row) -> Vec<String> {
+    let tokens = row_tokens(row);
+    let using = tokens.iter().position(|token| token.is("USING"));
+    match using.and_then(|index| tokens.get(index + 1)) {
+        Some(module) if is_virtual(row) => {
+            let owner = row.name.to_ascii_lowercase();
+            shadows(&name(module)).iter().map(|suffix| format!("{owner}{suffix}")).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn is_internal(row: &Row, shadows: &HashSet<String>) -> bool {
+    let name = row.name.to_ascii_lowercase();
+    name.starts_with("sqlite_") || shadows.contains(&name)
 }
 
 fn parsed(row: &Row) -> Option<Table> {
@@ -124,10 +135,26 @@ fn body<'a, 'b>(tokens: &'a [Token<'b>], row: &Row) -> &'a [Token<'b>] {
     }
 }
 
+/// The names that a trigger has for the row before and after.
+const PSEUDO_TABLES: [&str; 2] = ["old", "new"];
+
 /// An object that is compared as a whole: its text after its name, in canonical spelling.
 fn definition(row: &Row) -> Facets {
+    whole(row, None)
+}
+
+fn whole(row: &Row, names: Option<&[String]>) -> Facets {
     let tokens = row_tokens(row);
-    Facets::from([((FacetKind::Definition, String::new()), expression(body(&tokens, row), None))])
+    let body = body(&tokens, row);
+    // The only kind of trigger that SQLite has may say so or not.
+    let each_row = body.windows(3).position(|it| it[0].is("FOR") && it[1].is("EACH") && it[2].is("ROW"));
+    let text = match each_row {
+        Some(index) if row.kind == "trigger" => {
+            expression(&[&body[..index], &body[index + 3..]].concat(), names)
+        }
+        _ => expression(body, names),
+    };
+    Facets::from([((FacetKind::Definition, String::new()), text)])
 }
 
 fn index(row: &Row, columns: Option<&[String]>) -> Facets {

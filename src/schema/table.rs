@@ -202,10 +202,11 @@ impl Reader<'_> {
             if cursor.take(&["CONSTRAINT"]) {
                 cursor.next()?;
             } else if cursor.take(&["PRIMARY", "KEY"]) {
-                let (columns, automatic) = self.indexed_columns(cursor.brackets()?);
-                let conflict = cursor.conflict()?;
+                let inside = cursor.brackets()?;
                 self.primary_key =
-                    columns.iter().map(|it| it.split(' ').next().unwrap_or(it).to_string()).collect();
+                    split_commas(inside).into_iter().filter_map(|it| it.first()).map(name).collect();
+                let (columns, automatic) = self.indexed_columns(inside);
+                let conflict = cursor.conflict()?;
                 let automatic = if automatic { " AUTOINCREMENT" } else { "" };
                 self.put(
                     FacetKind::PrimaryKey,
@@ -219,8 +220,7 @@ impl Reader<'_> {
             } else if cursor.take(&["CHECK"]) {
                 self.check(cursor)?;
             } else if cursor.take(&["FOREIGN", "KEY"]) {
-                let columns =
-                    split_commas(cursor.brackets()?).iter().map(|it| expression(it, None)).collect();
+                let columns = column_names(cursor.brackets()?);
                 cursor.take(&["REFERENCES"]).then_some(())?;
                 self.references(cursor, columns)?;
             } else {
@@ -253,13 +253,17 @@ impl Reader<'_> {
     fn references(&mut self, cursor: &mut Cursor<'_, '_>, columns: Vec<String>) -> Option<()> {
         let parent = name(cursor.next()?);
         let parent_columns = match cursor.brackets() {
-            Some(tokens) => split_commas(tokens).iter().map(|it| expression(it, None)).collect(),
+            Some(tokens) => column_names(tokens),
             None => Vec::new(),
         };
         let actions = actions(cursor)?;
         self.foreign_keys.push(ForeignKey { columns, parent, parent_columns, actions });
         Some(())
     }
+}
+
+fn column_names(tokens: &[Token<'_>]) -> Vec<String> {
+    split_commas(tokens).into_iter().filter_map(|column| column.first()).map(name).collect()
 }
 
 /// What a foreign key does, without what it does by default. SQLite parses MATCH and ignores it.
@@ -330,26 +334,36 @@ fn data_type(cursor: &mut Cursor<'_, '_>) -> Option<String> {
     Some(text)
 }
 
-/// A default; `DEFAULT NULL` is none, brackets around a value and the quotes of a string don't count.
+/// A default; `DEFAULT NULL` is none, brackets around a value don't count, and a bare word is a string.
 fn default(cursor: &mut Cursor<'_, '_>) -> Option<String> {
-    let value = if let Some(body) = cursor.brackets() {
-        expression(body, Some(&[]))
-    } else {
-        let first = cursor.tokens;
-        let signed = first.first().is_some_and(|token| token.is_symbol("-") || token.is_symbol("+"));
-        let length = if signed { 2 } else { 1 };
-        let value = first.get(..length)?;
-        cursor.tokens = &first[length..];
-        expression(value, Some(&[]))
+    if let Some(body) = cursor.brackets() {
+        return Some(default_value(&expression(body, Some(&[]))));
+    }
+    let first = cursor.next()?;
+    let value = match first.text.to_ascii_lowercase().as_str() {
+        "+" => expression(&[*cursor.next()?], None),
+        "-" => format!("-{}", expression(&[*cursor.next()?], None)),
+        lower if first.kind != TokenKind::Word || WORDS.contains(&lower) => expression(&[*first], Some(&[])),
+        _ => format!("'{}'", first.text),
     };
-    let value = match value.as_str() {
-        "null" => return Some(String::new()),
-        "true" => "1".to_string(),
-        "false" => "0".to_string(),
-        "current_timestamp" | "current_date" | "current_time" => value.to_ascii_uppercase(),
-        _ => value.strip_prefix("+ ").unwrap_or(&value).replace("- ", "-"),
+    Some(default_value(&value))
+}
+
+/// The words that are no string where a default stands without brackets.
+const WORDS: [&str; 6] = ["null", "true", "false", "current_timestamp", "current_date", "current_time"];
+
+fn default_value(value: &str) -> String {
+    let value = match value {
+        "null" => return String::new(),
+        "true" => "1",
+        "false" => "0",
+        _ => match value.strip_prefix("- ").filter(|rest| rest.starts_with(|it: char| it.is_ascii_digit())) {
+            Some(number) => return format!("DEFAULT -{number}"),
+            None => value,
+        },
     };
-    Some(format!("DEFAULT {value}"))
+    let is_time = value.starts_with("current_");
+    format!("DEFAULT {}", if is_time { value.to_ascii_uppercase() } else { value.to_string() })
 }
 
 fn collation(cursor: &mut Cursor<'_, '_>) -> Option<String> {

@@ -19,6 +19,22 @@ pub struct Statement {
     /// Whether writes that come after it may delete rows by themselves: it makes a trigger that deletes, or a
     /// conflict rule that replaces.
     pub arms: bool,
+    /// The table it drops or renames, in lower case.
+    pub moves: Option<Moves>,
+}
+
+/// A table that goes away by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Moves {
+    /// It is dropped.
+    Dropped(String),
+    /// It has another name from here on.
+    Renamed {
+        /// Its name before.
+        from: String,
+        /// Its name afterwards.
+        to: String,
+    },
 }
 
 /// What a statement may do to the transaction around it.
@@ -30,6 +46,8 @@ pub enum Control {
     Breaks(&'static str),
     /// The database refuses it inside a transaction; the word says which.
     Outside(&'static str),
+    /// It reaches for another file; the word says which.
+    Elsewhere(&'static str),
 }
 
 /// What a statement may do to rows that exist, from harmless to most dangerous.
@@ -64,6 +82,7 @@ pub fn split(script: &str, dialect: Dialect) -> Result<Vec<Statement>, Unclosed>
                 control: control(body, dialect),
                 effect: effect(body),
                 arms: body[0].is("CREATE") && deletes_or_replaces(body),
+                moves: moves(body),
             });
         }
         rest = following;
@@ -97,7 +116,7 @@ fn statement_length(tokens: &[Token<'_>]) -> usize {
 }
 
 fn control(tokens: &[Token<'_>], dialect: Dialect) -> Control {
-    const BREAKS: [&str; 8] = ["BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "ATTACH", "DETACH"];
+    const BREAKS: [&str; 6] = ["BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT"];
     let first = &tokens[0];
     let has = |word: &str| tokens.iter().any(|token| token.is(word));
     if let Some(word) = BREAKS.into_iter().find(|word| first.is(word)) {
@@ -106,6 +125,12 @@ fn control(tokens: &[Token<'_>], dialect: Dialect) -> Control {
     }
     if first.is("PREPARE") && tokens.get(1).is_some_and(|token| token.is("TRANSACTION")) {
         return Control::Breaks("PREPARE TRANSACTION");
+    }
+    if let Some(word) = ["ATTACH", "DETACH"].into_iter().find(|word| first.is(word)) {
+        return Control::Elsewhere(word);
+    }
+    if first.is("VACUUM") && has("INTO") {
+        return Control::Elsewhere("VACUUM INTO");
     }
     if first.is("VACUUM") {
         return Control::Outside("VACUUM");
@@ -121,6 +146,21 @@ fn control(tokens: &[Token<'_>], dialect: Dialect) -> Control {
 pub(crate) fn deletes_or_replaces(tokens: &[Token<'_>]) -> bool {
     let deletes = |pair: &[Token<'_>]| pair[1].is("DELETE") && !pair[0].is("ON");
     tokens.windows(2).any(|pair| deletes(pair) || pair[1].is("REPLACE"))
+}
+
+fn moves(tokens: &[Token<'_>]) -> Option<Moves> {
+    let name = |token: &Token<'_>| token.name().map(|name| name.to_ascii_lowercase());
+    tokens.get(1).filter(|token| token.is("TABLE"))?;
+    if tokens[0].is("DROP") {
+        let is_name = |token: &&Token<'_>| !["CASCADE", "RESTRICT"].iter().any(|word| token.is(word));
+        return tokens.iter().rfind(is_name).and_then(name).map(Moves::Dropped);
+    }
+    match tokens {
+        [alter, _, .., from, rename, to, new] if alter.is("ALTER") && rename.is("RENAME") && to.is("TO") => {
+            Some(Moves::Renamed { from: name(from)?, to: name(new)? })
+        }
+        _ => None,
+    }
 }
 
 fn effect(tokens: &[Token<'_>]) -> Effect {
@@ -146,7 +186,7 @@ fn effect(tokens: &[Token<'_>]) -> Effect {
 
 #[cfg(test)]
 mod tests {
-    use super::Control::{Breaks, None, Outside};
+    use super::Control::{Breaks, Elsewhere, None, Outside};
     use super::*;
 
     fn sqls(script: &str) -> Vec<String> {
@@ -165,7 +205,7 @@ mod tests {
     #[test]
     fn trap_8_words_that_break_a_transaction_are_found_only_where_they_are_statements() {
         let script = "COMMIT; end transaction; ROLLBACK; /* x */ begin; ATTACH 'a' AS b; SELECT 'COMMIT'; ROLLBACK TO a; \
-                      CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1; END; VACUUM";
+                      CREATE TRIGGER t AFTER INSERT ON a BEGIN SELECT 1; END; VACUUM; VACUUM INTO 'x'";
         let found: Vec<_> =
             split(script, Dialect::Sqlite).unwrap().into_iter().map(|statement| statement.control).collect();
         assert_eq!(
@@ -175,11 +215,12 @@ mod tests {
                 Breaks("END"),
                 Breaks("ROLLBACK"),
                 Breaks("BEGIN"),
-                Breaks("ATTACH"),
+                Elsewhere("ATTACH"),
                 None,
                 None,
                 None,
-                Outside("VACUUM")
+                Outside("VACUUM"),
+                Elsewhere("VACUUM INTO")
             ]
         );
     }
@@ -200,6 +241,15 @@ mod tests {
         assert_eq!(effect("WITH x AS (SELECT 1) DELETE FROM a"), Effect::Deletes);
         assert_eq!(effect("INSERT OR REPLACE INTO a VALUES (1)"), Effect::Deletes);
         assert_eq!(effect("drop table a"), Effect::DropsTable);
+    }
+
+    #[test]
+    fn tables_that_go_away_are_named() {
+        let moves = |sql: &str| split(sql, Dialect::Sqlite).unwrap()[0].moves.clone();
+        assert_eq!(moves("DROP TABLE IF EXISTS main.\"A b\""), Some(Moves::Dropped("a b".into())));
+        let renamed = Moves::Renamed { from: "a".into(), to: "b".into() };
+        assert_eq!(moves("ALTER TABLE main.A RENAME TO [b]"), Some(renamed));
+        assert_eq!(moves("ALTER TABLE a RENAME COLUMN x TO y"), Option::None);
     }
 
     #[test]

@@ -14,10 +14,12 @@ mod read;
 mod remove;
 mod session;
 
+use std::collections::HashMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -25,7 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Access, Inspection};
 use crate::project::{NamePattern, ProjectId};
 use crate::sql::Dialect;
-use crate::store::{Discovery, FinalCopy, Finding, LeftOut, Session, Store, Template};
+use crate::store::{Discovery, FinalCopy, Finding, Session, Store, Template};
 
 use books::SchemaCache;
 use create::TemplateCache;
@@ -41,7 +43,17 @@ pub struct SqliteStore {
     read_timeout: Duration,
     schemas: SchemaCache,
     template: TemplateCache,
+    aliases: Mutex<Option<Aliases>>,
 }
+
+/// The files with several names in the store, and when that was looked up.
+struct Aliases {
+    at: Instant,
+    reasons: HashMap<String, String>,
+}
+
+/// For how long what was found out about aliases holds.
+const ALIASES_HOLD: Duration = Duration::from_secs(1);
 
 /// How a SQLite store behaves; the defaults suit most.
 #[derive(Clone, Debug)]
@@ -74,6 +86,7 @@ impl SqliteStore {
             read_timeout: options.read_timeout,
             schemas: SchemaCache::default(),
             template: TemplateCache::default(),
+            aliases: Mutex::default(),
         }
     }
 
@@ -94,15 +107,28 @@ impl SqliteStore {
         let path = self.path(id);
         let metadata = file::require_database(&path)?;
         // More than one name is rare, and only then is it worth looking whether another is in the fleet too.
-        if metadata.nlink() > 1 {
-            let name = self.pattern.name(id);
-            let alias = self.discover()?.left_out.into_iter().find(|it| it.name == name);
-            if let Some(LeftOut { reason, .. }) = alias {
-                return Err(Error::new(ErrorKind::NotAProject, format!("it is {reason}"))
-                    .hint("remove the names that its application does not use"));
-            }
+        match if metadata.nlink() > 1 { self.alias(&self.pattern.name(id))? } else { None } {
+            None => Ok((path, metadata)),
+            Some(reason) => Err(Error::new(ErrorKind::NotAProject, format!("it is {reason}"))
+                .hint("remove the names that its application does not use")),
         }
-        Ok((path, metadata))
+    }
+
+    /// Why a file with several names is left alone; `None` where the others are outside the store.
+    fn alias(&self, name: &str) -> Result<Option<String>> {
+        let mut aliases = self.aliases.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = if let Some(known) = aliases.take().filter(|it| it.at.elapsed() < ALIASES_HOLD) {
+            known
+        } else {
+            let left_out = self.discover()?.left_out;
+            Aliases {
+                at: Instant::now(),
+                reasons: left_out.into_iter().map(|it| (it.name, it.reason)).collect(),
+            }
+        };
+        let reason = known.reasons.get(name).cloned();
+        *aliases = Some(known);
+        Ok(reason)
     }
 
     fn open_for_writing(&self, id: &ProjectId) -> Result<Connection> {

@@ -171,6 +171,12 @@ fn a_broken_store_or_set_is_named() {
     let ran = world.run(&["--set", "nothing", "status"]);
     assert!(ran.code == 2 && ran.stderr.contains("the sets are"), "{}", ran.stderr);
     assert_eq!(world.run(&["--migrations", "/nowhere", "status"]).code, 1);
+    std::fs::write(world.folder().join("file"), "x").unwrap();
+    for store in ["sqlite:file", "sqlite:///tmp/x", "sqlite:", "data"] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tenantry"));
+        let ran = Ran::of(command.current_dir(world.folder()).args(["--store", store, "status"]));
+        assert_eq!(ran.code, 2, "{store}: {}{}", ran.stdout, ran.stderr);
+    }
     assert_eq!(world.run(&["--jobs", "0", "status"]).code, 2);
     assert_eq!(world.run(&["--lock-timeout", "-1", "status"]).code, 2);
 }

@@ -125,4 +125,10 @@ fn drop_asks_and_waits_for_nobody(world: &mut World) {
     drop(application);
     assert_eq!(world.expect(0, &["drop", "1", "--yes", "--no-backup"]).outcome("1"), "dropped");
     assert!(world.snapshot().is_empty());
+    // Twice within a second leaves two copies.
+    for _ in 0..2 {
+        world.expect(0, &["create", "1"]);
+        world.expect(0, &["drop", "1", "--yes"]);
+    }
+    assert_eq!(crate::world::snapshot(&world.data().join("dropped")).len(), 2);
 }

@@ -55,6 +55,25 @@ fn a_database_in_wal_mode_gets_no_companions() {
 }
 
 #[test]
+fn odd_times_of_a_file_make_no_companions() {
+    let mut world = World::sqlite();
+    let now = std::time::SystemTime::now();
+    let hour = std::time::Duration::from_secs(3600);
+    let whole_second = std::time::UNIX_EPOCH
+        + std::time::Duration::from_secs(now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs());
+    for mode in ["WAL", "DELETE"] {
+        for time in [now + hour, now - hour, now, whole_second] {
+            world.with_legacy_as(1, "1");
+            world.execute("1", &format!("PRAGMA journal_mode = {mode}"));
+            std::fs::File::options().write(true).open(world.path("1")).unwrap().set_modified(time).unwrap();
+            let before = world.snapshot();
+            assert_eq!(world.expect(0, &["status"]).outcome("1"), "planned");
+            assert!(before == world.snapshot(), "{mode} {time:?}");
+        }
+    }
+}
+
+#[test]
 fn a_live_database_in_wal_mode_is_read_as_it_is_committed() {
     let mut world = World::sqlite();
     world.with_legacy_as(1, "1");

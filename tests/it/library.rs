@@ -102,6 +102,41 @@ fn a_connection_is_diesels_and_waits_for_the_right_version() {
     assert!(!world.path("absent").exists());
 }
 
+#[test]
+fn a_project_that_another_process_moved_is_not_given_out() {
+    let world = World::sqlite();
+    let manager = manager(&world);
+    manager.create(&id("a")).unwrap();
+    drop(manager.connection(&id("a")).unwrap());
+    world.expect(0, &["downgrade", "a", "--steps", "1"]);
+    assert_eq!(
+        manager.connection(&id("a")).err().map(|error| error.kind()),
+        Some(ErrorKind::VersionMismatch)
+    );
+    world.expect(0, &["upgrade", "a"]);
+    drop(manager.connection(&id("a")).unwrap());
+}
+
+#[test]
+fn a_project_that_is_slow_to_open_keeps_nobody_waiting() {
+    let world = World::sqlite();
+    let manager = manager(&world);
+    for name in ["slow", "quick"] {
+        manager.create(&id(name)).unwrap();
+    }
+    // With a journal and an exclusive lock, looking at it waits for the lock.
+    let write = "BEGIN EXCLUSIVE; INSERT INTO projects (name, current_phase) VALUES ('held', 'CODER')";
+    let application = world.application("slow", write);
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| manager.connection(&id("slow")).map(drop));
+        std::thread::sleep(Duration::from_millis(300));
+        drop(manager.connection(&id("quick")).unwrap());
+        assert!(!slow.is_finished(), "the quick one waited for the slow one");
+        drop(application);
+        slow.join().unwrap().unwrap();
+    });
+}
+
 /// How many files of the store this process has open.
 fn open_databases(world: &World) -> usize {
     let folder = world.data().canonicalize().unwrap();

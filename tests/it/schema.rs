@@ -52,6 +52,16 @@ fn spellings_of_one_meaning_have_one_fingerprint() {
             "CREATE TABLE t (a); CREATE VIEW v AS SELECT a FROM t WHERE a = 'X'",
             "CREATE TABLE t (a); CREATE VIEW \"v\"\nAS select \"a\" /* x */ from t where a='X'",
         ),
+        ("CREATE TABLE t (a DEFAULT Draft)", "CREATE TABLE t (a DEFAULT 'Draft')"),
+        (
+            "CREATE TABLE p (\"my id\" INT PRIMARY KEY); CREATE TABLE t (a REFERENCES p)",
+            "CREATE TABLE p (\"my id\" INT, PRIMARY KEY (\"my id\")); CREATE TABLE t (a, FOREIGN KEY ('a') REFERENCES p)",
+        ),
+        (
+            "CREATE TABLE t (a); CREATE TRIGGER g AFTER INSERT ON t BEGIN DELETE FROM t; END",
+            "CREATE TABLE t (a); CREATE TRIGGER g AFTER INSERT ON \"T\" FOR EACH ROW BEGIN DELETE FROM t; END",
+        ),
+        ("CREATE TABLE \"ÄB\" (\"Ö\")", "CREATE TABLE \"Äb\" (\"Ö\")"),
         ("CREATE TABLE t (a, b AS (a + 1))", "CREATE TABLE t (a, b GENERATED ALWAYS AS (a+1) VIRTUAL)"),
         ("CREATE TABLE t (a); CREATE TABLE u (b)", "CREATE TABLE u (b); CREATE TABLE t (a)"),
         (
@@ -196,6 +206,24 @@ fn everything_that_changes_behaviour_changes_the_fingerprint_and_is_named() {
             "CREATE VIRTUAL TABLE f USING fts5(a, b)",
             "virtual table f",
         ),
+        ("CREATE TABLE t (a DEFAULT 'a - b')", "CREATE TABLE t (a DEFAULT 'a -b')", "'a -b'"),
+        ("CREATE TABLE t (a DEFAULT Draft)", "CREATE TABLE t (a DEFAULT draft)", "DEFAULT 'draft'"),
+        (
+            "CREATE TABLE t (a); CREATE VIEW v AS SELECT a FROM t WHERE a = \"Draft\"",
+            "CREATE TABLE t (a); CREATE VIEW v AS SELECT a FROM t WHERE a = \"dRAFT\"",
+            "'draft'",
+        ),
+        (
+            "CREATE TABLE t (a REFERENCES p ON DELETE CASCADE REFERENCES p)",
+            "CREATE TABLE t (a REFERENCES p)",
+            "foreign key (a) references p(id) is ON DELETE CASCADE",
+        ),
+        (
+            "CREATE VIRTUAL TABLE f USING fts5(a); CREATE TABLE f_node (x)",
+            "CREATE VIRTUAL TABLE f USING fts5(a)",
+            "extra table f_node",
+        ),
+        ("CREATE TABLE \"Ä\" (a)", "CREATE TABLE \"ä\" (a)", "table ä"),
         ("CREATE TABLE t (\"order\" INT)", "CREATE TABLE t (\"Order2\" INT)", "missing column order2 INT"),
     ];
     for (here, expected, named) in different {

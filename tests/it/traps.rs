@@ -105,7 +105,7 @@ fn trap_5_metadata_that_would_be_misread_is_refused_before_anything_is_opened(wo
 
 fn trap_8_a_migration_that_ends_the_transaction_is_refused_before_anything_is_opened(world: &mut World) {
     world.with_legacy_as(1, "1");
-    for word in ["COMMIT", "ROLLBACK", "BEGIN", "END", "ATTACH 'x' AS y"] {
+    for word in ["COMMIT", "ROLLBACK", "BEGIN", "END"] {
         world.with_migrations(&[("1_a", &format!("CREATE TABLE t (a);\n/* ; */ {word};\nSELECT 1;"))]);
         let said = refused(world);
         assert!(said.contains("1_a/up.sql:2") && said.contains("break the transaction"), "{said}");

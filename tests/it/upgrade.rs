@@ -17,6 +17,14 @@ on_each_store!(
     every_problem_is_told_not_the_first,
     a_lost_row_is_refused_unless_declared,
     a_row_that_a_trigger_deletes_is_missed,
+    a_row_lost_behind_a_rename_is_missed,
+    a_declaration_speaks_for_its_own_migration_only,
+    a_row_lost_outside_a_transaction_leaves_the_project_dirty,
+    a_foreign_key_violated_at_the_commit_is_named,
+    a_script_that_leaves_a_transaction_open_is_named,
+    a_version_that_cannot_be_checked_is_stamped_by_force_only,
+    a_reviewed_edit_is_accepted_by_force,
+    a_target_on_the_other_side_is_said,
     a_schema_that_depends_on_data_is_not_verified,
     a_migration_outside_a_transaction_stands_alone,
     a_failed_migration_outside_a_transaction_leaves_the_project_dirty,
@@ -264,6 +272,104 @@ fn a_row_that_a_trigger_deletes_is_missed(world: &mut World) {
     world.execute("b", FAMILY);
     world.with_migrations(&[PARENT, ("2_trigger", trigger), ("3_fill", "UPDATE parent SET x = 'filled';")]);
     assert_eq!(world.expect(3, &["upgrade", "b"]).error("b").0, "rows_lost");
+}
+
+fn a_row_lost_behind_a_rename_is_missed(world: &mut World) {
+    world.with_migrations(&[ONE]).expect(0, &["create", "a", "b"]);
+    world.execute("a", "INSERT INTO one (x) VALUES ('y'), ('z')");
+    world.with_migrations(&[ONE, ("2_rename", "ALTER TABLE one RENAME TO uno;\nDELETE FROM uno;")]);
+    let report = world.expect(3, &["upgrade-all"]);
+    assert_eq!(
+        (report.error("a"), report.outcome("b")),
+        (("rows_lost", "one would lose 2 of its 2 row(s)"), "upgraded")
+    );
+    // Renamed with its rows, or dropped by name, is no loss; dropped under its new name is one that is meant, too.
+    for (version, script) in
+        [("2_a", "ALTER TABLE one RENAME TO uno;\nDELETE FROM uno WHERE 0;"), ("2_b", "DROP TABLE one;")]
+    {
+        world.with_migrations(&[ONE]).expect(0, &["create", version]);
+        world.execute(version, "INSERT INTO one (x) VALUES ('y'), ('z')");
+        world.with_migrations(&[ONE, (version, script)]);
+        assert_eq!(world.expect(0, &["upgrade", version]).outcome(version), "upgraded");
+    }
+}
+
+fn a_declaration_speaks_for_its_own_migration_only(world: &mut World) {
+    world.with_migrations(&[ONE]).expect(0, &["create", "a"]);
+    world.execute("a", "INSERT INTO one (x) VALUES ('y'), ('z')");
+    let declared = "DELETE FROM one WHERE x = 'z';\n-- metadata\nrun_in_transaction = true\ndeletes_rows_from = [\"one\"]\n";
+    world.with_migrations(&[ONE, ("2_silent", "DELETE FROM one WHERE x = 'y';"), ("3_declared", declared)]);
+    let report = world.expect(3, &["upgrade-all"]);
+    assert_eq!(
+        (report.error("a").0, &report.project("a")["error"]["migration"]),
+        ("rows_lost", &"2_silent".into())
+    );
+    world.with_migrations(&[ONE, ("2_declared", declared)]);
+    assert_eq!(world.expect(0, &["upgrade-all"]).outcome("a"), "upgraded");
+}
+
+fn a_row_lost_outside_a_transaction_leaves_the_project_dirty(world: &mut World) {
+    world.with_migrations(&[PARENT]).expect(0, &["create", "a"]);
+    world.execute("a", FAMILY);
+    let text = format!(
+        "DELETE FROM child WHERE id = 1;\nDROP TABLE parent;\nCREATE TABLE parent (id INTEGER PRIMARY KEY, x TEXT);\n{OUTSIDE}"
+    );
+    world.with_migrations(&[PARENT, ("2_outside", &text)]);
+    assert_eq!(world.expect(3, &["upgrade-all"]).error("a").0, "foreign_keys");
+    assert_eq!(world.expect(4, &["upgrade-all"]).problem("a").0, "dirty");
+}
+
+fn a_foreign_key_violated_at_the_commit_is_named(world: &mut World) {
+    let tables = "CREATE TABLE parent (id INTEGER PRIMARY KEY);\nCREATE TABLE child (parent INTEGER REFERENCES parent DEFERRABLE INITIALLY DEFERRED);\nINSERT INTO parent VALUES (1);";
+    world.with_migrations(&[("1_tables", tables)]).expect(0, &["create", "a"]);
+    world.execute("a", "DELETE FROM parent");
+    world.with_migrations(&[("1_tables", tables), ("2_child", "INSERT INTO child VALUES (1);")]);
+    let report = world.expect(3, &["upgrade-all"]);
+    let error = &report.project("a")["error"];
+    assert_eq!((&error["kind"], &error["migration"]), (&"migration".into(), &"2_child".into()));
+    assert!(
+        error["hint"].is_string() && error["message"].as_str().unwrap().contains("FOREIGN KEY"),
+        "{error}"
+    );
+    assert_eq!(world.versions("a"), ["1"]);
+}
+
+fn a_script_that_leaves_a_transaction_open_is_named(world: &mut World) {
+    world.with_migrations(&[ONE]).expect(0, &["create", "a"]);
+    world.with_migrations(&[ONE, ("2_open", &format!("BEGIN;\nCREATE TABLE two (id INTEGER);\n{OUTSIDE}"))]);
+    let ran = world.run(&["upgrade-all"]);
+    assert!(
+        ran.code == 2 && ran.stderr.contains("2_open") && ran.stderr.contains("does not end it"),
+        "{}",
+        ran.stderr
+    );
+}
+
+fn a_version_that_cannot_be_checked_is_stamped_by_force_only(world: &mut World) {
+    let depends = "CREATE TABLE two (id INTEGER);\n-- metadata\nrun_in_transaction = true\nschema_depends_on_data = true\n";
+    world.with_migrations(&[ONE, ("2_depends", depends), ("3_three", "CREATE TABLE three (id INTEGER);")]);
+    world.with_project("a", "CREATE TABLE totally_other (x)");
+    assert_eq!(world.expect(4, &["stamp", "a", "--to", "3"]).problem("a").0, "needs_baseline");
+    world.expect(0, &["stamp", "a", "--to", "3", "--force"]);
+    assert_eq!(world.query("a", "SELECT DISTINCT action, forced FROM tenantry_history"), ["stamp|1"]);
+}
+
+fn a_reviewed_edit_is_accepted_by_force(world: &mut World) {
+    world.with_migrations(&[ONE]).expect(0, &["create", "a"]);
+    world.with_migrations(&[("1_one", &format!("-- a comment more\n{}", ONE.1)), TWO]);
+    assert_eq!(world.expect(4, &["upgrade-all"]).problem("a").0, "edited");
+    assert_eq!(world.expect(0, &["stamp", "a", "--to", "1", "--force"]).outcome("a"), "stamped");
+    assert_eq!(world.expect(0, &["upgrade-all"]).outcome("a"), "upgraded");
+}
+
+fn a_target_on_the_other_side_is_said(world: &mut World) {
+    world.with_migrations(&[ONE, TWO]).expect(0, &["create", "a"]);
+    let note = |report: &crate::world::Report| {
+        report.project("a")["notes"][0].as_str().unwrap_or_default().to_string()
+    };
+    assert!(note(&world.expect(0, &["upgrade", "a", "--to", "1"])).contains("past 1 already"));
+    world.expect(0, &["downgrade", "a", "--to", "1"]);
+    assert!(note(&world.expect(0, &["downgrade", "a", "--to", "2"])).contains("not at 2 yet"));
 }
 
 fn a_schema_that_depends_on_data_is_not_verified(world: &mut World) {

@@ -98,7 +98,16 @@ fn query<T>(
     read: impl FnMut(&SqlRow<'_>) -> rusqlite::Result<T>,
 ) -> Result<Vec<T>> {
     let run = || connection.prepare(sql)?.query_map((), read)?.collect::<rusqlite::Result<Vec<T>>>();
-    run().map_err(|error| describe("cannot read its ledger", error))
+    run().map_err(|error| match describe("cannot read its ledger", error) {
+        // What SQLite has no code for: a column that is not there, or holds something else.
+        odd if odd.kind() == ErrorKind::Database => Error::new(
+            ErrorKind::Corrupt,
+            "its ledger is not as diesel and tenantry make it",
+        )
+        .caused_by(odd.summary())
+        .hint("look at __diesel_schema_migrations and tenantry_history: somebody else made or changed them"),
+        other => other,
+    })
 }
 
 /// The schema as it is now.

@@ -17,6 +17,13 @@ pub(super) fn discover(directory: &Path, pattern: &NamePattern) -> Result<Discov
     if !directory.exists() {
         return Ok(found);
     }
+    if !directory.is_dir() {
+        return Err(Error::new(
+            ErrorKind::Configuration,
+            format!("the store {} is no folder", directory.display()),
+        )
+        .hint("a store is a folder of SQLite files, such as sqlite:data"));
+    }
     let mut inodes: HashMap<(u64, u64), Vec<ProjectId>> = HashMap::new();
     for name in names(directory, pattern)? {
         match classify(directory, pattern, &name) {

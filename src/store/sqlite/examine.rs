@@ -56,7 +56,9 @@ fn engine() -> Finding {
 
 fn folder(directory: &Path) -> Finding {
     let shown = directory.display();
-    let (ok, detail) = if !directory.is_dir() {
+    let (ok, detail) = if directory.exists() && !directory.is_dir() {
+        (false, format!("{shown} is no folder"))
+    } else if !directory.is_dir() {
         (false, format!("{shown} does not exist; the first create makes it"))
     } else if access(directory, Access::READ_OK | Access::EXEC_OK).is_err() {
         (false, format!("{shown} can't be listed by this user"))

@@ -33,6 +33,10 @@ pub(super) fn describe(what: &str, error: rusqlite::Error) -> Error {
         Some(ErrorCode::CannotOpen) => {
             (ErrorKind::Io, Some("look at the permissions of the file and its folder"))
         }
+        Some(ErrorCode::ConstraintViolation) => (
+            ErrorKind::Migration,
+            Some("mend the migration or this project's data; nothing of it was changed"),
+        ),
         _ => (ErrorKind::Database, None),
     };
     let described = Error::new(kind, what).caused_by(message(&error));

@@ -4,7 +4,8 @@
 //! rewrites the shared memory of a live one. Four ways of reading, by what lies beside the file:
 //!
 //! - nothing, or an empty `-wal`: as an immutable file, without locks. That is sound only if nobody writes meanwhile,
-//!   so `stat` is compared before and after, and the read is thrown away when it differs.
+//!   so `stat` is compared before and after, and the read is thrown away when it differs. Where the last write is so
+//!   young that `stat` can't prove anything, a database with a rollback journal is read with locks.
 //! - a `-journal`: somebody is writing with locks, so with locks; read-only suffices unless the journal is a dead
 //!   process's.
 //! - a `-wal` with frames and a `-shm`: through the shared memory, opened read-only.
@@ -14,18 +15,21 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
 use super::failure;
 use super::file::{COMPANIONS, Signature, companion, uri};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How often a read is begun anew while somebody writes, before it takes locks like everybody else.
-const ATTEMPTS: u32 = 8;
+/// How often a read is begun anew while somebody writes without locks: for five seconds.
+const ATTEMPTS: u32 = 200;
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(25);
 /// How many steps of SQLite's machine lie between two looks at the clock.
 const STEPS_PER_LOOK: i32 = 20_000;
+
+/// A query that has to read the file.
+const ANYTHING: &str = "SELECT 1 FROM sqlite_schema LIMIT 1";
 
 /// How long things may take.
 pub(super) struct Reader {
@@ -46,6 +50,10 @@ impl Reader {
         for _ in 0..ATTEMPTS {
             let before = Signature::of(path)?;
             let (result, must_be_still) = match way(&before) {
+                // Written just now, by somebody with locks or about to have them: `stat` proves nothing.
+                Way::Immutable if !before.is_settled() && self.has_rollback_journal(path) => {
+                    (self.locked(path, "mode=ro", &work), false)
+                }
                 Way::Immutable => (self.still(path, &work), true),
                 Way::Locks => (self.locked(path, "mode=ro", &work), false),
                 Way::SharedMemory => (self.locked(path, "mode=ro&readonly_shm=1", &work), false),
@@ -56,16 +64,24 @@ impl Reader {
                 Err(Wrong::Repair) => (self.copied(path, &work), true),
                 other => (other, must_be_still),
             };
-            let result = result.map_err(Wrong::into_error);
             if !must_be_still || (before.is_settled() && Signature::of(path)? == before) {
-                return result;
+                return result.map_err(Wrong::into_error);
             }
             std::thread::sleep(PAUSE);
         }
-        self.locked(path, "mode=ro", &work).map_err(Wrong::into_error)
+        Err(Wrong::Repair.into_error())
     }
 
-    fn open(&self, path: &Path, query: &str) -> Result<Connection, Wrong> {
+    /// Whether the database is in a rollback journal mode, where reading with locks makes no file.
+    ///
+    /// Without locks SQLite can't use a WAL, and says so before it makes one.
+    fn has_rollback_journal(&self, path: &Path) -> bool {
+        let probe = || self.open(path, "mode=ro&nolock=1")?.query_row(ANYTHING, (), |_| Ok(())).optional();
+        // Whatever else is wrong shows when it is read.
+        probe().err().is_none_or(|error| error.sqlite_error_code() != Some(ErrorCode::CannotOpen))
+    }
+
+    fn open(&self, path: &Path, query: &str) -> rusqlite::Result<Connection> {
         let flags =
             OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(uri(path, query), flags)?;
@@ -73,7 +89,7 @@ impl Reader {
         Ok(connection)
     }
 
-    fn guard(&self, connection: &Connection) -> Result<(), Wrong> {
+    fn guard(&self, connection: &Connection) -> rusqlite::Result<()> {
         connection.busy_timeout(self.lock_timeout)?;
         let deadline = Instant::now() + self.deadline;
         connection.progress_handler(STEPS_PER_LOOK, Some(move || Instant::now() > deadline))?;
@@ -93,7 +109,8 @@ impl Reader {
         work: impl Fn(&Connection) -> Result<T>,
     ) -> Result<T, Wrong> {
         let connection = self.open(path, query)?;
-        connection.execute_batch("BEGIN; SELECT 1 FROM sqlite_schema LIMIT 1")?;
+        connection.execute_batch("BEGIN")?;
+        connection.query_row(ANYTHING, (), |_| Ok(())).optional()?;
         Ok(work(&connection)?)
     }
 

@@ -48,7 +48,9 @@ fn keep(connection: &Connection, path: &Path) -> Result<PathBuf> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let time = time::OffsetDateTime::now_utc();
     let stamp = time
-        .format(time::macros::format_description!("[year][month][day]T[hour][minute][second]Z"))
+        .format(time::macros::format_description!(
+            "[year][month][day]T[hour][minute][second].[subsecond digits:3]Z"
+        ))
         .map_err(|error| Error::new(ErrorKind::Internal, "cannot name the copy").caused_by(error))?;
     let kept = folder.join(format!("{name}.{stamp}"));
     let temporary = folder.join(format!(".{name}.{stamp}.new"));

@@ -85,10 +85,17 @@ impl Session for SqliteSession<'_> {
                 Error::new(ErrorKind::Internal, "there is no script to run").in_migration(migration.label())
             );
         };
+        let was_outside = self.connection.is_autocommit();
         for statement in script.statements() {
             self.connection.execute_batch(&statement.sql).map_err(|error| {
                 statement_failed(&error, script, statement).in_migration(migration.label())
             })?;
+        }
+        if was_outside && !self.connection.is_autocommit() {
+            self.rollback()?;
+            return Err(Error::new(ErrorKind::Migration, "it begins a transaction and does not end it")
+                .in_migration(migration.label())
+                .at(script.path(), None));
         }
         Ok(())
     }
