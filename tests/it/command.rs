@@ -209,3 +209,20 @@ fn the_readme_shows_what_the_demo_prints() {
     let shown = readme.split("<!-- demo -->\n```text\n").nth(1).unwrap().split("```").next().unwrap();
     assert_eq!(without_times(shown.trim_end()), without_times(printed.trim_end()));
 }
+
+#[test]
+fn open_files_do_not_grow_with_the_fleet() {
+    let mut world = World::sqlite();
+    for number in 1..=150 {
+        world.with_legacy_as(number % 11 + 1, &number.to_string());
+        if number % 2 == 0 {
+            world.execute(&number.to_string(), "PRAGMA journal_mode = WAL");
+        }
+    }
+    // Four a worker and 32 more, whatever the number of projects.
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tenantry")]);
+    command.current_dir(world.folder()).args(["--store", "sqlite:data", "--jobs", "8", "upgrade-all"]);
+    let ran = Ran::of(&mut command);
+    assert_eq!((ran.code, ran.stdout.contains("150 upgraded")), (0, true), "{}{}", ran.stdout, ran.stderr);
+}

@@ -1,0 +1,59 @@
+//! The schemas that a catalog leads to, and how a live schema compares with them.
+//!
+//! It must not make them: whoever has a private database does.
+
+use std::sync::Arc;
+
+use crate::catalog::{Catalog, Migration};
+use crate::schema::{Difference, Schema};
+
+/// The schemas that a catalog leads to, one for each position.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    schemas: Vec<Arc<Schema>>,
+    /// The first position whose schema depends on the data.
+    data_dependent: usize,
+}
+
+impl Reference {
+    /// The schemas for the positions from 0 to the catalog's head.
+    #[must_use]
+    pub fn new(catalog: &Catalog, schemas: Vec<Arc<Schema>>) -> Self {
+        let depends = |migration: &Migration| migration.metadata.schema_depends_on_data;
+        let data_dependent =
+            catalog.migrations().iter().position(depends).map_or(usize::MAX, |index| index + 1);
+        Self { schemas, data_dependent }
+    }
+
+    /// The schema expected at a position; `None` where a migration says that it depends on the data.
+    #[must_use]
+    pub fn expected(&self, position: usize) -> Option<&Schema> {
+        if position >= self.data_dependent { None } else { self.schemas.get(position).map(Arc::as_ref) }
+    }
+
+    /// How a schema differs from the one expected at a position.
+    #[must_use]
+    pub fn differences(&self, schema: &Schema, position: usize) -> Vec<Difference> {
+        match self.expected(position) {
+            Some(expected) if expected.fingerprint() != schema.fingerprint() => schema.differences(expected),
+            _ => Vec::new(),
+        }
+    }
+
+    /// All positions with this schema.
+    pub(super) fn matching(&self, schema: &Schema) -> Vec<usize> {
+        let matches = |position: &usize| {
+            self.expected(*position).is_some_and(|expected| expected.fingerprint() == schema.fingerprint())
+        };
+        (0..self.schemas.len()).filter(matches).collect()
+    }
+
+    /// The position with the fewest differences, the later one of equals, and the differences.
+    pub(super) fn nearest(&self, schema: &Schema) -> (usize, Vec<Difference>) {
+        (0..self.schemas.len())
+            .filter_map(|position| Some((position, schema.differences(self.expected(position)?))))
+            .rev()
+            .min_by_key(|(_, differences)| differences.len())
+            .unwrap_or_default()
+    }
+}
