@@ -69,14 +69,31 @@ pub(super) struct Pools {
 struct Open {
     pools: HashMap<ProjectId, Used>,
     /// Forgotten pools whose connections are not all back.
-    retired: Vec<Pool>,
+    retired: Vec<Arc<Pool>>,
     /// Connections that are being opened.
     opening: usize,
 }
 
 struct Used {
-    pool: Pool,
+    pool: Arc<Pool>,
     at: Instant,
+}
+
+impl Open {
+    /// Sees to it that a pool that is in use is counted, just once: it may have been closed or forgotten since it was
+    /// looked up, and the project may have another by now.
+    fn keep(&mut self, id: &ProjectId, pool: Arc<Pool>) {
+        if self.retired.iter().any(|retired| Arc::ptr_eq(retired, &pool)) {
+            return;
+        }
+        match self.pools.get_mut(id) {
+            Some(used) if Arc::ptr_eq(&used.pool, &pool) => used.at = Instant::now(),
+            Some(_) => self.retired.push(pool),
+            None => {
+                self.pools.insert(id.clone(), Used { pool, at: Instant::now() });
+            }
+        }
+    }
 }
 
 impl Pools {
@@ -113,26 +130,32 @@ impl Pools {
         let connection = pool.get();
         let mut open = self.lock();
         open.opening -= 1;
-        // It may have been closed as idle since: then it counts again.
-        let used = open.pools.entry(id.clone()).or_insert_with(|| Used { pool, at: Instant::now() });
-        used.at = Instant::now();
+        open.keep(id, pool);
         drop(open);
         let connection = connection.map_err(|error| unavailable(id, &error))?;
         Ok(PooledConnection { connection, _given_back: GivenBack(self) })
     }
 
-    fn pool(&self, id: &ProjectId, url: impl Fn() -> Result<String>) -> Result<Pool> {
-        if let Some(used) = self.lock().pools.get(id) {
-            return Ok(used.pool.clone());
+    fn pool(&self, id: &ProjectId, url: impl Fn() -> Result<String>) -> Result<Arc<Pool>> {
+        let known = |open: &Open| open.pools.get(id).map(|used| Arc::clone(&used.pool));
+        if let Some(pool) = known(&self.lock()) {
+            return Ok(pool);
         }
         let url = url()?;
-        self.add(&mut self.lock().pools, id, url)
+        let mut open = self.lock();
+        // Another thread may have been quicker meanwhile.
+        if let Some(pool) = known(&open) {
+            return Ok(pool);
+        }
+        let pool = Arc::new(self.build(id, url)?);
+        open.keep(id, Arc::clone(&pool));
+        Ok(pool)
     }
 
-    fn add(&self, open: &mut HashMap<ProjectId, Used>, id: &ProjectId, url: String) -> Result<Pool> {
+    fn build(&self, id: &ProjectId, url: String) -> Result<Pool> {
         let threads =
             self.threads.get_or_init(|| Arc::new(ScheduledThreadPool::builder().num_threads(2).build()));
-        let pool = r2d2::Pool::builder()
+        r2d2::Pool::builder()
             .max_size(u32::try_from(self.capacity).unwrap_or(u32::MAX))
             .min_idle(Some(0))
             .idle_timeout(Some(self.idle))
@@ -140,9 +163,7 @@ impl Pools {
             .connection_timeout(TIMEOUT)
             .thread_pool(Arc::clone(threads))
             .build(Opener { url })
-            .map_err(|error| unavailable(id, &error))?;
-        open.insert(id.clone(), Used { pool: pool.clone(), at: Instant::now() });
-        Ok(pool)
+            .map_err(|error| unavailable(id, &error))
     }
 
     /// Closes the pools that nobody used for a while.

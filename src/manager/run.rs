@@ -12,7 +12,7 @@ use crate::apply::{Done, Work};
 use crate::error::{Error, Result};
 use crate::event::{Event, Outcome, ProjectReport, RunStarted, Summary, Tally, Verdict};
 use crate::fleet::Brake;
-use crate::plan::{Baseline, Drift, Plan, Request};
+use crate::plan::{Baseline, Drift, Plan, Problem, Request};
 use crate::project::ProjectId;
 use crate::store::{Discovery, FinalCopy, ForeignKeys, Lock, Mode, Session, Template};
 
@@ -209,14 +209,24 @@ impl Manager {
         dry_run: bool,
         planned: &Mutex<Vec<(ProjectId, Mode)>>,
     ) -> Option<ProjectReport> {
-        match self.store.inspect(project).map(|inspection| work.plan(&inspection)) {
-            Ok(Ok(plan)) if !plan.is_empty() && !dry_run => {
-                let mut planned = planned.lock().unwrap_or_else(PoisonError::into_inner);
-                planned.push((project.clone(), work.mode(&plan)));
+        let done = match self.store.inspect(project).map(|inspection| work.plan(&inspection)) {
+            Ok(done) => done,
+            Err(error) => return Some(failed(project, error)),
+        };
+        let mode = match &done {
+            Ok(plan) if !plan.is_empty() => Some(work.mode(plan)),
+            // Another run may be in the middle of it this moment: only under its lock is it known to be dead.
+            Err(problems) if problems.iter().any(|it| matches!(it, Problem::Dirty { .. })) => {
+                Some(Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction })
+            }
+            Ok(_) | Err(_) => None,
+        };
+        match mode.filter(|_| !dry_run) {
+            Some(mode) => {
+                planned.lock().unwrap_or_else(PoisonError::into_inner).push((project.clone(), mode));
                 None
             }
-            Ok(done) => Some(self.report(project, done, Outcome::Planned)),
-            Err(error) => Some(failed(project, error)),
+            None => Some(self.report(project, done, Outcome::Planned)),
         }
     }
 

@@ -173,7 +173,7 @@ impl Problem {
                     .into()
             }
             Self::Dirty { .. } => {
-                "look at the database, finish or undo the migration by hand, then record where it stands: \
+                "unless a run is at it right now: look at the database, finish or undo the migration by hand, then record where it stands: \
                  tenantry stamp ID --to VERSION --force"
                     .into()
             }

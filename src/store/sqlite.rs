@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Access, Inspection};
@@ -138,11 +138,7 @@ impl SqliteStore {
                 "give write permission to whoever runs the upgrade, or leave the project out with --except",
             ));
         }
-        let flags =
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        Connection::open_with_flags(file::uri(&path, "mode=rw"), flags)
-            .and_then(|connection| connection.busy_timeout(self.lock_timeout).map(|()| connection))
-            .map_err(|error| failure::describe("cannot open it", error))
+        session::connect(&file::uri(&path, "mode=rw"), self.lock_timeout)
     }
 }
 
@@ -179,7 +175,8 @@ impl Store for SqliteStore {
 
     fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>> {
         let connection = self.open_for_writing(id).map_err(|error| error.in_project(id))?;
-        Ok(Box::new(SqliteSession::new(connection, &self.schemas)))
+        let uri = file::uri(&self.path(id), "mode=rw");
+        Ok(Box::new(SqliteSession::new(connection, &self.schemas).of_file(uri, self.lock_timeout)))
     }
 
     fn create(&self, id: &ProjectId, template: Template<'_>) -> Result<()> {

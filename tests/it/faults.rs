@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -129,24 +129,36 @@ fn fault_library(folder: &Path) -> PathBuf {
     library
 }
 
+/// Runs a command whose operation of this number fails; `None` once it has so few that none did, and all went well.
+fn run_with_fault(
+    world: &World,
+    arguments: &[&str],
+    library: &Path,
+    how: &str,
+    at: u32,
+) -> Option<ExitStatus> {
+    let mark = world.folder().join("mark");
+    let mut command = world.command(&[&["--jobs", "1"], arguments].concat());
+    command
+        .env("LD_PRELOAD", library)
+        .env("FAULT_AT", at.to_string())
+        .env("FAULT_HOW", how)
+        .env("FAULT_MARK", &mark);
+    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+    if mark.exists() {
+        return Some(status);
+    }
+    assert!(status.success(), "without a fault it works");
+    None
+}
+
 fn fault_at_every_operation(how: &str, mode: &str) {
     let tools = tempfile::tempdir().unwrap();
     let library = fault_library(tools.path());
     let mut at = 1;
     loop {
         let (world, before) = fleet(2, mode);
-        let mark = world.folder().join("mark");
-        let mut command = world.command(&["--jobs", "1", "upgrade-all"]);
-        command
-            .env("LD_PRELOAD", &library)
-            .env("FAULT_AT", at.to_string())
-            .env("FAULT_HOW", how)
-            .env("FAULT_MARK", &mark);
-        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-        if !mark.exists() {
-            assert!(status.success(), "without a fault it works");
-            break;
-        }
+        let Some(status) = run_with_fault(&world, &["upgrade-all"], &library, how, at) else { break };
         let new = assert_old_or_new(&world, &before);
         if status.success() {
             assert_eq!(new, 2, "{how} at operation {at}: said to be done, and is not");
@@ -196,16 +208,7 @@ fn trap_22_a_create_is_whole_or_not_at_every_operation() {
         let mut at = 1;
         loop {
             let world = World::sqlite();
-            let mark = world.folder().join("mark");
-            let mut command = world.command(&["--jobs", "1", "create", "1", "2"]);
-            command
-                .env("LD_PRELOAD", &library)
-                .env("FAULT_AT", at.to_string())
-                .env("FAULT_HOW", how)
-                .env("FAULT_MARK", &mark);
-            let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-            if !mark.exists() {
-                assert!(status.success());
+            if run_with_fault(&world, &["create", "1", "2"], &library, how, at).is_none() {
                 break;
             }
             // What is there is whole, and what is not there can be made.
@@ -238,6 +241,43 @@ fn trap_7_four_runs_at_once_do_every_migration_once() {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         }
         assert_eq!(assert_old_or_new(&world, &before), 100);
+    }
+}
+
+#[test]
+fn trap_7_four_runs_at_once_do_a_migration_outside_a_transaction_once() {
+    // Long enough that the runs meet in the middle of it.
+    const OUTSIDE: &str = "CREATE TABLE two (id INTEGER);\n\
+        INSERT INTO two WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000) SELECT i FROM n;\n\
+        -- metadata\nrun_in_transaction = false\n";
+    let migrations = [
+        ("1_one", "CREATE TABLE one (id INTEGER);"),
+        ("2_two", OUTSIDE),
+        ("3_three", "CREATE TABLE three (id INTEGER);"),
+    ];
+    let ids: Vec<String> = (1..=4).map(|id| id.to_string()).collect();
+    for mode in ["DELETE", "WAL"] {
+        let mut world = World::sqlite();
+        world.with_migrations(&migrations[..1]);
+        world.expect(0, &std::iter::once("create").chain(ids.iter().map(String::as_str)).collect::<Vec<_>>());
+        for id in &ids {
+            world.execute(id, &format!("PRAGMA journal_mode = {mode}"));
+        }
+        world.with_migrations(&migrations);
+        let run = || {
+            let mut command = world.command(&["--format", "json", "upgrade-all"]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let runs: Vec<_> = (0..4).map(|_| run()).collect();
+        for run in runs {
+            let output = run.wait_with_output().unwrap();
+            assert!(output.status.success(), "{mode}: {}", String::from_utf8_lossy(&output.stdout));
+        }
+        for id in &ids {
+            let history = world.query(id, "SELECT version, action FROM tenantry_history ORDER BY sequence");
+            assert_eq!(history, ["1|apply", "2|start", "2|apply", "3|apply"], "{mode} {id}");
+            assert_eq!(world.query(id, "SELECT count(*) FROM two"), ["200000"]);
+        }
     }
 }
 

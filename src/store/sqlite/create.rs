@@ -120,7 +120,9 @@ fn write_and_rename(temporary: &Path, path: &Path, image: &[u8]) -> Result<()> {
     };
     write().map_err(|error| Error::io("write", temporary, error))?;
     rename_new(temporary, path)?;
-    sync_directory(path.parent().unwrap_or(Path::new(".")))
+    sync_directory(path.parent().unwrap_or(Path::new("."))).map_err(|error| {
+        error.hint("the database is there and whole, but might not survive a power cut: look at the disk")
+    })
 }
 
 /// Renames, and refuses where the name is taken: a plain rename would overwrite, and two creates both succeed.

@@ -3,9 +3,10 @@
 //! It must not decide anything: which script runs, and whether what came out is right, is `apply`'s business.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
-use rusqlite::Connection;
 use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
 
 use super::books::{self, SchemaCache};
 use super::failure::{describe, message};
@@ -23,22 +24,39 @@ pub(super) struct SqliteSession<'a> {
     connection: Connection,
     schemas: &'a SchemaCache,
     foreign_keys: ForeignKeys,
+    file: Option<DatabaseFile>,
+    /// Whether the lock is held on from one transaction to the next.
+    holds: bool,
+}
+
+/// How to open the database anew.
+struct DatabaseFile {
+    uri: String,
+    lock_timeout: Duration,
+}
+
+/// Opens a database for writing. A file that is not there stays so.
+pub(super) fn connect(uri: &str, lock_timeout: Duration) -> Result<Connection> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Connection::open_with_flags(uri, flags)
+        .and_then(|connection| connection.busy_timeout(lock_timeout).map(|()| connection))
+        .map_err(|error| describe("cannot open it", error))
 }
 
 impl<'a> SqliteSession<'a> {
     pub(super) fn new(connection: Connection, schemas: &'a SchemaCache) -> Self {
-        Self { connection, schemas, foreign_keys: ForeignKeys::Enforced }
+        Self { connection, schemas, foreign_keys: ForeignKeys::Enforced, file: None, holds: false }
     }
 
-    fn batch(&self, what: &str, sql: &str) -> Result<()> {
-        self.connection.execute_batch(sql).map_err(|error| describe(what, error))
+    /// The same for a database in a file, where several sessions may want to hold the lock on.
+    pub(super) fn of_file(self, uri: String, lock_timeout: Duration) -> Self {
+        Self { file: Some(DatabaseFile { uri, lock_timeout }), ..self }
     }
-}
 
-impl Session for SqliteSession<'_> {
     /// The settings come first: inside a transaction SQLite passes over them without a word. The transaction is
     /// exclusive, so that waiting for readers happens here, and the commit at the end can't fail for one.
-    fn begin(&mut self, mode: Mode) -> Result<()> {
+    fn try_begin(&mut self, mode: Mode) -> Result<()> {
         self.foreign_keys = mode.foreign_keys;
         if mode.lock == Lock::Session {
             self.batch("cannot lock it", "PRAGMA locking_mode = EXCLUSIVE")?;
@@ -48,6 +66,54 @@ impl Session for SqliteSession<'_> {
             .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, enforce)
             .map_err(|error| describe("cannot lock it", error))?;
         self.batch("cannot lock it", "BEGIN EXCLUSIVE")
+    }
+
+    /// Who is to hold a lock on never lets go of its shared one while it waits for the exclusive one, so two of them
+    /// would wait for each other for ever: each tries for a moment, lets go of everything, and comes again.
+    fn begin_and_hold(&mut self, mode: Mode, deadline: Instant) -> Result<()> {
+        loop {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            self.wait_at_most(Duration::from_millis(20 + u64::from(now.subsec_micros() % 100)))?;
+            match self.try_begin(mode) {
+                Err(error) if error.kind() == ErrorKind::Locked && Instant::now() < deadline => {
+                    self.reopen()?;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => break,
+            }
+        }
+        self.holds = true;
+        match &self.file {
+            Some(file) => self.wait_at_most(file.lock_timeout),
+            None => Ok(()),
+        }
+    }
+
+    fn reopen(&mut self) -> Result<()> {
+        if let Some(file) = &self.file {
+            self.connection = connect(&file.uri, file.lock_timeout)?;
+        }
+        Ok(())
+    }
+
+    fn wait_at_most(&self, time: Duration) -> Result<()> {
+        self.connection.busy_timeout(time).map_err(|error| describe("cannot lock it", error))
+    }
+
+    fn batch(&self, what: &str, sql: &str) -> Result<()> {
+        self.connection.execute_batch(sql).map_err(|error| describe(what, error))
+    }
+}
+
+impl Session for SqliteSession<'_> {
+    fn begin(&mut self, mode: Mode) -> Result<()> {
+        match (&self.file, mode.lock) {
+            (Some(file), Lock::Session) if !self.holds => {
+                let deadline = Instant::now() + file.lock_timeout;
+                self.begin_and_hold(mode, deadline)
+            }
+            _ => self.try_begin(mode),
+        }
     }
 
     fn inspect(&mut self) -> Result<Inspection> {
