@@ -259,10 +259,10 @@ fn destination(table: &str, after: &Census, script: Option<&Script>) -> Destinat
         return Destination::Named(table.into());
     }
     let mut name = table.to_string();
-    for statement in script.into_iter().flat_map(Script::statements) {
-        match &statement.moves {
-            Some(Moves::Dropped(dropped)) if *dropped == name => return Destination::Dropped,
-            Some(Moves::Renamed { from, to }) if *from == name => name.clone_from(to),
+    for moves in script.into_iter().flat_map(Script::statements).flat_map(|statement| &statement.moves) {
+        match moves {
+            Moves::Dropped(dropped) if *dropped == name => return Destination::Dropped,
+            Moves::Renamed { from, to } if *from == name => name.clone_from(to),
             _ => {}
         }
     }

@@ -36,7 +36,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 unexpected, 2 usage or configura
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Settings {
-    /// Where the projects are: sqlite:DIR [env: TENANTRY_STORE] [default: sqlite:data]
+    /// Where the projects are: sqlite:DIR, or postgres://user@host/database [env: TENANTRY_STORE] [default: sqlite:data]
     #[arg(long, global = true, value_name = "URL")]
     store: Option<String>,
     /// A migration set of the binary [env: TENANTRY_SET] [default: project]
@@ -51,15 +51,18 @@ pub(crate) struct Settings {
     /// The settings file [env: TENANTRY_CONFIG] [default: tenantry.toml, where there is one]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How the databases' files are named [default: project_{id}.db]
+    /// How the databases are named [default: project_{id}.db, on Postgres project_{id}]
     #[arg(long, global = true, value_name = "PATTERN")]
     pattern: Option<String>,
-    /// How many projects are worked on at once [env: TENANTRY_JOBS] [default: 16]
+    /// How many projects are worked on at once [env: TENANTRY_JOBS] [default: 16, on Postgres 4]
     #[arg(long, short, global = true, value_name = "N")]
     jobs: Option<usize>,
-    /// How long to wait for another process's lock [default: 5]
+    /// How long to wait for another process's lock [default: 5, on Postgres 2 and then again]
     #[arg(long, global = true, value_name = "SECONDS")]
     lock_timeout: Option<f64>,
+    /// How long one statement may run, on Postgres [default: 0, no limit]
+    #[arg(long, global = true, value_name = "SECONDS")]
+    statement_timeout: Option<f64>,
     /// How to report
     #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
     pub(crate) format: Format,
@@ -166,6 +169,7 @@ impl Settings {
             migrations: set.or_else(|| self.migrations.clone().map(Migrations::Directory)),
             jobs: self.jobs,
             lock_timeout: self.lock_timeout,
+            statement_timeout: self.statement_timeout,
         };
         Config::new(flags.over(Layer::from_environment(variable)?).over(file))
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -14,6 +15,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::manager::Manager;
 use crate::project::NamePattern;
 use crate::sql::Dialect;
+use crate::store::Store;
+#[cfg(feature = "postgres")]
+use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 
 /// The file that is read where none is named.
@@ -22,9 +26,9 @@ pub const FILE_NAME: &str = "tenantry.toml";
 /// Where the settings of one source stand: what is `None` is left to weaker sources.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Layer {
-    /// `sqlite:DIR`.
+    /// `sqlite:DIR` or `postgres://...`.
     pub store: Option<String>,
-    /// How ids and file names relate, such as `project_{id}.db`.
+    /// How ids and names relate, such as `project_{id}.db`.
     pub pattern: Option<String>,
     /// Which migrations.
     pub migrations: Option<Migrations>,
@@ -32,6 +36,8 @@ pub struct Layer {
     pub jobs: Option<usize>,
     /// How long to wait for another process's lock, in seconds.
     pub lock_timeout: Option<f64>,
+    /// How long one statement may run on Postgres, in seconds; zero for no limit.
+    pub statement_timeout: Option<f64>,
 }
 
 /// Which migrations.
@@ -53,6 +59,7 @@ impl Layer {
             migrations: self.migrations.or(weaker.migrations),
             jobs: self.jobs.or(weaker.jobs),
             lock_timeout: self.lock_timeout.or(weaker.lock_timeout),
+            statement_timeout: self.statement_timeout.or(weaker.statement_timeout),
         }
     }
 
@@ -152,6 +159,7 @@ struct MigrationsSection {
 struct RunSection {
     jobs: Option<usize>,
     lock_timeout: Option<f64>,
+    statement_timeout: Option<f64>,
 }
 
 impl Settings {
@@ -170,92 +178,158 @@ impl Settings {
             Some(directory) => format!("sqlite:{}", folder.join(directory).display()),
             None => url.clone(),
         });
-        let RunSection { jobs, lock_timeout } = self.run;
-        Ok(Layer { store, pattern: self.store.pattern.clone(), migrations, jobs, lock_timeout })
+        let RunSection { jobs, lock_timeout, statement_timeout } = self.run;
+        let pattern = self.store.pattern.clone();
+        Ok(Layer { store, pattern, migrations, jobs, lock_timeout, statement_timeout })
+    }
+}
+
+/// Where the projects are, by its URL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    /// A folder of SQLite files.
+    Directory(PathBuf),
+    /// A Postgres database.
+    #[cfg(feature = "postgres")]
+    Server(Url),
+}
+
+/// A URL that may have a password in it, and so is never shown.
+#[cfg(feature = "postgres")]
+#[derive(Clone, PartialEq, Eq)]
+struct Url(String);
+
+#[cfg(feature = "postgres")]
+impl std::fmt::Debug for Url {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("postgres://...")
+    }
+}
+
+impl Place {
+    fn parse(url: &str) -> Result<Self> {
+        match url.split_once(':') {
+            Some(("sqlite", directory)) if !directory.is_empty() && !directory.starts_with("//") => {
+                Ok(Self::Directory(PathBuf::from(directory)))
+            }
+            #[cfg(feature = "postgres")]
+            Some(("postgres" | "postgresql", _)) => Ok(Self::Server(Url(url.into()))),
+            // What follows the scheme may hold a password, so it is not repeated.
+            scheme => {
+                let scheme = scheme.map_or(url, |(scheme, _)| scheme);
+                let known = if cfg!(feature = "postgres") {
+                    "a store is a folder of SQLite files, such as sqlite:data or sqlite:/srv/data, or a Postgres database, \
+                     such as postgres://user@host/database"
+                } else {
+                    "a store is a folder of SQLite files, such as sqlite:data or sqlite:/srv/data; this tenantry was built \
+                     without its feature postgres"
+                };
+                let message = format!("cannot open a store of the kind {scheme:?}");
+                Err(Error::new(ErrorKind::Configuration, message).hint(known))
+            }
+        }
     }
 }
 
 /// Settings, complete and sound.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The folder of the store.
-    pub directory: PathBuf,
-    /// How ids and file names relate.
-    pub pattern: NamePattern,
+    place: Place,
+    pattern: Option<NamePattern>,
     /// Which migrations.
     pub migrations: Migrations,
-    /// How many projects are worked on at once; `None` for the default.
+    /// How many projects are worked on at once; `None` for the store's default.
     pub jobs: Option<usize>,
-    /// How long to wait for another process's lock.
-    pub lock_timeout: Duration,
+    lock_timeout: Option<Duration>,
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has no such limit"))]
+    statement_timeout: Option<Duration>,
 }
 
 impl Config {
     /// Settings with the defaults where a layer says nothing.
     pub fn new(layer: Layer) -> Result<Self> {
-        let store = layer.store.unwrap_or_else(|| "sqlite:data".into());
-        let directory = match store.split_once(':') {
-            Some(("sqlite", directory)) if !directory.is_empty() && !directory.starts_with("//") => {
-                PathBuf::from(directory)
-            }
-            // What follows the scheme may hold a password, so it is not repeated.
-            scheme => {
-                let scheme = scheme.map_or(store.as_str(), |(scheme, _)| scheme);
-                return Err(Error::new(
-                    ErrorKind::Configuration,
-                    format!("cannot open a store of the kind {scheme:?}"),
-                )
-                .hint("a store is a folder of SQLite files, such as sqlite:data or sqlite:/srv/data"));
-            }
+        let place = Place::parse(layer.store.as_deref().unwrap_or("sqlite:data"))?;
+        let parse_pattern = match place {
+            Place::Directory(_) => str::parse,
+            #[cfg(feature = "postgres")]
+            Place::Server(_) => NamePattern::parse_of_schemas,
         };
-        let fault =
-            |message: String, hint: &str| Err(Error::new(ErrorKind::Configuration, message).hint(hint));
         if layer.jobs.is_some_and(|jobs| !(1..=1_024).contains(&jobs)) {
-            return fault("jobs is not between 1 and 1024".into(), "leave it out for the measured default");
+            return Err(Error::new(ErrorKind::Configuration, "jobs is not between 1 and 1024")
+                .hint("leave it out for the measured default"));
         }
-        let seconds = layer.lock_timeout.unwrap_or(5.0);
-        let Ok(lock_timeout) = Duration::try_from_secs_f64(seconds) else {
-            return fault(
-                format!("lock_timeout = {seconds} is no time"),
-                "give it in seconds, such as 5 or 0.5",
-            );
-        };
         Ok(Self {
-            directory,
-            pattern: layer.pattern.as_deref().map_or_else(|| Ok(NamePattern::default()), str::parse)?,
+            place,
+            pattern: layer.pattern.as_deref().map(parse_pattern).transpose()?,
             migrations: layer.migrations.unwrap_or_else(|| Migrations::Set("project".into())),
             jobs: layer.jobs,
-            lock_timeout,
+            lock_timeout: seconds("lock_timeout", layer.lock_timeout)?,
+            statement_timeout: seconds("statement_timeout", layer.statement_timeout)?,
         })
+    }
+
+    /// The dialect of the store.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        match self.place {
+            Place::Directory(_) => Dialect::Sqlite,
+            #[cfg(feature = "postgres")]
+            Place::Server(_) => Dialect::Postgres,
+        }
     }
 
     /// The catalog that the settings name.
     pub fn catalog(&self) -> Result<Catalog> {
         match &self.migrations {
-            Migrations::Set(name) => Catalog::embedded(name, Dialect::Sqlite),
-            Migrations::Directory(directory) => Catalog::from_directory(directory, Dialect::Sqlite),
+            Migrations::Set(name) => Catalog::embedded(name, self.dialect()),
+            Migrations::Directory(directory) => Catalog::from_directory(directory, self.dialect()),
         }
     }
 
-    /// The store that the settings name. Opens nothing.
-    #[must_use]
-    pub fn store(&self) -> SqliteStore {
-        let options = SqliteOptions {
-            pattern: self.pattern.clone(),
-            lock_timeout: self.lock_timeout,
-            ..SqliteOptions::default()
-        };
-        SqliteStore::new(&self.directory, options)
+    /// The store that the settings name. Opens nothing. Errors when the URL can't be read.
+    pub fn store(&self) -> Result<Arc<dyn Store>> {
+        match &self.place {
+            Place::Directory(directory) => {
+                let default = SqliteOptions::default();
+                let options = SqliteOptions {
+                    pattern: self.pattern.clone().unwrap_or(default.pattern),
+                    lock_timeout: self.lock_timeout.unwrap_or(default.lock_timeout),
+                    read_timeout: default.read_timeout,
+                };
+                Ok(Arc::new(SqliteStore::new(directory, options)))
+            }
+            #[cfg(feature = "postgres")]
+            Place::Server(Url(url)) => {
+                let default = PostgresOptions::default();
+                let options = PostgresOptions {
+                    pattern: self.pattern.clone().unwrap_or(default.pattern),
+                    lock_timeout: self.lock_timeout.unwrap_or(default.lock_timeout),
+                    statement_timeout: self.statement_timeout.filter(|timeout| !timeout.is_zero()),
+                    retries: default.retries,
+                };
+                Ok(Arc::new(PostgresStore::new(url, options)?))
+            }
+        }
     }
 
     /// A manager of the store and the catalog.
     pub fn manager(&self) -> Result<Manager> {
-        let manager = Manager::new(self.store(), self.catalog()?)?;
+        let manager = Manager::of(self.store()?, self.catalog()?)?;
         Ok(match self.jobs {
             Some(jobs) => manager.with_jobs(jobs),
             None => manager,
         })
     }
+}
+
+fn seconds(name: &str, value: Option<f64>) -> Result<Option<Duration>> {
+    let parse = |seconds: f64| {
+        Duration::try_from_secs_f64(seconds).map_err(|_| {
+            Error::new(ErrorKind::Configuration, format!("{name} = {seconds} is no time"))
+                .hint("give it in seconds, such as 5 or 0.5")
+        })
+    };
+    value.map(parse).transpose()
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ pub enum ErrorKind {
     NotADatabase,
     /// The database is damaged, or made to mislead.
     Corrupt,
+    /// The database's server can't be reached, or went away.
+    Disconnected,
     /// The disk is full.
     DiskFull,
     /// A read took longer than its deadline.
@@ -78,6 +80,7 @@ impl ErrorKind {
             Self::ReadOnly => "read_only",
             Self::NotADatabase => "not_a_database",
             Self::Corrupt => "corrupt",
+            Self::Disconnected => "disconnected",
             Self::DiskFull => "disk_full",
             Self::Timeout => "timeout",
             Self::Migration => "migration",

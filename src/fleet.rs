@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
-use rayon::iter::{IndexedParallelIterator as _, IntoParallelRefIterator as _, ParallelIterator as _};
+use rayon::iter::{IndexedParallelIterator as _, ParallelIterator as _};
+use rayon::slice::ParallelSlice as _;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -57,38 +58,63 @@ impl Workers {
 
     /// Does `work` for each project, and hands each result to `owner` on the calling thread.
     ///
-    /// Where `work` gives nothing back, the project goes on to a later stage. Projects whose turn comes after the
-    /// brake is pulled are reported as not started.
+    /// Projects whose turn comes after the brake is pulled are reported as not started.
     pub(crate) fn each(
         &self,
         projects: &[ProjectId],
         brake: &Brake,
         interrupted: &AtomicBool,
-        work: impl Fn(&ProjectId) -> Option<ProjectReport> + Sync,
+        work: impl Fn(&ProjectId) -> ProjectReport + Sync,
+        owner: impl FnMut(ProjectReport),
+    ) {
+        let work = |projects: &[ProjectId]| projects.iter().map(&work).collect();
+        self.parts(projects, 1, brake, interrupted, work, owner);
+    }
+
+    /// The same for parts of so many projects, each part at once. A project of which `work` gives no report goes on to a
+    /// later stage.
+    pub(crate) fn parts(
+        &self,
+        projects: &[ProjectId],
+        size: usize,
+        brake: &Brake,
+        interrupted: &AtomicBool,
+        work: impl Fn(&[ProjectId]) -> Vec<ProjectReport> + Sync,
         mut owner: impl FnMut(ProjectReport),
     ) {
         let (sender, receiver) = sync_channel(WAITING);
-        let one = |project: &ProjectId| {
+        let report_all = |part: &[ProjectId], outcome: &dyn Fn(&ProjectId) -> Outcome| {
+            part.iter().map(|project| ProjectReport::new(project.clone(), outcome(project))).collect()
+        };
+        let one = |part: &[ProjectId]| -> Vec<ProjectReport> {
             if brake.is_pulled(interrupted) {
-                return Some(ProjectReport::new(project.clone(), Outcome::NotStarted));
+                return report_all(part, &|_| Outcome::NotStarted);
             }
             let started = Instant::now();
-            let mut report = catch_unwind(AssertUnwindSafe(|| work(project))).unwrap_or_else(|_| {
-                let error =
-                    Error::new(ErrorKind::Internal, "tenantry itself failed; the project is as it was")
-                        .in_project(project)
-                        .hint("please report this as a defect of tenantry");
-                Some(ProjectReport::new(project.clone(), Outcome::Failed(error)))
-            })?;
-            report.elapsed = started.elapsed();
-            brake.count(&report.outcome);
-            Some(report)
+            let mut reports: Vec<ProjectReport> = catch_unwind(AssertUnwindSafe(|| work(part)))
+                .unwrap_or_else(|_| {
+                    report_all(part, &|project| {
+                        let message = "tenantry itself failed; the project is as it was";
+                        Outcome::Failed(
+                            Error::new(ErrorKind::Internal, message)
+                                .in_project(project)
+                                .hint("please report this as a defect of tenantry"),
+                        )
+                    })
+                });
+            // A part's projects share its time evenly.
+            let elapsed = started.elapsed() / u32::try_from(part.len()).unwrap_or(u32::MAX).max(1);
+            for report in &mut reports {
+                report.elapsed = elapsed;
+                brake.count(&report.outcome);
+            }
+            reports
         };
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 self.0.install(|| {
-                    projects.par_iter().with_max_len(1).for_each_with(sender, |sender, project| {
-                        if let Some(report) = one(project) {
+                    projects.par_chunks(size).with_max_len(1).for_each_with(sender, |sender, part| {
+                        for report in one(part) {
                             // The owner is gone only when it panicked, and then nobody is left to tell.
                             let _ = sender.send(report);
                         }

@@ -56,3 +56,4 @@ pub use error::{Error, ErrorKind, Result};
 pub use manager::Manager;
 pub use project::ProjectId;
 pub use sql::Dialect;
+pub use store::connection::ProjectConnection;

@@ -3,7 +3,6 @@
 //! It must not print, exit or read the environment, and it does nothing of its own: it composes the fleet's workers,
 //! the planner and the store.
 
-mod connection;
 mod pool;
 mod run;
 
@@ -19,16 +18,16 @@ use crate::fleet::Workers;
 use crate::plan::{Baseline, Drift, Problem, Reference, Request};
 use crate::project::ProjectId;
 use crate::store::Store;
+use crate::store::connection::ProjectConnection;
 use crate::store::sqlite::MemoryStore;
 
-pub use connection::ProjectConnection;
 pub use pool::PooledConnection;
 pub use run::{Operation, Run, Selection};
 
 use pool::Pools;
 
-/// Which default of the number of jobs is best was measured: see `docs/design.md`.
-const DEFAULT_JOBS: usize = 16;
+/// How many connections applications get where they don't say.
+const CONNECTIONS: usize = 16;
 
 /// A fleet: a store with the catalog that its projects are to follow.
 ///
@@ -84,7 +83,7 @@ impl Manager {
         Self::of(Arc::new(MemoryStore::new()), catalog)
     }
 
-    fn of(store: Arc<dyn Store>, catalog: Catalog) -> Result<Self> {
+    pub(crate) fn of(store: Arc<dyn Store>, catalog: Catalog) -> Result<Self> {
         if store.dialect() != catalog.dialect() {
             return Err(Error::new(
                 ErrorKind::Configuration,
@@ -97,16 +96,16 @@ impl Manager {
             ));
         }
         Ok(Self {
+            jobs: store.jobs(),
             store,
             catalog: Arc::new(catalog),
             reference: OnceLock::new(),
-            jobs: DEFAULT_JOBS,
-            pools: Pools::new(DEFAULT_JOBS, Duration::from_secs(60)),
+            pools: Pools::new(CONNECTIONS, Duration::from_secs(60)),
             interrupted: Arc::default(),
         })
     }
 
-    /// How many projects are worked on at once; default 16.
+    /// How many projects are worked on at once; the default is what was measured to be best for the store.
     #[must_use]
     pub fn with_jobs(mut self, jobs: usize) -> Self {
         self.jobs = jobs.max(1);
@@ -157,7 +156,9 @@ impl Manager {
 
     /// Where a project stands. Changes nothing.
     pub fn status(&self, id: &ProjectId) -> Result<Status> {
-        let inspection = self.store.inspect(id)?;
+        let mut inspections = self.store.inspect(std::slice::from_ref(id));
+        let inspection =
+            inspections.pop().unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "it was not read")))?;
         let versions =
             |range| self.catalog.between(range).iter().map(|migration| migration.version.clone()).collect();
         let version =
@@ -207,7 +208,7 @@ impl Manager {
         let get = || {
             self.pools.get(id, || {
                 self.require_current(id)?;
-                self.store.connection_url(id)
+                self.store.connector(id)
             })
         };
         let mut connection = get()?;

@@ -19,7 +19,7 @@ pub use reference::Reference;
 #[derive(Clone, Debug)]
 pub struct Inspection {
     /// What its ledger says.
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
     /// What its schema is.
     pub schema: Arc<Schema>,
     /// Whether it may be written.

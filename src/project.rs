@@ -106,6 +106,30 @@ pub struct NamePattern {
 }
 
 impl NamePattern {
+    /// The pattern of schemas that suits most: `project_{id}`.
+    #[must_use]
+    pub fn of_schemas() -> Self {
+        Self { prefix: "project_".into(), suffix: String::new() }
+    }
+
+    /// Reads a pattern of schemas' names, such as `project_{id}`.
+    pub fn parse_of_schemas(text: &str) -> Result<Self> {
+        let refuse = |fault: &str| {
+            Err(Error::new(ErrorKind::Configuration, format!("the schema pattern {text:?} {fault}"))
+                .hint("write it like project_{id}"))
+        };
+        let Some((prefix, suffix)) = text.split_once("{id}") else { return refuse("has no {id}") };
+        let is_plain =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
+        if !prefix.bytes().chain(suffix.bytes()).all(is_plain) {
+            return refuse("has something other than a-z 0-9 _ - around a single {id}");
+        }
+        if !prefix.starts_with(|first: char| first.is_ascii_lowercase()) {
+            return refuse("does not begin with a letter, so that every schema might be a project");
+        }
+        Ok(Self { prefix: prefix.into(), suffix: suffix.into() })
+    }
+
     /// The name of a project.
     #[must_use]
     pub fn name(&self, id: &ProjectId) -> String {

@@ -5,6 +5,7 @@
 
 pub mod bookkeeping;
 mod expression;
+pub mod postgres;
 pub mod sqlite;
 mod table;
 
@@ -24,6 +25,18 @@ pub enum ObjectKind {
     Index,
     /// A view.
     View,
+    /// A materialized view.
+    MaterializedView,
+    /// A sequence that is more than a column's default.
+    Sequence,
+    /// An enum, a domain, a composite or a range type.
+    Type,
+    /// A function, a procedure or an aggregate, with its arguments.
+    Function,
+    /// An extension.
+    Extension,
+    /// What is rare: an operator, a collation and the like.
+    Other,
     /// A trigger.
     Trigger,
 }
@@ -35,6 +48,12 @@ impl fmt::Display for ObjectKind {
             Self::VirtualTable => "virtual table",
             Self::Index => "index",
             Self::View => "view",
+            Self::MaterializedView => "materialized view",
+            Self::Sequence => "sequence",
+            Self::Type => "type",
+            Self::Function => "function",
+            Self::Extension => "extension",
+            Self::Other => "object",
             Self::Trigger => "trigger",
         })
     }
@@ -55,7 +74,13 @@ pub enum FacetKind {
     Check,
     /// A foreign key, known by its columns and what they reference; the value is its actions.
     ForeignKey,
-    /// A table option: STRICT, WITHOUT ROWID.
+    /// An exclusion constraint, known by its definition.
+    Exclusion,
+    /// A rule that rewrites statements.
+    Rule,
+    /// A policy that hides rows.
+    Policy,
+    /// A table option: STRICT, WITHOUT ROWID, UNLOGGED, PARTITION BY.
     Option,
     /// The whole definition of an object that has no parts worth naming.
     Definition,
@@ -70,6 +95,9 @@ impl fmt::Display for FacetKind {
             Self::Unique => "UNIQUE",
             Self::Check => "CHECK",
             Self::ForeignKey => "foreign key",
+            Self::Exclusion => "EXCLUDE",
+            Self::Rule => "rule",
+            Self::Policy => "policy",
             Self::Option => "option",
             Self::Definition => "definition",
         })
@@ -90,6 +118,19 @@ pub struct Schema {
 /// The SHA-256 of a canonical schema; equal exactly when the schemas mean the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// Reads a fingerprint as it is written out.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = |index: usize| text.get(2 * index..2 * index + 2);
+        let mut bytes = [0; 32];
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(digits(index)?, 16).ok()?;
+        }
+        (text.len() == 64).then_some(Self(bytes))
+    }
+}
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -271,6 +271,13 @@ pub fn quote_name(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// Quotes a text for SQL: the only way a text enters a statement. Postgres takes backslashes for themselves, as tenantry's
+/// transactions see to.
+#[must_use]
+pub fn quote_text(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

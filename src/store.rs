@@ -2,11 +2,14 @@
 //!
 //! Above it nothing may know which database it is. Below it nothing may decide what a project needs.
 
+mod cache;
+pub mod connection;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod sqlite;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::catalog::Migration;
@@ -17,6 +20,8 @@ use crate::project::ProjectId;
 use crate::schema::Schema;
 use crate::sql::Dialect;
 
+use connection::Connector;
+
 /// A fleet's home: a folder of SQLite files, or a Postgres database with a schema per project.
 pub trait Store: Send + Sync {
     /// Where it is, fit to be shown: without a password.
@@ -24,6 +29,12 @@ pub trait Store: Send + Sync {
 
     /// Where a project is, for people: a file's path, a schema's name.
     fn place(&self, id: &ProjectId) -> String;
+
+    /// Whether an id can be a project's name here. Looks at nothing but the id.
+    fn check(&self, id: &ProjectId) -> Result<()> {
+        let _ = id;
+        Ok(())
+    }
 
     /// What can be said of the store's health without changing it.
     fn examine(&self) -> Vec<Finding>;
@@ -34,8 +45,22 @@ pub trait Store: Send + Sync {
     /// Every project, and every odd thing found where projects are, named. Opens nothing.
     fn discover(&self) -> Result<Discovery>;
 
-    /// Reads a project's ledger and schema, and changes not one byte doing so.
-    fn inspect(&self, id: &ProjectId) -> Result<Inspection>;
+    /// Reads projects' ledgers and schemas, in their order, and changes not one byte doing so.
+    fn inspect(&self, ids: &[ProjectId]) -> Vec<Result<Inspection>>;
+
+    /// Into how large parts so many projects are best divided for [`Store::inspect`].
+    fn part(&self, projects: usize) -> usize {
+        let _ = projects;
+        1
+    }
+
+    /// How many projects are best worked on at once.
+    fn jobs(&self) -> usize;
+
+    /// How often a project is tried again that another process held a lock on.
+    fn retries(&self) -> u32 {
+        0
+    }
 
     /// Opens a project for writing. Nothing is locked before [`Session::begin`].
     fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>>;
@@ -45,13 +70,13 @@ pub trait Store: Send + Sync {
     fn create(&self, id: &ProjectId, template: Template<'_>) -> Result<()>;
 
     /// Deletes a project, after a last consistent copy of it where one is wanted; gives back where that is.
-    fn drop_project(&self, id: &ProjectId, copy: FinalCopy) -> Result<Option<PathBuf>>;
+    fn drop_project(&self, id: &ProjectId, copy: FinalCopy) -> Result<Option<String>>;
 
     /// A private empty database, gone when it is dropped.
     fn scratch(&self) -> Result<Box<dyn Session + '_>>;
 
-    /// The URL under which an application's connection opens a project.
-    fn connection_url(&self, id: &ProjectId) -> Result<String>;
+    /// What opens an application's connections to a project.
+    fn connector(&self, id: &ProjectId) -> Result<Connector>;
 }
 
 /// What a new project's database is to be.

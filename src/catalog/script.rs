@@ -141,8 +141,8 @@ fn refuse(statement: &Statement, path: &Path, transaction: Transaction) -> Resul
         ),
         // A dry run proves the migrations on a private database: this would write somewhere else even then.
         (Control::Elsewhere(word), _) => (
-            format!("{word} reaches for another file than the project's"),
-            "remove it: a migration is about one project's database alone",
+            format!("{word} reaches beyond the project's own database"),
+            "remove it: a migration is about one project's database alone, whichever that is",
         ),
     };
     Err(Error::new(ErrorKind::Catalog, message).at(path, statement.line).hint(hint))

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use tenantry::config::{FILE_NAME, Migrations};
-use tenantry::{Dialect, Error, ErrorKind, Result};
+use tenantry::{Error, ErrorKind, Result};
 
 use super::{Format, Settings};
 use crate::report::Output;
@@ -29,9 +29,10 @@ const EXAMPLE: &str = r#"# Settings of tenantry. Flags are over environment vari
 # TENANTRY_MIGRATIONS, TENANTRY_JOBS), those over this file. Paths are relative to this file's folder.
 
 [store]
-# Where the projects are: a folder of SQLite files.
+# Where the projects are: a folder of SQLite files, or a Postgres database with a schema for each.
 url = "sqlite:data"
-# How the files are named.
+# url = "postgres://user@host/database"   (a password is better off in ~/.pgpass)
+# How the files or schemas are named.
 # pattern = "project_{id}.db"
 
 [migrations]
@@ -45,6 +46,8 @@ directory = "migrations"
 # jobs = 16
 # How long to wait for another process's lock, in seconds.
 # lock_timeout = 5
+# How long one statement may run on Postgres, in seconds.
+# statement_timeout = 0
 
 # tenantry --env production ...
 # [env.production.store]
@@ -68,7 +71,9 @@ pub(super) fn migration(settings: &Settings, command: Migration) -> Result<u8> {
 }
 
 fn make(settings: &Settings, name: &str) -> Result<u8> {
-    let Migrations::Directory(directory) = settings.config()?.migrations else {
+    let config = settings.config()?;
+    let dialect = config.dialect();
+    let Migrations::Directory(directory) = config.migrations else {
         return Err(Error::new(ErrorKind::Usage, "the sets of the binary can't be added to")
             .hint("name a folder of your own: --migrations DIR, or start one with tenantry init"));
     };
@@ -78,7 +83,7 @@ fn make(settings: &Settings, name: &str) -> Result<u8> {
         return Err(Error::new(ErrorKind::Usage, format!("{name:?} has no letter or digit"))
             .hint("such as add_notes"));
     }
-    let own = directory.join(Dialect::Sqlite.name());
+    let own = directory.join(dialect.name());
     let parent = if own.is_dir() { own } else { directory };
     let folder = parent.join(format!("{}_{}", next_version(&parent)?, words.join("_").to_lowercase()));
     std::fs::create_dir_all(&folder).map_err(|error| Error::io("make the folder", &folder, error))?;

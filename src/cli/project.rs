@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 use tenantry::manager::Operation;
-use tenantry::store::{FinalCopy, Finding, Store as _};
+use tenantry::store::{FinalCopy, Finding};
 use tenantry::{Error, ErrorKind, Result};
 
 use super::fleet::{Filter, operate};
@@ -51,7 +51,7 @@ pub(super) fn drop(settings: &Settings, drop: Drop) -> Result<u8> {
 
 pub(super) fn list(settings: &Settings, list: &List) -> Result<u8> {
     let selection = list.filter.selection()?;
-    let store = settings.config()?.store();
+    let store = settings.config()?.store()?;
     let found = store.discover()?;
     let mut output = Output::new();
     let mut count = 0;
@@ -82,7 +82,7 @@ pub(super) fn list(settings: &Settings, list: &List) -> Result<u8> {
 pub(super) fn doctor(settings: &Settings) -> Result<u8> {
     let config = settings.config()?;
     let mut findings = vec![Finding { name: "tenantry", ok: true, detail: env!("CARGO_PKG_VERSION").into() }];
-    findings.extend(config.store().examine());
+    findings.extend(config.store()?.examine());
     findings.push(
         match config.manager().and_then(|manager| manager.reference().map(|_| describe(&manager))) {
             Ok(detail) => Finding { name: "migrations", ok: true, detail },

@@ -9,40 +9,45 @@ use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::r2d2::R2D2Connection as _;
-use diesel::{Connection as _, SqliteConnection};
 use scheduled_thread_pool::ScheduledThreadPool;
 
-use super::connection::ProjectConnection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::project::ProjectId;
+use crate::store::connection::{Connector, ProjectConnection};
 
 /// How long to wait for a connection.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// What every connection is set to: diesel would wait for no lock at all.
-const SETTINGS: &str = "PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = ON";
 
 /// Opens connections to one project.
 struct Opener {
-    url: String,
+    connector: Connector,
 }
+
+/// What went wrong with a connection, told whole: r2d2 keeps only what an error displays.
+#[derive(Debug)]
+struct Unavailable(String);
+
+impl std::fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unavailable {}
 
 impl r2d2::ManageConnection for Opener {
     type Connection = ProjectConnection;
-    type Error = diesel::r2d2::Error;
+    type Error = Unavailable;
 
-    fn connect(&self) -> std::result::Result<ProjectConnection, Self::Error> {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the URL says mode=rw, so a missing file stays missing"
-        )]
-        let mut connection =
-            SqliteConnection::establish(&self.url).map_err(diesel::r2d2::Error::ConnectionError)?;
-        connection.batch_execute(SETTINGS).map_err(diesel::r2d2::Error::QueryError)?;
-        Ok(ProjectConnection::Sqlite(connection))
+    fn connect(&self) -> std::result::Result<ProjectConnection, Unavailable> {
+        (self.connector)().map_err(|error| {
+            let hint = error.next_step().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+            Unavailable(format!("{}{hint}", error.summary()))
+        })
     }
 
-    fn is_valid(&self, connection: &mut ProjectConnection) -> std::result::Result<(), Self::Error> {
-        connection.ping().map_err(diesel::r2d2::Error::QueryError)
+    fn is_valid(&self, connection: &mut ProjectConnection) -> std::result::Result<(), Unavailable> {
+        connection.ping().map_err(|error| Unavailable(error.to_string()))
     }
 
     fn has_broken(&self, connection: &mut ProjectConnection) -> bool {
@@ -101,14 +106,14 @@ impl Pools {
         Self { open: Mutex::default(), given_back: Condvar::new(), threads: OnceLock::new(), capacity, idle }
     }
 
-    /// A connection. `url` is asked for when the project has no pool yet, and may refuse. No lock is held while it
+    /// A connection. `connector` is asked for when the project has no pool yet, and may refuse. No lock is held while it
     /// looks, nor while a connection is opened: one project that is slow to open keeps nobody else waiting.
     pub(super) fn get(
         &self,
         id: &ProjectId,
-        url: impl Fn() -> Result<String>,
+        connector: impl Fn() -> Result<Connector>,
     ) -> Result<PooledConnection<'_>> {
-        let pool = self.pool(id, url)?;
+        let pool = self.pool(id, connector)?;
         let deadline = Instant::now() + TIMEOUT;
         let mut open = self.lock();
         loop {
@@ -136,23 +141,23 @@ impl Pools {
         Ok(PooledConnection { connection, _given_back: GivenBack(self) })
     }
 
-    fn pool(&self, id: &ProjectId, url: impl Fn() -> Result<String>) -> Result<Arc<Pool>> {
+    fn pool(&self, id: &ProjectId, connector: impl Fn() -> Result<Connector>) -> Result<Arc<Pool>> {
         let known = |open: &Open| open.pools.get(id).map(|used| Arc::clone(&used.pool));
         if let Some(pool) = known(&self.lock()) {
             return Ok(pool);
         }
-        let url = url()?;
+        let connector = connector()?;
         let mut open = self.lock();
         // Another thread may have been quicker meanwhile.
         if let Some(pool) = known(&open) {
             return Ok(pool);
         }
-        let pool = Arc::new(self.build(id, url)?);
+        let pool = Arc::new(self.build(id, connector)?);
         open.keep(id, Arc::clone(&pool));
         Ok(pool)
     }
 
-    fn build(&self, id: &ProjectId, url: String) -> Result<Pool> {
+    fn build(&self, id: &ProjectId, connector: Connector) -> Result<Pool> {
         let threads =
             self.threads.get_or_init(|| Arc::new(ScheduledThreadPool::builder().num_threads(2).build()));
         r2d2::Pool::builder()
@@ -162,7 +167,7 @@ impl Pools {
             .test_on_check_out(false)
             .connection_timeout(TIMEOUT)
             .thread_pool(Arc::clone(threads))
-            .build(Opener { url })
+            .build(Opener { connector })
             .map_err(|error| unavailable(id, &error))
     }
 

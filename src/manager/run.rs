@@ -5,14 +5,14 @@
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Manager;
 use crate::apply::{Done, Work};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Outcome, ProjectReport, RunStarted, Summary, Tally, Verdict};
 use crate::fleet::Brake;
-use crate::plan::{Baseline, Drift, Plan, Problem, Request};
+use crate::plan::{Baseline, Drift, Inspection, Plan, Problem, Request};
 use crate::project::ProjectId;
 use crate::store::{Discovery, FinalCopy, ForeignKeys, Lock, Mode, Session, Template};
 
@@ -95,6 +95,16 @@ impl Run {
     }
 }
 
+/// How to begin where nothing was planned: under the lock it turns out what is needed.
+const UNPLANNED: Mode = Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction };
+
+/// How long to wait before another attempt: longer each time, and by chance, so that those who wait don't meet again.
+fn backoff(attempt: u32) -> Duration {
+    let chance =
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().subsec_nanos() % 100;
+    Duration::from_millis(u64::from(50 + chance) << attempt.min(6))
+}
+
 /// A new run's id.
 pub(super) fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
@@ -150,6 +160,7 @@ impl Manager {
                 let mut projects: Vec<ProjectId> = Vec::new();
                 for id in ids {
                     if !projects.contains(id) {
+                        self.store.check(id)?;
                         projects.push(id.clone());
                     }
                 }
@@ -175,50 +186,63 @@ impl Manager {
         let request = match run.operation {
             Operation::Change(request) => request,
             Operation::Create => {
-                let create = |project: &ProjectId| Some(self.created(project, id));
+                let create = |project: &ProjectId| self.created(project, id);
                 workers.each(projects, &brake, &self.interrupted, create, |report| owner.finished(report));
                 return Ok(());
             }
             Operation::Drop(copy) => {
-                let drop = |project: &ProjectId| Some(self.dropped(project, copy));
+                let drop = |project: &ProjectId| self.dropped(project, copy);
                 workers.each(projects, &brake, &self.interrupted, drop, |report| owner.finished(report));
                 return Ok(());
             }
         };
         let work = Work { catalog: &self.catalog, reference: self.reference()?, request, run: id };
         let planned = Mutex::new(Vec::new());
-        let survey = |project: &ProjectId| self.survey(&work, project, run.dry_run, &planned);
-        workers.each(projects, &brake, &self.interrupted, survey, |report| owner.finished(report));
+        let survey = |projects: &[ProjectId]| self.survey(&work, projects, run.dry_run, &planned);
+        let part = self.store.part(projects.len()).max(1);
+        workers.parts(projects, part, &brake, &self.interrupted, survey, |report| owner.finished(report));
 
         let mut planned = planned.into_inner().unwrap_or_else(PoisonError::into_inner);
         planned.sort_by(|(a, _), (b, _): &(ProjectId, Mode)| a.cmp(b));
         let (ids, modes): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
         let perform = |project: &ProjectId| {
-            let mode = ids.binary_search(project).ok().and_then(|index| modes.get(index)).copied()?;
-            Some(self.performed(&work, project, mode))
+            let mode = ids.binary_search(project).ok().and_then(|index| modes.get(index)).copied();
+            self.performed(&work, project, mode.unwrap_or(UNPLANNED))
         };
         workers.each(&ids, &brake, &self.interrupted, perform, |report| owner.finished(report));
         Ok(())
     }
 
-    /// Reads and plans. Gives a report where that is all there is to do, or else notes how to go on.
+    /// Reads and plans. Gives reports where that is all there is to do, and for the others notes how to go on.
     fn survey(
         &self,
         work: &Work<'_>,
+        projects: &[ProjectId],
+        dry_run: bool,
+        planned: &Mutex<Vec<(ProjectId, Mode)>>,
+    ) -> Vec<ProjectReport> {
+        let inspections = self.store.inspect(projects);
+        let each = projects.iter().zip(inspections);
+        each.filter_map(|(project, inspection)| self.surveyed(work, project, inspection, dry_run, planned))
+            .collect()
+    }
+
+    fn surveyed(
+        &self,
+        work: &Work<'_>,
         project: &ProjectId,
+        inspection: Result<Inspection>,
         dry_run: bool,
         planned: &Mutex<Vec<(ProjectId, Mode)>>,
     ) -> Option<ProjectReport> {
-        let done = match self.store.inspect(project).map(|inspection| work.plan(&inspection)) {
+        let done = match inspection.map(|inspection| work.plan(&inspection)) {
             Ok(done) => done,
             Err(error) => return Some(failed(project, error)),
         };
         let mode = match &done {
             Ok(plan) if !plan.is_empty() => Some(work.mode(plan)),
             // Another run may be in the middle of it this moment: only under its lock is it known to be dead.
-            Err(problems) if problems.iter().any(|it| matches!(it, Problem::Dirty { .. })) => {
-                Some(Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction })
-            }
+            Err(problems) if problems.iter().any(|it| matches!(it, Problem::Dirty { .. })) => Some(UNPLANNED),
             Ok(_) | Err(_) => None,
         };
         match mode.filter(|_| !dry_run) {
@@ -235,7 +259,15 @@ impl Manager {
             let mut session = self.store.open(project)?;
             work.perform(&mut *session, mode)
         };
-        let result = perform();
+        let mut result = perform();
+        // Whoever held the lock may be done by now; each time a little longer is waited, not all at once.
+        for attempt in 1..=self.store.retries() {
+            if !matches!(&result, Err(error) if error.kind() == ErrorKind::Locked) {
+                break;
+            }
+            std::thread::sleep(backoff(attempt));
+            result = perform();
+        }
         self.pools.forget(project);
         match result {
             Ok(done) => {
@@ -301,7 +333,7 @@ impl Manager {
         self.pools.forget(project);
         match self.store.drop_project(project, copy) {
             Ok(kept) => ProjectReport {
-                notes: kept.iter().map(|path| format!("a last copy is {}", path.display())).collect(),
+                notes: kept.iter().map(|place| format!("a last copy is {place}")).collect(),
                 ..ProjectReport::new(project.clone(), Outcome::Dropped)
             },
             Err(error) => failed(project, error),

@@ -3,7 +3,7 @@
 //! It must not run anything or know a database's contents. Where it can't be sure it errs to the careful side:
 //! a statement that may delete rows is one that does.
 
-use super::{Dialect, Token, Unclosed, tokens};
+use super::{Dialect, Token, TokenKind, Unclosed, tokens};
 
 /// One statement of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub struct Statement {
     /// Whether writes that come after it may delete rows by themselves: it makes a trigger that deletes, or a
     /// conflict rule that replaces.
     pub arms: bool,
-    /// The table it drops or renames, in lower case.
-    pub moves: Option<Moves>,
+    /// The tables it drops or renames, spelled as the database keeps their names.
+    pub moves: Vec<Moves>,
 }
 
 /// A table that goes away by its name.
@@ -46,7 +46,7 @@ pub enum Control {
     Breaks(&'static str),
     /// The database refuses it inside a transaction; the word says which.
     Outside(&'static str),
-    /// It reaches for another file; the word says which.
+    /// It reaches beyond the project's own database; the word says how.
     Elsewhere(&'static str),
 }
 
@@ -80,9 +80,9 @@ pub fn split(script: &str, dialect: Dialect) -> Result<Vec<Statement>, Unclosed>
                 sql: script[first.start..last.start + last.text.len()].to_string(),
                 line: first.line,
                 control: control(body, dialect),
-                effect: effect(body),
-                arms: body[0].is("CREATE") && deletes_or_replaces(body),
-                moves: moves(body),
+                effect: effect(body, dialect),
+                arms: body[0].is("CREATE") && arms(body, dialect),
+                moves: moves(body, dialect),
             });
         }
         rest = following;
@@ -135,10 +135,85 @@ fn control(tokens: &[Token<'_>], dialect: Dialect) -> Control {
     if first.is("VACUUM") {
         return Control::Outside("VACUUM");
     }
-    if dialect == Dialect::Postgres && has("CONCURRENTLY") {
+    if dialect == Dialect::Postgres { control_in_postgres(tokens) } else { Control::None }
+}
+
+/// What moves the rest of a migration, or a part of it, out of the project's schema; and what wants no transaction.
+fn control_in_postgres(tokens: &[Token<'_>]) -> Control {
+    let first = &tokens[0];
+    let has = |word: &str| tokens.iter().any(|token| token.is(word));
+    let second = |word: &str| tokens.get(1).is_some_and(|token| token.is(word));
+    if (first.is("SET") || first.is("RESET")) && !second("CONSTRAINTS") {
+        const PLACES: [&str; 5] = ["search_path", "SCHEMA", "ROLE", "AUTHORIZATION", "ALL"];
+        let setting =
+            tokens.iter().take(3).find_map(|token| PLACES.into_iter().find(|place| token.is(place)));
+        return setting.map_or(Control::None, Control::Elsewhere);
+    }
+    if first.is("DISCARD") {
+        return Control::Elsewhere("DISCARD");
+    }
+    if has("CONCURRENTLY") {
         return Control::Outside("CONCURRENTLY");
     }
+    let database = second("DATABASE") || second("TABLESPACE") || (first.is("ALTER") && second("SYSTEM"));
+    if ["CREATE", "DROP", "ALTER"].iter().any(|word| first.is(word)) {
+        if database {
+            return Control::Elsewhere("a statement about the server");
+        }
+        if second("SCHEMA")
+            || is_qualified(tokens)
+            || tokens.windows(2).any(|it| it[0].is("SET") && it[1].is("SCHEMA"))
+        {
+            return Control::Elsewhere("a name in another schema");
+        }
+    }
     Control::None
+}
+
+/// Whether what is created, altered or dropped has a schema's name before its own.
+fn is_qualified(tokens: &[Token<'_>]) -> bool {
+    const KINDS: [&str; 13] = [
+        "TABLE",
+        "VIEW",
+        "TYPE",
+        "DOMAIN",
+        "FUNCTION",
+        "PROCEDURE",
+        "AGGREGATE",
+        "SEQUENCE",
+        "INDEX",
+        "TRIGGER",
+        "RULE",
+        "POLICY",
+        "STATISTICS",
+    ];
+    const BETWEEN: [&str; 4] = ["IF", "NOT", "EXISTS", "ONLY"];
+    let is = |token: &Token<'_>, words: &[&str]| words.iter().any(|word| token.is(word));
+    let Some(kind) = tokens.iter().take(6).position(|token| is(token, &KINDS)) else { return false };
+    let mut rest = tokens[kind + 1..].iter().skip_while(|token| is(token, &BETWEEN)).skip(1);
+    rest.next().is_some_and(|token| token.is_symbol("."))
+}
+
+/// Whether a `CREATE` makes writes that come after it delete rows.
+fn arms(tokens: &[Token<'_>], dialect: Dialect) -> bool {
+    let kinds = |word: &str| tokens.iter().take(4).any(|token| token.is(word));
+    match dialect {
+        Dialect::Sqlite => deletes_or_replaces(tokens),
+        Dialect::Postgres if kinds("TRIGGER") || kinds("RULE") => true,
+        Dialect::Postgres => {
+            (kinds("FUNCTION") || kinds("PROCEDURE"))
+                && tokens
+                    .iter()
+                    .any(|token| token.kind == TokenKind::Text && may_delete_in_a_body(token.text))
+        }
+    }
+}
+
+/// Whether the text of a function may delete rows, by its words: it may say so itself, or run what nobody sees here.
+pub(crate) fn may_delete_in_a_body(body: &str) -> bool {
+    const WORDS: [&str; 6] = ["delete", "truncate", "execute", "perform", "merge", "call"];
+    let words = body.split(|it: char| !(it.is_ascii_alphanumeric() || it == '_'));
+    words.into_iter().any(|word| WORDS.iter().any(|harmful| word.eq_ignore_ascii_case(harmful)))
 }
 
 /// Whether a statement has a word by which rows are deleted: `ON DELETE` of a foreign key is none, it acts only where
@@ -148,22 +223,28 @@ pub(crate) fn deletes_or_replaces(tokens: &[Token<'_>]) -> bool {
     tokens.windows(2).any(|pair| deletes(pair) || pair[1].is("REPLACE"))
 }
 
-fn moves(tokens: &[Token<'_>]) -> Option<Moves> {
-    let name = |token: &Token<'_>| token.name().map(|name| name.to_ascii_lowercase());
-    tokens.get(1).filter(|token| token.is("TABLE"))?;
+fn moves(tokens: &[Token<'_>], dialect: Dialect) -> Vec<Moves> {
+    let name = |token: &Token<'_>| {
+        let keeps_case = dialect == Dialect::Postgres && token.kind == TokenKind::Quoted;
+        token.name().map(|name| if keeps_case { name } else { name.to_ascii_lowercase() })
+    };
+    if !tokens.get(1).is_some_and(|token| token.is("TABLE")) {
+        return Vec::new();
+    }
     if tokens[0].is("DROP") {
         let is_name = |token: &&Token<'_>| !["CASCADE", "RESTRICT"].iter().any(|word| token.is(word));
-        return tokens.iter().rfind(is_name).and_then(name).map(Moves::Dropped);
+        let names = tokens.split(|token| token.is_symbol(","));
+        return names.filter_map(|it| it.iter().rfind(is_name).and_then(name)).map(Moves::Dropped).collect();
     }
     match tokens {
         [alter, _, .., from, rename, to, new] if alter.is("ALTER") && rename.is("RENAME") && to.is("TO") => {
-            Some(Moves::Renamed { from: name(from)?, to: name(new)? })
+            name(from).zip(name(new)).map(|(from, to)| Moves::Renamed { from, to }).into_iter().collect()
         }
-        _ => None,
+        _ => Vec::new(),
     }
 }
 
-fn effect(tokens: &[Token<'_>]) -> Effect {
+fn effect(tokens: &[Token<'_>], dialect: Dialect) -> Effect {
     let first = &tokens[0];
     if first.is("DROP") && tokens.get(1).is_some_and(|token| token.is("TABLE")) {
         Effect::DropsTable
@@ -172,6 +253,8 @@ fn effect(tokens: &[Token<'_>]) -> Effect {
         || first.is("TRUNCATE")
         || first.is("DO")
         || first.is("CALL")
+        // A function of one's own may do anything.
+        || (dialect == Dialect::Postgres && first.is("SELECT"))
     {
         Effect::Deletes
     } else if first.is("INSERT") || first.is("UPDATE") || first.is("WITH") || first.is("MERGE") {
@@ -246,10 +329,12 @@ mod tests {
     #[test]
     fn tables_that_go_away_are_named() {
         let moves = |sql: &str| split(sql, Dialect::Sqlite).unwrap()[0].moves.clone();
-        assert_eq!(moves("DROP TABLE IF EXISTS main.\"A b\""), Some(Moves::Dropped("a b".into())));
+        assert_eq!(moves("DROP TABLE IF EXISTS main.\"A b\""), [Moves::Dropped("a b".into())]);
         let renamed = Moves::Renamed { from: "a".into(), to: "b".into() };
-        assert_eq!(moves("ALTER TABLE main.A RENAME TO [b]"), Some(renamed));
-        assert_eq!(moves("ALTER TABLE a RENAME COLUMN x TO y"), Option::None);
+        assert_eq!(moves("ALTER TABLE main.A RENAME TO [b]"), [renamed]);
+        assert_eq!(moves("ALTER TABLE a RENAME COLUMN x TO y"), []);
+        let moves = split("DROP TABLE a, \"B c\" CASCADE", Dialect::Postgres).unwrap()[0].moves.clone();
+        assert_eq!(moves, [Moves::Dropped("a".into()), Moves::Dropped("B c".into())]);
     }
 
     #[test]

@@ -21,19 +21,25 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use diesel::connection::SimpleConnection as _;
+use diesel::{Connection as _, SqliteConnection};
 use rusqlite::Connection;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Access, Inspection};
 use crate::project::{NamePattern, ProjectId};
 use crate::sql::Dialect;
+use crate::store::cache::SchemaCache;
+use crate::store::connection::{Connector, ProjectConnection};
 use crate::store::{Discovery, FinalCopy, Finding, Session, Store, Template};
 
-use books::SchemaCache;
 use create::TemplateCache;
 use session::SqliteSession;
 
 pub use memory::MemoryStore;
+
+/// Which number of projects at once is best was measured: see `docs/design.md`.
+const JOBS: usize = 16;
 
 /// A folder of SQLite files, one per project.
 pub struct SqliteStore {
@@ -131,6 +137,16 @@ impl SqliteStore {
         Ok(reason)
     }
 
+    fn inspect_one(&self, id: &ProjectId) -> Result<Inspection> {
+        let reader = read::Reader { lock_timeout: self.lock_timeout, deadline: self.read_timeout };
+        let read = || {
+            let (path, metadata) = self.require(id)?;
+            let access = if metadata.permissions().readonly() { Access::ReadOnly } else { Access::ReadWrite };
+            reader.read(&path, |connection| books::inspect(connection, &self.schemas, access))
+        };
+        read().map_err(|error| error.in_project(id))
+    }
+
     fn open_for_writing(&self, id: &ProjectId) -> Result<Connection> {
         let (path, metadata) = self.require(id)?;
         if metadata.permissions().readonly() {
@@ -163,14 +179,12 @@ impl Store for SqliteStore {
         discover::discover(&self.directory, &self.pattern)
     }
 
-    fn inspect(&self, id: &ProjectId) -> Result<Inspection> {
-        let reader = read::Reader { lock_timeout: self.lock_timeout, deadline: self.read_timeout };
-        let read = || {
-            let (path, metadata) = self.require(id)?;
-            let access = if metadata.permissions().readonly() { Access::ReadOnly } else { Access::ReadWrite };
-            reader.read(&path, |connection| books::inspect(connection, &self.schemas, access))
-        };
-        read().map_err(|error| error.in_project(id))
+    fn inspect(&self, ids: &[ProjectId]) -> Vec<Result<Inspection>> {
+        ids.iter().map(|id| self.inspect_one(id)).collect()
+    }
+
+    fn jobs(&self) -> usize {
+        JOBS
     }
 
     fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>> {
@@ -184,9 +198,10 @@ impl Store for SqliteStore {
         create::install(&self.directory, &self.pattern.name(id), &image).map_err(|error| error.in_project(id))
     }
 
-    fn drop_project(&self, id: &ProjectId, copy: FinalCopy) -> Result<Option<PathBuf>> {
+    fn drop_project(&self, id: &ProjectId, copy: FinalCopy) -> Result<Option<String>> {
         self.open_for_writing(id)
             .and_then(|connection| remove::remove(connection, &self.path(id), copy))
+            .map(|kept| kept.map(|path| path.display().to_string()))
             .map_err(|error| error.in_project(id))
     }
 
@@ -196,8 +211,25 @@ impl Store for SqliteStore {
         Ok(Box::new(SqliteSession::new(connection, &self.schemas)))
     }
 
-    fn connection_url(&self, id: &ProjectId) -> Result<String> {
+    fn connector(&self, id: &ProjectId) -> Result<Connector> {
         let (path, _) = self.require(id).map_err(|error| error.in_project(id))?;
-        Ok(file::uri(&path, "mode=rw"))
+        Ok(connector(file::uri(&path, "mode=rw")))
     }
+}
+
+/// What opens an application's connections to a file that is there.
+fn connector(uri: String) -> Connector {
+    /// diesel would wait for no lock at all.
+    const SETTINGS: &str = "PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = ON";
+    Box::new(move || {
+        let failed =
+            |cause: String| Error::new(ErrorKind::Database, "cannot open a connection").caused_by(cause);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the URI says mode=rw, so a missing file stays missing"
+        )]
+        let mut connection = SqliteConnection::establish(&uri).map_err(|error| failed(error.to_string()))?;
+        connection.batch_execute(SETTINGS).map_err(|error| failed(error.to_string()))?;
+        Ok(ProjectConnection::Sqlite(connection))
+    })
 }

@@ -8,49 +8,64 @@ on_each_store!(
     a_new_database_is_what_replaying_the_migrations_gives,
     a_project_that_exists_is_refused_and_left_as_it_was,
     of_two_creates_of_one_id_one_succeeds,
+    drop_keeps_the_rows,
+);
+on_files!(
     drop_keeps_a_last_copy,
     trap_17_a_last_copy_has_what_is_only_in_the_wal,
     drop_asks_and_waits_for_nobody,
 );
 
-const TABLES: (&str, &str) = (
-    "1_tables",
-    "CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, x TEXT DEFAULT 'a');\nINSERT INTO t (x) VALUES ('seed');\n\
-     PRAGMA user_version = 7;\nPRAGMA application_id = 42;",
-);
-
 fn a_new_database_is_what_replaying_the_migrations_gives(world: &mut World) {
-    world.with_migrations(&[TABLES, ("2_index", "CREATE INDEX ix ON t (x);")]);
+    let tables = world.either(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT, x TEXT DEFAULT 'a');\nINSERT INTO t (x) VALUES ('seed');\n\
+         PRAGMA user_version = 7;\nPRAGMA application_id = 42;",
+        "CREATE TYPE mood AS ENUM ('glad', 'sad');\nCREATE TABLE t (id SERIAL PRIMARY KEY, x TEXT DEFAULT 'a', m mood);\n\
+         INSERT INTO t (x) VALUES ('seed');",
+    );
+    world.with_migrations(&[("1_tables", tables), ("2_index", "CREATE INDEX ix ON t (x);")]);
     assert_eq!(world.expect(0, &["create", "a", "b"]).count("created"), 2);
     // An empty database that is upgraded replays them.
-    world.with_project("c", "CREATE TABLE gone (id); DROP TABLE gone;");
+    world.with_project("c", "CREATE TABLE gone (id INTEGER); DROP TABLE gone;");
     assert_eq!(world.expect(0, &["upgrade", "c"]).outcome("c"), "upgraded");
-    let queries = [
-        "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name",
+    let books = [
         "SELECT version, name, checksum, action, forced, tool_version FROM tenantry_history ORDER BY sequence",
         "SELECT version FROM __diesel_schema_migrations ORDER BY version",
         "SELECT * FROM t",
+    ];
+    let of_files = [
+        "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name",
         "SELECT * FROM sqlite_sequence",
         "PRAGMA user_version",
         "PRAGMA application_id",
         "PRAGMA page_size",
         "PRAGMA journal_mode",
     ];
-    for query in queries {
+    let of_schemas = [
+        "SELECT relname, relkind FROM pg_class WHERE relnamespace = current_schema()::regnamespace ORDER BY relname",
+        "SELECT last_value FROM t_id_seq",
+        "SELECT enumlabel FROM pg_enum WHERE enumtypid = 'mood'::regtype ORDER BY enumsortorder",
+    ];
+    for query in books.iter().chain(world.either(of_files.as_slice(), of_schemas.as_slice())) {
         assert_eq!(world.query("a", query), world.query("c", query), "{query}");
         assert_eq!(world.query("a", query), world.query("b", query), "{query}");
     }
-    let recent = "SELECT count(*) FROM tenantry_history WHERE started_at > strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-10 seconds')";
-    assert_eq!(world.query("a", recent), ["2"]);
-    assert_eq!(world.snapshot().len(), 3, "something was left behind: {:?}", world.snapshot().keys());
+    let recent =
+        world.either("strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-10 seconds')", "now() - interval '10 seconds'");
+    let recent = format!("SELECT count(*) FROM tenantry_history WHERE started_at > {recent}");
+    assert_eq!(world.query("a", &recent), ["2"]);
+    if world.is_postgres() {
+        return;
+    }
+    assert_eq!(world.files().len(), 3, "something was left behind: {:?}", world.files().keys());
 }
 
 fn a_project_that_exists_is_refused_and_left_as_it_was(world: &mut World) {
     world.with_legacy_as(1, "1");
-    let before = world.snapshot();
+    let before = world.contents("1");
     let report = world.expect(3, &["create", "1", "2"]);
     assert_eq!((report.error("1").0, report.outcome("2")), ("already_exists", "created"));
-    assert_eq!(before[&world.path("1")], world.snapshot()[&world.path("1")]);
+    assert_eq!((before, world.expect(0, &["status", "1"]).outcome("1")), (world.contents("1"), "planned"));
 }
 
 fn of_two_creates_of_one_id_one_succeeds(world: &mut World) {
@@ -72,7 +87,29 @@ fn of_two_creates_of_one_id_one_succeeds(world: &mut World) {
         assert_eq!(made.count(), 1, "project {id}");
     }
     assert_eq!(world.expect(0, &["status"]).count("up_to_date"), 40);
-    assert_eq!(world.snapshot().len(), 40);
+    assert_eq!(world.run(&["list"]).stdout.lines().count(), 40);
+}
+
+fn drop_keeps_the_rows(world: &mut World) {
+    world.with_legacy_as(1, "1").with_legacy_as(2, "2");
+    assert_eq!(world.run(&["drop", "1"]).code, 2, "nobody said yes");
+    let rows = world.contents("1");
+    let report = world.expect(0, &["drop", "1", "--yes"]);
+    let note = report.project("1")["notes"][0].as_str().unwrap();
+    let place = note.strip_prefix("a last copy is ").unwrap();
+    let kept = match place.strip_prefix("the schema ") {
+        Some(schema) => {
+            crate::cluster::run(
+                world.database(),
+                &["-c", &format!("ALTER SCHEMA {schema} RENAME TO project_back")],
+            );
+            world.contents("back")
+        }
+        None => crate::world::contents(&rusqlite::Connection::open(place).unwrap()),
+    };
+    assert_eq!(kept, rows);
+    assert_eq!(world.expect(0, &["drop", "2", "--yes", "--no-backup"]).outcome("2"), "dropped");
+    assert_eq!(world.expect(3, &["upgrade", "2"]).error("2").0, "not_found");
 }
 
 fn trap_17_a_last_copy_has_what_is_only_in_the_wal(world: &mut World) {
@@ -124,7 +161,7 @@ fn drop_asks_and_waits_for_nobody(world: &mut World) {
     assert!(before == world.snapshot());
     drop(application);
     assert_eq!(world.expect(0, &["drop", "1", "--yes", "--no-backup"]).outcome("1"), "dropped");
-    assert!(world.snapshot().is_empty());
+    assert!(world.files().is_empty());
     // Twice within a second leaves two copies.
     for _ in 0..2 {
         world.expect(0, &["create", "1"]);

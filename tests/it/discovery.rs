@@ -54,13 +54,13 @@ fn trap_16_one_database_under_two_names_is_left_alone() {
     let mut world = World::sqlite();
     world.with_legacy_as(1, "1").with_legacy_as(2, "2");
     std::fs::hard_link(world.path("1"), world.path("alias")).unwrap();
-    let before = world.snapshot();
+    let before = world.files();
     let found = left_out(&world);
     assert_eq!(found.len(), 2);
     assert_eq!(found[0].1, "a hard link: one file under the names project_1.db, project_alias.db");
     let report = world.expect(3, &["upgrade", "1", "2"]);
     assert_eq!((report.error("1").0, report.outcome("2")), ("not_a_project", "upgraded"));
-    assert_eq!(before[&world.path("1")], world.snapshot()[&world.path("1")]);
+    assert_eq!(before[&world.path("1")], world.files()[&world.path("1")]);
     // A second name outside the store, such as a snapshot's, is nobody else's project.
     std::fs::remove_file(world.path("alias")).unwrap();
     std::fs::hard_link(world.path("1"), world.folder().join("snapshot.db")).unwrap();
@@ -121,5 +121,5 @@ fn trap_3_a_mistyped_id_makes_no_file() {
     for id in ["../7", "a/b", "", "a b", "x\";DROP TABLE y"] {
         assert_eq!(world.run(&["upgrade", id]).code, 2, "{id:?}");
     }
-    assert!(world.snapshot().is_empty());
+    assert!(world.files().is_empty());
 }

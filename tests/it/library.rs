@@ -6,9 +6,8 @@ use diesel::connection::{SimpleConnection as _, TransactionManager as _};
 use diesel::prelude::*;
 use diesel_migrations::MigrationHarness as _;
 use tenantry::event::Event;
-use tenantry::manager::ProjectConnection;
 use tenantry::store::sqlite::{SqliteOptions, SqliteStore};
-use tenantry::{Catalog, Dialect, ErrorKind, Manager, ProjectId};
+use tenantry::{Catalog, Dialect, ErrorKind, Manager, ProjectConnection, ProjectId};
 
 use crate::world::World;
 

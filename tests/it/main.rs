@@ -11,9 +11,22 @@ macro_rules! on_each_store {
         mod sqlite {
             $(#[test] fn $scenario() { super::$scenario(&mut crate::world::World::sqlite()); })*
         }
+        mod postgres {
+            $(#[test] fn $scenario() { super::$scenario(&mut crate::world::World::postgres()); })*
+        }
     };
 }
 
+/// The same for scenarios about files, which only SQLite's stores have.
+macro_rules! on_files {
+    ($($scenario:ident),* $(,)?) => {
+        mod files {
+            $(#[test] fn $scenario() { super::$scenario(&mut crate::world::World::sqlite()); })*
+        }
+    };
+}
+
+mod cluster;
 mod command;
 mod create;
 mod discovery;

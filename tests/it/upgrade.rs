@@ -1,6 +1,6 @@
 //! Upgrades and downgrades: all or nothing, proven, and refused for every reason there is.
 
-use crate::world::{World, assert_sound};
+use crate::world::World;
 
 on_each_store!(
     all_pending_migrations_commit_together,
@@ -42,22 +42,26 @@ fn all_pending_migrations_commit_together(world: &mut World) {
     world.with_migrations(&[
         ONE,
         TWO,
-        ("3_three", "CREATE TABLE three (x);\n\nINSERT INTO three\nVALUES (1, 2);"),
+        ("3_three", "CREATE TABLE three (x INTEGER);\n\nINSERT INTO three\nVALUES (1, 2);"),
     ]);
     let before = world.snapshot();
     // A migration that fails on an empty database is the catalog's fault, and no project is opened.
     let ran = world.run(&["upgrade-all"]);
     assert_eq!(ran.code, 2, "{}", ran.stdout);
-    for part in ["migration 3_three", "3_three/up.sql:3", "1 columns but 2 values", "hint:"] {
+    let place = world.either("3_three/up.sql:3", "3_three/up.sql:4");
+    let cause = world.either("1 columns but 2 values", "more expressions than target columns");
+    for part in ["migration 3_three", place, cause, "hint:"] {
         assert!(ran.stderr.contains(part), "{}", ran.stderr);
     }
     assert!(before == world.snapshot());
     // One that fails on the data undoes those before it.
-    world.with_migrations(&[ONE, TWO, ("3_three", "INSERT INTO two SELECT x FROM one;")]);
+    let fill =
+        world.either("INSERT INTO two SELECT x FROM one;", "INSERT INTO two SELECT x::integer FROM one;");
+    world.with_migrations(&[ONE, TWO, ("3_three", fill)]);
     world.execute("a", "INSERT INTO one (x) VALUES ('no number')");
     world.expect(3, &["upgrade-all"]);
     assert_eq!(world.versions("a"), ["1"]);
-    assert_eq!(world.query("a", "SELECT count(*) FROM sqlite_schema WHERE name = 'two'"), ["0"]);
+    assert_eq!(world.tables("a"), ["one"]);
     world.execute("a", "DELETE FROM one");
     assert_eq!(world.expect(0, &["upgrade-all"]).project("a")["migrations"], serde_json::json!(["2", "3"]));
 }
@@ -69,11 +73,12 @@ fn a_failing_statement_is_named_with_its_line_and_changes_nothing(world: &mut Wo
     world.with_migrations(&[ONE, ("2_unique", text)]);
     let report = world.expect(3, &["upgrade-all"]);
     let error = &report.project("a")["error"];
+    let said = world.either("UNIQUE constraint failed", "could not create unique index");
     assert_eq!(
         (&error["kind"], &error["migration"], &error["line"]),
         (&"migration".into(), &"2_unique".into(), &4.into())
     );
-    assert!(error["message"].as_str().unwrap().contains("UNIQUE constraint failed"), "{error}");
+    assert!(error["message"].as_str().unwrap().contains(said), "{error}");
     assert!(error["hint"].is_string());
     assert_eq!(world.versions("a"), ["1"]);
 }
@@ -85,22 +90,34 @@ fn one_projects_trouble_is_its_own(world: &mut World) {
     assert_eq!(world.expect(0, &arguments).count("created"), 100);
     world.with_migrations(&[ONE, TWO]);
 
-    let locked = world.connect("10");
-    locked.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let mut bytes = std::fs::read(world.path("20")).unwrap();
-    bytes[100..].fill(0xA5);
-    std::fs::write(world.path("20"), bytes).unwrap();
-    let mut read_only = world.path("30").metadata().unwrap().permissions();
-    read_only.set_readonly(true);
-    std::fs::set_permissions(world.path("30"), read_only).unwrap();
+    // On Postgres nothing can be done about a role that may do all, as the tests' may: it has one project less.
+    let all = world.either(95, 96);
+    let hold = "BEGIN; LOCK TABLE __diesel_schema_migrations";
+    let locked =
+        world.application("10", world.either("BEGIN EXCLUSIVE; INSERT INTO one (x) VALUES ('held')", hold));
+    if world.is_postgres() {
+        world.execute("20", "ALTER TABLE __diesel_schema_migrations RENAME COLUMN version TO number");
+    } else {
+        let mut bytes = std::fs::read(world.path("20")).unwrap();
+        bytes[100..].fill(0xA5);
+        std::fs::write(world.path("20"), bytes).unwrap();
+        let mut read_only = world.path("30").metadata().unwrap().permissions();
+        read_only.set_readonly(true);
+        std::fs::set_permissions(world.path("30"), read_only).unwrap();
+    }
     world.execute("40", "ALTER TABLE one ADD COLUMN drifted TEXT");
     world.execute("50", "INSERT INTO __diesel_schema_migrations (version) VALUES ('9')");
 
     let report = world.expect(3, &["--lock-timeout", "0.3", "upgrade-all"]);
-    assert_eq!((report.count("upgraded"), report.count("failed"), report.count("blocked")), (95, 2, 3));
+    assert_eq!(
+        (report.count("upgraded"), report.count("failed"), report.count("blocked")),
+        (all, 2, 98 - all)
+    );
     assert_eq!(report.error("10").0, "locked");
     assert_eq!(report.error("20").0, "corrupt");
-    assert_eq!(report.problem("30").0, "read_only");
+    if !world.is_postgres() {
+        assert_eq!(report.problem("30").0, "read_only");
+    }
     assert_eq!(report.problem("40").0, "drifted");
     assert_eq!(report.problem("50").0, "unknown");
     drop(locked);
@@ -108,7 +125,7 @@ fn one_projects_trouble_is_its_own(world: &mut World) {
     let human = world.run(&["--lock-timeout", "0.3", "upgrade-all"]).stdout;
     let position = |text: &str| human.find(text).unwrap_or_else(|| panic!("no {text:?} in {human}"));
     assert!(position("FAILED corrupt") < position("BLOCKED drifted"), "{human}");
-    assert!(human.contains("1 upgraded") && human.contains("95 up to date"), "{human}");
+    assert!(human.contains("1 upgraded") && human.contains(&format!("{all} up to date")), "{human}");
 }
 
 fn to_stops_at_a_version(world: &mut World) {
@@ -134,7 +151,7 @@ fn down_and_up_again_gives_the_same_schema_at_every_version(world: &mut World) {
         }
     }
     assert_eq!(rows, world.contents("b"));
-    assert_sound(&world.connect("b"));
+    world.assert_sound("b");
     for id in ["a", "b"] {
         assert_eq!(world.expect(0, &["upgrade", id]).outcome(id), "upgraded");
     }
@@ -250,14 +267,17 @@ fn a_lost_row_is_refused_unless_declared(world: &mut World) {
     world.with_migrations(&[PARENT, ("2_purge", &format!("DELETE FROM parent WHERE id = 1;\n{metadata}"))]);
     assert_eq!(world.expect(0, &["upgrade-all"]).outcome("a"), "upgraded");
     assert_eq!(
-        world.query("a", "SELECT (SELECT count(*) FROM parent) || (SELECT count(*) FROM child)"),
-        ["11"]
+        world.query("a", "SELECT (SELECT count(*) FROM parent) || ' ' || (SELECT count(*) FROM child)"),
+        ["1 1"]
     );
 }
 
 fn a_row_that_a_trigger_deletes_is_missed(world: &mut World) {
-    let trigger =
-        "CREATE TRIGGER t AFTER UPDATE ON parent BEGIN DELETE FROM child WHERE parent = NEW.id; END;";
+    let trigger = world.either(
+        "CREATE TRIGGER t AFTER UPDATE ON parent BEGIN DELETE FROM child WHERE parent = NEW.id; END;",
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$\nBEGIN\n  DELETE FROM child WHERE parent = NEW.id;\n  \
+         RETURN NULL;\nEND $$;\nCREATE TRIGGER t AFTER UPDATE ON parent FOR EACH ROW EXECUTE FUNCTION f();",
+    );
     let tables = ("1_tables", format!("{}\n{trigger}", PARENT.1));
     let tables = (tables.0, tables.1.as_str());
     world.with_migrations(&[tables]).expect(0, &["create", "a"]);
@@ -285,7 +305,7 @@ fn a_row_lost_behind_a_rename_is_missed(world: &mut World) {
     );
     // Renamed with its rows, or dropped by name, is no loss; dropped under its new name is one that is meant, too.
     for (version, script) in
-        [("2_a", "ALTER TABLE one RENAME TO uno;\nDELETE FROM uno WHERE 0;"), ("2_b", "DROP TABLE one;")]
+        [("2_a", "ALTER TABLE one RENAME TO uno;\nDELETE FROM uno WHERE false;"), ("2_b", "DROP TABLE one;")]
     {
         world.with_migrations(&[ONE]).expect(0, &["create", version]);
         world.execute(version, "INSERT INTO one (x) VALUES ('y'), ('z')");
@@ -311,11 +331,12 @@ fn a_declaration_speaks_for_its_own_migration_only(world: &mut World) {
 fn a_row_lost_outside_a_transaction_leaves_the_project_dirty(world: &mut World) {
     world.with_migrations(&[PARENT]).expect(0, &["create", "a"]);
     world.execute("a", FAMILY);
-    let text = format!(
-        "DELETE FROM child WHERE id = 1;\nDROP TABLE parent;\nCREATE TABLE parent (id INTEGER PRIMARY KEY, x TEXT);\n{OUTSIDE}"
-    );
+    let rebuild = "DROP TABLE parent;\nCREATE TABLE parent (id INTEGER PRIMARY KEY, x TEXT);\n";
+    // Postgres refuses to drop a table that another one references.
+    let text = format!("DELETE FROM child WHERE id = 1;\n{}{OUTSIDE}", world.either(rebuild, ""));
     world.with_migrations(&[PARENT, ("2_outside", &text)]);
-    assert_eq!(world.expect(3, &["upgrade-all"]).error("a").0, "foreign_keys");
+    let kind = world.either("foreign_keys", "rows_lost");
+    assert_eq!(world.expect(3, &["upgrade-all"]).error("a").0, kind);
     assert_eq!(world.expect(4, &["upgrade-all"]).problem("a").0, "dirty");
 }
 
@@ -328,7 +349,8 @@ fn a_foreign_key_violated_at_the_commit_is_named(world: &mut World) {
     let error = &report.project("a")["error"];
     assert_eq!((&error["kind"], &error["migration"]), (&"migration".into(), &"2_child".into()));
     assert!(
-        error["hint"].is_string() && error["message"].as_str().unwrap().contains("FOREIGN KEY"),
+        error["hint"].is_string()
+            && error["message"].as_str().unwrap().to_lowercase().contains("foreign key"),
         "{error}"
     );
     assert_eq!(world.versions("a"), ["1"]);
@@ -338,9 +360,12 @@ fn a_script_that_leaves_a_transaction_open_is_named(world: &mut World) {
     world.with_migrations(&[ONE]).expect(0, &["create", "a"]);
     world.with_migrations(&[ONE, ("2_open", &format!("BEGIN;\nCREATE TABLE two (id INTEGER);\n{OUTSIDE}"))]);
     let ran = world.run(&["upgrade-all"]);
+    // On Postgres the reference is made within one transaction, and only the project itself shows it.
+    let (code, said) = world.either((2, &ran.stderr), (3, &ran.stdout));
     assert!(
-        ran.code == 2 && ran.stderr.contains("2_open") && ran.stderr.contains("does not end it"),
-        "{}",
+        ran.code == code && said.contains("2_open") && said.contains("does not end it"),
+        "{}{}",
+        ran.stdout,
         ran.stderr
     );
 }
@@ -348,10 +373,13 @@ fn a_script_that_leaves_a_transaction_open_is_named(world: &mut World) {
 fn a_version_that_cannot_be_checked_is_stamped_by_force_only(world: &mut World) {
     let depends = "CREATE TABLE two (id INTEGER);\n-- metadata\nrun_in_transaction = true\nschema_depends_on_data = true\n";
     world.with_migrations(&[ONE, ("2_depends", depends), ("3_three", "CREATE TABLE three (id INTEGER);")]);
-    world.with_project("a", "CREATE TABLE totally_other (x)");
+    world.with_project("a", "CREATE TABLE totally_other (x TEXT)");
     assert_eq!(world.expect(4, &["stamp", "a", "--to", "3"]).problem("a").0, "needs_baseline");
     world.expect(0, &["stamp", "a", "--to", "3", "--force"]);
-    assert_eq!(world.query("a", "SELECT DISTINCT action, forced FROM tenantry_history"), ["stamp|1"]);
+    assert_eq!(
+        world.query("a", "SELECT DISTINCT action, CASE WHEN forced THEN 1 END FROM tenantry_history"),
+        ["stamp|1"]
+    );
 }
 
 fn a_reviewed_edit_is_accepted_by_force(world: &mut World) {
@@ -376,9 +404,12 @@ fn a_schema_that_depends_on_data_is_not_verified(world: &mut World) {
     world.with_migrations(&[ONE]).expect(0, &["create", "a"]);
     world.execute("a", "INSERT INTO one (x) VALUES ('y')");
     // The definition of the new table comes from a row, by the only way SQLite has.
-    let text = "PRAGMA writable_schema = ON;\n\
-                UPDATE sqlite_schema SET sql = replace(sql, 'x TEXT', 'x TEXT, y') WHERE name = 'one' \
-                AND EXISTS (SELECT 1 FROM one);\nPRAGMA writable_schema = OFF;\n";
+    let text = world.either(
+        "PRAGMA writable_schema = ON;\n\
+         UPDATE sqlite_schema SET sql = replace(sql, 'x TEXT', 'x TEXT, y') WHERE name = 'one' \
+         AND EXISTS (SELECT 1 FROM one);\nPRAGMA writable_schema = OFF;\n",
+        "DO $$ BEGIN IF EXISTS (SELECT FROM one) THEN ALTER TABLE one ADD COLUMN y TEXT; END IF; END $$;\n",
+    );
     world.with_migrations(&[ONE, ("2_two", text)]);
     assert_eq!(world.expect(3, &["upgrade-all"]).error("a").0, "schema_mismatch");
     let declared = format!("{text}-- metadata\nrun_in_transaction = true\nschema_depends_on_data = true\n");
@@ -390,26 +421,33 @@ const OUTSIDE: &str = "-- metadata\nrun_in_transaction = false\n";
 
 fn a_migration_outside_a_transaction_stands_alone(world: &mut World) {
     world.with_migrations(&[ONE]).expect(0, &["create", "a"]);
-    let vacuum =
-        format!("PRAGMA journal_mode = WAL;\nVACUUM;\n-- down\nPRAGMA journal_mode = DELETE;\n{OUTSIDE}");
+    let script = world.either(
+        "PRAGMA journal_mode = WAL;\nVACUUM;\n-- down\nPRAGMA journal_mode = DELETE;\n",
+        "CREATE INDEX CONCURRENTLY ix ON one (x);\nVACUUM one;\n-- down\nDROP INDEX CONCURRENTLY ix;\n",
+    );
+    let outside = format!("{script}{OUTSIDE}");
+    let is_done = world.either(
+        "PRAGMA journal_mode",
+        "SELECT CASE WHEN to_regclass('ix') IS NULL THEN 'delete' ELSE 'wal' END",
+    );
     world.with_migrations(&[
         ONE,
         TWO,
-        ("3_wal", &vacuum),
+        ("3_outside", &outside),
         ("4_four", "CREATE TABLE four (id INTEGER);\n-- down\nDROP TABLE four;"),
     ]);
     assert_eq!(
         world.expect(0, &["upgrade-all"]).project("a")["migrations"],
         serde_json::json!(["2", "3", "4"])
     );
-    assert_eq!(world.query("a", "PRAGMA journal_mode"), ["wal"]);
+    assert_eq!(world.query("a", is_done), ["wal"]);
     let history = world.query("a", "SELECT version, action FROM tenantry_history ORDER BY sequence");
     assert_eq!(history, ["1|apply", "2|apply", "3|start", "3|apply", "4|apply"]);
     assert_eq!(world.expect(0, &["downgrade", "a", "--steps", "2"]).project("a")["to"], "2");
-    assert_eq!(world.query("a", "PRAGMA journal_mode"), ["delete"]);
+    assert_eq!(world.query("a", is_done), ["delete"]);
     // A new database comes out the same, though it is copied from a template.
     world.expect(0, &["create", "b"]);
-    assert_eq!(world.query("b", "PRAGMA journal_mode"), ["wal"]);
+    assert_eq!(world.query("b", is_done), ["wal"]);
     assert_eq!(world.expect(0, &["status", "b"]).outcome("b"), "up_to_date");
 }
 
@@ -462,6 +500,7 @@ fn dangling_references_become_null(world: &mut World) {
     assert_eq!(world.query("1", "SELECT spec_artifact_id FROM projects"), ["NULL"]);
     assert_eq!(world.query("1", "SELECT count(*) FROM tasks WHERE active_version_id IS NULL"), ["3"]);
     assert_eq!(world.query("1", "SELECT current_task_id FROM control_state"), ["NULL"]);
-    world.execute("1", "PRAGMA foreign_keys = ON; UPDATE control_state SET current_task_id = 5");
-    assert_sound(&world.connect("1"));
+    world.execute("1", world.either("PRAGMA foreign_keys = ON", "SELECT 1"));
+    world.execute("1", "UPDATE control_state SET current_task_id = 5");
+    world.assert_sound("1");
 }

@@ -2,8 +2,7 @@
 //!
 //! It must not trust names: a table of books is read only if it is a table, since a view of that name may never end.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
@@ -17,27 +16,7 @@ use crate::plan::{Access, Inspection};
 use crate::schema::Schema;
 use crate::schema::bookkeeping::{ALEMBIC, DIESEL, HISTORY};
 use crate::schema::sqlite::{Row, schema};
-
-/// How many different schema texts are remembered; a fleet mostly shares a handful.
-const REMEMBERED: usize = 512;
-
-/// Schemas by their texts: what was understood once need not be understood again.
-#[derive(Default)]
-pub(super) struct SchemaCache(RwLock<HashMap<Vec<u8>, Arc<Schema>>>);
-
-impl SchemaCache {
-    fn get(&self, text: &[u8]) -> Option<Arc<Schema>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(text).cloned()
-    }
-
-    fn insert(&self, text: Vec<u8>, schema: Arc<Schema>) {
-        let mut schemas = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if schemas.len() >= REMEMBERED {
-            schemas.clear();
-        }
-        schemas.insert(text, schema);
-    }
-}
+use crate::store::cache::SchemaCache;
 
 /// A first guess at the size of a schema's texts, in bytes.
 const TEXT: usize = 8 * 1024;
@@ -59,7 +38,7 @@ pub(super) fn inspect(connection: &Connection, cache: &SchemaCache, access: Acce
         ledger.revisions =
             query(connection, "SELECT version_num FROM main.alembic_version", |row| row.get(0))?;
     }
-    Ok(Inspection { ledger, schema, access })
+    Ok(Inspection { ledger: Arc::new(ledger), schema, access })
 }
 
 const APPLIED: &str = "SELECT NULL, version, NULL, NULL FROM main.__diesel_schema_migrations";

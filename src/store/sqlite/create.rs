@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, MAIN_DB};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use super::books::{SchemaCache, redate};
+use super::books::redate;
 use super::discover::orphan;
 use super::failure::describe;
 use super::session::SqliteSession;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Template;
+use crate::store::cache::SchemaCache;
 
 /// Where a database's header says which journal it uses: 1 for a rollback journal, 2 for a WAL.
 const JOURNAL_BYTES: std::ops::Range<usize> = 18..20;

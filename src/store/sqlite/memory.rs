@@ -3,13 +3,12 @@
 //! It must behave as the store on disk does in everything but durability.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::books::{self, SchemaCache};
+use super::books;
 use super::create::{TemplateCache, in_memory};
 use super::failure::describe;
 use super::session::SqliteSession;
@@ -17,6 +16,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Access, Inspection};
 use crate::project::ProjectId;
 use crate::sql::Dialect;
+use crate::store::cache::SchemaCache;
+use crate::store::connection::Connector;
 use crate::store::{Discovery, FinalCopy, Finding, Session, Store, Template};
 
 /// A fleet in this process's memory, gone when it is dropped.
@@ -91,9 +92,16 @@ impl Store for MemoryStore {
         Ok(Discovery { projects: self.projects().keys().cloned().collect(), left_out: Vec::new() })
     }
 
-    fn inspect(&self, id: &ProjectId) -> Result<Inspection> {
-        books::inspect(&self.existing(id)?, &self.schemas, Access::ReadWrite)
-            .map_err(|error| error.in_project(id))
+    fn inspect(&self, ids: &[ProjectId]) -> Vec<Result<Inspection>> {
+        let inspect = |id| {
+            books::inspect(&self.existing(id)?, &self.schemas, Access::ReadWrite)
+                .map_err(|error| error.in_project(id))
+        };
+        ids.iter().map(inspect).collect()
+    }
+
+    fn jobs(&self) -> usize {
+        super::JOBS
     }
 
     fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>> {
@@ -115,7 +123,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn drop_project(&self, id: &ProjectId, _copy: FinalCopy) -> Result<Option<PathBuf>> {
+    fn drop_project(&self, id: &ProjectId, _copy: FinalCopy) -> Result<Option<String>> {
         match self.projects().remove(id) {
             Some(_) => Ok(None),
             None => Err(Error::new(ErrorKind::NotFound, "it does not exist").in_project(id)),
@@ -128,9 +136,9 @@ impl Store for MemoryStore {
         Ok(Box::new(SqliteSession::new(connection, &self.schemas)))
     }
 
-    fn connection_url(&self, id: &ProjectId) -> Result<String> {
+    fn connector(&self, id: &ProjectId) -> Result<Connector> {
         if self.projects().contains_key(id) {
-            Ok(self.uri(id))
+            Ok(super::connector(self.uri(id)))
         } else {
             Err(Error::new(ErrorKind::NotFound, "it does not exist").in_project(id))
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::books::{self, SchemaCache};
+use super::books;
 use super::failure::{describe, message};
 use crate::catalog::{Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
@@ -17,6 +17,7 @@ use crate::plan::{Access, Inspection};
 use crate::schema::Schema;
 use crate::sql::quote_name;
 use crate::sql::statement::Statement;
+use crate::store::cache::SchemaCache;
 use crate::store::{Census, Direction, ForeignKeys, Lock, Mode, Session};
 
 /// A connection, and whether foreign keys are to be compared. Closing it rolls back what is not committed.

@@ -1,0 +1,255 @@
+//! Projects as schemas of one Postgres database.
+//!
+//! It must not let anything of a project reach another schema, and must not rely on what a session remembers: behind a
+//! pooler each transaction may run in another one. Settings are made for one transaction, locks are a transaction's.
+
+mod books;
+mod catalog;
+mod connect;
+mod create;
+mod discover;
+mod examine;
+mod failure;
+mod script;
+mod session;
+mod survey;
+mod target;
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use diesel::prelude::*;
+use diesel::sql_types::{Nullable, Text};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::Inspection;
+use crate::project::{NamePattern, ProjectId};
+use crate::sql::{Dialect, quote_name, quote_text};
+use crate::store::cache::SchemaCache;
+use crate::store::connection::{Connector, ProjectConnection};
+use crate::store::{Discovery, FinalCopy, Finding, Session, Store, Template};
+
+use connect::{Links, Server};
+use session::{Kind, PostgresSession};
+use target::Target;
+
+/// The longest name of a schema, in bytes: what is longer is cut off without a word, and two ids become one.
+const MAX_NAME: usize = 63;
+/// What begins the names of schemas that are tenantry's own.
+const OWN: &str = "tenantry_";
+/// The best number of connections was measured: see `docs/design.md`.
+const JOBS: usize = 4;
+
+/// A Postgres database with a schema per project.
+pub struct PostgresStore {
+    options: PostgresOptions,
+    links: Links,
+    schemas: SchemaCache,
+    /// The queries on the catalogs, as the server's version wants them.
+    parts: OnceLock<Arc<str>>,
+}
+
+/// How a Postgres store behaves; the defaults suit most.
+#[derive(Clone, Debug)]
+pub struct PostgresOptions {
+    /// How ids and schema names relate; default `project_{id}`.
+    pub pattern: NamePattern,
+    /// How long to wait for a lock, at a time; default 2 s.
+    pub lock_timeout: Duration,
+    /// How often a project is tried again that waited in vain; default 3.
+    pub retries: u32,
+    /// How long one statement of a migration may run; no limit by default.
+    pub statement_timeout: Option<Duration>,
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self {
+            pattern: NamePattern::of_schemas(),
+            lock_timeout: Duration::from_secs(2),
+            retries: 3,
+            statement_timeout: None,
+        }
+    }
+}
+
+impl PostgresStore {
+    /// The store at `postgres://user:password@host:port/database`; what the URL leaves out libpq takes from its
+    /// environment. Connects to nothing yet. Errors when it is no such URL; the error doesn't repeat it.
+    pub fn new(url: &str, options: PostgresOptions) -> Result<Self> {
+        let target = Target::parse(url)?;
+        Ok(Self {
+            options,
+            links: Links::new(target),
+            schemas: SchemaCache::default(),
+            parts: OnceLock::new(),
+        })
+    }
+
+    fn target(&self) -> &Target {
+        self.links.target()
+    }
+
+    /// A project's schema. Errors where the id can't be one's name, before anything is connected to.
+    fn name(&self, id: &ProjectId) -> Result<String> {
+        let name = self.options.pattern.name(id);
+        let refuse = |fault: String| {
+            Err(Error::new(ErrorKind::Usage, fault)
+                .in_project(id)
+                .hint("on Postgres an id is of a-z 0-9 _ -, and with its pattern at most 63 bytes long"))
+        };
+        if id.as_str().bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return refuse(format!("project id {:?} has upper case, which unquoted names lose", id.as_str()));
+        }
+        if name.len() > MAX_NAME {
+            return refuse(format!(
+                "its schema's name would be {} bytes long, and Postgres cuts it at 63",
+                name.len()
+            ));
+        }
+        if name.starts_with(OWN) || name.starts_with("pg_") || name == "information_schema" {
+            return refuse(format!("its schema's name would be {name}, which is not free"));
+        }
+        Ok(name)
+    }
+
+    fn parts(&self, server: Server) -> Arc<str> {
+        Arc::clone(self.parts.get_or_init(|| catalog::parts(server.version).into()))
+    }
+
+    /// The settings of each transaction; they end with it.
+    fn settings(&self, server: Server, search_path: &str) -> String {
+        // Since version 14 the server itself looks whether its client is still there.
+        let interval = if server.version >= 140_000 {
+            "SET LOCAL client_connection_check_interval = '2s'; "
+        } else {
+            ""
+        };
+        let lock = self.options.lock_timeout.as_millis().max(1);
+        let statement = self.options.statement_timeout.map_or(0, |timeout| timeout.as_millis().max(1));
+        format!(
+            "SET LOCAL search_path = {search_path}; SET LOCAL lock_timeout = {lock}; SET LOCAL statement_timeout = {statement}; \
+             SET LOCAL idle_in_transaction_session_timeout = '60s'; {interval}SET LOCAL standard_conforming_strings = on"
+        )
+    }
+
+    /// The key of a project's advisory lock; those are of one database anyway.
+    #[allow(clippy::unused_self, reason = "the key is the store's to say")]
+    fn lock_key(&self, name: &str) -> String {
+        format!("hashtextextended({}, 0)", quote_text(&format!("tenantry project {name}")))
+    }
+
+    fn session(&self, id: &ProjectId) -> Result<PostgresSession<'_>> {
+        let name = self.name(id)?;
+        PostgresSession::new(self, self.links.get()?, name, Kind::Existing)
+    }
+}
+
+/// A random time from nothing to `longest`, so that those who wait don't all come again at once.
+fn jitter(longest: Duration) -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let fraction = f64::from(now.subsec_nanos() % 1_009) / 1_009.0;
+    longest.mul_f64(fraction)
+}
+
+fn missing(name: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no schema {name}"))
+        .hint("see which projects there are: tenantry list")
+}
+
+impl Store for PostgresStore {
+    fn location(&self) -> String {
+        self.target().location()
+    }
+
+    fn place(&self, id: &ProjectId) -> String {
+        self.options.pattern.name(id)
+    }
+
+    fn check(&self, id: &ProjectId) -> Result<()> {
+        self.name(id).map(|_| ())
+    }
+
+    fn examine(&self) -> Vec<Finding> {
+        examine::examine(self)
+    }
+
+    fn dialect(&self) -> Dialect {
+        Dialect::Postgres
+    }
+
+    fn discover(&self) -> Result<Discovery> {
+        discover::discover(self)
+    }
+
+    fn inspect(&self, ids: &[ProjectId]) -> Vec<Result<Inspection>> {
+        let inspections = survey::inspect(self, ids);
+        inspections.into_iter().zip(ids).map(|(it, id)| it.map_err(|error| error.in_project(id))).collect()
+    }
+
+    fn part(&self, projects: usize) -> usize {
+        projects.div_ceil(2)
+    }
+
+    fn jobs(&self) -> usize {
+        JOBS
+    }
+
+    fn retries(&self) -> u32 {
+        self.options.retries
+    }
+
+    fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>> {
+        Ok(Box::new(self.session(id).map_err(|error| error.in_project(id))?))
+    }
+
+    fn create(&self, id: &ProjectId, template: Template<'_>) -> Result<()> {
+        create::create(self, id, template).map_err(|error| error.in_project(id))
+    }
+
+    fn drop_project(&self, id: &ProjectId, copy: FinalCopy) -> Result<Option<String>> {
+        create::remove(self, id, copy).map_err(|error| error.in_project(id))
+    }
+
+    fn scratch(&self) -> Result<Box<dyn Session + '_>> {
+        Ok(Box::new(create::scratch(self)?))
+    }
+
+    fn connector(&self, id: &ProjectId) -> Result<Connector> {
+        let name = self.name(id)?;
+        let target = self
+            .target()
+            .with("options", &format!("-c search_path={}", quote_name(&name).replace('\\', "\\\\")));
+        Ok(Box::new(move || open_for_application(&target, &name)))
+    }
+}
+
+/// An application's connection, whose `search_path` is the project's schema for as long as it is open.
+fn open_for_application(target: &Target, name: &str) -> Result<ProjectConnection> {
+    #[derive(QueryableByName)]
+    struct Place {
+        #[diesel(sql_type = Nullable<Text>)]
+        place: Option<String>,
+    }
+    let pooled = || {
+        Error::new(ErrorKind::Configuration, "a pooler is in between, and it gives each transaction another connection").hint(
+            "an application's search_path would be lost there: name the server itself, or give each project a role of its \
+             own with isolation = \"role\"",
+        )
+    };
+    #[expect(clippy::disallowed_methods, reason = "Postgres makes nothing by being connected to")]
+    let mut connection = PgConnection::establish(&target.conninfo()).map_err(|error| {
+        let message = error.to_string();
+        if message.contains("startup parameter") {
+            return pooled();
+        }
+        failure::described("cannot connect", target, ErrorKind::Disconnected, &message)
+    })?;
+    let Place { place } = diesel::sql_query("SELECT current_schema()::text AS place")
+        .get_result(&mut connection)
+        .map_err(|error| failure::describe("cannot connect", target, &error))?;
+    match place {
+        Some(place) if place == name => Ok(ProjectConnection::Postgres(connection)),
+        _ => Err(pooled()),
+    }
+}

@@ -1,0 +1,114 @@
+//! The ledger's tables, written.
+//!
+//! It must not read them: `catalog` and `survey` do.
+
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+use super::catalog::Read;
+use crate::ledger::{Action, Entry};
+use crate::sql::{quote_name, quote_text};
+
+/// Which tables there are.
+#[derive(Clone, Copy)]
+pub(super) struct Tables {
+    pub(super) diesel: bool,
+    pub(super) history: bool,
+}
+
+/// The statements that write rows into a schema's ledger, making its tables where they are missing.
+///
+/// With the last row goes what the schema was found to be, and the state of the catalogs that says so: as long as they
+/// have that state, nobody need read the schema again to know it.
+pub(super) fn record(schema: &str, has: Tables, entries: &[Entry], run: &str, read: Option<&Read>) -> String {
+    let quoted = quote_name(schema);
+    let mut sql = String::new();
+    if !has.diesel {
+        // Word for word as diesel makes it, so that neither tool finds anything odd about the other's.
+        add(
+            &mut sql,
+            format_args!(
+                "CREATE TABLE IF NOT EXISTS {quoted}.__diesel_schema_migrations (\n       version VARCHAR(50) PRIMARY KEY NOT NULL,\n       \
+             run_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP\n); "
+            ),
+        );
+    }
+    if !has.history {
+        add(
+            &mut sql,
+            format_args!(
+                "CREATE TABLE IF NOT EXISTS {quoted}.tenantry_history (\
+             sequence bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, version text NOT NULL, name text NOT NULL, \
+             checksum text NOT NULL, action text NOT NULL CHECK (action IN ('apply', 'stamp', 'adopt', 'revert', 'start')), \
+             forced boolean NOT NULL, run text NOT NULL, started_at timestamptz NOT NULL, duration_us bigint NOT NULL, \
+             tool_version text NOT NULL, schema_state text, schema_fingerprint text); "
+            ),
+        );
+    }
+    let is_applied = |action| matches!(action, Action::Apply | Action::Stamp | Action::Adopt);
+    let versions = |wanted: &dyn Fn(Action) -> bool, open: &str, close: &str| {
+        let texts = entries.iter().filter(|it| wanted(it.action)).map(|it| quote_text(it.version.as_str()));
+        texts.map(|text| format!("{open}{text}{close}")).collect::<Vec<_>>().join(", ")
+    };
+    let applied = versions(&is_applied, "(", ")");
+    if !applied.is_empty() {
+        add(
+            &mut sql,
+            format_args!(
+                "INSERT INTO {quoted}.__diesel_schema_migrations (version) VALUES {applied} ON CONFLICT DO NOTHING; "
+            ),
+        );
+    }
+    let reverted = versions(&|action| action == Action::Revert, "", "");
+    if !reverted.is_empty() {
+        add(
+            &mut sql,
+            format_args!("DELETE FROM {quoted}.__diesel_schema_migrations WHERE version IN ({reverted}); "),
+        );
+    }
+    let rows: Vec<_> = entries
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| {
+            let read = read.filter(|_| index + 1 == entries.len());
+            row(entry, run, read)
+        })
+        .collect();
+    if !rows.is_empty() {
+        add(
+            &mut sql,
+            format_args!(
+                "INSERT INTO {quoted}.tenantry_history (version, name, checksum, action, forced, run, started_at, duration_us, \
+             tool_version, schema_state, schema_fingerprint) VALUES {}; ",
+                rows.join(", ")
+            ),
+        );
+    }
+    sql
+}
+
+fn row(entry: &Entry, run: &str, read: Option<&Read>) -> String {
+    let started = entry.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let (state, fingerprint) = match read {
+        Some(read) => (quote_text(&read.state), quote_text(&read.schema.fingerprint().to_string())),
+        None => ("NULL".into(), "NULL".into()),
+    };
+    format!(
+        "({}, {}, {}, {}, {}, {}, to_timestamp({}.{:06}), {}, {}, {state}, {fingerprint})",
+        quote_text(entry.version.as_str()),
+        quote_text(&entry.name),
+        quote_text(&entry.checksum),
+        quote_text(entry.action.as_str()),
+        entry.forced,
+        quote_text(run),
+        started.as_secs(),
+        started.subsec_micros(),
+        entry.duration.as_micros(),
+        quote_text(env!("CARGO_PKG_VERSION")),
+    )
+}
+
+fn add(sql: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a string can't fail.
+    let _ = sql.write_fmt(text);
+}

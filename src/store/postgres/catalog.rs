@@ -1,0 +1,233 @@
+//! Schemas and ledgers, read from the server.
+//!
+//! It must not change anything, and its own queries must always run with one `search_path`: Postgres keeps a query's plan
+//! only as long as that is the same.
+
+use std::sync::Arc;
+
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::sql_types::{Bool, Nullable, Oid, Text};
+
+use super::failure::describe;
+use super::target::Target;
+use crate::catalog::Version;
+use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::{Action, Ledger, Recorded};
+use crate::schema::postgres::{Row, schema};
+use crate::schema::{Fingerprint, Schema};
+use crate::store::cache::SchemaCache;
+
+/// The `search_path` that tenantry's own queries run with.
+pub(super) const NEUTRAL: &str = "pg_catalog";
+
+/// The parts of both queries, as this server's version has the catalogs.
+pub(super) fn parts(version: i32) -> String {
+    let since = |first: i32, expression: &'static str, otherwise: &'static str| {
+        if version >= first { expression } else { otherwise }
+    };
+    include_str!("catalog.sql")
+        .replace("{nulls_not_distinct}", since(150_000, "i.indnullsnotdistinct", "false"))
+        .replace("{delete_columns}", since(150_000, "c.confdelsetcols", "NULL::int[]"))
+        .replace("{not_enforced}", since(180_000, "NOT c.conenforced", "false"))
+        .replace("{function_body}", since(140_000, "pg_get_function_sqlbody(p.oid)", "NULL::text"))
+}
+
+/// Asks for one schema's facets, with its state as the last row. The server keeps the plan.
+struct Facets<'a> {
+    parts: &'a str,
+    schema: u32,
+    path: &'a str,
+}
+
+impl QueryFragment<Pg> for Facets<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("WITH input AS MATERIALIZED (SELECT ");
+        out.push_bind_param::<Oid, _>(&self.schema)?;
+        out.push_sql("::oid AS schema, ");
+        out.push_bind_param::<Text, _>(self.path)?;
+        out.push_sql("::text AS path), ");
+        out.push_sql(self.parts);
+        out.push_sql(" SELECT * FROM facets UNION ALL SELECT 'state', '', '', '', state FROM states");
+        Ok(())
+    }
+}
+
+impl QueryId for Facets<'_> {
+    type QueryId = Facets<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for Facets<'_> {
+    type SqlType = (Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>);
+}
+
+impl RunQueryDsl<PgConnection> for Facets<'_> {}
+
+/// Asks for one schema's state alone.
+struct State<'a> {
+    parts: &'a str,
+    schema: u32,
+}
+
+impl QueryFragment<Pg> for State<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("WITH input AS MATERIALIZED (SELECT ");
+        out.push_bind_param::<Oid, _>(&self.schema)?;
+        out.push_sql("::oid AS schema, NULL::text AS path), ");
+        out.push_sql(self.parts);
+        out.push_sql(" SELECT coalesce((SELECT state FROM states), '')");
+        Ok(())
+    }
+}
+
+impl QueryId for State<'_> {
+    type QueryId = State<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for State<'_> {
+    type SqlType = Text;
+}
+
+impl RunQueryDsl<PgConnection> for State<'_> {}
+
+/// One of the schemas that were asked for.
+#[derive(QueryableByName)]
+pub(super) struct Found {
+    #[diesel(sql_type = Oid)]
+    pub(super) oid: u32,
+    #[diesel(sql_type = Text)]
+    pub(super) name: String,
+    /// What all of its rows in the catalogs come to: equal as long as nothing about the schema changed.
+    #[diesel(sql_type = Text)]
+    pub(super) state: String,
+    #[diesel(sql_type = Bool)]
+    pub(super) writable: bool,
+}
+
+/// A schema as it was read: what it is, and the catalogs' state that says so.
+#[derive(Clone)]
+pub(super) struct Read {
+    pub(super) schema: Arc<Schema>,
+    pub(super) state: String,
+}
+
+/// What the ledger says the catalogs' state was when the schema was last read, and what it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) state: String,
+    pub(super) fingerprint: Fingerprint,
+}
+
+impl Known {
+    /// Reads `state fingerprint`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (state, fingerprint) = text.split_once(' ')?;
+        Some(Self { state: state.into(), fingerprint: Fingerprint::parse(fingerprint)? })
+    }
+}
+
+/// Reads schemas over one connection.
+pub(super) struct Reader<'a> {
+    pub(super) connection: &'a mut PgConnection,
+    pub(super) target: &'a Target,
+    pub(super) parts: &'a str,
+    pub(super) schemas: &'a SchemaCache,
+}
+
+impl Reader<'_> {
+    /// The states of all these schemas, in one query; schemas that there are not are left out.
+    pub(super) fn states(&mut self, names: &str) -> Result<Vec<Found>> {
+        let sql = format!(
+            "WITH input AS MATERIALIZED (SELECT oid AS schema, NULL::text AS path FROM pg_namespace WHERE nspname = ANY ({names})), {} \
+             SELECT n.oid, n.nspname::text AS name, coalesce(s.state, '') AS state, \
+             has_schema_privilege(n.oid, 'CREATE') AND NOT pg_is_in_recovery() AS writable \
+             FROM input i JOIN pg_namespace n ON n.oid = i.schema LEFT JOIN states s ON s.schema = i.schema",
+            self.parts
+        );
+        diesel::sql_query(sql)
+            .load(self.connection)
+            .map_err(|error| describe("cannot read the schemas", self.target, &error))
+    }
+
+    /// One schema's state.
+    pub(super) fn state(&mut self, oid: u32) -> Result<String> {
+        State { parts: self.parts, schema: oid }
+            .get_result(self.connection)
+            .map_err(|error| describe("cannot read its schema", self.target, &error))
+    }
+
+    /// One schema, whole. Leaves its `search_path` at the schema until the transaction ends.
+    pub(super) fn schema(&mut self, oid: u32, quoted: &str) -> Result<Read> {
+        type Facet = (Option<String>, Option<String>, Option<String>, Option<String>, Option<String>);
+        let facets: Vec<Facet> = Facets { parts: self.parts, schema: oid, path: quoted }
+            .load(self.connection)
+            .map_err(|error| describe("cannot read its schema", self.target, &error))?;
+        let mut rows = Vec::with_capacity(facets.len());
+        let mut state = String::new();
+        for (kind, object, facet, key, value) in facets {
+            let [kind, object, facet, key, value] =
+                [kind, object, facet, key, value].map(Option::unwrap_or_default);
+            if kind == "state" {
+                state = value;
+            } else {
+                rows.push(Row { kind, object, facet, key, value });
+            }
+        }
+        rows.sort_unstable();
+        let mut text = Vec::new();
+        for part in rows.iter().flat_map(|row| [&row.kind, &row.object, &row.facet, &row.key, &row.value]) {
+            text.extend_from_slice(&part.len().to_le_bytes());
+            text.extend_from_slice(part.as_bytes());
+        }
+        if let Some(schema) = self.schemas.get(&text) {
+            return Ok(Read { schema, state });
+        }
+        let read = Arc::new(schema(&rows));
+        self.schemas.insert(text, Arc::clone(&read));
+        Ok(Read { schema: read, state })
+    }
+}
+
+/// The queries for the parts of one ledger; `%1$I` stands for the schema.
+pub(super) mod ledger {
+    pub(in super::super) const APPLIED: &str = r#"(SELECT string_agg(version, E'\x1e' ORDER BY version COLLATE "C") FROM %1$I.__diesel_schema_migrations)"#;
+    pub(in super::super) const HISTORY: &str = r"(SELECT string_agg(concat_ws(E'\x1f', version, checksum, action), E'\x1e' ORDER BY sequence) FROM %1$I.tenantry_history)";
+    pub(in super::super) const REVISIONS: &str =
+        r"(SELECT string_agg(version_num, E'\x1e') FROM %1$I.alembic_version)";
+    pub(in super::super) const RECORDED: &str = r"(SELECT concat_ws(' ', schema_state, schema_fingerprint) FROM %1$I.tenantry_history ORDER BY sequence DESC LIMIT 1)";
+    /// What stands between the parts.
+    pub(in super::super) const SECTION: &str = r"E'\x1c'";
+}
+
+/// Reads the parts of a ledger as the queries give them.
+pub(super) fn parse_ledger(text: &str) -> Result<Ledger> {
+    let mut sections = text.split('\u{1c}');
+    let mut rows = || {
+        let section = sections.next().unwrap_or_default();
+        section.split('\u{1e}').filter(|row| !row.is_empty()).map(str::to_string).collect::<Vec<_>>()
+    };
+    let applied = rows().iter().map(|version| Version::new(version.as_str())).collect();
+    let history =
+        rows().iter().map(|row| recorded(row).ok_or_else(|| odd_ledger(row))).collect::<Result<_>>()?;
+    Ok(Ledger { applied, history, revisions: rows() })
+}
+
+fn recorded(row: &str) -> Option<Recorded> {
+    let mut fields = row.split('\u{1f}');
+    let (version, checksum, action) = (fields.next()?, fields.next()?, fields.next()?);
+    Some(Recorded {
+        version: Version::new(version),
+        checksum: checksum.into(),
+        action: Action::parse(action)?,
+    })
+}
+
+/// A ledger that somebody else made or changed.
+pub(super) fn odd_ledger(what: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, "its ledger is not as diesel and tenantry make it")
+        .caused_by(what.replace(['\u{1e}', '\u{1f}'], " "))
+        .hint("look at __diesel_schema_migrations and tenantry_history: somebody else made or changed them")
+}

@@ -1,0 +1,188 @@
+//! Connections to the server: opened with what every transaction relies on, kept, and bounded.
+//!
+//! It must not hand out one that is in a transaction, and must say which limit was met when the server has no room.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use diesel::connection::{CacheSize, SimpleConnection as _};
+use diesel::prelude::*;
+use diesel::sql_types::{Integer, Nullable, Text};
+
+use super::failure::{describe, described};
+use super::target::Target;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long a full server is asked again before that is an error.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How tenantry reaches the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// A connection is a server process of one's own.
+    Direct,
+    /// A pooler in between gives each transaction another server process: nothing of a session lasts.
+    Pooled,
+}
+
+/// What is known of the server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Server {
+    pub(super) route: Route,
+    /// Such as 150018.
+    pub(super) version: i32,
+}
+
+/// An open connection.
+pub(super) struct Link {
+    pub(super) connection: PgConnection,
+    pub(super) server: Server,
+    in_transaction: bool,
+}
+
+impl Link {
+    /// Sends statements of which the first begins a transaction.
+    pub(super) fn begin(&mut self, sql: &str) -> QueryResult<()> {
+        self.in_transaction = true;
+        self.connection.batch_execute(sql)
+    }
+
+    /// Sends statements of which the last ends the transaction, where there is one.
+    pub(super) fn end(&mut self, sql: &str) -> QueryResult<()> {
+        if !self.in_transaction {
+            return Ok(());
+        }
+        self.connection.batch_execute(sql)?;
+        self.in_transaction = false;
+        Ok(())
+    }
+}
+
+#[derive(QueryableByName)]
+struct Greeting {
+    #[diesel(sql_type = Integer)]
+    version: i32,
+    #[diesel(sql_type = Nullable<Text>)]
+    direct: Option<String>,
+}
+
+/// Opens a connection. A setting that only a connection of one's own takes along tells whether a pooler is in between.
+pub(super) fn open(target: &Target) -> Result<Link> {
+    match attempt(&target.with("options", "-c tenantry.direct=yes")) {
+        Err(refused) if refused.summary().contains("startup parameter") => attempt(target),
+        other => other,
+    }
+}
+
+fn attempt(target: &Target) -> Result<Link> {
+    #[expect(clippy::disallowed_methods, reason = "Postgres makes nothing by being connected to")]
+    let mut connection = PgConnection::establish(&target.conninfo()).map_err(|error| match error {
+        ConnectionError::CouldntSetupConfiguration(error) => describe("cannot connect", target, &error),
+        other => {
+            let message = other.to_string();
+            let full = ["too many", "remaining connection slots", "no more connections"];
+            let kind = if full.iter().any(|text| message.contains(text)) {
+                ErrorKind::PoolExhausted
+            } else {
+                ErrorKind::Disconnected
+            };
+            let error = described("cannot connect", target, kind, &message);
+            if kind == ErrorKind::PoolExhausted {
+                error
+            } else {
+                error.hint("look at the URL, the server and its pg_hba.conf")
+            }
+        }
+    })?;
+    let greeting: Greeting = diesel::sql_query(
+        "SELECT current_setting('server_version_num')::int AS version, \
+         nullif(current_setting('tenantry.direct', true), '') AS direct",
+    )
+    .get_result(&mut connection)
+    .map_err(|error| describe("cannot connect", target, &error))?;
+    if greeting.version < 130_000 {
+        let version = greeting.version / 10_000;
+        return Err(Error::new(ErrorKind::Configuration, format!("the server is Postgres {version}"))
+            .hint("tenantry works with Postgres 13 and later"));
+    }
+    let route = if greeting.direct.is_some() { Route::Direct } else { Route::Pooled };
+    if route == Route::Pooled {
+        connection.set_prepared_statement_cache_size(CacheSize::Disabled);
+    }
+    if route == Route::Direct {
+        // A role that may not do so reads errors in the server's language; then a lock timeout is not told from other errors.
+        let _ = connection.batch_execute("SET lc_messages TO 'C'");
+    }
+    Ok(Link { connection, in_transaction: false, server: Server { route, version: greeting.version } })
+}
+
+/// The connections of one store: as many as are worked with at once, kept for the next project.
+pub(super) struct Links {
+    target: Target,
+    idle: Mutex<Vec<Link>>,
+    given_back: Condvar,
+}
+
+impl Links {
+    pub(super) fn new(target: Target) -> Self {
+        Self { target, idle: Mutex::default(), given_back: Condvar::new() }
+    }
+
+    pub(super) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// A connection: one that is kept, or a new one. Where the server has no room for another, this waits for one of its
+    /// own to be given back, asks again a little later each time, and at last names the limit.
+    pub(super) fn get(&self) -> Result<Kept<'_>> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_millis(20);
+        loop {
+            if let Some(link) = self.lock().pop() {
+                return Ok(Kept { link: Some(link), links: self });
+            }
+            match open(&self.target) {
+                Ok(link) => return Ok(Kept { link: Some(link), links: self }),
+                Err(error) if error.kind() == ErrorKind::PoolExhausted && Instant::now() < deadline => {
+                    let idle = self.lock();
+                    drop(self.given_back.wait_timeout(idle, pause).unwrap_or_else(PoisonError::into_inner));
+                    pause =
+                        (pause * 2).min(Duration::from_secs(1)) + super::jitter(Duration::from_millis(20));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Link>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that is kept for the next project once it is dropped, unless something went wrong with it.
+pub(super) struct Kept<'a> {
+    link: Option<Link>,
+    links: &'a Links,
+}
+
+impl Kept<'_> {
+    pub(super) fn link(&mut self) -> Result<&mut Link> {
+        self.link.as_mut().ok_or_else(|| Error::new(ErrorKind::Internal, "the connection was given up"))
+    }
+
+    /// Closes it instead of keeping it.
+    pub(super) fn give_up(&mut self) {
+        self.link = None;
+    }
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        let Some(mut link) = self.link.take() else { return };
+        // On a broken connection this fails, and that one goes.
+        if link.end("ROLLBACK").is_ok() {
+            self.links.lock().push(link);
+        }
+        self.links.given_back.notify_one();
+    }
+}

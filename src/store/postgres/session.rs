@@ -1,0 +1,472 @@
+//! A project opened for writing.
+//!
+//! It must not decide anything: which script runs, and whether what came out is right, is `apply`'s business. It must
+//! not let a migration out of its schema, and must not wait for a lock while it holds a snapshot: a `CREATE INDEX
+//! CONCURRENTLY` of another session would wait for it in turn.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection as _;
+use diesel::prelude::*;
+use diesel::sql_types::{BigInt, Bool, Nullable, Oid, Text};
+
+use super::catalog::{Known, NEUTRAL, Read, Reader, ledger, parse_ledger};
+use super::connect::{Kept, Route};
+use super::failure::{Failure, MARK, describe, described};
+use super::{OWN, PostgresStore, books, jitter, missing, script};
+use crate::catalog::{Migration, Script};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ledger::Entry;
+use crate::plan::{Access, Inspection};
+use crate::schema::Schema;
+use crate::sql::{quote_name, quote_text};
+use crate::store::{Census, Direction, FinalCopy, Lock, Mode, Session};
+
+/// How the session's transactions relate to the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The schema is there: each transaction is one.
+    Existing,
+    /// The schema is made in a transaction that somebody else ends; everything happens in that one.
+    Within,
+}
+
+/// What `begin` finds out together with the lock.
+#[derive(Clone, Debug, Default, QueryableByName)]
+#[expect(clippy::struct_excessive_bools, reason = "a row of a query")]
+struct Locked {
+    #[diesel(sql_type = Bool)]
+    taken: bool,
+    #[diesel(sql_type = Nullable<Oid>)]
+    oid: Option<u32>,
+    #[diesel(sql_type = Bool)]
+    diesel: bool,
+    #[diesel(sql_type = Bool)]
+    history: bool,
+    #[diesel(sql_type = Bool)]
+    alembic: bool,
+    #[diesel(sql_type = Bool)]
+    writable: bool,
+}
+
+#[derive(QueryableByName)]
+struct LedgerRow {
+    #[diesel(sql_type = Text)]
+    ledger: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    recorded: Option<String>,
+}
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
+#[derive(QueryableByName)]
+struct There {
+    #[diesel(sql_type = Bool)]
+    there: bool,
+}
+
+/// One schema over one connection. Dropping it rolls back what is not committed.
+pub(super) struct PostgresSession<'a> {
+    store: &'a PostgresStore,
+    kept: Kept<'a>,
+    name: String,
+    kind: Kind,
+    parts: Arc<str>,
+    found: Locked,
+    /// The schema as it was last read, as long as nothing was run since.
+    read: Option<Read>,
+    /// What goes to the server together with the commit.
+    unsent: String,
+    /// The last row written into the ledger: run and version.
+    recorded: Option<(String, String)>,
+    holds: bool,
+}
+
+impl<'a> PostgresSession<'a> {
+    pub(super) fn new(
+        store: &'a PostgresStore,
+        mut kept: Kept<'a>,
+        name: String,
+        kind: Kind,
+    ) -> Result<Self> {
+        let parts = store.parts(kept.link()?.server);
+        Ok(Self {
+            store,
+            kept,
+            name,
+            kind,
+            parts,
+            found: Locked::default(),
+            read: None,
+            unsent: String::new(),
+            recorded: None,
+            holds: false,
+        })
+    }
+
+    fn failed(&self, what: &str, error: &diesel::result::Error) -> Error {
+        describe(what, self.store.target(), error)
+    }
+
+    pub(super) fn batch(&mut self, what: &str, sql: &str) -> Result<()> {
+        let result = self.kept.link()?.connection.batch_execute(sql);
+        result.map_err(|error| self.failed(what, &error))
+    }
+
+    /// Begins a transaction with tenantry's settings.
+    pub(super) fn begin_transaction(&mut self) -> Result<()> {
+        let link = self.kept.link()?;
+        let sql = format!("BEGIN; {}", self.store.settings(link.server, NEUTRAL));
+        let result = link.begin(&sql);
+        result.map_err(|error| self.failed("cannot begin", &error))
+    }
+
+    fn end_transaction(&mut self, sql: &str) -> Result<()> {
+        let result = self.kept.link()?.end(sql);
+        result.map_err(|error| self.failed("cannot end the transaction", &error))
+    }
+
+    /// Tries the lock, and looks at the schema once it has it: a schema's objects are looked up as they are then, not as
+    /// they were when the statement began.
+    pub(super) fn try_lock(&mut self, lock: Lock) -> Result<bool> {
+        let function = match lock {
+            Lock::Transaction => "pg_try_advisory_xact_lock",
+            Lock::Session => "pg_try_advisory_lock",
+        };
+        let quoted = quote_name(&self.name);
+        let table =
+            |name: &str| format!("to_regclass({}) IS NOT NULL", quote_text(&format!("{quoted}.{name}")));
+        let sql = format!(
+            "SELECT {function}({}) AS taken, to_regnamespace({})::oid AS oid, {} AS diesel, {} AS history, {} AS alembic, \
+             coalesce(has_schema_privilege(to_regnamespace({}), 'CREATE'), false) AS writable",
+            self.store.lock_key(&self.name),
+            quote_text(&quoted),
+            table("__diesel_schema_migrations"),
+            table("tenantry_history"),
+            table("alembic_version"),
+            quote_text(&quoted),
+        );
+        let result = diesel::sql_query(sql).get_result(&mut self.kept.link()?.connection);
+        self.found = result.map_err(|error| self.failed("cannot lock it", &error))?;
+        Ok(self.found.taken)
+    }
+
+    /// Tries until the lock timeout, holding nothing in between.
+    fn wait(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
+        let deadline = Instant::now() + self.store.options.lock_timeout;
+        let mut pause = Duration::from_millis(5);
+        while !attempt(self)? {
+            if Instant::now() >= deadline {
+                let message = "another run of tenantry works on it";
+                return Err(described("cannot lock it", self.store.target(), ErrorKind::Locked, message));
+            }
+            std::thread::sleep(pause + jitter(pause));
+            pause = (pause * 2).min(Duration::from_millis(200));
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self) -> Result<()> {
+        if self.kept.link()?.server.route == Route::Pooled {
+            return Err(Error::new(ErrorKind::Configuration, "a migration outside a transaction needs a connection of its own")
+                .hint("a pooler is in between that gives each transaction another one: name the server itself in --store"));
+        }
+        self.wait(|session| session.try_lock(Lock::Session))?;
+        self.holds = true;
+        Ok(())
+    }
+
+    fn reader(&mut self) -> Result<Reader<'_>> {
+        Ok(Reader {
+            target: self.store.target(),
+            parts: &self.parts,
+            schemas: &self.store.schemas,
+            connection: &mut self.kept.link()?.connection,
+        })
+    }
+
+    fn oid(&self) -> Result<u32> {
+        self.found.oid.ok_or_else(|| missing(&self.name))
+    }
+
+    /// The schema as it is now, and what the catalogs' state is.
+    fn read(&mut self) -> Result<Read> {
+        if let Some(read) = &self.read {
+            return Ok(read.clone());
+        }
+        let (oid, quoted) = (self.oid()?, quote_name(&self.name));
+        let read = self.reader()?.schema(oid, &quoted)?;
+        // The next of tenantry's own queries wants its plan back.
+        self.batch("cannot read its schema", &format!("SET LOCAL search_path = {NEUTRAL}"))?;
+        self.read = Some(read.clone());
+        Ok(read)
+    }
+
+    fn read_ledger(&mut self) -> Result<(Arc<crate::ledger::Ledger>, Option<Known>)> {
+        let part = |there: bool, sql: &'static str| if there { sql } else { "NULL" };
+        let sql = format!(
+            "SELECT concat({}, {section}, {}, {section}, {}) AS ledger, {} AS recorded",
+            part(self.found.diesel, ledger::APPLIED),
+            part(self.found.history, ledger::HISTORY),
+            part(self.found.alembic, ledger::REVISIONS),
+            part(self.found.history, ledger::RECORDED),
+            section = ledger::SECTION,
+        );
+        let sql = sql.replace("%1$I", &quote_name(&self.name));
+        let result = diesel::sql_query(sql).get_result(&mut self.kept.link()?.connection);
+        let LedgerRow { ledger, recorded } =
+            result.map_err(|error| self.failed("cannot read its ledger", &error))?;
+        Ok((Arc::new(parse_ledger(&ledger)?), recorded.as_deref().and_then(Known::parse)))
+    }
+
+    /// Runs a script in the transaction, whole; where that fails for a reason without a place, once more statement by
+    /// statement, to find the one.
+    fn run_inside(&mut self, script: &Script) -> Result<()> {
+        let step = script::Step::new(self.name.clone(), script, self.kind);
+        let sql = step.sql();
+        let result = self.kept.link()?.connection.batch_execute(&sql);
+        let Err(error) = result else { return Ok(()) };
+        let failure = Failure::of(&error);
+        if let Some(place) = failure.message.strip_prefix(MARK) {
+            return Err(step.left_its_schema(place));
+        }
+        if matches!(failure.kind, ErrorKind::Disconnected | ErrorKind::Locked | ErrorKind::Timeout) {
+            return Err(self.failed("a statement failed", &error).at(script.path(), None));
+        }
+        if let Some((_, line)) = failure.position.and_then(|position| step.place(&sql, position)) {
+            return Err(step.failed(self.store.target(), &failure, line));
+        }
+        self.batch("cannot look for the statement", &step.again())?;
+        for (statement, line) in step.statements() {
+            let result = self.kept.link()?.connection.batch_execute(statement);
+            if let Err(error) = result {
+                return Err(step.failed(self.store.target(), &Failure::of(&error), line));
+            }
+        }
+        // What failed a moment ago works now: then it is done.
+        self.batch("cannot go on", &step.end())
+    }
+
+    /// Runs a script outside a transaction, one statement at a time.
+    fn run_outside(&mut self, script: &Script) -> Result<()> {
+        let server = self.kept.link()?.server;
+        let settings =
+            self.store.settings(server, &quote_name(&self.name)).replace("SET LOCAL", "SET SESSION");
+        self.batch("cannot begin", &settings)?;
+        let step = script::Step::new(self.name.clone(), script, self.kind);
+        let mut outcome = Ok(());
+        for (statement, line) in step.statements() {
+            if let Err(error) = self.kept.link()?.connection.batch_execute(statement) {
+                outcome = Err(step.failed(self.store.target(), &Failure::of(&error), line));
+                break;
+            }
+        }
+        // A savepoint can be made in a transaction only; where there is none, ROLLBACK does nothing.
+        let open = self.kept.link()?.connection.batch_execute("SAVEPOINT tenantry_step").is_ok();
+        self.batch("cannot go on", "ROLLBACK")?;
+        self.batch("cannot go on", "RESET ALL")?;
+        outcome?;
+        if open {
+            return Err(Error::new(ErrorKind::Migration, "it begins a transaction and does not end it")
+                .at(script.path(), None));
+        }
+        Ok(())
+    }
+
+    /// Makes the schema in the transaction that was begun, and goes on within it.
+    pub(super) fn make_within(&mut self) -> Result<()> {
+        if self.found.oid.is_some() {
+            return Err(Error::new(ErrorKind::AlreadyExists, "it exists already")
+                .hint("it was left as it is; see where it stands: tenantry status ID"));
+        }
+        self.batch("cannot make its schema", &format!("CREATE SCHEMA {}", quote_name(&self.name)))?;
+        self.try_lock(Lock::Transaction)?;
+        self.kind = Kind::Within;
+        Ok(())
+    }
+
+    /// Makes the schema, has it filled, and commits both together.
+    pub(super) fn make(&mut self, fill: &dyn Fn(&mut dyn Session) -> Result<()>) -> Result<()> {
+        self.make_within()?;
+        fill(self)?;
+        self.kind = Kind::Existing;
+        self.commit()
+    }
+
+    /// Deletes the schema, or puts it out of the way; gives back how it is called then.
+    pub(super) fn remove(&mut self, copy: FinalCopy) -> Result<Option<String>> {
+        self.oid()?;
+        let quoted = quote_name(&self.name);
+        let kept = match copy {
+            FinalCopy::Keep => Some(format!("{OWN}dropped_{}", uuid::Uuid::now_v7().simple())),
+            FinalCopy::None => None,
+        };
+        match &kept {
+            Some(name) => self.batch(
+                "cannot put its schema away",
+                &format!("ALTER SCHEMA {quoted} RENAME TO {}", quote_name(name)),
+            )?,
+            None => self.batch("cannot delete its schema", &format!("DROP SCHEMA {quoted} CASCADE"))?,
+        }
+        self.commit()?;
+        Ok(kept.map(|name| format!("the schema {name}")))
+    }
+
+    /// A connection that broke in a commit leaves open whether it was done: the ledger knows.
+    fn is_committed(&self) -> Result<bool> {
+        let Some((run, version)) = &self.recorded else { return Ok(false) };
+        let sql = format!(
+            "SELECT EXISTS (SELECT FROM {}.tenantry_history WHERE run = {} AND version = {}) AS there",
+            quote_name(&self.name),
+            quote_text(run),
+            quote_text(version)
+        );
+        let mut kept = self.store.links.get()?;
+        let There { there } = diesel::sql_query(sql)
+            .get_result(&mut kept.link()?.connection)
+            .map_err(|error| self.failed("cannot see whether it was committed", &error))?;
+        Ok(there)
+    }
+}
+
+impl Session for PostgresSession<'_> {
+    fn begin(&mut self, mode: Mode) -> Result<()> {
+        if self.kind == Kind::Within {
+            return Ok(());
+        }
+        if mode.lock == Lock::Session && !self.holds {
+            self.hold()?;
+        }
+        self.wait(|session| {
+            session.begin_transaction()?;
+            let locked = session.try_lock(Lock::Transaction)?;
+            if !locked {
+                session.end_transaction("ROLLBACK")?;
+            }
+            Ok(locked)
+        })
+    }
+
+    fn inspect(&mut self) -> Result<Inspection> {
+        let oid = self.oid()?;
+        let (ledger, known) = self.read_ledger()?;
+        let state = match &known {
+            Some(_) => self.reader()?.state(oid)?,
+            None => String::new(),
+        };
+        let known = known.filter(|known| known.state == state);
+        let schema = match known.and_then(|known| self.store.schemas.with_fingerprint(known.fingerprint)) {
+            Some(schema) => {
+                self.read = Some(Read { schema: Arc::clone(&schema), state });
+                schema
+            }
+            None => self.read()?.schema,
+        };
+        let access = if self.found.writable { Access::ReadWrite } else { Access::ReadOnly };
+        Ok(Inspection { ledger, schema, access })
+    }
+
+    fn census(&mut self) -> Result<Census> {
+        let oid = self.oid()?;
+        let sql = format!(
+            "SELECT c.relname::text AS name, 0::bigint AS count FROM pg_depend d JOIN pg_class c ON c.oid = d.objid \
+             WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = {oid} AND d.classid = 'pg_class'::regclass \
+             AND c.relkind = 'r' AND c.relname NOT IN ('__diesel_schema_migrations', 'tenantry_history')"
+        );
+        let connection = &mut self.kept.link()?.connection;
+        let target = self.store.target();
+        let count = || -> QueryResult<Vec<Count>> {
+            let tables: Vec<Count> = diesel::sql_query(sql).load(connection)?;
+            let counts: Vec<_> = tables
+                .iter()
+                .map(|table| {
+                    let (text, name) = (quote_text(&table.name), quote_name(&table.name));
+                    format!(
+                        "SELECT {text}::text AS name, count(*) AS count FROM {}.{name}",
+                        quote_name(&self.name)
+                    )
+                })
+                .collect();
+            if counts.is_empty() {
+                Ok(Vec::new())
+            } else {
+                diesel::sql_query(counts.join(" UNION ALL ")).load(connection)
+            }
+        };
+        let counts = count().map_err(|error| describe("cannot count its rows", target, &error))?;
+        let rows =
+            counts.into_iter().map(|it| (it.name, u64::try_from(it.count).unwrap_or_default())).collect();
+        // Postgres enforces its foreign keys itself, whatever a migration drops: there is nothing to compare.
+        Ok(Census { rows, ..Census::default() })
+    }
+
+    fn execute(&mut self, migration: &Migration, direction: Direction) -> Result<()> {
+        let script = match direction {
+            Direction::Up => Some(&migration.up),
+            Direction::Down => migration.down.as_ref(),
+        };
+        let Some(script) = script else {
+            return Err(
+                Error::new(ErrorKind::Internal, "there is no script to run").in_migration(migration.label())
+            );
+        };
+        self.read = None;
+        let result = if migration.is_transactional() || self.kind == Kind::Within {
+            self.run_inside(script)
+        } else {
+            self.run_outside(script)
+        };
+        result.map_err(|error| error.in_migration(migration.label()))
+    }
+
+    fn record(&mut self, entries: &[Entry], run: &str) -> Result<()> {
+        let has = books::Tables { diesel: self.found.diesel, history: self.found.history };
+        let read = self.read.as_ref();
+        self.unsent.push_str(&books::record(&self.name, has, entries, run, read));
+        self.recorded = entries.last().map(|entry| (run.to_string(), entry.version.to_string()));
+        (self.found.diesel, self.found.history) = (true, true);
+        Ok(())
+    }
+
+    fn schema(&mut self) -> Result<Arc<Schema>> {
+        Ok(self.read()?.schema)
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        let unsent = std::mem::take(&mut self.unsent);
+        if self.kind == Kind::Within {
+            return if unsent.is_empty() { Ok(()) } else { self.batch("cannot write its ledger", &unsent) };
+        }
+        let result = self.kept.link()?.end(&format!("{unsent}COMMIT"));
+        let Err(error) = result else { return Ok(()) };
+        let error = self.failed("cannot commit", &error);
+        match error.kind() {
+            ErrorKind::Disconnected if self.is_committed()? => {
+                self.kept.give_up();
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+
+    fn rollback(&mut self) -> Result<()> {
+        self.unsent.clear();
+        if self.kind == Kind::Within { Ok(()) } else { self.end_transaction("ROLLBACK") }
+    }
+}
+
+impl Drop for PostgresSession<'_> {
+    fn drop(&mut self) {
+        // The lock of a session that is kept would outlive its owner; a connection that is closed takes it along.
+        if self.holds {
+            self.kept.give_up();
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Where a Postgres database is: a URL, taken apart and put together again for libpq.
+//!
+//! It must not show a password, whatever the URL looks like. libpq's own reading of a URL ends the password at the first
+//! `@` and repeats the rest in its errors, so the URL is read here; what it leaves out is libpq's business as ever
+//! (`PGHOST`, `PGPASSFILE`, `PGSERVICE` and the like).
+
+use std::fmt::Write as _;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A database server's address with everything that libpq is to be told.
+#[derive(Clone)]
+pub(super) struct Target {
+    /// libpq's keywords and their values, the password not among them.
+    parameters: Vec<(String, String)>,
+    password: Option<String>,
+}
+
+/// How messages show a password that somehow got into them.
+const HIDDEN: &str = "***";
+
+impl Target {
+    /// Reads `postgres://[user[:password]@][host][:port][/database][?keyword=value&...]`.
+    pub(super) fn parse(url: &str) -> Result<Self> {
+        let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
+        let rest = rest.ok_or_else(|| fault("it does not begin with postgres://"))?;
+        // A password may have an @ that nobody encoded: the host comes after the last one.
+        let (before_query, query) = match rest.rfind('@') {
+            Some(at) => rest[at..]
+                .find('?')
+                .map_or((rest, ""), |index| (&rest[..at + index], &rest[at + index + 1..])),
+            None => rest.split_once('?').unwrap_or((rest, "")),
+        };
+        let (credentials, place) =
+            before_query.rsplit_once('@').map_or((None, before_query), |(a, b)| (Some(a), b));
+        let mut parameters = Vec::new();
+        let mut put = |key: &str, value: &str| -> Result<()> {
+            let value = decode(value);
+            if value.contains('\0') {
+                return Err(fault("it has a NUL"));
+            }
+            if !value.is_empty() {
+                parameters.push((key.to_string(), value));
+            }
+            Ok(())
+        };
+        let mut password = None;
+        if let Some(credentials) = credentials {
+            let (user, secret) =
+                credentials.split_once(':').map_or((credentials, None), |(a, b)| (a, Some(b)));
+            put("user", user)?;
+            password = secret.map(decode).filter(|secret| !secret.is_empty());
+        }
+        let (hosts, database) = place.split_once('/').unwrap_or((place, ""));
+        let (mut names, mut ports) = (Vec::new(), Vec::new());
+        for host in hosts.split(',') {
+            let bracketed = host.strip_prefix('[').and_then(|inner| inner.split_once(']'));
+            let (name, port) = match bracketed {
+                Some((name, rest)) => (name, rest.strip_prefix(':').unwrap_or_default()),
+                None => host.rsplit_once(':').unwrap_or((host, "")),
+            };
+            if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(fault("its port is no number"));
+            }
+            names.push(name);
+            ports.push(port);
+        }
+        put("host", &names.join(","))?;
+        if ports.iter().any(|port| !port.is_empty()) {
+            put("port", &ports.join(","))?;
+        }
+        put("dbname", database)?;
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) =
+                pair.split_once('=').ok_or_else(|| fault("what follows the ? is not key=value"))?;
+            match key {
+                "password" => password = Some(decode(value)),
+                "options" => return Err(fault("it sets options, which tenantry needs itself")),
+                "ssl" if value == "true" => put("sslmode", "require")?,
+                key if key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') => {
+                    put(key, value)?;
+                }
+                _ => return Err(fault("what follows the ? is not key=value")),
+            }
+        }
+        Ok(Self { parameters, password })
+    }
+
+    /// With another value for one of libpq's keywords.
+    pub(super) fn with(&self, key: &str, value: &str) -> Self {
+        let mut target = self.clone();
+        target.parameters.retain(|(name, _)| name != key);
+        target.parameters.push((key.into(), value.into()));
+        target
+    }
+
+    fn get(&self, key: &str) -> Option<&str> {
+        self.parameters.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+    }
+
+    /// What libpq is given: keywords and quoted values.
+    pub(super) fn conninfo(&self) -> String {
+        let mut text = String::new();
+        let password = self.password.iter().map(|value| ("password", value));
+        for (key, value) in self.parameters.iter().map(|(key, value)| (key.as_str(), value)).chain(password) {
+            // Writing to a string can't fail.
+            let _ = write!(text, "{key}='{}' ", value.replace('\\', "\\\\").replace('\'', "\\'"));
+        }
+        if self.get("application_name").is_none() {
+            text.push_str("fallback_application_name='tenantry' ");
+        }
+        if self.get("connect_timeout").is_none() {
+            text.push_str("connect_timeout='10'");
+        }
+        text
+    }
+
+    /// Where it is, for people.
+    pub(super) fn location(&self) -> String {
+        let user = self.get("user").map(|user| format!("{user}@")).unwrap_or_default();
+        let host = self.get("host").unwrap_or_default();
+        let port = self.get("port").map(|port| format!(":{port}")).unwrap_or_default();
+        let database = self.get("dbname").map(|name| format!("/{name}")).unwrap_or_default();
+        format!("postgres://{user}{host}{port}{database}")
+    }
+
+    /// A message without the password, should one have got into it.
+    pub(super) fn redact(&self, message: &str) -> String {
+        match &self.password {
+            Some(password) if password.len() > 2 => message.replace(password.as_str(), HIDDEN),
+            _ => message.to_string(),
+        }
+    }
+}
+
+fn fault(what: &str) -> Error {
+    Error::new(ErrorKind::Configuration, format!("cannot read the store's URL: {what}")).hint(
+        "write it like postgres://user:password@host:5432/database, a password's special characters as %40 and so on",
+    )
+}
+
+/// Takes `%XX` for a byte; a percent sign that begins none stays.
+fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut index = 0;
+    while let Some(&byte) = bytes.get(index) {
+        let digits = text.get(index + 1..index + 3).filter(|_| byte == b'%');
+        if let Some(value) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            decoded.push(value);
+            index += 3;
+        } else {
+            decoded.push(byte);
+            index += 1;
+        }
+    }
+    String::from_utf8(decoded).unwrap_or_else(|_| text.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Target;
+
+    #[test]
+    fn trap_32_a_password_may_have_any_character_and_is_never_shown() {
+        let secret = "p@s:s/w%o'r\\d?";
+        for written in ["p@s:s/w%o'r\\d?", "p%40s%3As%2Fw%25o%27r%5Cd%3F"] {
+            let target =
+                Target::parse(&format!("postgres://ann:{written}@db.example:5433/fleet?sslmode=require"))
+                    .unwrap();
+            let conninfo = target.conninfo();
+            assert!(conninfo.contains(r"password='p@s:s/w%o\'r\\d?'"), "{conninfo}");
+            for part in
+                ["user='ann'", "host='db.example'", "port='5433'", "dbname='fleet'", "sslmode='require'"]
+            {
+                assert!(conninfo.contains(part), "{conninfo} lacks {part}");
+            }
+            assert_eq!(target.location(), "postgres://ann@db.example:5433/fleet");
+            assert_eq!(target.redact(&format!("no: {secret}")), "no: ***");
+        }
+    }
+
+    #[test]
+    fn what_a_url_leaves_out_is_left_to_libpq() {
+        let conninfo = Target::parse("postgres://").unwrap().conninfo();
+        for key in ["host", "port", "dbname", "user", "password"] {
+            assert!(!conninfo.contains(&format!("{key}=")), "{conninfo}");
+        }
+        assert!(
+            Target::parse("postgres:///db?host=%2Ftmp%2Fpg&port=1")
+                .unwrap()
+                .conninfo()
+                .contains("host='/tmp/pg'")
+        );
+        assert!(
+            Target::parse("postgres://[::1]:5432/db").unwrap().conninfo().contains("host='::1' port='5432'")
+        );
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_without_repeating_it() {
+        for url in [
+            "mysql://a:secret@b/c",
+            "postgres://a:secret@host:x/db",
+            "postgres://a:secret@h/d?x",
+            "postgres://h?options=secret",
+        ] {
+            let error = Target::parse(url).err().unwrap();
+            assert!(!error.summary().contains("secret"), "{}", error.summary());
+        }
+    }
+}
