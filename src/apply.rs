@@ -10,7 +10,7 @@ use crate::ledger::{Action, Entry};
 use crate::plan::{self, Inspection, Plan, Problem, Reference, Request};
 use crate::schema::{Difference, Schema};
 use crate::sql::statement::Moves;
-use crate::store::{Census, Direction, ForeignKeys, Lock, Mode, Session};
+use crate::store::{Census, Direction, ForeignKeys, Lock, Look, Mode, Session};
 
 /// What a project is brought to, and in which run.
 pub(crate) struct Work<'a> {
@@ -68,7 +68,9 @@ impl Work<'_> {
         let foreign_keys =
             if plan.drops_table(self.catalog) { ForeignKeys::Compared } else { ForeignKeys::Enforced };
         let lock = if plan.is_transactional(self.catalog) { Lock::Transaction } else { Lock::Session };
-        Mode { foreign_keys, lock }
+        // What runs nothing proves nothing afterwards, and a drift has to be seen to be kept.
+        let is_proven = plan.from != plan.to && plan.drift.is_empty();
+        Mode { foreign_keys, lock, look: if is_proven { Look::Remembered } else { Look::Anew } }
     }
 
     /// The part of a plan that is committed next: all migrations up to the first that cannot run in a transaction, or
@@ -173,7 +175,7 @@ impl Work<'_> {
 
 /// Runs a catalog's migrations on a private empty database, and keeps the schema after each.
 pub(crate) fn build_reference(session: &mut dyn Session, catalog: &Catalog) -> Result<Reference> {
-    let mode = Mode { foreign_keys: ForeignKeys::Compared, lock: Lock::Transaction };
+    let mode = Mode { foreign_keys: ForeignKeys::Compared, lock: Lock::Transaction, look: Look::Anew };
     let mut schemas = vec![session.schema()?];
     for migration in catalog.migrations() {
         let run = |session: &mut dyn Session| {
@@ -184,15 +186,26 @@ pub(crate) fn build_reference(session: &mut dyn Session, catalog: &Catalog) -> R
             session.execute(migration, Direction::Up)?;
             session.commit()
         };
-        run(session).map_err(|error| broken(migration, &error))?;
+        run(session).map_err(|error| broken(migration, error))?;
         schemas.push(session.schema()?);
     }
     Ok(Reference::new(catalog, schemas))
 }
 
-fn broken(migration: &Migration, error: &Error) -> Error {
+fn broken(migration: &Migration, error: Error) -> Error {
+    // The server's trouble is not the migration's.
+    const ELSEWHERE: [ErrorKind; 5] = [
+        ErrorKind::Disconnected,
+        ErrorKind::Locked,
+        ErrorKind::Timeout,
+        ErrorKind::PoolExhausted,
+        ErrorKind::DiskFull,
+    ];
+    if ELSEWHERE.contains(&error.kind()) {
+        return error;
+    }
     let causes =
-        std::error::Error::source(error).map_or_else(|| error.message().to_string(), ToString::to_string);
+        std::error::Error::source(&error).map_or_else(|| error.message().to_string(), ToString::to_string);
     Error::new(ErrorKind::Catalog, format!("it fails on an empty database: {causes}"))
         .in_migration(migration.label())
         .at(error.file().unwrap_or(migration.up.path()), error.line())

@@ -145,7 +145,12 @@ impl Manager {
         if let Some(reference) = self.reference.get() {
             return Ok(reference);
         }
-        let built = build_reference(&mut *self.store.scratch()?, &self.catalog)?;
+        let built = match self.store.scratch() {
+            Ok(mut scratch) => build_reference(&mut *scratch, &self.catalog)?,
+            // Where nothing can be made, nothing can be changed either: what the ledgers say has to do.
+            Err(error) if error.kind() == ErrorKind::ReadOnly => Reference::unknown(),
+            Err(error) => return Err(error),
+        };
         Ok(self.reference.get_or_init(|| built))
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::catalog::{Catalog, Migration, Script};
 use crate::ledger::Ledger;
-use crate::schema::{Difference, Schema};
+use crate::schema::{Difference, Fingerprint, Schema};
 use crate::sql::statement::Effect;
 
 pub use problem::Problem;
@@ -22,6 +22,8 @@ pub struct Inspection {
     pub ledger: Arc<Ledger>,
     /// What its schema is.
     pub schema: Arc<Schema>,
+    /// What the ledger says the schema was when tenantry last wrote there; not every store keeps that.
+    pub recorded: Option<Fingerprint>,
     /// Whether it may be written.
     pub access: Access,
 }
@@ -194,6 +196,12 @@ impl Planner<'_> {
         }
         let (from, mut notes) = self.position()?;
         let drift = self.drift(from, drift)?;
+        if !self.reference.is_known() {
+            notes.push(match self.inspection.recorded {
+                Some(_) => "its schema is as tenantry left it; it was not compared with the migrations, since this role may make no schema".into(),
+                None => "its schema was not looked at, since this role may make no schema to compare with".to_string(),
+            });
+        }
         if to < from {
             notes.push(format!(
                 "it is past {} already; to go back: tenantry downgrade",
@@ -262,6 +270,9 @@ impl Planner<'_> {
     /// The position of a project without a ledger, by its schema, and by alembic's revision where it has one.
     fn baseline(&self) -> Result<usize, Vec<Problem>> {
         let schema = &self.inspection.schema;
+        if !self.reference.is_known() {
+            return Err(vec![Problem::unknown_reference()]);
+        }
         if let [_, ..] = self.inspection.ledger.revisions.as_slice() {
             return self.revision();
         }
@@ -356,6 +367,10 @@ impl Planner<'_> {
     }
 
     fn drift(&self, position: usize, drift: Drift) -> Result<Vec<Difference>, Vec<Problem>> {
+        let is_another = |recorded: Fingerprint| recorded != self.inspection.schema.fingerprint();
+        if !self.reference.is_known() && self.inspection.recorded.is_some_and(is_another) {
+            return Err(vec![Problem::changed(self.catalog, position)]);
+        }
         let differences = self.reference.differences(&self.inspection.schema, position);
         if differences.is_empty() || drift == Drift::Keep {
             Ok(differences)

@@ -135,6 +135,18 @@ pub struct Mode {
     pub foreign_keys: ForeignKeys,
     /// Whether the lock outlives the transaction, for migrations that can't run in one.
     pub lock: Lock,
+    /// What [`Session::inspect`] goes by.
+    pub look: Look,
+}
+
+/// What a schema under the lock is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// By reading it.
+    Anew,
+    /// By what the ledger says of it, which is read: enough where the schema that comes out is read anyway before it is
+    /// committed, since only from the schema that was expected can the expected one come out.
+    Remembered,
 }
 
 /// Whether foreign keys are enforced.

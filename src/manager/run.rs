@@ -14,7 +14,7 @@ use crate::event::{Event, Outcome, ProjectReport, RunStarted, Summary, Tally, Ve
 use crate::fleet::Brake;
 use crate::plan::{Baseline, Drift, Inspection, Plan, Problem, Request};
 use crate::project::ProjectId;
-use crate::store::{Discovery, FinalCopy, ForeignKeys, Lock, Mode, Session, Template};
+use crate::store::{Discovery, FinalCopy, ForeignKeys, Lock, Look, Mode, Session, Template};
 
 /// Which projects a run is about.
 #[derive(Clone, Debug)]
@@ -96,7 +96,8 @@ impl Run {
 }
 
 /// How to begin where nothing was planned: under the lock it turns out what is needed.
-const UNPLANNED: Mode = Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction };
+const UNPLANNED: Mode =
+    Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look: Look::Anew };
 
 /// How long to wait before another attempt: longer each time, and by chance, so that those who wait don't meet again.
 fn backoff(attempt: u32) -> Duration {
@@ -323,7 +324,8 @@ impl Manager {
             let to = self.catalog.head();
             let request = Request::Upgrade { to, baseline: Baseline::Stamp, drift: Drift::Refuse };
             let work = Work { catalog: &self.catalog, reference, request, run };
-            let mode = Mode { foreign_keys: ForeignKeys::Compared, lock: Lock::Transaction };
+            let mode =
+                Mode { foreign_keys: ForeignKeys::Compared, lock: Lock::Transaction, look: Look::Anew };
             work.perform(session, mode).map(|_| ())
         };
         self.store.create(id, Template { catalog: self.catalog.hash(), run, fill: &fill })

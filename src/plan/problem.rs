@@ -115,6 +115,22 @@ impl Problem {
         }
     }
 
+    pub(super) fn changed(catalog: &Catalog, position: usize) -> Self {
+        Self::Drifted {
+            message: format!(
+                "its schema is not what it was when tenantry recorded its version {}",
+                version(catalog, position)
+            ),
+        }
+    }
+
+    pub(super) fn unknown_reference() -> Self {
+        Self::NeedsBaseline {
+            message: "it has no ledger, and this role may make no schema to compare its own with".into(),
+            hint: "run as a role that may: GRANT CREATE ON DATABASE".into(),
+        }
+    }
+
     /// The problem's name in JSON: snake case, stable.
     #[must_use]
     pub const fn code(&self) -> &'static str {

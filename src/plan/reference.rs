@@ -16,6 +16,18 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// No schemas: for whoever may not make any to look at.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self { schemas: Vec::new(), data_dependent: 0 }
+    }
+
+    /// Whether there are schemas to compare with.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        !self.schemas.is_empty()
+    }
+
     /// The schemas for the positions from 0 to the catalog's head.
     #[must_use]
     pub fn new(catalog: &Catalog, schemas: Vec<Arc<Schema>>) -> Self {

@@ -24,13 +24,14 @@ use diesel::sql_types::{Nullable, Text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Inspection;
 use crate::project::{NamePattern, ProjectId};
-use crate::sql::{Dialect, quote_name, quote_text};
+use crate::sql::{Dialect, quote_name};
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
 use crate::store::{Discovery, FinalCopy, Finding, Session, Store, Template};
 
-use connect::{Links, Server};
-use session::{Kind, PostgresSession};
+use catalog::Reader;
+use connect::{Link, Links, Server, Timeouts};
+use session::PostgresSession;
 use target::Target;
 
 /// The longest name of a schema, in bytes: what is longer is cut off without a word, and two ids become one.
@@ -78,9 +79,10 @@ impl PostgresStore {
     /// environment. Connects to nothing yet. Errors when it is no such URL; the error doesn't repeat it.
     pub fn new(url: &str, options: PostgresOptions) -> Result<Self> {
         let target = Target::parse(url)?;
+        let timeouts = Timeouts { lock: options.lock_timeout, statement: options.statement_timeout };
         Ok(Self {
             options,
-            links: Links::new(target),
+            links: Links::new(target, timeouts),
             schemas: SchemaCache::default(),
             parts: OnceLock::new(),
         })
@@ -117,31 +119,19 @@ impl PostgresStore {
         Arc::clone(self.parts.get_or_init(|| catalog::parts(server.version).into()))
     }
 
-    /// The settings of each transaction; they end with it.
-    fn settings(&self, server: Server, search_path: &str) -> String {
-        // Since version 14 the server itself looks whether its client is still there.
-        let interval = if server.version >= 140_000 {
-            "SET LOCAL client_connection_check_interval = '2s'; "
-        } else {
-            ""
-        };
-        let lock = self.options.lock_timeout.as_millis().max(1);
-        let statement = self.options.statement_timeout.map_or(0, |timeout| timeout.as_millis().max(1));
-        format!(
-            "SET LOCAL search_path = {search_path}; SET LOCAL lock_timeout = {lock}; SET LOCAL statement_timeout = {statement}; \
-             SET LOCAL idle_in_transaction_session_timeout = '60s'; {interval}SET LOCAL standard_conforming_strings = on"
-        )
-    }
-
-    /// The key of a project's advisory lock; those are of one database anyway.
-    #[allow(clippy::unused_self, reason = "the key is the store's to say")]
-    fn lock_key(&self, name: &str) -> String {
-        format!("hashtextextended({}, 0)", quote_text(&format!("tenantry project {name}")))
+    /// Asks the catalogs over a connection.
+    fn reader<'a>(&'a self, link: &'a mut Link) -> Reader<'a> {
+        Reader {
+            target: self.target(),
+            parts: self.parts(link.server),
+            schemas: &self.schemas,
+            connection: &mut link.connection,
+        }
     }
 
     fn session(&self, id: &ProjectId) -> Result<PostgresSession<'_>> {
         let name = self.name(id)?;
-        PostgresSession::new(self, self.links.get()?, name, Kind::Existing)
+        Ok(PostgresSession::new(self, self.links.get()?, name))
     }
 }
 

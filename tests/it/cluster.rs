@@ -1,6 +1,10 @@
-//! The Postgres cluster that `scripts/postgres` brings up for the tests, spoken to by its own `psql` and `pg_dump`.
+//! The Postgres cluster that `scripts/postgres` brings up for the tests, and servers of a test's own, spoken to by their own
+//! `psql` and `pg_dump`.
 
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use tempfile::TempDir;
 
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
@@ -8,37 +12,12 @@ fn variable(name: &str) -> String {
     })
 }
 
-/// The folder of the server's socket.
-pub(crate) fn socket() -> String {
-    variable("TENANTRY_TEST_POSTGRES")
-}
-
-/// One of the server's programs.
-pub(crate) fn program(name: &str) -> Command {
-    let mut command = Command::new(format!("{}/{name}", variable("TENANTRY_TEST_POSTGRES_BIN")));
-    command.env("PGHOST", socket()).env("PGUSER", "postgres");
-    command
-}
-
-/// A `psql` in a database, with a project's schema as its `search_path` where one is named.
-pub(crate) fn psql(database: &str, project: Option<&str>) -> Command {
-    let mut command = program("psql");
-    command.args([
-        "-X",
-        "-q",
-        "-A",
-        "-t",
-        "-F",
-        "|",
-        "-P",
-        "null=NULL",
-        "-v",
-        "ON_ERROR_STOP=1",
-        "-d",
-        database,
-    ]);
-    let path = project.map_or(String::new(), |id| format!("-c search_path=\"project_{id}\" "));
-    command.env("PGOPTIONS", format!("{path}-c client_min_messages=warning"));
+/// One of the server's programs, run as whoever may run a server.
+fn server_program(name: &str) -> Command {
+    let user = variable("TENANTRY_TEST_POSTGRES_AS");
+    let mut words = user.split_whitespace().map(str::to_string).chain([name.to_string()]);
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words).current_dir("/");
     command
 }
 
@@ -48,24 +27,206 @@ fn output(mut command: Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Runs psql; gives the lines it printed.
-pub(crate) fn run(database: &str, arguments: &[&str]) -> Vec<String> {
-    let mut command = psql(database, None);
-    command.args(arguments);
-    output(command).lines().map(str::to_string).collect()
+/// A database on a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Database {
+    /// The folder of the server's socket.
+    pub(crate) socket: String,
+    pub(crate) port: u16,
+    pub(crate) name: String,
 }
 
-/// The same in a project's schema.
-pub(crate) fn run_in(database: &str, id: &str, arguments: &[&str]) -> Vec<String> {
-    let mut command = psql(database, Some(id));
-    command.args(arguments);
-    output(command).lines().map(str::to_string).collect()
+impl Database {
+    /// A new one on the cluster that all tests share.
+    pub(crate) fn new() -> Self {
+        Self::on(&variable("TENANTRY_TEST_POSTGRES"), 5432, "template0")
+    }
+
+    /// A new one on a server, as a copy of another.
+    pub(crate) fn on(socket: &str, port: u16, template: &str) -> Self {
+        let name = format!("test_{}", uuid::Uuid::now_v7().simple());
+        let database = Self { socket: socket.into(), port, name };
+        database
+            .neighbour("postgres")
+            .run(&["-c", &format!("CREATE DATABASE {} TEMPLATE {template}", database.name)]);
+        database
+    }
+
+    /// Another database of the same server.
+    pub(crate) fn neighbour(&self, name: &str) -> Self {
+        Self { name: name.into(), ..self.clone() }
+    }
+
+    pub(crate) fn drop(&self) {
+        self.neighbour("postgres").run(&["-c", &format!("DROP DATABASE {} WITH (FORCE)", self.name)]);
+    }
+
+    fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(format!("{}/{name}", variable("TENANTRY_TEST_POSTGRES_BIN")));
+        command.env("PGHOST", &self.socket).env("PGPORT", self.port.to_string());
+        command.env("PGUSER", "postgres").env("PGDATABASE", &self.name);
+        command
+    }
+
+    /// A `psql`, with a project's schema as its `search_path` where one is named.
+    pub(crate) fn psql(&self, project: Option<&str>) -> Command {
+        let mut command = self.program("psql");
+        command.args(["-X", "-q", "-A", "-t", "-F", "|", "-P", "null=NULL", "-v", "ON_ERROR_STOP=1"]);
+        let path = project.map_or(String::new(), |id| format!("-c search_path=\"project_{id}\" "));
+        command.env("PGOPTIONS", format!("{path}-c client_min_messages=warning"));
+        command
+    }
+
+    /// Runs psql; gives the lines it printed.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Vec<String> {
+        let mut command = self.psql(None);
+        command.args(arguments);
+        output(command).lines().map(str::to_string).collect()
+    }
+
+    /// The same in a project's schema.
+    pub(crate) fn run_in(&self, id: &str, arguments: &[&str]) -> Vec<String> {
+        let mut command = self.psql(Some(id));
+        command.args(arguments);
+        output(command).lines().map(str::to_string).collect()
+    }
+
+    /// The whole database as SQL, but for what `pg_dump` makes up anew each time.
+    pub(crate) fn dump(&self) -> String {
+        let is_random = |line: &&str| line.starts_with("\\restrict") || line.starts_with("\\unrestrict");
+        output(self.program("pg_dump")).lines().filter(|line| !is_random(line)).collect::<Vec<_>>().join("\n")
+    }
 }
 
-/// The whole database as SQL, but for what `pg_dump` makes up anew each time.
-pub(crate) fn dump(database: &str) -> String {
-    let mut command = program("pg_dump");
-    command.args(["-d", database]);
-    let is_random = |line: &&str| line.starts_with("\\restrict") || line.starts_with("\\unrestrict");
-    output(command).lines().filter(|line| !is_random(line)).collect::<Vec<_>>().join("\n")
+/// A folder that whoever runs servers may write in.
+fn server_folder() -> TempDir {
+    // A socket's path may have a hundred bytes or so.
+    let folder = tempfile::Builder::new().prefix("tenantry-").tempdir_in("/tmp").unwrap();
+    let mut open = std::fs::metadata(folder.path()).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut open, 0o777);
+    std::fs::set_permissions(folder.path(), open).unwrap();
+    folder
+}
+
+/// A server of a test's own, which may be stopped and started again.
+pub(crate) struct Server {
+    folder: TempDir,
+}
+
+impl Server {
+    /// A server with these lines in its configuration, and these in its `pg_hba.conf`.
+    pub(crate) fn new(settings: &str, hba: &str) -> Self {
+        let server = Self { folder: server_folder() };
+        let mut init = server_program(&format!("{}/initdb", variable("TENANTRY_TEST_POSTGRES_BIN")));
+        init.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "-D"]);
+        init.arg(server.data());
+        output(init);
+        let socket = server.socket();
+        let settings = format!("unix_socket_directories = '{socket}'\nlisten_addresses = ''\n{settings}\n");
+        server.append("postgresql.conf", &settings);
+        if !hba.is_empty() {
+            server.write("pg_hba.conf", hba);
+        }
+        server.start();
+        server
+    }
+
+    pub(crate) fn socket(&self) -> String {
+        self.folder.path().display().to_string()
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Adds to a file of the server's.
+    pub(crate) fn append(&self, file: &str, text: &str) {
+        let path = self.data().join(file);
+        let before = std::fs::read_to_string(&path).unwrap_or_default();
+        self.write(file, &(before + text));
+    }
+
+    /// Writes a file that only the server may read.
+    pub(crate) fn write(&self, file: &str, text: &str) {
+        let mut command = server_program("sh");
+        command.args(["-c", "umask 077; cat > \"$0\""]).arg(self.data().join(file)).stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
+
+    fn control(&self, arguments: &[&str]) {
+        let mut command = server_program(&format!("{}/pg_ctl", variable("TENANTRY_TEST_POSTGRES_BIN")));
+        command.arg("-D").arg(self.data()).arg("-l").arg(self.folder.path().join("log")).args(arguments);
+        // A server that is started keeps what it was given for its output.
+        let status =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        assert!(status.success(), "pg_ctl {arguments:?}: {log}");
+    }
+
+    pub(crate) fn start(&self) {
+        self.control(&["-w", "start"]);
+    }
+
+    /// Stops it as a crash would.
+    pub(crate) fn crash(&self) {
+        self.control(&["-m", "immediate", "stop"]);
+    }
+
+    pub(crate) fn restart(&self) {
+        self.control(&["-w", "-m", "fast", "restart"]);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let mut command = server_program(&format!("{}/pg_ctl", variable("TENANTRY_TEST_POSTGRES_BIN")));
+        command.arg("-D").arg(self.data()).args(["-m", "immediate", "stop"]);
+        // It may be stopped already.
+        let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let mut remove = server_program("rm");
+        let _ = remove.arg("-rf").arg(self.data()).status();
+    }
+}
+
+/// A `pgbouncer` in front of a server, giving each transaction another connection.
+pub(crate) struct Pooler {
+    process: Child,
+    folder: TempDir,
+}
+
+impl Pooler {
+    pub(crate) fn new(socket: &str, settings: &str) -> Self {
+        let folder = server_folder();
+        let here = folder.path().display();
+        let configuration = format!(
+            "[databases]\n* = host={socket} user=postgres\n[pgbouncer]\nlisten_port = 5432\nunix_socket_dir = {here}\n\
+             auth_type = any\npool_mode = transaction\ndefault_pool_size = 4\nserver_lifetime = 5\nlogfile = {here}/log\n{settings}\n"
+        );
+        let file = folder.path().join("pgbouncer.ini");
+        std::fs::write(&file, configuration).unwrap();
+        let mut command = server_program(&variable("TENANTRY_TEST_PGBOUNCER"));
+        let process = command.arg(file).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let pooler = Self { process, folder };
+        for _ in 0..100 {
+            if Path::new(&pooler.socket()).join(".s.PGSQL.5432").exists() {
+                return pooler;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("{}", std::fs::read_to_string(pooler.folder.path().join("log")).unwrap_or_default());
+    }
+
+    pub(crate) fn socket(&self) -> String {
+        self.folder.path().display().to_string()
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        // setpriv becomes the program, so this is its process.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }

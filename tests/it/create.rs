@@ -99,10 +99,7 @@ fn drop_keeps_the_rows(world: &mut World) {
     let place = note.strip_prefix("a last copy is ").unwrap();
     let kept = match place.strip_prefix("the schema ") {
         Some(schema) => {
-            crate::cluster::run(
-                world.database(),
-                &["-c", &format!("ALTER SCHEMA {schema} RENAME TO project_back")],
-            );
+            world.database().run(&["-c", &format!("ALTER SCHEMA {schema} RENAME TO project_back")]);
             world.contents("back")
         }
         None => crate::world::contents(&rusqlite::Connection::open(place).unwrap()),

@@ -37,6 +37,59 @@ fn fleet(count: u32, mode: &str) -> (World, Contents) {
     (world, before)
 }
 
+/// A fleet of copies of the application's schemas.
+fn schemas(count: u32) -> (World, Contents) {
+    let mut world = World::postgres();
+    let mut before = Contents::new();
+    for number in 1..=count {
+        let id = number.to_string();
+        world.with_legacy_as(number, &id);
+        if number <= 3 {
+            before.insert(id, world.contents(&number.to_string()));
+        } else {
+            before.insert(id, before[&((number - 1) % 3 + 1).to_string()].clone());
+        }
+    }
+    (world, before)
+}
+
+/// What is seen of every schema at once: its versions, how many indexes are new, how much history, how many rows.
+const SCHEMAS: &str = "SELECT n.nspname, to_regclass(format('%I.__diesel_schema_migrations', n.nspname)) IS NOT NULL AS known,
+    (SELECT count(*) FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind = 'i' AND c.relname LIKE 'ix\\_%'),
+    (xpath('//count/text()', query_to_xml(format('SELECT count(*) FROM %I.tasks', n.nspname), false, true, '')))[1]
+    FROM pg_namespace n WHERE n.nspname LIKE 'project\\_%' ORDER BY 1";
+
+/// Every schema is exactly old or exactly new; gives how many are new. The rows are compared at the end, once.
+fn assert_schemas_old_or_new(world: &World) -> usize {
+    let lines = world.database().run(&["-c", SCHEMAS]);
+    let mut new = 0;
+    for line in &lines {
+        let fields: Vec<&str> = line.split('|').collect();
+        match (fields[1], fields[2]) {
+            ("f", "0") => {}
+            ("t", "6") => {
+                let id = fields[0].strip_prefix("project_").unwrap();
+                assert_eq!(world.versions(id), ALL, "{line}");
+                assert_eq!(world.query(id, "SELECT count(*) FROM tenantry_history"), ["3"], "{line}");
+                new += 1;
+            }
+            _ => panic!("half new: {line}"),
+        }
+        assert_eq!(fields[3], "12", "{line}");
+    }
+    new
+}
+
+/// A rerun does the rest, and no row is another than before.
+fn assert_schemas_converge(world: &World, before: &Contents) {
+    world.expect(0, &["upgrade-all"]);
+    assert_eq!(assert_schemas_old_or_new(world), before.len());
+    for (id, rows) in before {
+        assert_eq!(&world.contents(id), rows, "project {id}");
+    }
+    assert_eq!(world.expect(0, &["upgrade-all"]).count("up_to_date"), before.len() as u64);
+}
+
 /// Every database is sound, has its rows, and is exactly old or exactly new; gives how many are new.
 fn assert_old_or_new(world: &World, before: &Contents) -> usize {
     let mut new = 0;
@@ -301,4 +354,140 @@ fn an_interruption_finishes_what_is_begun_and_says_so() {
     assert_eq!(assert_old_or_new(&world, &before), upgraded);
     assert!(last["outcomes"]["not_started"].as_u64().unwrap() > 0);
     assert_converges(&world, &before);
+}
+
+/// A run in the background whose report nobody reads.
+fn spawn(world: &World, arguments: &[&str]) -> std::process::Child {
+    world.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+#[test]
+fn trap_23_a_kill_of_the_client_at_any_instant_leaves_every_schema_old_or_new() {
+    let (mut random, mut between) = (Random::new(), 0);
+    let (world, before) = schemas(12);
+    for _ in 0..repeated(4) {
+        let world = world.copy();
+        let mut child = spawn(&world, &["upgrade-all"]);
+        std::thread::sleep(Duration::from_micros(80_000 + random.below(250_000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What the server was at when its client went away ends by itself, one way or the other.
+        world.wait_until_alone();
+        let new = assert_schemas_old_or_new(&world);
+        between += usize::from(new > 0 && new < before.len());
+        assert_schemas_converge(&world, &before);
+    }
+    eprintln!("{between} of {} kills fell between the first and the last project", repeated(4));
+}
+
+#[test]
+fn workers_whose_connection_is_cut_fail_alone_and_a_rerun_does_the_rest() {
+    let mut random = Random::new();
+    let (world, before) = schemas(12);
+    for _ in 0..repeated(3) {
+        let world = world.copy();
+        let mut child = spawn(&world, &["upgrade-all"]);
+        let mut cut = 0;
+        while child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_micros(10_000 + random.below(40_000)));
+            cut += world.cut_connections();
+        }
+        let code = child.wait().unwrap().code();
+        assert!(matches!(code, Some(0 | 1 | 3)), "{code:?} after {cut} cuts");
+        assert_schemas_old_or_new(&world);
+        assert_schemas_converge(&world, &before);
+    }
+}
+
+#[test]
+fn trap_7_four_runs_at_once_do_every_migration_of_a_schema_once() {
+    let (world, before) = schemas(40);
+    for _ in 0..repeated(1) {
+        let world = world.copy();
+        let run = || {
+            let mut command = world.command(&["--format", "json", "upgrade-all"]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let runs: Vec<_> = (0..4).map(|_| run()).collect();
+        for run in runs {
+            let output = run.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        }
+        assert_eq!(assert_schemas_old_or_new(&world), before.len());
+        assert_schemas_converge(&world, &before);
+    }
+}
+
+#[test]
+fn trap_24_a_blocked_table_fails_its_project_alone_and_holds_no_reader_up() {
+    let mut world = World::postgres();
+    let one = ("1_one", "CREATE TABLE one (id INTEGER PRIMARY KEY, x TEXT);");
+    world.with_migrations(&[one]).expect(0, &["create", "1", "2", "3"]);
+    world.with_migrations(&[one, ("2_column", "ALTER TABLE one ADD COLUMN y TEXT;")]);
+    let holder = world.application("2", "BEGIN; SELECT count(*) FROM one");
+    let run = || {
+        let mut command = world.command(&["--format", "json", "--lock-timeout", "0.3", "upgrade-all"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let child = run();
+    let mut longest = Duration::ZERO;
+    let mut child = child;
+    while child.try_wait().unwrap().is_none() {
+        let started = std::time::Instant::now();
+        world.query("2", "SELECT count(*) FROM one");
+        longest = longest.max(started.elapsed());
+    }
+    let output = child.wait_with_output().unwrap();
+    let report = crate::world::Report::of(&output.stdout);
+    assert_eq!(report.error("2").0, "locked", "{:?}", report.0);
+    assert_eq!((report.outcome("1"), report.outcome("3")), ("upgraded", "upgraded"));
+    // A third of a second, and what starting a psql takes on a busy machine.
+    assert!(longest < Duration::from_secs(2), "a reader waited {longest:?}");
+    assert_eq!(world.expect(3, &["--lock-timeout", "0.1", "upgrade-all"]).error("2").0, "locked");
+    drop(holder);
+    assert_eq!(world.expect(0, &["upgrade-all"]).outcome("2"), "upgraded");
+}
+
+#[test]
+fn trap_25_an_index_that_was_left_invalid_is_found_and_named() {
+    const OUTSIDE: &str = "\n-- metadata\nrun_in_transaction = false\n";
+    let mut world = World::postgres();
+    let one = ("1_one", "CREATE TABLE one (id INTEGER PRIMARY KEY, x TEXT);");
+    world.with_migrations(&[one]).expect(0, &["create", "a"]);
+    world.execute("a", "INSERT INTO one (x) VALUES ('twice'), ('twice')");
+    let index = format!("CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS ix ON one (x);{OUTSIDE}");
+    world.with_migrations(&[one, ("2_index", &index)]);
+    assert_eq!(world.expect(3, &["upgrade-all"]).error("a").0, "migration");
+    assert_eq!(world.expect(4, &["upgrade-all"]).problem("a").0, "dirty");
+    // Postgres keeps what it had of the index, and IF NOT EXISTS would take it for done.
+    world.execute("a", "DELETE FROM one WHERE id = 2");
+    world.expect(0, &["stamp", "a", "--to", "1", "--force"]);
+    let report = world.expect(4, &["upgrade-all"]);
+    assert!(report.problem("a").1.contains("extra index ix"), "{:?}", report.problem("a"));
+    assert_eq!(world.expect(4, &["stamp", "a", "--to", "2"]).outcome("a"), "blocked");
+    world.execute("a", "DROP INDEX ix");
+    assert_eq!(world.expect(0, &["upgrade-all"]).outcome("a"), "upgraded");
+}
+
+#[test]
+fn trap_25_runs_that_wait_for_an_index_built_concurrently_do_not_stop_it() {
+    const OUTSIDE: &str = "\n-- metadata\nrun_in_transaction = false\n";
+    let mut world = World::postgres();
+    let one = ("1_one", "CREATE TABLE one (id INTEGER PRIMARY KEY, x TEXT);");
+    world.with_migrations(&[one]).expect(0, &["create", "a"]);
+    world.execute("a", "INSERT INTO one (x) SELECT md5(n::text) FROM generate_series(1, 200000) n");
+    let index = format!("CREATE INDEX CONCURRENTLY ix ON one (x);{OUTSIDE}");
+    world.with_migrations(&[one, ("2_index", &index), ("3_three", "CREATE TABLE three (id INTEGER);")]);
+    let run = || {
+        let mut command = world.command(&["--format", "json", "--lock-timeout", "30", "upgrade-all"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let runs: Vec<_> = (0..4).map(|_| run()).collect();
+    for run in runs {
+        let output = run.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+    let history = world.query("a", "SELECT version, action FROM tenantry_history ORDER BY sequence");
+    assert_eq!(history, ["1|apply", "2|start", "2|apply", "3|apply"]);
+    world.assert_sound("a");
 }

@@ -33,6 +33,7 @@ mod discovery;
 mod dry_run;
 mod faults;
 mod library;
+mod postgres;
 mod schema;
 mod takeover;
 mod traps;

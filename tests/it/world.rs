@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::cluster;
+use crate::cluster::{Database, Server};
 
 /// A fleet of its own, gone when it is dropped.
 pub(crate) struct World {
@@ -25,7 +25,7 @@ enum Home {
     /// The folder `data`.
     Sqlite,
     /// A database of its own on the cluster that `scripts/postgres` brought up.
-    Postgres { database: String },
+    Postgres(Database),
 }
 
 /// A process that stands in for an application: see [`World::application`].
@@ -84,9 +84,49 @@ impl World {
 
     /// An empty fleet of Postgres schemas.
     pub(crate) fn postgres() -> Self {
-        let database = format!("test_{}", uuid::Uuid::now_v7().simple());
-        cluster::run("postgres", &["-c", &format!("CREATE DATABASE {database} TEMPLATE template0")]);
-        Self { folder: tempfile::tempdir().unwrap(), home: Home::Postgres { database }, migrations: None }
+        Self::in_database(Database::new())
+    }
+
+    /// An empty fleet of schemas on a server of one's own.
+    pub(crate) fn on(server: &Server, port: u16) -> Self {
+        Self::in_database(Database::on(&server.socket(), port, "template0"))
+    }
+
+    /// The text of a migration that the fleet was given.
+    pub(crate) fn script(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join("migrations").join(name).join("up.sql")).unwrap()
+    }
+
+    fn in_database(database: Database) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), home: Home::Postgres(database), migrations: None }
+    }
+
+    /// The same fleet in another database.
+    pub(crate) fn copy(&self) -> Self {
+        let Database { socket, port, name } = self.database();
+        let database = Database::on(socket, *port, name);
+        let mut copy = Self::in_database(database);
+        copy.migrations.clone_from(&self.migrations);
+        copy
+    }
+
+    /// Cuts all connections to the database; gives how many.
+    pub(crate) fn cut_connections(&self) -> usize {
+        let name = &self.database().name;
+        let sql = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+        self.database().neighbour("postgres").run(&["-c", &sql]).len()
+    }
+
+    /// Waits until nobody is connected to the database.
+    pub(crate) fn wait_until_alone(&self) {
+        let sql = format!("SELECT pid FROM pg_stat_activity WHERE datname = '{}'", self.database().name);
+        for _ in 0..200 {
+            if self.database().neighbour("postgres").run(&["-c", &sql]).is_empty() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("somebody stays connected to {}", self.database().name);
     }
 
     pub(crate) fn is_postgres(&self) -> bool {
@@ -99,9 +139,9 @@ impl World {
     }
 
     /// The database on the cluster.
-    pub(crate) fn database(&self) -> &str {
+    pub(crate) fn database(&self) -> &Database {
         match &self.home {
-            Home::Postgres { database } => database,
+            Home::Postgres(database) => database,
             Home::Sqlite => panic!("this fleet is of files"),
         }
     }
@@ -110,8 +150,8 @@ impl World {
     pub(crate) fn url(&self) -> String {
         match &self.home {
             Home::Sqlite => format!("sqlite:{}", self.data().display()),
-            Home::Postgres { database } => {
-                format!("postgres://postgres@/{database}?host={}", cluster::socket())
+            Home::Postgres(Database { socket, port, name }) => {
+                format!("postgres://postgres@:{port}/{name}?host={socket}")
             }
         }
     }
@@ -149,11 +189,11 @@ impl World {
             Home::Sqlite => {
                 std::fs::copy(legacy(number), self.path(id)).unwrap();
             }
-            Home::Postgres { database } => {
+            Home::Postgres(database) => {
                 let fixture = format!("tests/fixtures/legacy/postgres_{}.sql", (number - 1) % 3 + 1);
                 let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join(fixture);
                 let rename = format!("ALTER SCHEMA legacy RENAME TO \"project_{id}\"");
-                cluster::run(database, &["-1", "-f", fixture.to_str().unwrap(), "-c", &rename]);
+                database.run(&["-1", "-f", fixture.to_str().unwrap(), "-c", &rename]);
             }
         }
         self
@@ -185,8 +225,8 @@ impl World {
 
     /// Makes a project's database by SQL, without tenantry.
     pub(crate) fn with_project(&mut self, id: &str, sql: &str) -> &mut Self {
-        if let Home::Postgres { database } = &self.home {
-            cluster::run(database, &["-c", &format!("CREATE SCHEMA \"project_{id}\"")]);
+        if let Home::Postgres(database) = &self.home {
+            database.run(&["-c", &format!("CREATE SCHEMA \"project_{id}\"")]);
         }
         self.execute(id, sql);
         self
@@ -195,8 +235,8 @@ impl World {
     pub(crate) fn execute(&self, id: &str, sql: &str) {
         match &self.home {
             Home::Sqlite => self.connect(id).execute_batch(sql).unwrap(),
-            Home::Postgres { database } => {
-                cluster::run_in(database, id, &["-c", &portable(sql)]);
+            Home::Postgres(database) => {
+                database.run_in(id, &["-c", &portable(sql)]);
             }
         }
     }
@@ -212,7 +252,7 @@ impl World {
     pub(crate) fn query(&self, id: &str, sql: &str) -> Vec<String> {
         match &self.home {
             Home::Sqlite => rows(&self.connect(id), sql),
-            Home::Postgres { database } => cluster::run_in(database, id, &["-c", sql]),
+            Home::Postgres(database) => database.run_in(id, &["-c", sql]),
         }
     }
 
@@ -223,7 +263,7 @@ impl World {
                 "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' AND name NOT IN \
                  ('__diesel_schema_migrations', 'tenantry_history') ORDER BY name"
             }
-            Home::Postgres { .. } => {
+            Home::Postgres(_) => {
                 "SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename NOT IN \
                  ('__diesel_schema_migrations', 'tenantry_history') ORDER BY tablename"
             }
@@ -261,7 +301,7 @@ impl World {
                 command.env("TENANTRY_TEST_DATABASE", self.path(id)).env("TENANTRY_TEST_SQL", sql);
                 command
             }
-            Home::Postgres { database } => cluster::psql(database, Some(id)),
+            Home::Postgres(database) => database.psql(Some(id)),
         };
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         if self.is_postgres() {
@@ -280,8 +320,13 @@ impl World {
 
     /// A command on this store and these migrations.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        self.command_on(&self.url(), arguments)
+    }
+
+    /// A command on another store and these migrations.
+    pub(crate) fn command_on(&self, url: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
-        command.current_dir(self.folder.path()).arg("--store").arg(self.url());
+        command.current_dir(self.folder.path()).arg("--store").arg(url);
         if let Some(migrations) = &self.migrations {
             command.arg("--migrations").arg(migrations);
         }
@@ -309,11 +354,11 @@ impl World {
     pub(crate) fn snapshot(&self) -> Snapshot {
         match &self.home {
             Home::Sqlite => Snapshot::Files(snapshot(&self.data())),
-            Home::Postgres { database } => {
+            Home::Postgres(database) => {
                 // The catalogs' rows with the transactions that wrote them.
                 let catalogs = "SELECT 'relation', oid, relname, xmin FROM pg_class UNION ALL \
                                 SELECT 'schema', oid, nspname, xmin FROM pg_namespace ORDER BY 1, 2";
-                Snapshot::Database(cluster::dump(database), cluster::run(database, &["-c", catalogs]))
+                Snapshot::Database(database.dump(), database.run(&["-c", catalogs]))
             }
         }
     }
@@ -326,10 +371,10 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if let Home::Postgres { database } = &self.home
+        if let Home::Postgres(database) = &self.home
             && !std::thread::panicking()
         {
-            cluster::run("postgres", &["-c", &format!("DROP DATABASE {database} WITH (FORCE)")]);
+            database.drop();
         }
     }
 }
@@ -349,6 +394,12 @@ impl Ran {
 pub(crate) struct Report(pub(crate) Vec<Value>);
 
 impl Report {
+    /// What a command printed.
+    pub(crate) fn of(stdout: &[u8]) -> Self {
+        let text = std::str::from_utf8(stdout).unwrap();
+        Self(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+    }
+
     /// What became of a project.
     pub(crate) fn project(&self, id: &str) -> &Value {
         let is_it = |event: &&Value| event["event"] == "project_finished" && event["project"] == id;

@@ -93,6 +93,78 @@ impl Query for State<'_> {
 
 impl RunQueryDsl<PgConnection> for State<'_> {}
 
+/// Tries a project's advisory lock. Locks are of one database anyway.
+struct TryLock<'a> {
+    for_session: bool,
+    schema: &'a str,
+}
+
+impl QueryFragment<Pg> for TryLock<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("SELECT CASE WHEN ");
+        out.push_bind_param::<Bool, _>(&self.for_session)?;
+        out.push_sql(" THEN pg_try_advisory_lock(key) ELSE pg_try_advisory_xact_lock(key) END ");
+        out.push_sql("FROM (SELECT hashtextextended('tenantry project ' || ");
+        out.push_bind_param::<Text, _>(self.schema)?;
+        out.push_sql(", 0) AS key) keyed");
+        Ok(())
+    }
+}
+
+impl QueryId for TryLock<'_> {
+    type QueryId = TryLock<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for TryLock<'_> {
+    type SqlType = Bool;
+}
+
+impl RunQueryDsl<PgConnection> for TryLock<'_> {}
+
+/// Looks at a schema by its name. A statement of its own, by the catalogs' rows: together with the lock, or by a function
+/// such as `to_regclass`, it would be seen as it was a moment before the lock was had.
+struct Place<'a> {
+    schema: &'a str,
+}
+
+impl QueryFragment<Pg> for Place<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("SELECT n.oid");
+        for table in ["__diesel_schema_migrations", "tenantry_history", "alembic_version"] {
+            out.push_sql(", EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname = '");
+            out.push_sql(table);
+            out.push_sql("')");
+        }
+        out.push_sql(", has_schema_privilege(n.oid, 'CREATE') FROM pg_namespace n WHERE n.nspname = ");
+        out.push_bind_param::<Text, _>(self.schema)?;
+        Ok(())
+    }
+}
+
+impl QueryId for Place<'_> {
+    type QueryId = Place<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for Place<'_> {
+    type SqlType = (Oid, Bool, Bool, Bool, Bool);
+}
+
+impl RunQueryDsl<PgConnection> for Place<'_> {}
+
+/// Where a project is, and what there is of its books.
+#[derive(Clone, Copy, Debug, Queryable)]
+#[expect(clippy::struct_excessive_bools, reason = "a row of a query")]
+pub(super) struct Placed {
+    pub(super) oid: u32,
+    pub(super) diesel: bool,
+    pub(super) history: bool,
+    pub(super) alembic: bool,
+    /// Whether this role may make something in the schema.
+    pub(super) writable: bool,
+}
+
 /// One of the schemas that were asked for.
 #[derive(QueryableByName)]
 pub(super) struct Found {
@@ -133,7 +205,7 @@ impl Known {
 pub(super) struct Reader<'a> {
     pub(super) connection: &'a mut PgConnection,
     pub(super) target: &'a Target,
-    pub(super) parts: &'a str,
+    pub(super) parts: Arc<str>,
     pub(super) schemas: &'a SchemaCache,
 }
 
@@ -152,9 +224,24 @@ impl Reader<'_> {
             .map_err(|error| describe("cannot read the schemas", self.target, &error))
     }
 
+    /// Tries the lock of a schema.
+    pub(super) fn try_lock(&mut self, schema: &str, for_session: bool) -> Result<bool> {
+        TryLock { for_session, schema }
+            .get_result(self.connection)
+            .map_err(|error| describe("cannot lock it", self.target, &error))
+    }
+
+    /// A schema by its name, where there is one.
+    pub(super) fn place(&mut self, schema: &str) -> Result<Option<Placed>> {
+        Place { schema }
+            .get_result(self.connection)
+            .optional()
+            .map_err(|error| describe("cannot look for its schema", self.target, &error))
+    }
+
     /// One schema's state.
     pub(super) fn state(&mut self, oid: u32) -> Result<String> {
-        State { parts: self.parts, schema: oid }
+        State { parts: &self.parts, schema: oid }
             .get_result(self.connection)
             .map_err(|error| describe("cannot read its schema", self.target, &error))
     }
@@ -162,7 +249,7 @@ impl Reader<'_> {
     /// One schema, whole. Leaves its `search_path` at the schema until the transaction ends.
     pub(super) fn schema(&mut self, oid: u32, quoted: &str) -> Result<Read> {
         type Facet = (Option<String>, Option<String>, Option<String>, Option<String>, Option<String>);
-        let facets: Vec<Facet> = Facets { parts: self.parts, schema: oid, path: quoted }
+        let facets: Vec<Facet> = Facets { parts: &self.parts, schema: oid, path: quoted }
             .load(self.connection)
             .map_err(|error| describe("cannot read its schema", self.target, &error))?;
         let mut rows = Vec::with_capacity(facets.len());

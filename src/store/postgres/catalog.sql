@@ -14,7 +14,7 @@ entered AS MATERIALIZED (
     FROM entered JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = entered.schema
 ), relations AS MATERIALIZED (
     SELECT members.schema, c.oid, c.xmin, c.relname, c.relkind, c.relpersistence, c.reloptions, c.relrowsecurity,
-        c.relforcerowsecurity, c.relispartition, c.relpartbound, c.relreplident, c.reloftype
+        c.relforcerowsecurity, c.relispartition, c.relpartbound, c.relreplident, c.reloftype, c.relhasrules
     FROM members JOIN pg_class c ON c.oid = members.objid
     WHERE members.classid = 'pg_class'::regclass
         AND c.relname NOT IN ('__diesel_schema_migrations', 'tenantry_history', 'tenantry_history_sequence_seq')
@@ -30,12 +30,28 @@ entered AS MATERIALIZED (
         {delete_columns} AS delete_columns, {not_enforced} AS not_enforced
     FROM relations r JOIN pg_constraint c ON c.conrelid = r.oid
     WHERE r.relkind IN ('r', 'p', 'f')
+), attributes AS MATERIALIZED (
+    SELECT r.schema, r.oid AS relation, r.relname, r.relkind, a.xmin, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attcollation,
+        a.attnotnull, a.attidentity, a.attgenerated, a.atthasdef, a.attisdropped
+    FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0
+    WHERE r.relkind <> 'S'
+), triggers AS MATERIALIZED (
+    SELECT r.schema, r.relname, t.oid, t.xmin, t.tgname, t.tgenabled
+    FROM relations r JOIN pg_trigger t ON t.tgrelid = r.oid AND NOT t.tgisinternal
+    WHERE r.relkind IN ('r', 'p', 'v', 'f')
+), types AS MATERIALIZED (
+    SELECT m.schema, t.oid, t.xmin, t.typname, t.typtype, t.typbasetype, t.typtypmod, t.typnotnull, t.typdefault, t.typrelid
+    FROM members m JOIN pg_type t ON t.oid = m.objid
+    WHERE m.classid = 'pg_type'::regclass
+), enums AS MATERIALIZED (
+    SELECT t.schema, t.oid AS type, e.oid, e.xmin, e.enumlabel, e.enumsortorder
+    FROM types t JOIN pg_enum e ON e.enumtypid = t.oid
+    WHERE t.typtype = 'e'
 ), rows (schema, oid, xmin) AS (
     -- Any change of an object gives its row in a catalog another xmin; what autovacuum and ANALYZE write in place does not.
     SELECT schema, oid, xmin FROM relations
     UNION ALL
-    SELECT r.schema, a.attnum::int::oid, a.xmin FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0
-    WHERE r.relkind <> 'S'
+    SELECT schema, attnum::int::oid, xmin FROM attributes
     UNION ALL
     SELECT i.schema, i.indexrelid, i.xmin FROM indexes i
     UNION ALL
@@ -43,24 +59,23 @@ entered AS MATERIALIZED (
     UNION ALL
     SELECT schema, oid, xmin FROM constraints
     UNION ALL
-    SELECT r.schema, t.oid, t.xmin FROM relations r JOIN pg_trigger t ON t.tgrelid = r.oid AND NOT t.tgisinternal
+    SELECT schema, oid, xmin FROM triggers
     UNION ALL
-    SELECT r.schema, w.oid, w.xmin FROM relations r JOIN pg_rewrite w ON w.ev_class = r.oid
+    SELECT r.schema, w.oid, w.xmin FROM relations r JOIN pg_rewrite w ON w.ev_class = r.oid WHERE r.relkind IN ('v', 'm') OR r.relhasrules
     UNION ALL
     SELECT r.schema, s.seqrelid, s.xmin FROM relations r JOIN pg_sequence s ON s.seqrelid = r.oid WHERE r.relkind = 'S'
     UNION ALL
     SELECT r.schema, p.oid, p.xmin FROM relations r JOIN pg_policy p ON p.polrelid = r.oid WHERE r.relrowsecurity
     UNION ALL
-    SELECT m.schema, t.oid, t.xmin FROM members m JOIN pg_type t ON t.oid = m.objid WHERE m.classid = 'pg_type'::regclass
+    SELECT schema, oid, xmin FROM types
     UNION ALL
-    SELECT m.schema, a.attnum::int::oid, a.xmin FROM members m JOIN pg_type t ON t.oid = m.objid AND t.typtype = 'c'
-    JOIN pg_attribute a ON a.attrelid = t.typrelid
-    WHERE m.classid = 'pg_type'::regclass
+    SELECT t.schema, a.attnum::int::oid, a.xmin FROM types t JOIN pg_attribute a ON a.attrelid = t.typrelid
+    WHERE t.typtype = 'c'
     UNION ALL
-    SELECT m.schema, e.oid, e.xmin FROM members m JOIN pg_enum e ON e.enumtypid = m.objid WHERE m.classid = 'pg_type'::regclass
+    SELECT schema, oid, xmin FROM enums
     UNION ALL
-    SELECT m.schema, c.oid, c.xmin FROM members m JOIN pg_type t ON t.oid = m.objid AND t.typtype = 'd' JOIN pg_constraint c ON c.contypid = t.oid
-    WHERE m.classid = 'pg_type'::regclass
+    SELECT t.schema, c.oid, c.xmin FROM types t JOIN pg_constraint c ON c.contypid = t.oid
+    WHERE t.typtype = 'd'
     UNION ALL
     SELECT m.schema, p.oid, p.xmin FROM members m JOIN pg_proc p ON p.oid = m.objid WHERE m.classid = 'pg_proc'::regclass
     UNION ALL
@@ -110,7 +125,7 @@ entered AS MATERIALIZED (
     FROM relations r JOIN sequences s ON s.seqrelid = r.oid
     WHERE r.relkind = 'S' AND s.deptype IS DISTINCT FROM 'i'
     UNION ALL
-    SELECT r.relkind::text, r.relname, 'column', concat_ws(' ', a.attnum, a.attname), concat_ws(' ',
+    SELECT a.relkind::text, a.relname, 'column', concat_ws(' ', a.attnum, a.attname), concat_ws(' ',
         format_type(a.atttypid, a.atttypmod),
         CASE WHEN a.attcollation <> 0 AND a.attcollation <> t.typcollation THEN 'COLLATE ' || a.attcollation::regcollation END,
         CASE WHEN a.attnotnull THEN 'NOT NULL' END,
@@ -120,12 +135,11 @@ entered AS MATERIALIZED (
         CASE WHEN a.atthasdef THEN
             CASE WHEN s.deptype = 'a' AND pg_get_expr(f.adbin, CASE WHEN a.attgenerated = '' THEN 0 ELSE f.adrelid END) = format('nextval(%L::regclass)', s.seqrelid::regclass)
                 THEN 'next of ' || s.definition ELSE pg_get_expr(f.adbin, CASE WHEN a.attgenerated = '' THEN 0 ELSE f.adrelid END) END END)
-    FROM relations r
-    JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+    FROM attributes a
     JOIN pg_type t ON t.oid = a.atttypid
-    LEFT JOIN pg_attrdef f ON f.adrelid = r.oid AND f.adnum = a.attnum AND a.atthasdef
-    LEFT JOIN sequences s ON s.relation = r.oid AND s.attnum = a.attnum
-    WHERE r.relkind IN ('r', 'p', 'f')
+    LEFT JOIN pg_attrdef f ON f.adrelid = a.relation AND f.adnum = a.attnum AND a.atthasdef
+    LEFT JOIN sequences s ON s.relation = a.relation AND s.attnum = a.attnum
+    WHERE a.relkind IN ('r', 'p', 'f') AND NOT a.attisdropped
     UNION ALL
     SELECT r.relkind::text, r.relname, 'inherits', i.inhseqno::text, i.inhparent::regclass::text
     FROM relations r JOIN pg_inherits i ON i.inhrelid = r.oid
@@ -153,23 +167,25 @@ entered AS MATERIALIZED (
     FROM indexes i
     WHERE NOT EXISTS (SELECT FROM constraints c WHERE c.conindid = i.indexrelid AND c.contype IN ('p', 'u', 'x'))
     UNION ALL
-    SELECT 'trigger', t.tgname, 'object', r.relname, concat_ws(' ', pg_get_triggerdef(t.oid, true),
+    SELECT 'trigger', t.tgname, 'object', t.relname, concat_ws(' ', pg_get_triggerdef(t.oid, true),
         CASE t.tgenabled WHEN 'D' THEN 'DISABLED' WHEN 'R' THEN 'ENABLE REPLICA' WHEN 'A' THEN 'ENABLE ALWAYS' END)
-    FROM relations r JOIN pg_trigger t ON t.tgrelid = r.oid AND NOT t.tgisinternal
+    FROM triggers t
     UNION ALL
     SELECT r.relkind::text, r.relname, 'rule', w.rulename, pg_get_ruledef(w.oid, true)
     FROM relations r JOIN pg_rewrite w ON w.ev_class = r.oid AND w.rulename <> '_RETURN'
+    WHERE r.relhasrules
     UNION ALL
     SELECT r.relkind::text, r.relname, 'policy', p.polname, concat_ws(' ', p.polpermissive, p.polcmd,
         (SELECT string_agg(CASE role WHEN 0 THEN 'public' ELSE pg_get_userbyid(role)::text END, ', ' ORDER BY role)
             FROM unnest(p.polroles) role),
         pg_get_expr(p.polqual, p.polrelid), 'CHECK ' || pg_get_expr(p.polwithcheck, p.polrelid))
     FROM relations r JOIN pg_policy p ON p.polrelid = r.oid
+    WHERE r.relkind IN ('r', 'p')
     UNION ALL
     SELECT 'type', t.typname, 'object', '', concat_ws(' ',
         CASE t.typtype
             WHEN 'e' THEN 'ENUM ' || (SELECT string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder)
-                FROM pg_enum e WHERE e.enumtypid = t.oid)
+                FROM enums e WHERE e.type = t.oid)
             WHEN 'd' THEN 'DOMAIN ' || format_type(t.typbasetype, t.typtypmod)
             WHEN 'r' THEN 'RANGE ' || (SELECT format_type(g.rngsubtype, NULL) FROM pg_range g WHERE g.rngtypid = t.oid)
             WHEN 'c' THEN 'COMPOSITE ' || (SELECT string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum)
@@ -178,7 +194,7 @@ entered AS MATERIALIZED (
         CASE WHEN t.typnotnull THEN 'NOT NULL' END, 'DEFAULT ' || t.typdefault,
         (SELECT string_agg(pg_get_constraintdef(c.oid, true), ' ' ORDER BY pg_get_constraintdef(c.oid, true))
             FROM pg_constraint c WHERE c.contypid = t.oid AND c.contype = 'c'))
-    FROM own JOIN pg_type t ON t.oid = own.objid
+    FROM own JOIN types t ON t.oid = own.objid
     WHERE own.classid = 'pg_type'::regclass AND t.typtype <> 'm'
     UNION ALL
     SELECT 'function', p.proname, p.prokind::text, pg_get_function_identity_arguments(p.oid), concat_ws(' ',

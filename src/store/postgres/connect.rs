@@ -9,6 +9,7 @@ use diesel::connection::{CacheSize, SimpleConnection as _};
 use diesel::prelude::*;
 use diesel::sql_types::{Integer, Nullable, Text};
 
+use super::catalog::NEUTRAL;
 use super::failure::{describe, described};
 use super::target::Target;
 use crate::error::{Error, ErrorKind, Result};
@@ -33,18 +34,58 @@ pub(super) struct Server {
     pub(super) version: i32,
 }
 
+/// What a transaction waits for at most.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    pub(super) lock: Duration,
+    /// No limit where there is none.
+    pub(super) statement: Option<Duration>,
+}
+
+impl Timeouts {
+    /// The settings that tenantry's transactions rely on, for a session or, by `LOCAL`, for one transaction.
+    fn sql(&self, scope: &str, version: i32) -> String {
+        let lock = self.lock.as_millis().max(1);
+        let statement = self.statement.map_or(0, |timeout| timeout.as_millis().max(1));
+        // Since version 14 the server itself looks whether its client is still there.
+        let interval = if version >= 140_000 {
+            format!("SET {scope} client_connection_check_interval = '2s'; ")
+        } else {
+            String::new()
+        };
+        format!(
+            "SET {scope} lock_timeout = {lock}; SET {scope} statement_timeout = {statement}; \
+             SET {scope} idle_in_transaction_session_timeout = '60s'; {interval}\
+             SET {scope} standard_conforming_strings = on; SET {scope} search_path = {NEUTRAL}"
+        )
+    }
+}
+
 /// An open connection.
 pub(super) struct Link {
     pub(super) connection: PgConnection,
     pub(super) server: Server,
+    timeouts: Timeouts,
     in_transaction: bool,
 }
 
 impl Link {
-    /// Sends statements of which the first begins a transaction.
-    pub(super) fn begin(&mut self, sql: &str) -> QueryResult<()> {
+    /// Begins a transaction, with a mode such as `READ ONLY`, with tenantry's settings and its own `search_path`. What a
+    /// connection of one's own remembers need not be said again.
+    pub(super) fn begin(&mut self, mode: &str) -> QueryResult<()> {
         self.in_transaction = true;
-        self.connection.batch_execute(sql)
+        match self.server.route {
+            Route::Direct => self.connection.batch_execute(&format!("BEGIN {mode}")),
+            Route::Pooled => {
+                let settings = self.timeouts.sql("LOCAL", self.server.version);
+                self.connection.batch_execute(&format!("BEGIN {mode}; {settings}"))
+            }
+        }
+    }
+
+    /// Makes a connection of one's own remember tenantry's settings.
+    pub(super) fn settle(&mut self) -> QueryResult<()> {
+        self.connection.batch_execute(&self.timeouts.sql("SESSION", self.server.version))
     }
 
     /// Sends statements of which the last ends the transaction, where there is one.
@@ -67,14 +108,14 @@ struct Greeting {
 }
 
 /// Opens a connection. A setting that only a connection of one's own takes along tells whether a pooler is in between.
-pub(super) fn open(target: &Target) -> Result<Link> {
-    match attempt(&target.with("options", "-c tenantry.direct=yes")) {
-        Err(refused) if refused.summary().contains("startup parameter") => attempt(target),
+pub(super) fn open(target: &Target, timeouts: Timeouts) -> Result<Link> {
+    match attempt(&target.with("options", "-c tenantry.direct=yes"), timeouts) {
+        Err(refused) if refused.summary().contains("startup parameter") => attempt(target, timeouts),
         other => other,
     }
 }
 
-fn attempt(target: &Target) -> Result<Link> {
+fn attempt(target: &Target, timeouts: Timeouts) -> Result<Link> {
     #[expect(clippy::disallowed_methods, reason = "Postgres makes nothing by being connected to")]
     let mut connection = PgConnection::establish(&target.conninfo()).map_err(|error| match error {
         ConnectionError::CouldntSetupConfiguration(error) => describe("cannot connect", target, &error),
@@ -106,26 +147,30 @@ fn attempt(target: &Target) -> Result<Link> {
             .hint("tenantry works with Postgres 13 and later"));
     }
     let route = if greeting.direct.is_some() { Route::Direct } else { Route::Pooled };
-    if route == Route::Pooled {
-        connection.set_prepared_statement_cache_size(CacheSize::Disabled);
+    let server = Server { route, version: greeting.version };
+    let mut link = Link { connection, server, timeouts, in_transaction: false };
+    match route {
+        Route::Direct => {
+            link.settle().map_err(|error| describe("cannot connect", target, &error))?;
+            // A role that may not do so reads errors in the server's language; then a lock timeout is not told from others.
+            let _ = link.connection.batch_execute("SET lc_messages TO 'C'");
+        }
+        Route::Pooled => link.connection.set_prepared_statement_cache_size(CacheSize::Disabled),
     }
-    if route == Route::Direct {
-        // A role that may not do so reads errors in the server's language; then a lock timeout is not told from other errors.
-        let _ = connection.batch_execute("SET lc_messages TO 'C'");
-    }
-    Ok(Link { connection, in_transaction: false, server: Server { route, version: greeting.version } })
+    Ok(link)
 }
 
 /// The connections of one store: as many as are worked with at once, kept for the next project.
 pub(super) struct Links {
     target: Target,
+    timeouts: Timeouts,
     idle: Mutex<Vec<Link>>,
     given_back: Condvar,
 }
 
 impl Links {
-    pub(super) fn new(target: Target) -> Self {
-        Self { target, idle: Mutex::default(), given_back: Condvar::new() }
+    pub(super) fn new(target: Target, timeouts: Timeouts) -> Self {
+        Self { target, timeouts, idle: Mutex::default(), given_back: Condvar::new() }
     }
 
     pub(super) fn target(&self) -> &Target {
@@ -141,7 +186,7 @@ impl Links {
             if let Some(link) = self.lock().pop() {
                 return Ok(Kept { link: Some(link), links: self });
             }
-            match open(&self.target) {
+            match open(&self.target, self.timeouts) {
                 Ok(link) => return Ok(Kept { link: Some(link), links: self }),
                 Err(error) if error.kind() == ErrorKind::PoolExhausted && Instant::now() < deadline => {
                     let idle = self.lock();

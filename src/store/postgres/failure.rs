@@ -9,7 +9,7 @@ use super::target::Target;
 use crate::error::{Error, ErrorKind};
 
 /// What begins the text of errors that tenantry raises itself on the server.
-pub(super) const MARK: &str = "tenantry:";
+pub(super) const MARK: &str = "tenantry asserts: ";
 
 /// What is known of an error beyond its kind.
 pub(super) struct Failure {

@@ -56,7 +56,7 @@ BEGIN
             WHEN undefined_column THEN
                 lines := array_append(lines, '? ' || SQLERRM);
             WHEN OTHERS THEN
-                lines := array_append(lines, '! ' || SQLERRM);
+                lines := array_append(lines, concat('! ', SQLSTATE, ' ', SQLERRM));
         END;
     END LOOP;
     PERFORM set_config('tenantry.lines', array_to_string(lines, E'\x1d'), true),

@@ -97,18 +97,14 @@ impl<'a> Step<'a> {
     }
 
     /// The error of a script that ends in another schema than its own.
-    pub(super) fn left_its_schema(&self, _place: &str) -> Error {
-        left_its_schema(self.script)
+    pub(super) fn left_its_schema(&self) -> Error {
+        Error::new(
+            ErrorKind::Migration,
+            "it changes the search_path, and what comes after it would be in another schema",
+        )
+        .at(self.script.path(), None)
+        .hint("remove that: a migration is about one project's schema alone, whichever that is")
     }
-}
-
-fn left_its_schema(script: &Script) -> Error {
-    Error::new(
-        ErrorKind::Migration,
-        "it changes the search_path, and what comes after it would be in another schema",
-    )
-    .at(script.path(), None)
-    .hint("remove that: a migration is about one project's schema alone, whichever that is")
 }
 
 fn line_of(statement: &str, offset: usize, first: u32) -> u32 {

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool, Nullable, Oid, Text};
+use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 
-use super::catalog::{Known, NEUTRAL, Read, Reader, ledger, parse_ledger};
+use super::catalog::{Known, NEUTRAL, Placed, Read, Reader, ledger, parse_ledger};
 use super::connect::{Kept, Route};
 use super::failure::{Failure, MARK, describe, described};
 use super::{OWN, PostgresStore, books, jitter, missing, script};
@@ -21,7 +21,7 @@ use crate::ledger::Entry;
 use crate::plan::{Access, Inspection};
 use crate::schema::Schema;
 use crate::sql::{quote_name, quote_text};
-use crate::store::{Census, Direction, FinalCopy, Lock, Mode, Session};
+use crate::store::{Census, Direction, FinalCopy, Lock, Look, Mode, Session};
 
 /// How the session's transactions relate to the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,24 +30,6 @@ pub(super) enum Kind {
     Existing,
     /// The schema is made in a transaction that somebody else ends; everything happens in that one.
     Within,
-}
-
-/// What `begin` finds out together with the lock.
-#[derive(Clone, Debug, Default, QueryableByName)]
-#[expect(clippy::struct_excessive_bools, reason = "a row of a query")]
-struct Locked {
-    #[diesel(sql_type = Bool)]
-    taken: bool,
-    #[diesel(sql_type = Nullable<Oid>)]
-    oid: Option<u32>,
-    #[diesel(sql_type = Bool)]
-    diesel: bool,
-    #[diesel(sql_type = Bool)]
-    history: bool,
-    #[diesel(sql_type = Bool)]
-    alembic: bool,
-    #[diesel(sql_type = Bool)]
-    writable: bool,
 }
 
 #[derive(QueryableByName)]
@@ -78,8 +60,10 @@ pub(super) struct PostgresSession<'a> {
     kept: Kept<'a>,
     name: String,
     kind: Kind,
-    parts: Arc<str>,
-    found: Locked,
+    /// Where the schema is, as seen under the lock.
+    place: Option<Placed>,
+    /// Whether the `search_path` is another than that of tenantry's own queries.
+    is_astray: bool,
     /// The schema as it was last read, as long as nothing was run since.
     read: Option<Read>,
     /// What goes to the server together with the commit.
@@ -87,28 +71,24 @@ pub(super) struct PostgresSession<'a> {
     /// The last row written into the ledger: run and version.
     recorded: Option<(String, String)>,
     holds: bool,
+    look: Look,
 }
 
 impl<'a> PostgresSession<'a> {
-    pub(super) fn new(
-        store: &'a PostgresStore,
-        mut kept: Kept<'a>,
-        name: String,
-        kind: Kind,
-    ) -> Result<Self> {
-        let parts = store.parts(kept.link()?.server);
-        Ok(Self {
+    pub(super) fn new(store: &'a PostgresStore, kept: Kept<'a>, name: String) -> Self {
+        Self {
             store,
             kept,
             name,
-            kind,
-            parts,
-            found: Locked::default(),
+            kind: Kind::Existing,
+            place: None,
+            is_astray: false,
             read: None,
             unsent: String::new(),
             recorded: None,
             holds: false,
-        })
+            look: Look::Anew,
+        }
     }
 
     fn failed(&self, what: &str, error: &diesel::result::Error) -> Error {
@@ -122,9 +102,8 @@ impl<'a> PostgresSession<'a> {
 
     /// Begins a transaction with tenantry's settings.
     pub(super) fn begin_transaction(&mut self) -> Result<()> {
-        let link = self.kept.link()?;
-        let sql = format!("BEGIN; {}", self.store.settings(link.server, NEUTRAL));
-        let result = link.begin(&sql);
+        let result = self.kept.link()?.begin("");
+        self.is_astray = false;
         result.map_err(|error| self.failed("cannot begin", &error))
     }
 
@@ -133,29 +112,9 @@ impl<'a> PostgresSession<'a> {
         result.map_err(|error| self.failed("cannot end the transaction", &error))
     }
 
-    /// Tries the lock, and looks at the schema once it has it: a schema's objects are looked up as they are then, not as
-    /// they were when the statement began.
     pub(super) fn try_lock(&mut self, lock: Lock) -> Result<bool> {
-        let function = match lock {
-            Lock::Transaction => "pg_try_advisory_xact_lock",
-            Lock::Session => "pg_try_advisory_lock",
-        };
-        let quoted = quote_name(&self.name);
-        let table =
-            |name: &str| format!("to_regclass({}) IS NOT NULL", quote_text(&format!("{quoted}.{name}")));
-        let sql = format!(
-            "SELECT {function}({}) AS taken, to_regnamespace({})::oid AS oid, {} AS diesel, {} AS history, {} AS alembic, \
-             coalesce(has_schema_privilege(to_regnamespace({}), 'CREATE'), false) AS writable",
-            self.store.lock_key(&self.name),
-            quote_text(&quoted),
-            table("__diesel_schema_migrations"),
-            table("tenantry_history"),
-            table("alembic_version"),
-            quote_text(&quoted),
-        );
-        let result = diesel::sql_query(sql).get_result(&mut self.kept.link()?.connection);
-        self.found = result.map_err(|error| self.failed("cannot lock it", &error))?;
-        Ok(self.found.taken)
+        let name = self.name.clone();
+        self.reader()?.try_lock(&name, lock == Lock::Session)
     }
 
     /// Tries until the lock timeout, holding nothing in between.
@@ -183,17 +142,24 @@ impl<'a> PostgresSession<'a> {
         Ok(())
     }
 
+    /// Asks the catalogs, with the `search_path` that tenantry's own queries always have.
     fn reader(&mut self) -> Result<Reader<'_>> {
-        Ok(Reader {
-            target: self.store.target(),
-            parts: &self.parts,
-            schemas: &self.store.schemas,
-            connection: &mut self.kept.link()?.connection,
-        })
+        if self.is_astray {
+            self.batch("cannot go on", &format!("SET LOCAL search_path = {NEUTRAL}"))?;
+            self.is_astray = false;
+        }
+        let link = self.kept.link()?;
+        Ok(self.store.reader(link))
     }
 
-    fn oid(&self) -> Result<u32> {
-        self.found.oid.ok_or_else(|| missing(&self.name))
+    fn place(&self) -> Result<Placed> {
+        self.place.ok_or_else(|| missing(&self.name))
+    }
+
+    fn look_for_it(&mut self) -> Result<()> {
+        let name = self.name.clone();
+        self.place = self.reader()?.place(&name)?;
+        Ok(())
     }
 
     /// The schema as it is now, and what the catalogs' state is.
@@ -201,22 +167,22 @@ impl<'a> PostgresSession<'a> {
         if let Some(read) = &self.read {
             return Ok(read.clone());
         }
-        let (oid, quoted) = (self.oid()?, quote_name(&self.name));
+        let (oid, quoted) = (self.place()?.oid, quote_name(&self.name));
         let read = self.reader()?.schema(oid, &quoted)?;
-        // The next of tenantry's own queries wants its plan back.
-        self.batch("cannot read its schema", &format!("SET LOCAL search_path = {NEUTRAL}"))?;
+        self.is_astray = true;
         self.read = Some(read.clone());
         Ok(read)
     }
 
     fn read_ledger(&mut self) -> Result<(Arc<crate::ledger::Ledger>, Option<Known>)> {
+        let found = self.place()?;
         let part = |there: bool, sql: &'static str| if there { sql } else { "NULL" };
         let sql = format!(
             "SELECT concat({}, {section}, {}, {section}, {}) AS ledger, {} AS recorded",
-            part(self.found.diesel, ledger::APPLIED),
-            part(self.found.history, ledger::HISTORY),
-            part(self.found.alembic, ledger::REVISIONS),
-            part(self.found.history, ledger::RECORDED),
+            part(found.diesel, ledger::APPLIED),
+            part(found.history, ledger::HISTORY),
+            part(found.alembic, ledger::REVISIONS),
+            part(found.history, ledger::RECORDED),
             section = ledger::SECTION,
         );
         let sql = sql.replace("%1$I", &quote_name(&self.name));
@@ -234,8 +200,8 @@ impl<'a> PostgresSession<'a> {
         let result = self.kept.link()?.connection.batch_execute(&sql);
         let Err(error) = result else { return Ok(()) };
         let failure = Failure::of(&error);
-        if let Some(place) = failure.message.strip_prefix(MARK) {
-            return Err(step.left_its_schema(place));
+        if failure.message.contains(MARK) {
+            return Err(step.left_its_schema());
         }
         if matches!(failure.kind, ErrorKind::Disconnected | ErrorKind::Locked | ErrorKind::Timeout) {
             return Err(self.failed("a statement failed", &error).at(script.path(), None));
@@ -256,10 +222,7 @@ impl<'a> PostgresSession<'a> {
 
     /// Runs a script outside a transaction, one statement at a time.
     fn run_outside(&mut self, script: &Script) -> Result<()> {
-        let server = self.kept.link()?.server;
-        let settings =
-            self.store.settings(server, &quote_name(&self.name)).replace("SET LOCAL", "SET SESSION");
-        self.batch("cannot begin", &settings)?;
+        self.batch("cannot begin", &format!("SET SESSION search_path = {}", quote_name(&self.name)))?;
         let step = script::Step::new(self.name.clone(), script, self.kind);
         let mut outcome = Ok(());
         for (statement, line) in step.statements() {
@@ -270,8 +233,9 @@ impl<'a> PostgresSession<'a> {
         }
         // A savepoint can be made in a transaction only; where there is none, ROLLBACK does nothing.
         let open = self.kept.link()?.connection.batch_execute("SAVEPOINT tenantry_step").is_ok();
-        self.batch("cannot go on", "ROLLBACK")?;
-        self.batch("cannot go on", "RESET ALL")?;
+        self.batch("cannot go on", "ROLLBACK; RESET ALL")?;
+        let settled = self.kept.link()?.settle();
+        settled.map_err(|error| self.failed("cannot go on", &error))?;
         outcome?;
         if open {
             return Err(Error::new(ErrorKind::Migration, "it begins a transaction and does not end it")
@@ -282,12 +246,12 @@ impl<'a> PostgresSession<'a> {
 
     /// Makes the schema in the transaction that was begun, and goes on within it.
     pub(super) fn make_within(&mut self) -> Result<()> {
-        if self.found.oid.is_some() {
+        if self.place.is_some() {
             return Err(Error::new(ErrorKind::AlreadyExists, "it exists already")
                 .hint("it was left as it is; see where it stands: tenantry status ID"));
         }
         self.batch("cannot make its schema", &format!("CREATE SCHEMA {}", quote_name(&self.name)))?;
-        self.try_lock(Lock::Transaction)?;
+        self.look_for_it()?;
         self.kind = Kind::Within;
         Ok(())
     }
@@ -302,7 +266,7 @@ impl<'a> PostgresSession<'a> {
 
     /// Deletes the schema, or puts it out of the way; gives back how it is called then.
     pub(super) fn remove(&mut self, copy: FinalCopy) -> Result<Option<String>> {
-        self.oid()?;
+        self.place()?;
         let quoted = quote_name(&self.name);
         let kept = match copy {
             FinalCopy::Keep => Some(format!("{OWN}dropped_{}", uuid::Uuid::now_v7().simple())),
@@ -341,13 +305,16 @@ impl Session for PostgresSession<'_> {
         if self.kind == Kind::Within {
             return Ok(());
         }
+        self.look = mode.look;
         if mode.lock == Lock::Session && !self.holds {
             self.hold()?;
         }
         self.wait(|session| {
             session.begin_transaction()?;
             let locked = session.try_lock(Lock::Transaction)?;
-            if !locked {
+            if locked {
+                session.look_for_it()?;
+            } else {
                 session.end_transaction("ROLLBACK")?;
             }
             Ok(locked)
@@ -355,26 +322,29 @@ impl Session for PostgresSession<'_> {
     }
 
     fn inspect(&mut self) -> Result<Inspection> {
-        let oid = self.oid()?;
+        let Placed { oid, writable, .. } = self.place()?;
         let (ledger, known) = self.read_ledger()?;
         let state = match &known {
+            Some(known) if self.look == Look::Remembered => known.state.clone(),
             Some(_) => self.reader()?.state(oid)?,
             None => String::new(),
         };
+        let recorded = known.as_ref().map(|known| known.fingerprint);
         let known = known.filter(|known| known.state == state);
         let schema = match known.and_then(|known| self.store.schemas.with_fingerprint(known.fingerprint)) {
             Some(schema) => {
-                self.read = Some(Read { schema: Arc::clone(&schema), state });
+                let read = Read { schema: Arc::clone(&schema), state };
+                self.read = Some(read).filter(|_| self.look == Look::Anew);
                 schema
             }
             None => self.read()?.schema,
         };
-        let access = if self.found.writable { Access::ReadWrite } else { Access::ReadOnly };
-        Ok(Inspection { ledger, schema, access })
+        let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
+        Ok(Inspection { ledger, schema, recorded, access })
     }
 
     fn census(&mut self) -> Result<Census> {
-        let oid = self.oid()?;
+        let oid = self.place()?.oid;
         let sql = format!(
             "SELECT c.relname::text AS name, 0::bigint AS count FROM pg_depend d JOIN pg_class c ON c.oid = d.objid \
              WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = {oid} AND d.classid = 'pg_class'::regclass \
@@ -427,11 +397,12 @@ impl Session for PostgresSession<'_> {
     }
 
     fn record(&mut self, entries: &[Entry], run: &str) -> Result<()> {
-        let has = books::Tables { diesel: self.found.diesel, history: self.found.history };
+        let place = self.place()?;
+        let has = books::Tables { diesel: place.diesel, history: place.history };
         let read = self.read.as_ref();
         self.unsent.push_str(&books::record(&self.name, has, entries, run, read));
         self.recorded = entries.last().map(|entry| (run.to_string(), entry.version.to_string()));
-        (self.found.diesel, self.found.history) = (true, true);
+        self.place = Some(Placed { diesel: true, history: true, ..place });
         Ok(())
     }
 

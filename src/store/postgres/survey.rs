@@ -8,10 +8,11 @@ use std::sync::Arc;
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 
-use super::catalog::{Found, Known, NEUTRAL, Reader, ledger, odd_ledger, parse_ledger};
+use super::catalog::{Found, Known, Read, ledger, odd_ledger, parse_ledger};
+use super::connect::Link;
 use super::failure::{describe, described};
 use super::{PostgresStore, missing};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Ledger;
 use crate::plan::{Access, Inspection};
 use crate::project::ProjectId;
@@ -25,20 +26,48 @@ struct Loop {
     ledgers: String,
 }
 
+/// How often a project is read again that changes while it is read.
+const ATTEMPTS: u32 = 10;
+
 /// Reads these projects, in their order.
 pub(super) fn inspect(store: &PostgresStore, ids: &[ProjectId]) -> Vec<Result<Inspection>> {
-    match read(store, ids) {
-        Ok(inspections) => inspections,
-        // One error for all of them, which each has to be told.
-        Err(error) => {
-            let message = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            let again = || described(error.message(), store.target(), error.kind(), &message);
-            ids.iter().map(|_| Err(again())).collect()
-        }
-    }
+    let seen = match read(store, ids) {
+        Ok(seen) => seen,
+        Err(error) => return ids.iter().map(|_| Err(again(store, &error))).collect(),
+    };
+    let settled = |(seen, id): (Result<Seen>, &ProjectId)| match seen? {
+        Seen::Whole(inspection) => Ok(inspection),
+        Seen::Changing => alone(store, id),
+    };
+    seen.into_iter().zip(ids).map(settled).collect()
 }
 
-fn read(store: &PostgresStore, ids: &[ProjectId]) -> Result<Vec<Result<Inspection>>> {
+/// One error for all projects, which each has to be told.
+fn again(store: &PostgresStore, error: &Error) -> Error {
+    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+    described(error.message(), store.target(), error.kind(), &cause)
+}
+
+/// A project that was changed between the reading of its ledger and of its schema, read until it holds still.
+fn alone(store: &PostgresStore, id: &ProjectId) -> Result<Inspection> {
+    for _ in 0..ATTEMPTS {
+        if let Some(Seen::Whole(inspection)) = read(store, std::slice::from_ref(id))?.pop().transpose()? {
+            return Ok(inspection);
+        }
+    }
+    let message = "somebody changes it again and again";
+    Err(described("cannot read it", store.target(), ErrorKind::Locked, message))
+}
+
+/// What was seen of a project.
+enum Seen {
+    /// Ledger and schema, as they were at one moment.
+    Whole(Inspection),
+    /// It was changed in between.
+    Changing,
+}
+
+fn read(store: &PostgresStore, ids: &[ProjectId]) -> Result<Vec<Result<Seen>>> {
     let target = store.target();
     let names: Vec<String> = ids.iter().map(|id| store.name(id)).collect::<Result<_>>()?;
     let list: Vec<_> = names.iter().map(|name| quote_text(name)).collect();
@@ -46,35 +75,24 @@ fn read(store: &PostgresStore, ids: &[ProjectId]) -> Result<Vec<Result<Inspectio
     let mut kept = store.links.get()?;
     let link = kept.link()?;
     let failed = |error: &diesel::result::Error| describe("cannot read the ledgers", target, error);
-    link.begin(&format!(
-        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}; {}",
-        store.settings(link.server, NEUTRAL),
-        loop_over(&list)
-    ))
-    .map_err(|error| failed(&error))?;
+    link.begin(&format!("ISOLATION LEVEL REPEATABLE READ READ ONLY; {}", loop_over(&list)))
+        .map_err(|error| failed(&error))?;
     let Loop { lines, ledgers } = diesel::sql_query(
         "SELECT current_setting('tenantry.lines') AS lines, current_setting('tenantry.ledgers') AS ledgers",
     )
     .get_result(&mut link.connection)
     .map_err(|error| failed(&error))?;
-    let parts = store.parts(link.server);
-    let mut reader =
-        Reader { connection: &mut link.connection, target, parts: &parts, schemas: &store.schemas };
-    let found = reader.states(&list)?;
+    let found = store.reader(link).states(&list)?;
     link.end("COMMIT").map_err(|error| failed(&error))?;
 
     let found: HashMap<&str, &Found> = found.iter().map(|it| (it.name.as_str(), it)).collect();
     let ledgers: Vec<Result<Arc<Ledger>>> =
         ledgers.split('\u{1d}').map(|text| parse_ledger(text).map(Arc::new)).collect();
-    let mut inspections = Vec::with_capacity(ids.len());
-    for (name, line) in names.iter().zip(lines.split('\u{1d}')) {
-        let inspection = match found.get(name.as_str()) {
-            Some(found) => one(store, &mut kept, found, line, &ledgers),
-            None => Err(missing(name)),
-        };
-        inspections.push(inspection);
-    }
-    Ok(inspections)
+    let one = |(name, line): (&String, &str)| match found.get(name.as_str()) {
+        Some(found) => one(store, kept.link()?, found, line, &ledgers),
+        None => Err(missing(name)),
+    };
+    Ok(names.iter().zip(lines.split('\u{1d}')).map(one).collect())
 }
 
 /// The statement that reads all ledgers.
@@ -89,58 +107,57 @@ fn loop_over(names: &str) -> String {
         .replace("{section}", &text(ledger::SECTION))
 }
 
-/// One project by what the loop found of it.
+/// One project by what the loop found of it: a number of a ledger with what it records of the schema, or a sign and why
+/// there is none.
 fn one(
     store: &PostgresStore,
-    kept: &mut super::connect::Kept<'_>,
+    link: &mut Link,
     found: &Found,
-    read: &str,
+    said: &str,
     ledgers: &[Result<Arc<Ledger>>],
-) -> Result<Inspection> {
-    if let Some(message) = read.strip_prefix("? ") {
+) -> Result<Seen> {
+    if let Some(message) = said.strip_prefix("? ") {
         return Err(odd_ledger(message));
     }
-    if let Some(message) = read.strip_prefix("! ") {
-        let has = |text: &str| message.contains(text);
-        let kind = match () {
-            () if has("permission denied") => ErrorKind::ReadOnly,
-            () if has("lock timeout") => ErrorKind::Locked,
-            () => ErrorKind::Database,
+    if let Some((state, message)) = said.strip_prefix("! ").and_then(|rest| rest.split_once(' ')) {
+        let kind = match state {
+            // There was a table a moment ago.
+            "42P01" => return Ok(Seen::Changing),
+            "42501" => ErrorKind::ReadOnly,
+            "55P03" => ErrorKind::Locked,
+            _ => ErrorKind::Database,
         };
         return Err(described("cannot read its ledger", store.target(), kind, message));
     }
-    let (number, recorded) = read.split_once(' ').unwrap_or((read, ""));
+    let (number, recorded) = said.split_once(' ').unwrap_or((said, ""));
     let position = number.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
     let ledger = match position.and_then(|position| ledgers.get(position)) {
         Some(Ok(ledger)) => Arc::clone(ledger),
         Some(Err(error)) => {
-            return Err(odd_ledger(
-                &std::error::Error::source(error).map(ToString::to_string).unwrap_or_default(),
-            ));
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            return Err(odd_ledger(&cause.unwrap_or_default()));
         }
         None => return Err(missing(&found.name)),
     };
-    let known = Known::parse(recorded).filter(|known| known.state == found.state);
-    let known = known.and_then(|known| store.schemas.with_fingerprint(known.fingerprint));
-    let schema = if let Some(schema) = known {
-        schema
-    } else {
-        let link = kept.link()?;
-        let failed =
-            |error: &diesel::result::Error| describe("cannot read its schema", store.target(), error);
-        link.begin(&format!("BEGIN READ ONLY; {}", store.settings(link.server, NEUTRAL)))
-            .map_err(|error| failed(&error))?;
-        let parts = store.parts(link.server);
-        let mut reader = Reader {
-            connection: &mut link.connection,
-            target: store.target(),
-            parts: &parts,
-            schemas: &store.schemas,
-        };
-        let whole = reader.schema(found.oid, &quote_name(&found.name));
-        link.end("ROLLBACK").map_err(|error| failed(&error))?;
-        whole?.schema
+    let known = Known::parse(recorded);
+    let recorded = known.as_ref().map(|known| known.fingerprint);
+    let is_same = known.filter(|known| known.state == found.state);
+    let schema = match is_same.and_then(|known| store.schemas.with_fingerprint(known.fingerprint)) {
+        Some(schema) => schema,
+        None => match whole(store, link, found)? {
+            read if read.state == found.state => read.schema,
+            _ => return Ok(Seen::Changing),
+        },
     };
     let access = if found.writable { Access::ReadWrite } else { Access::ReadOnly };
-    Ok(Inspection { ledger, schema, access })
+    Ok(Seen::Whole(Inspection { ledger, schema, recorded, access }))
+}
+
+/// A schema, read in a transaction of its own: it takes a lock on each of its tables.
+fn whole(store: &PostgresStore, link: &mut Link, found: &Found) -> Result<Read> {
+    let failed = |error: &diesel::result::Error| describe("cannot read its schema", store.target(), error);
+    link.begin("READ ONLY").map_err(|error| failed(&error))?;
+    let read = store.reader(link).schema(found.oid, &quote_name(&found.name));
+    link.end("ROLLBACK").map_err(|error| failed(&error))?;
+    read
 }
