@@ -38,12 +38,21 @@ impl Work<'_> {
             let inspection = session.inspect()?;
             let plan = match self.plan(&inspection) {
                 Ok(plan) => plan,
+                // What is remembered may be older than the ledger: somebody else moved it by other means.
+                Err(_) if mode.look == Look::Remembered => {
+                    session.rollback()?;
+                    mode.look = Look::Anew;
+                    continue;
+                }
                 Err(problems) => {
                     session.rollback()?;
                     return Ok(Err(problems));
                 }
             };
-            let needed = self.mode(&plan);
+            let mut needed = self.mode(&plan);
+            if mode.look == Look::Anew {
+                needed.look = Look::Anew;
+            }
             if needed != mode {
                 session.rollback()?;
                 mode = needed;

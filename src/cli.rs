@@ -114,6 +114,8 @@ enum Command {
     Downgrade(fleet::Downgrade),
     /// Delete databases, each after a last copy
     Drop(project::Drop),
+    /// Make schemas ready to become projects, as many as [store] spares says
+    Spares,
     /// Make and list migrations
     #[command(subcommand)]
     Migration(catalog::Migration),
@@ -138,6 +140,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::UpgradeAll(it) => fleet::upgrade_all(settings, it),
         Command::Downgrade(it) => fleet::downgrade(settings, it),
         Command::Drop(it) => project::drop(settings, it),
+        Command::Spares => project::spares(settings),
         Command::Migration(it) => catalog::migration(settings, it),
         Command::Doctor => project::doctor(settings),
         Command::Completions(it) => generate::completions(&it),
@@ -170,6 +173,7 @@ impl Settings {
             jobs: self.jobs,
             lock_timeout: self.lock_timeout,
             statement_timeout: self.statement_timeout,
+            ..Layer::default()
         };
         Config::new(flags.over(Layer::from_environment(variable)?).over(file))
     }

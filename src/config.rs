@@ -17,7 +17,7 @@ use crate::project::NamePattern;
 use crate::sql::Dialect;
 use crate::store::Store;
 #[cfg(feature = "postgres")]
-use crate::store::postgres::{PostgresOptions, PostgresStore};
+use crate::store::postgres::{Isolation, PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 
 /// The file that is read where none is named.
@@ -38,6 +38,10 @@ pub struct Layer {
     pub lock_timeout: Option<f64>,
     /// How long one statement may run on Postgres, in seconds; zero for no limit.
     pub statement_timeout: Option<f64>,
+    /// How many schemas are kept ready to become projects on Postgres.
+    pub spares: Option<usize>,
+    /// What keeps projects apart on Postgres: `none` or `role`.
+    pub isolation: Option<String>,
 }
 
 /// Which migrations.
@@ -60,6 +64,8 @@ impl Layer {
             jobs: self.jobs.or(weaker.jobs),
             lock_timeout: self.lock_timeout.or(weaker.lock_timeout),
             statement_timeout: self.statement_timeout.or(weaker.statement_timeout),
+            spares: self.spares.or(weaker.spares),
+            isolation: self.isolation.or(weaker.isolation),
         }
     }
 
@@ -145,6 +151,8 @@ struct Settings {
 struct StoreSection {
     url: Option<String>,
     pattern: Option<String>,
+    spares: Option<usize>,
+    isolation: Option<String>,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -179,8 +187,8 @@ impl Settings {
             None => url.clone(),
         });
         let RunSection { jobs, lock_timeout, statement_timeout } = self.run;
-        let pattern = self.store.pattern.clone();
-        Ok(Layer { store, pattern, migrations, jobs, lock_timeout, statement_timeout })
+        let StoreSection { pattern, spares, isolation, .. } = self.store.clone();
+        Ok(Layer { store, pattern, migrations, jobs, lock_timeout, statement_timeout, spares, isolation })
     }
 }
 
@@ -207,6 +215,10 @@ impl std::fmt::Debug for Url {
 }
 
 impl Place {
+    fn is_directory(&self) -> bool {
+        matches!(self, Self::Directory(_))
+    }
+
     fn parse(url: &str) -> Result<Self> {
         match url.split_once(':') {
             Some(("sqlite", directory)) if !directory.is_empty() && !directory.starts_with("//") => {
@@ -243,6 +255,10 @@ pub struct Config {
     lock_timeout: Option<Duration>,
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has no such limit"))]
     statement_timeout: Option<Duration>,
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite needs no spares"))]
+    spares: usize,
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has no roles"))]
+    has_roles: bool,
 }
 
 impl Config {
@@ -258,7 +274,25 @@ impl Config {
             return Err(Error::new(ErrorKind::Configuration, "jobs is not between 1 and 1024")
                 .hint("leave it out for the measured default"));
         }
+        let has_roles = match layer.isolation.as_deref() {
+            None | Some("none") => false,
+            Some("role") => true,
+            Some(other) => {
+                return Err(Error::new(
+                    ErrorKind::Configuration,
+                    format!("isolation = {other:?} is not known"),
+                )
+                .hint("it is \"none\" or \"role\""));
+            }
+        };
+        let spares = layer.spares.unwrap_or(0);
+        if place.is_directory() && (has_roles || spares > 0) {
+            return Err(Error::new(ErrorKind::Configuration, "spares and isolation are for Postgres")
+                .hint("a SQLite file is made in a millisecond, and its permissions are its wall"));
+        }
         Ok(Self {
+            spares,
+            has_roles,
             place,
             pattern: layer.pattern.as_deref().map(parse_pattern).transpose()?,
             migrations: layer.migrations.unwrap_or_else(|| Migrations::Set("project".into())),
@@ -306,6 +340,8 @@ impl Config {
                     lock_timeout: self.lock_timeout.unwrap_or(default.lock_timeout),
                     statement_timeout: self.statement_timeout.filter(|timeout| !timeout.is_zero()),
                     retries: default.retries,
+                    spares: self.spares,
+                    isolation: if self.has_roles { Isolation::Role } else { Isolation::None },
                 };
                 Ok(Arc::new(PostgresStore::new(url, options)?))
             }

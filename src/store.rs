@@ -69,6 +69,17 @@ pub trait Store: Send + Sync {
     /// store may call it once and copy the result for every project of the same template.
     fn create(&self, id: &ProjectId, template: Template<'_>) -> Result<()>;
 
+    /// How many new databases are kept ready to become projects.
+    fn spares(&self) -> usize {
+        0
+    }
+
+    /// Sees to it that so many are ready, made from this template.
+    fn top_up(&self, template: Template<'_>) -> Result<Spares> {
+        let _ = template;
+        Ok(Spares::default())
+    }
+
     /// Deletes a project, after a last consistent copy of it where one is wanted; gives back where that is.
     fn drop_project(&self, id: &ProjectId, copy: FinalCopy) -> Result<Option<String>>;
 
@@ -88,6 +99,17 @@ pub struct Template<'a> {
     pub run: &'a str,
     /// Brings an empty database to the catalog's head.
     pub fill: &'a dyn Fn(&mut dyn Session) -> Result<()>,
+}
+
+/// What became of the spares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Spares {
+    /// How many are ready now.
+    pub ready: usize,
+    /// How many were made.
+    pub made: usize,
+    /// How many were of another catalog, and are gone.
+    pub removed: usize,
 }
 
 /// What was found where projects are.

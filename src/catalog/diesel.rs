@@ -3,9 +3,9 @@
 //! It must give diesel exactly what tenantry runs: the same versions, scripts and transactions, in an order that
 //! diesel's own sorting keeps. tenantry itself never runs migrations this way.
 
+use diesel::backend::Backend;
 use diesel::connection::BoxableConnection;
 use diesel::migration::{self, MigrationMetadata, MigrationName, MigrationSource, MigrationVersion};
-use diesel::sqlite::Sqlite;
 
 use super::{Catalog, Migration};
 use crate::error::{Error, ErrorKind};
@@ -22,26 +22,27 @@ struct Name {
 
 struct Transactional(bool);
 
-impl MigrationSource<Sqlite> for Catalog {
-    fn migrations(&self) -> migration::Result<Vec<Box<dyn migration::Migration<Sqlite>>>> {
-        if !self.migrations().is_sorted_by(|a, b| a.version < b.version) {
+/// For either database; the catalog has to be of that one's dialect, as the scripts would fail otherwise.
+impl<DB: Backend> MigrationSource<DB> for Catalog {
+    fn migrations(&self) -> migration::Result<Vec<Box<dyn migration::Migration<DB>>>> {
+        if !Self::migrations(self).is_sorted_by(|a, b| a.version < b.version) {
             let message = "diesel would run these versions in the order of their text, not as numbers";
             return Err(Error::new(ErrorKind::Catalog, message).hint("pad them to one length").into());
         }
         let adapt = |migration: &Migration| {
             let name = Name { version: migration.version.to_string(), label: migration.label() };
-            Box::new(Adapted { migration: migration.clone(), name }) as Box<dyn migration::Migration<Sqlite>>
+            Box::new(Adapted { migration: migration.clone(), name }) as Box<dyn migration::Migration<DB>>
         };
-        Ok(self.migrations().iter().map(adapt).collect())
+        Ok(Self::migrations(self).iter().map(adapt).collect())
     }
 }
 
-impl migration::Migration<Sqlite> for Adapted {
-    fn run(&self, connection: &mut dyn BoxableConnection<Sqlite>) -> migration::Result<()> {
+impl<DB: Backend> migration::Migration<DB> for Adapted {
+    fn run(&self, connection: &mut dyn BoxableConnection<DB>) -> migration::Result<()> {
         Ok(connection.batch_execute(self.migration.up.text())?)
     }
 
-    fn revert(&self, connection: &mut dyn BoxableConnection<Sqlite>) -> migration::Result<()> {
+    fn revert(&self, connection: &mut dyn BoxableConnection<DB>) -> migration::Result<()> {
         match &self.migration.down {
             Some(down) => Ok(connection.batch_execute(down.text())?),
             None => Err(Error::new(ErrorKind::Usage, "there is no down.sql")

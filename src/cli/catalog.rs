@@ -34,6 +34,10 @@ url = "sqlite:data"
 # url = "postgres://user@host/database"   (a password is better off in ~/.pgpass)
 # How the files or schemas are named.
 # pattern = "project_{id}.db"
+# On Postgres: schemas that are kept ready, so that a create needs no migration to run.
+# spares = 8
+# On Postgres: a login for each project that reaches its schema alone.
+# isolation = "role"
 
 [migrations]
 # Your own: a folder of <version>_<name>/{up.sql,down.sql,metadata.toml}.

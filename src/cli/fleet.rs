@@ -184,7 +184,12 @@ pub(super) fn upgrade(settings: &Settings, upgrade: Upgrade) -> Result<u8> {
 
 pub(super) fn upgrade_all(settings: &Settings, upgrade: UpgradeAll) -> Result<u8> {
     let verdict = upgrade.filter.verdict();
-    go_up(settings, "upgrade-all", upgrade.filter.selection()?, upgrade.up, verdict)
+    let dry_run = upgrade.up.dry_run;
+    let code = go_up(settings, "upgrade-all", upgrade.filter.selection()?, upgrade.up, verdict)?;
+    if !dry_run {
+        super::project::top_up(settings)?;
+    }
+    Ok(code)
 }
 
 fn go_up(

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 use tenantry::manager::Operation;
-use tenantry::store::{FinalCopy, Finding};
+use tenantry::store::{FinalCopy, Finding, Spares};
 use tenantry::{Error, ErrorKind, Result};
 
 use super::fleet::{Filter, operate};
@@ -37,7 +37,37 @@ pub(super) struct Drop {
 }
 
 pub(super) fn create(settings: &Settings, create: Create) -> Result<u8> {
-    operate(settings, "create", &create.ids, Operation::Create)
+    let code = operate(settings, "create", &create.ids, Operation::Create)?;
+    top_up(settings)?;
+    Ok(code)
+}
+
+/// Replaces the spares that were used or are of an older catalog, once everybody who waited has what they waited for.
+pub(super) fn top_up(settings: &Settings) -> Result<()> {
+    let manager = settings.config()?.manager()?;
+    if manager.store().spares() > 0 {
+        manager.top_up_spares()?;
+    }
+    Ok(())
+}
+
+pub(super) fn spares(settings: &Settings) -> Result<u8> {
+    let manager = settings.config()?.manager()?;
+    if manager.store().spares() == 0 {
+        return Err(Error::new(ErrorKind::Configuration, "no spares are wanted")
+            .hint("say how many: [store] spares = 8 in tenantry.toml, for a store on Postgres"));
+    }
+    let Spares { ready, made, removed } = manager.top_up_spares()?;
+    let mut output = Output::new();
+    match settings.format {
+        Format::Human => output.line(format_args!("{ready} ready, {made} made, {removed} removed")),
+        Format::Json => {
+            output
+                .json(&json!({"v": 1, "event": "spares", "ready": ready, "made": made, "removed": removed}));
+        }
+    }
+    output.finish()?;
+    Ok(0)
 }
 
 pub(super) fn drop(settings: &Settings, drop: Drop) -> Result<u8> {

@@ -14,7 +14,7 @@ use crate::event::{Event, Outcome, ProjectReport, RunStarted, Summary, Tally, Ve
 use crate::fleet::Brake;
 use crate::plan::{Baseline, Drift, Inspection, Plan, Problem, Request};
 use crate::project::ProjectId;
-use crate::store::{Discovery, FinalCopy, ForeignKeys, Lock, Look, Mode, Session, Template};
+use crate::store::{Discovery, FinalCopy, ForeignKeys, Lock, Look, Mode, Session, Spares, Template};
 
 /// Which projects a run is about.
 #[derive(Clone, Debug)]
@@ -319,6 +319,16 @@ impl Manager {
 
     /// The template is made by the very path that upgrades a project.
     pub(super) fn create_in_run(&self, id: &ProjectId, run: &str) -> Result<()> {
+        self.with_template(run, |template| self.store.create(id, template))
+    }
+
+    /// Makes databases that are ready to become projects, until there are as many as the store is to keep, and removes
+    /// those of another catalog. An application does this beside its sign-ups, which then need not wait for migrations.
+    pub fn top_up_spares(&self) -> Result<Spares> {
+        self.with_template(&new_id(), |template| self.store.top_up(template))
+    }
+
+    fn with_template<T>(&self, run: &str, make: impl FnOnce(Template<'_>) -> Result<T>) -> Result<T> {
         let reference = self.reference()?;
         let fill = |session: &mut dyn Session| {
             let to = self.catalog.head();
@@ -328,7 +338,7 @@ impl Manager {
                 Mode { foreign_keys: ForeignKeys::Compared, lock: Lock::Transaction, look: Look::Anew };
             work.perform(session, mode).map(|_| ())
         };
-        self.store.create(id, Template { catalog: self.catalog.hash(), run, fill: &fill })
+        make(Template { catalog: self.catalog.hash(), run, fill: &fill })
     }
 
     fn dropped(&self, project: &ProjectId, copy: FinalCopy) -> ProjectReport {

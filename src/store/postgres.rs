@@ -14,6 +14,7 @@ mod script;
 mod session;
 mod survey;
 mod target;
+mod wall;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -27,7 +28,7 @@ use crate::project::{NamePattern, ProjectId};
 use crate::sql::{Dialect, quote_name};
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
-use crate::store::{Discovery, FinalCopy, Finding, Session, Store, Template};
+use crate::store::{Discovery, FinalCopy, Finding, Session, Spares, Store, Template};
 
 use catalog::Reader;
 use connect::{Link, Links, Server, Timeouts};
@@ -61,6 +62,19 @@ pub struct PostgresOptions {
     pub retries: u32,
     /// How long one statement of a migration may run; no limit by default.
     pub statement_timeout: Option<Duration>,
+    /// How many schemas are kept ready to become projects; default none.
+    pub spares: usize,
+    /// What keeps projects apart; default nothing but their names.
+    pub isolation: Isolation,
+}
+
+/// What keeps projects apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Every connection may reach every schema: a `search_path` leads to one, and is no wall.
+    None,
+    /// Each project has a role of its schema's name, which can log in and reaches that schema alone.
+    Role,
 }
 
 impl Default for PostgresOptions {
@@ -70,6 +84,8 @@ impl Default for PostgresOptions {
             lock_timeout: Duration::from_secs(2),
             retries: 3,
             statement_timeout: None,
+            spares: 0,
+            isolation: Isolation::None,
         }
     }
 }
@@ -201,15 +217,28 @@ impl Store for PostgresStore {
         create::remove(self, id, copy).map_err(|error| error.in_project(id))
     }
 
+    fn spares(&self) -> usize {
+        self.options.spares
+    }
+
+    fn top_up(&self, template: Template<'_>) -> Result<Spares> {
+        create::top_up(self, template)
+    }
+
     fn scratch(&self) -> Result<Box<dyn Session + '_>> {
         Ok(Box::new(create::scratch(self)?))
     }
 
     fn connector(&self, id: &ProjectId) -> Result<Connector> {
         let name = self.name(id)?;
-        let target = self
-            .target()
-            .with("options", &format!("-c search_path={}", quote_name(&name).replace('\\', "\\\\")));
+        let target = match self.options.isolation {
+            Isolation::None => {
+                let path = quote_name(&name).replace('\\', "\\\\");
+                self.target().with("options", &format!("-c search_path={path}"))
+            }
+            // The role brings its search_path along, through any pooler; libpq finds its password.
+            Isolation::Role => self.target().with_user(&name),
+        };
         Ok(Box::new(move || open_for_application(&target, &name)))
     }
 }

@@ -197,12 +197,24 @@ pub(crate) struct Pooler {
 }
 
 impl Pooler {
+    /// One that takes everybody for the user postgres.
     pub(crate) fn new(socket: &str, settings: &str) -> Self {
+        Self::start(socket, "user=postgres", "any", settings, "")
+    }
+
+    /// One that these users log in through as themselves.
+    pub(crate) fn for_users(socket: &str, users: &[&str]) -> Self {
+        let lines: Vec<_> = users.iter().map(|user| format!("\"{user}\" \"\"")).collect();
+        Self::start(socket, "", "trust", "", &lines.join("\n"))
+    }
+
+    fn start(socket: &str, user: &str, authentication: &str, settings: &str, users: &str) -> Self {
         let folder = server_folder();
+        std::fs::write(folder.path().join("users"), users).unwrap();
         let here = folder.path().display();
         let configuration = format!(
-            "[databases]\n* = host={socket} user=postgres\n[pgbouncer]\nlisten_port = 5432\nunix_socket_dir = {here}\n\
-             auth_type = any\npool_mode = transaction\ndefault_pool_size = 4\nserver_lifetime = 5\nlogfile = {here}/log\n{settings}\n"
+            "[databases]\n* = host={socket} {user}\n[pgbouncer]\nlisten_port = 5432\nunix_socket_dir = {here}\n\
+             auth_type = {authentication}\nauth_file = {here}/users\npool_mode = transaction\ndefault_pool_size = 4\nserver_lifetime = 5\nlogfile = {here}/log\n{settings}\n"
         );
         let file = folder.path().join("pgbouncer.ini");
         std::fs::write(&file, configuration).unwrap();

@@ -5,18 +5,28 @@ use std::time::Duration;
 use diesel::connection::{SimpleConnection as _, TransactionManager as _};
 use diesel::prelude::*;
 use diesel_migrations::MigrationHarness as _;
+use tenantry::config::{Config, Layer};
 use tenantry::event::Event;
-use tenantry::store::sqlite::{SqliteOptions, SqliteStore};
 use tenantry::{Catalog, Dialect, ErrorKind, Manager, ProjectConnection, ProjectId};
 
 use crate::world::World;
 
-fn catalog() -> Catalog {
-    Catalog::embedded("project", Dialect::Sqlite).unwrap()
+on_each_store!(
+    diesel_finds_nothing_pending_on_what_tenantry_upgraded_and_the_other_way_round,
+    a_connection_is_diesels_and_waits_for_the_right_version,
+    a_project_that_another_process_moved_is_not_given_out,
+    connections_are_bounded_over_the_fleet_and_idle_ones_are_closed,
+    trap_13_a_connection_given_back_in_a_transaction_is_not_given_out_again,
+    the_observer_sees_every_event_in_order_on_the_callers_thread,
+);
+
+fn catalog(world: &World) -> Catalog {
+    Catalog::embedded("project", world.either(Dialect::Sqlite, Dialect::Postgres)).unwrap()
 }
 
 fn manager(world: &World) -> Manager {
-    Manager::new(SqliteStore::new(world.data(), SqliteOptions::default()), catalog()).unwrap()
+    let layer = Layer { store: Some(world.url()), ..Layer::default() };
+    Config::new(layer).unwrap().manager().unwrap()
 }
 
 fn id(text: &str) -> ProjectId {
@@ -27,54 +37,52 @@ diesel::table! {
     projects (id) {
         id -> Integer,
         name -> Text,
-        current_phase -> Text,
     }
 }
 
-fn insert(connection: &mut ProjectConnection, name: &str) -> QueryResult<usize> {
-    let values = (projects::name.eq(name), projects::current_phase.eq("CODER"));
-    diesel::insert_into(projects::table).values(values).execute(connection)
+fn insert(connection: &mut ProjectConnection, name: &str) -> QueryResult<()> {
+    let sql = format!("INSERT INTO projects (name, current_phase) VALUES ('{name}', 'CODER')");
+    connection.batch_execute(&sql)
+}
+
+/// diesel's own connection to a project, and what its harness does there.
+macro_rules! with_diesels_own {
+    ($world:expr, $id:expr, $connection:ident => $work:expr) => {
+        match $world.own_connection($id) {
+            ProjectConnection::Sqlite(mut $connection) => $work,
+            ProjectConnection::Postgres(mut $connection) => $work,
+        }
+    };
 }
 
 fn names(connection: &mut ProjectConnection) -> Vec<String> {
     projects::table.select(projects::name).order(projects::id).load(connection).unwrap()
 }
 
-#[test]
-fn diesel_finds_nothing_pending_on_what_tenantry_upgraded_and_the_other_way_round() {
-    let mut world = World::sqlite();
+fn diesel_finds_nothing_pending_on_what_tenantry_upgraded_and_the_other_way_round(world: &mut World) {
     world.with_legacy_as(1, "1").with_legacy_as(2, "2");
-    let manager = manager(&world);
+    let manager = manager(world);
     assert_eq!(manager.upgrade_all(|_| {}).unwrap().exit, 0);
-    let url = format!("file:{}?mode=rw", world.path("1").display());
     #[expect(clippy::disallowed_methods, reason = "this is what diesel's own harness says")]
     {
-        let mut connection = SqliteConnection::establish(&url).unwrap();
-        assert!(!connection.has_pending_migration(catalog()).unwrap());
-        assert_eq!(connection.applied_migrations().unwrap().len(), 3);
+        with_diesels_own!(world, "1", connection => {
+            assert!(!connection.has_pending_migration(catalog(world)).unwrap());
+            assert_eq!(connection.applied_migrations().unwrap().len(), 3);
+        });
     }
     // Reverting is diesel's too, where no row makes its enforced foreign keys refuse the rebuild.
     manager.create(&id("4")).unwrap();
-    #[expect(clippy::disallowed_methods, reason = "this is what an application that knows only diesel does")]
-    SqliteConnection::establish(world.path("4").to_str().unwrap())
-        .unwrap()
-        .revert_last_migration(catalog())
-        .unwrap();
+    with_diesels_own!(world, "4", connection => { connection.revert_last_migration(catalog(world)).unwrap(); });
     assert_eq!(manager.status(&id("4")).unwrap().pending.len(), 1);
     assert_eq!(manager.upgrade(&id("4")).unwrap().migrations.len(), 1);
     // A database that diesel made is managed as it stands.
-    #[expect(clippy::disallowed_methods, reason = "this is what an application that knows only diesel does")]
-    {
-        let mut connection = SqliteConnection::establish(world.path("3").to_str().unwrap()).unwrap();
-        connection.run_pending_migrations(catalog()).unwrap();
-    }
+    world.with_project("3", "SELECT 1");
+    with_diesels_own!(world, "3", connection => { connection.run_pending_migrations(catalog(world)).unwrap(); });
     assert!(manager.status(&id("3")).unwrap().is_current());
 }
 
-#[test]
-fn a_connection_is_diesels_and_waits_for_the_right_version() {
-    let mut world = World::sqlite();
-    let manager = manager(&world);
+fn a_connection_is_diesels_and_waits_for_the_right_version(world: &mut World) {
+    let manager = manager(world);
     manager.create(&id("a")).unwrap();
     let mut connection = manager.connection(&id("a")).unwrap();
     insert(&mut connection, "one").unwrap();
@@ -96,15 +104,13 @@ fn a_connection_is_diesels_and_waits_for_the_right_version() {
     assert_eq!(kind("old"), None);
     world.execute("a", "INSERT INTO __diesel_schema_migrations (version) VALUES ('99999999999999')");
     manager.upgrade(&id("a")).unwrap_err();
-    let fresh = Manager::new(SqliteStore::new(world.data(), SqliteOptions::default()), catalog()).unwrap();
+    let fresh = self::manager(world);
     assert_eq!(fresh.connection(&id("a")).err().map(|error| error.kind()), Some(ErrorKind::VersionMismatch));
-    assert!(!world.path("absent").exists());
+    assert_eq!(world.expect(3, &["status", "absent"]).error("absent").0, "not_found");
 }
 
-#[test]
-fn a_project_that_another_process_moved_is_not_given_out() {
-    let world = World::sqlite();
-    let manager = manager(&world);
+fn a_project_that_another_process_moved_is_not_given_out(world: &mut World) {
+    let manager = manager(world);
     manager.create(&id("a")).unwrap();
     drop(manager.connection(&id("a")).unwrap());
     world.expect(0, &["downgrade", "a", "--steps", "1"]);
@@ -136,8 +142,14 @@ fn a_project_that_is_slow_to_open_keeps_nobody_waiting() {
     });
 }
 
-/// How many files of the store this process has open.
+/// How many connections to the store this process has open.
 fn open_databases(world: &World) -> usize {
+    if world.is_postgres() {
+        // The store's own connection, and the one that asks, are nobody's project.
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
+                   AND application_name = 'tenantry' AND query NOT LIKE '%tenantry%' AND query NOT LIKE 'COMMIT%'";
+        return world.database().run(&["-c", sql])[0].parse().unwrap();
+    }
     let folder = world.data().canonicalize().unwrap();
     let links = std::fs::read_dir("/proc/self/fd")
         .unwrap()
@@ -145,17 +157,15 @@ fn open_databases(world: &World) -> usize {
     links.filter(|path| path.starts_with(&folder)).count()
 }
 
-#[test]
-fn connections_are_bounded_over_the_fleet_and_idle_ones_are_closed() {
-    let world = World::sqlite();
-    let manager = manager(&world).with_connections(3, Duration::from_millis(100));
+fn connections_are_bounded_over_the_fleet_and_idle_ones_are_closed(world: &mut World) {
+    let manager = manager(world).with_connections(3, Duration::from_millis(100));
     let ids: Vec<ProjectId> = (1..=10).map(|number| id(&number.to_string())).collect();
     for id in &ids {
         manager.create(id).unwrap();
     }
     for id in ids.iter().chain(&ids) {
         drop(manager.connection(id).unwrap());
-        assert!(open_databases(&world) <= 3, "{} open", open_databases(&world));
+        assert!(open_databases(world) <= 3, "{} open", open_databases(world));
     }
     let held: Vec<_> = ids[..3].iter().map(|id| manager.connection(id).unwrap()).collect();
     // A fourth waits until one is given back.
@@ -168,13 +178,11 @@ fn connections_are_bounded_over_the_fleet_and_idle_ones_are_closed() {
     });
     std::thread::sleep(Duration::from_millis(200));
     drop(manager.connection(&ids[9]).unwrap());
-    assert_eq!(open_databases(&world), 1, "idle connections were kept");
+    assert_eq!(open_databases(world), 1, "idle connections were kept");
 }
 
-#[test]
-fn trap_13_a_connection_given_back_in_a_transaction_is_not_given_out_again() {
-    let world = World::sqlite();
-    let manager = manager(&world);
+fn trap_13_a_connection_given_back_in_a_transaction_is_not_given_out_again(world: &mut World) {
+    let manager = manager(world);
     manager.create(&id("a")).unwrap();
     // Begun by diesel, and behind its back.
     let mut connection = manager.connection(&id("a")).unwrap();
@@ -192,7 +200,7 @@ fn trap_13_a_connection_given_back_in_a_transaction_is_not_given_out_again() {
 
 #[test]
 fn trap_14_connections_to_a_project_in_memory_share_its_database() {
-    let manager = Manager::in_memory(catalog()).unwrap();
+    let manager = Manager::in_memory(Catalog::embedded("project", Dialect::Sqlite).unwrap()).unwrap();
     manager.create(&id("a")).unwrap();
     manager.create(&id("b")).unwrap();
     let (mut one, mut two) = (manager.connection(&id("a")).unwrap(), manager.connection(&id("a")).unwrap());
@@ -202,15 +210,13 @@ fn trap_14_connections_to_a_project_in_memory_share_its_database() {
     drop((one, two));
     assert_eq!(names(&mut manager.connection(&id("a")).unwrap()), ["seen by both"]);
     assert_eq!(manager.create(&id("a")).unwrap_err().kind(), ErrorKind::AlreadyExists);
-    let other = Manager::in_memory(catalog()).unwrap();
+    let other = Manager::in_memory(Catalog::embedded("project", Dialect::Sqlite).unwrap()).unwrap();
     assert_eq!(other.store().discover().unwrap().projects.len(), 0);
 }
 
-#[test]
-fn the_observer_sees_every_event_in_order_on_the_callers_thread() {
-    let mut world = World::sqlite();
+fn the_observer_sees_every_event_in_order_on_the_callers_thread(world: &mut World) {
     world.with_legacy();
-    let manager = manager(&world);
+    let manager = manager(world);
     let (thread, mut names) = (std::thread::current().id(), Vec::new());
     let summary = manager
         .upgrade_all(|event| {
@@ -223,8 +229,9 @@ fn the_observer_sees_every_event_in_order_on_the_callers_thread() {
             });
         })
         .unwrap();
-    assert_eq!((names.len(), names[0], names[12]), (13, "started", "finished"));
-    assert_eq!((summary.outcomes.count("upgraded"), summary.exit), (11, 0));
+    let count = usize::try_from(world.legacy_count()).unwrap();
+    assert_eq!((names.len(), names[0], names[count + 1]), (count + 2, "started", "finished"));
+    assert_eq!((summary.outcomes.count("upgraded"), summary.exit), (count, 0));
 }
 
 #[test]

@@ -35,6 +35,7 @@ mod faults;
 mod library;
 mod postgres;
 mod schema;
+mod schema_postgres;
 mod takeover;
 mod traps;
 mod upgrade;

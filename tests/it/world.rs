@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
+use tenantry::ProjectConnection;
 
 use crate::cluster::{Database, Server};
 
@@ -246,6 +247,25 @@ impl World {
         let connection = Connection::open(self.path(id)).unwrap();
         connection.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
         connection
+    }
+
+    /// A connection as an application makes it that knows only diesel.
+    #[expect(clippy::disallowed_methods, reason = "that is how such an application does it")]
+    pub(crate) fn own_connection(&self, id: &str) -> ProjectConnection {
+        use diesel::Connection as _;
+        match &self.home {
+            Home::Sqlite => {
+                let path = self.path(id);
+                ProjectConnection::Sqlite(
+                    diesel::SqliteConnection::establish(path.to_str().unwrap()).unwrap(),
+                )
+            }
+            Home::Postgres(Database { socket, port, name }) => {
+                let path = format!("options='-c search_path=project_{id}'");
+                let url = format!("host='{socket}' port='{port}' user='postgres' dbname='{name}' {path}");
+                ProjectConnection::Postgres(diesel::PgConnection::establish(&url).unwrap())
+            }
+        }
     }
 
     /// The rows of a query, every value as SQL would write it.

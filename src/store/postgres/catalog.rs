@@ -136,7 +136,10 @@ impl QueryFragment<Pg> for Place<'_> {
             out.push_sql(table);
             out.push_sql("')");
         }
-        out.push_sql(", has_schema_privilege(n.oid, 'CREATE') FROM pg_namespace n WHERE n.nspname = ");
+        out.push_sql(", has_schema_privilege(n.oid, 'CREATE'), ");
+        out.push_sql(
+            "EXISTS (SELECT FROM pg_roles WHERE rolname = n.nspname) FROM pg_namespace n WHERE n.nspname = ",
+        );
         out.push_bind_param::<Text, _>(self.schema)?;
         Ok(())
     }
@@ -148,7 +151,7 @@ impl QueryId for Place<'_> {
 }
 
 impl Query for Place<'_> {
-    type SqlType = (Oid, Bool, Bool, Bool, Bool);
+    type SqlType = (Oid, Bool, Bool, Bool, Bool, Bool);
 }
 
 impl RunQueryDsl<PgConnection> for Place<'_> {}
@@ -163,6 +166,8 @@ pub(super) struct Placed {
     pub(super) alembic: bool,
     /// Whether this role may make something in the schema.
     pub(super) writable: bool,
+    /// Whether there is a role of the schema's name.
+    pub(super) has_role: bool,
 }
 
 /// One of the schemas that were asked for.

@@ -12,6 +12,8 @@ entered AS MATERIALIZED (
 ), members AS MATERIALIZED (
     SELECT d.refobjid AS schema, d.classid, d.objid
     FROM entered JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = entered.schema
+    -- What is granted is no part of a schema.
+    WHERE d.classid <> 'pg_default_acl'::regclass
 ), relations AS MATERIALIZED (
     SELECT members.schema, c.oid, c.xmin, c.relname, c.relkind, c.relpersistence, c.reloptions, c.relrowsecurity,
         c.relforcerowsecurity, c.relispartition, c.relpartbound, c.relreplident, c.reloftype, c.relhasrules

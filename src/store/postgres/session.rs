@@ -14,14 +14,14 @@ use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use super::catalog::{Known, NEUTRAL, Placed, Read, Reader, ledger, parse_ledger};
 use super::connect::{Kept, Route};
 use super::failure::{Failure, MARK, describe, described};
-use super::{OWN, PostgresStore, books, jitter, missing, script};
+use super::{PostgresStore, books, jitter, missing, script, wall};
 use crate::catalog::{Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Entry;
 use crate::plan::{Access, Inspection};
 use crate::schema::Schema;
 use crate::sql::{quote_name, quote_text};
-use crate::store::{Census, Direction, FinalCopy, Lock, Look, Mode, Session};
+use crate::store::{Census, Direction, Lock, Look, Mode, Session};
 
 /// How the session's transactions relate to the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,16 +56,16 @@ struct There {
 
 /// One schema over one connection. Dropping it rolls back what is not committed.
 pub(super) struct PostgresSession<'a> {
-    store: &'a PostgresStore,
-    kept: Kept<'a>,
-    name: String,
-    kind: Kind,
+    pub(super) store: &'a PostgresStore,
+    pub(super) kept: Kept<'a>,
+    pub(super) name: String,
+    pub(super) kind: Kind,
     /// Where the schema is, as seen under the lock.
-    place: Option<Placed>,
+    pub(super) place: Option<Placed>,
     /// Whether the `search_path` is another than that of tenantry's own queries.
     is_astray: bool,
     /// The schema as it was last read, as long as nothing was run since.
-    read: Option<Read>,
+    pub(super) read: Option<Read>,
     /// What goes to the server together with the commit.
     unsent: String,
     /// The last row written into the ledger: run and version.
@@ -91,7 +91,7 @@ impl<'a> PostgresSession<'a> {
         }
     }
 
-    fn failed(&self, what: &str, error: &diesel::result::Error) -> Error {
+    pub(super) fn failed(&self, what: &str, error: &diesel::result::Error) -> Error {
         describe(what, self.store.target(), error)
     }
 
@@ -107,7 +107,7 @@ impl<'a> PostgresSession<'a> {
         result.map_err(|error| self.failed("cannot begin", &error))
     }
 
-    fn end_transaction(&mut self, sql: &str) -> Result<()> {
+    pub(super) fn end_transaction(&mut self, sql: &str) -> Result<()> {
         let result = self.kept.link()?.end(sql);
         result.map_err(|error| self.failed("cannot end the transaction", &error))
     }
@@ -143,7 +143,7 @@ impl<'a> PostgresSession<'a> {
     }
 
     /// Asks the catalogs, with the `search_path` that tenantry's own queries always have.
-    fn reader(&mut self) -> Result<Reader<'_>> {
+    pub(super) fn reader(&mut self) -> Result<Reader<'_>> {
         if self.is_astray {
             self.batch("cannot go on", &format!("SET LOCAL search_path = {NEUTRAL}"))?;
             self.is_astray = false;
@@ -152,11 +152,12 @@ impl<'a> PostgresSession<'a> {
         Ok(self.store.reader(link))
     }
 
-    fn place(&self) -> Result<Placed> {
+    pub(super) fn place(&self) -> Result<Placed> {
         self.place.ok_or_else(|| missing(&self.name))
     }
 
-    fn look_for_it(&mut self) -> Result<()> {
+    /// Looks for the schema by its name, as it is now.
+    pub(super) fn look_for_it(&mut self) -> Result<()> {
         let name = self.name.clone();
         self.place = self.reader()?.place(&name)?;
         Ok(())
@@ -174,7 +175,7 @@ impl<'a> PostgresSession<'a> {
         Ok(read)
     }
 
-    fn read_ledger(&mut self) -> Result<(Arc<crate::ledger::Ledger>, Option<Known>)> {
+    pub(super) fn read_ledger(&mut self) -> Result<(Arc<crate::ledger::Ledger>, Option<Known>)> {
         let found = self.place()?;
         let part = |there: bool, sql: &'static str| if there { sql } else { "NULL" };
         let sql = format!(
@@ -244,45 +245,6 @@ impl<'a> PostgresSession<'a> {
         Ok(())
     }
 
-    /// Makes the schema in the transaction that was begun, and goes on within it.
-    pub(super) fn make_within(&mut self) -> Result<()> {
-        if self.place.is_some() {
-            return Err(Error::new(ErrorKind::AlreadyExists, "it exists already")
-                .hint("it was left as it is; see where it stands: tenantry status ID"));
-        }
-        self.batch("cannot make its schema", &format!("CREATE SCHEMA {}", quote_name(&self.name)))?;
-        self.look_for_it()?;
-        self.kind = Kind::Within;
-        Ok(())
-    }
-
-    /// Makes the schema, has it filled, and commits both together.
-    pub(super) fn make(&mut self, fill: &dyn Fn(&mut dyn Session) -> Result<()>) -> Result<()> {
-        self.make_within()?;
-        fill(self)?;
-        self.kind = Kind::Existing;
-        self.commit()
-    }
-
-    /// Deletes the schema, or puts it out of the way; gives back how it is called then.
-    pub(super) fn remove(&mut self, copy: FinalCopy) -> Result<Option<String>> {
-        self.place()?;
-        let quoted = quote_name(&self.name);
-        let kept = match copy {
-            FinalCopy::Keep => Some(format!("{OWN}dropped_{}", uuid::Uuid::now_v7().simple())),
-            FinalCopy::None => None,
-        };
-        match &kept {
-            Some(name) => self.batch(
-                "cannot put its schema away",
-                &format!("ALTER SCHEMA {quoted} RENAME TO {}", quote_name(name)),
-            )?,
-            None => self.batch("cannot delete its schema", &format!("DROP SCHEMA {quoted} CASCADE"))?,
-        }
-        self.commit()?;
-        Ok(kept.map(|name| format!("the schema {name}")))
-    }
-
     /// A connection that broke in a commit leaves open whether it was done: the ledger knows.
     fn is_committed(&self) -> Result<bool> {
         let Some((run, version)) = &self.recorded else { return Ok(false) };
@@ -314,6 +276,7 @@ impl Session for PostgresSession<'_> {
             let locked = session.try_lock(Lock::Transaction)?;
             if locked {
                 session.look_for_it()?;
+                session.wall_off()?;
             } else {
                 session.end_transaction("ROLLBACK")?;
             }
@@ -401,6 +364,7 @@ impl Session for PostgresSession<'_> {
         let has = books::Tables { diesel: place.diesel, history: place.history };
         let read = self.read.as_ref();
         self.unsent.push_str(&books::record(&self.name, has, entries, run, read));
+        self.unsent.push_str(&wall::on_new_books(self.store, &self.name, place));
         self.recorded = entries.last().map(|entry| (run.to_string(), entry.version.to_string()));
         self.place = Some(Placed { diesel: true, history: true, ..place });
         Ok(())

@@ -86,6 +86,11 @@ impl Target {
         Ok(Self { parameters, password })
     }
 
+    /// The same server and database, another user, whose password libpq has to find.
+    pub(super) fn with_user(&self, name: &str) -> Self {
+        Self { password: None, ..self.with("user", name) }
+    }
+
     /// With another value for one of libpq's keywords.
     pub(super) fn with(&self, key: &str, value: &str) -> Self {
         let mut target = self.clone();

@@ -1,0 +1,89 @@
+//! A role for each project, which reaches that project's schema and nothing else.
+//!
+//! It must not give a role a password, or take one: whoever lets applications in decides how they prove who they are.
+
+use diesel::prelude::*;
+use diesel::sql_types::Bool;
+
+use super::catalog::Placed;
+use super::session::PostgresSession;
+use super::{Isolation, PostgresStore};
+use crate::error::Result;
+use crate::schema::bookkeeping::{DIESEL, HISTORY};
+use crate::sql::{quote_name, quote_text};
+
+#[derive(QueryableByName)]
+struct Open {
+    #[diesel(sql_type = Bool)]
+    open: bool,
+}
+
+impl PostgresSession<'_> {
+    /// Gives the project its role where it should have one and has none: a login that uses its schema, may write its rows
+    /// and read its ledger. What is made in the schema later is the role's to use as well.
+    pub(super) fn wall_off(&mut self) -> Result<()> {
+        let Some(place) = self.place else { return Ok(()) };
+        if self.store.options.isolation == Isolation::None || place.has_role {
+            return Ok(());
+        }
+        self.close_public()?;
+        let name = quote_name(&self.name);
+        let mut sql = format!(
+            "CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT; \
+             DO $$ BEGIN EXECUTE format('ALTER ROLE %I IN DATABASE %I SET search_path = %I', {text}, current_database(), {text}); END $$; \
+             GRANT USAGE ON SCHEMA {name} TO {name}; \
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {name} TO {name}; \
+             GRANT ALL ON ALL SEQUENCES IN SCHEMA {name} TO {name}; \
+             ALTER DEFAULT PRIVILEGES IN SCHEMA {name} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {name}; \
+             ALTER DEFAULT PRIVILEGES IN SCHEMA {name} GRANT ALL ON SEQUENCES TO {name}; ",
+            text = quote_text(&self.name),
+        );
+        for (there, table) in [(place.diesel, DIESEL), (place.history, HISTORY)] {
+            if there {
+                sql.push_str(&keep_books(&self.name, table));
+            }
+        }
+        self.batch("cannot give it a role of its own", &sql)?;
+        self.place = Some(Placed { has_role: true, ..place });
+        self.read = None;
+        Ok(())
+    }
+
+    /// Nobody makes anything in the schema that all share. Looked at first: to change it, projects would have to queue.
+    fn close_public(&mut self) -> Result<()> {
+        let sql = "SELECT coalesce(has_schema_privilege('public', to_regnamespace('public'), 'CREATE'), false) AS open";
+        let found = diesel::sql_query(sql).get_result(&mut self.kept.link()?.connection);
+        let Open { open } = found.map_err(|error| self.failed("cannot look at the schema public", &error))?;
+        if !open {
+            return Ok(());
+        }
+        let lock = "SELECT pg_advisory_xact_lock(hashtextextended('tenantry public', 0)); \
+                    REVOKE CREATE ON SCHEMA public FROM PUBLIC";
+        self.batch("cannot close the schema public", lock)
+    }
+
+    /// Takes the project's role away, with all that it was granted here.
+    pub(super) fn tear_down(&mut self) -> Result<()> {
+        let has_role = self.place.is_some_and(|place| place.has_role);
+        if self.store.options.isolation == Isolation::None || !has_role {
+            return Ok(());
+        }
+        let name = quote_name(&self.name);
+        self.batch("cannot take its role away", &format!("DROP OWNED BY {name}; DROP ROLE {name}"))
+    }
+}
+
+/// A role reads its project's books, and doesn't write them.
+fn keep_books(schema: &str, table: &str) -> String {
+    let name = quote_name(schema);
+    format!("REVOKE ALL ON {name}.{table} FROM {name}; GRANT SELECT ON {name}.{table} TO {name}; ")
+}
+
+/// The statements that keep new books from their project's role, where it has one.
+pub(super) fn on_new_books(store: &PostgresStore, schema: &str, place: Placed) -> String {
+    if store.options.isolation == Isolation::None || !place.has_role {
+        return String::new();
+    }
+    let new = [(place.diesel, DIESEL), (place.history, HISTORY)].into_iter().filter(|(there, _)| !there);
+    new.map(|(_, table)| keep_books(schema, table)).collect()
+}
