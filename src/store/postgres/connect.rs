@@ -160,17 +160,25 @@ fn attempt(target: &Target, timeouts: Timeouts) -> Result<Link> {
     Ok(link)
 }
 
+/// The connections of one store, kept and given out.
+#[derive(Default)]
+struct State {
+    idle: Vec<Link>,
+    /// How many are given out.
+    out: usize,
+}
+
 /// The connections of one store: as many as are worked with at once, kept for the next project.
 pub(super) struct Links {
     target: Target,
     timeouts: Timeouts,
-    idle: Mutex<Vec<Link>>,
+    state: Mutex<State>,
     given_back: Condvar,
 }
 
 impl Links {
     pub(super) fn new(target: Target, timeouts: Timeouts) -> Self {
-        Self { target, timeouts, idle: Mutex::default(), given_back: Condvar::new() }
+        Self { target, timeouts, state: Mutex::default(), given_back: Condvar::new() }
     }
 
     pub(super) fn target(&self) -> &Target {
@@ -178,29 +186,36 @@ impl Links {
     }
 
     /// A connection: one that is kept, or a new one. Where the server has no room for another, this waits for one of its
-    /// own to be given back, asks again a little later each time, and at last names the limit.
+    /// own to be given back; and where it has none, it asks again a little later each time, and at last names the limit.
     pub(super) fn get(&self) -> Result<Kept<'_>> {
         let deadline = Instant::now() + PATIENCE;
         let mut pause = Duration::from_millis(20);
         loop {
-            if let Some(link) = self.lock().pop() {
-                return Ok(Kept { link: Some(link), links: self });
-            }
-            match open(&self.target, self.timeouts) {
+            let kept = {
+                let mut state = self.lock();
+                state.out += 1;
+                state.idle.pop()
+            };
+            let opened = kept.map_or_else(|| open(&self.target, self.timeouts), Ok);
+            let error = match opened {
                 Ok(link) => return Ok(Kept { link: Some(link), links: self }),
-                Err(error) if error.kind() == ErrorKind::PoolExhausted && Instant::now() < deadline => {
-                    let idle = self.lock();
-                    drop(self.given_back.wait_timeout(idle, pause).unwrap_or_else(PoisonError::into_inner));
-                    pause =
-                        (pause * 2).min(Duration::from_secs(1)) + super::jitter(Duration::from_millis(20));
-                }
-                Err(error) => return Err(error),
+                Err(error) => error,
+            };
+            let mut state = self.lock();
+            state.out -= 1;
+            let is_worth_waiting = state.out > 0 || Instant::now() < deadline;
+            if error.kind() != ErrorKind::PoolExhausted || !is_worth_waiting {
+                return Err(error);
+            }
+            if state.idle.is_empty() {
+                drop(self.given_back.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner));
+                pause = (pause * 2).min(Duration::from_secs(1)) + super::jitter(Duration::from_millis(20));
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Link>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -223,11 +238,12 @@ impl Kept<'_> {
 
 impl Drop for Kept<'_> {
     fn drop(&mut self) {
-        let Some(mut link) = self.link.take() else { return };
         // On a broken connection this fails, and that one goes.
-        if link.end("ROLLBACK").is_ok() {
-            self.links.lock().push(link);
-        }
+        let link = self.link.take().and_then(|mut link| link.end("ROLLBACK").is_ok().then_some(link));
+        let mut state = self.links.lock();
+        state.out -= 1;
+        state.idle.extend(link);
+        drop(state);
         self.links.given_back.notify_one();
     }
 }
