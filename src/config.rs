@@ -24,7 +24,7 @@ use crate::store::sqlite::{SqliteOptions, SqliteStore};
 pub const FILE_NAME: &str = "tenantry.toml";
 
 /// Where the settings of one source stand: what is `None` is left to weaker sources.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Layer {
     /// `sqlite:DIR` or `postgres://...`.
     pub store: Option<String>,
@@ -51,6 +51,16 @@ pub enum Migrations {
     Set(String),
     /// A folder.
     Directory(PathBuf),
+}
+
+impl std::fmt::Debug for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The store's URL may have a password in it.
+        f.debug_struct("Layer")
+            .field("pattern", &self.pattern)
+            .field("migrations", &self.migrations)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Layer {
@@ -229,6 +239,8 @@ impl Place {
             // What follows the scheme may hold a password, so it is not repeated.
             scheme => {
                 let scheme = scheme.map_or(url, |(scheme, _)| scheme);
+                let is_plain = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) && scheme.len() < 20;
+                let scheme = if is_plain { scheme } else { "..." };
                 let known = if cfg!(feature = "postgres") {
                     "a store is a folder of SQLite files, such as sqlite:data or sqlite:/srv/data, or a Postgres database, \
                      such as postgres://user@host/database"
@@ -410,6 +422,10 @@ mod tests {
     #[test]
     fn a_store_that_cannot_be_opened_is_refused_without_its_secrets() {
         let layer = Layer { store: Some("mysql://user:secret@host/db".into()), ..Layer::default() };
+        let error = Config::new(layer).unwrap_err();
+        assert!(!error.summary().contains("secret"), "{}", error.summary());
+        let layer = Layer { store: Some("host=db password=secret".into()), ..Layer::default() };
+        assert!(!format!("{layer:?}").contains("secret"));
         let error = Config::new(layer).unwrap_err();
         assert!(!error.summary().contains("secret"), "{}", error.summary());
     }

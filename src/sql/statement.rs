@@ -146,13 +146,17 @@ fn control_in_postgres(tokens: &[Token<'_>]) -> Control {
     if (first.is("SET") || first.is("RESET")) && !second("CONSTRAINTS") {
         const PLACES: [&str; 5] = ["search_path", "SCHEMA", "ROLE", "AUTHORIZATION", "ALL"];
         let setting =
-            tokens.iter().take(3).find_map(|token| PLACES.into_iter().find(|place| token.is(place)));
+            tokens.iter().take(4).find_map(|token| PLACES.into_iter().find(|place| token.is(place)));
         return setting.map_or(Control::None, Control::Elsewhere);
     }
     if first.is("DISCARD") {
         return Control::Elsewhere("DISCARD");
     }
-    if has("CONCURRENTLY") {
+    if first.is("COPY") {
+        return Control::Elsewhere("COPY");
+    }
+    // A view can be refreshed concurrently in a transaction.
+    if has("CONCURRENTLY") && !first.is("REFRESH") {
         return Control::Outside("CONCURRENTLY");
     }
     let database = second("DATABASE") || second("TABLESPACE") || (first.is("ALTER") && second("SYSTEM"));

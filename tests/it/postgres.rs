@@ -326,6 +326,41 @@ fn trap_9_a_migration_that_changes_the_search_path_is_refused() {
 }
 
 #[test]
+fn a_setting_that_a_migration_makes_does_not_reach_the_next_project() {
+    let mut world = World::postgres();
+    let one = ("1_one", "CREATE TABLE one (id INTEGER PRIMARY KEY, x TEXT);");
+    world.with_migrations(&[one]).expect(0, &["create", "1", "2", "3"]);
+    let odd =
+        "SET lock_timeout = 0;\nSET standard_conforming_strings = off;\nALTER TABLE one ADD COLUMN y TEXT;";
+    world.with_migrations(&[one, ("2_odd", odd)]);
+    let holder = world.application("2", "BEGIN; SELECT count(*) FROM one");
+    // With one worker the second project comes after the first on the same connection.
+    let later = [one, ("2_odd", odd), ("3_later", "ALTER TABLE one ADD COLUMN z TEXT DEFAULT 'a\\b';")];
+    assert_eq!(world.expect(0, &["--jobs", "1", "upgrade", "1"]).outcome("1"), "upgraded");
+    drop(holder);
+    world.with_migrations(&later);
+    assert_eq!(world.expect(0, &["--jobs", "1", "upgrade-all"]).count("upgraded"), 3);
+    world.with_migrations(&[one, ("2_odd", odd), later[2], ("4_last", "ALTER TABLE one ADD COLUMN w TEXT;")]);
+    let holder = world.application("2", "BEGIN; SELECT count(*) FROM one");
+    let report = world.expect(3, &["--jobs", "1", "--lock-timeout", "0.2", "upgrade-all"]);
+    assert_eq!((report.count("upgraded"), report.error("2").0), (2, "locked"));
+    drop(holder);
+}
+
+#[test]
+fn a_role_that_tenantry_did_not_make_is_left_alone() {
+    let server = Server::new("", "");
+    let world = World::on(&server, 5432);
+    std::fs::write(world.folder().join("tenantry.toml"), "[store]\nisolation = \"role\"\n").unwrap();
+    world.database().run(&["-c", "CREATE ROLE project_admin LOGIN SUPERUSER; CREATE TABLE public.precious (x TEXT); ALTER TABLE public.precious OWNER TO project_admin"]);
+    assert_eq!(world.expect(3, &["create", "admin", "7"]).error("admin").0, "already_exists");
+    world.database().run(&["-c", "CREATE SCHEMA project_admin"]);
+    world.expect(3, &["drop", "admin", "--yes", "--no-backup"]);
+    assert_eq!(world.database().run(&["-c", "SELECT count(*) FROM public.precious"]), ["0"]);
+    assert_eq!(world.expect(0, &["drop", "7", "--yes"]).outcome("7"), "dropped");
+}
+
+#[test]
 fn trap_9_a_schema_that_is_missing_is_said_and_nothing_is_made_in_public() {
     let world = World::postgres();
     world.database().run(&["-c", "GRANT CREATE ON SCHEMA public TO PUBLIC"]);

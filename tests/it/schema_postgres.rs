@@ -374,6 +374,7 @@ fn whatever_changes_a_schema_changes_its_state_in_the_catalogs() {
         "ALTER TABLE t RENAME TO u",
         "ALTER TABLE t ENABLE ROW LEVEL SECURITY",
         "CREATE RULE r AS ON DELETE TO t DO INSTEAD NOTHING",
+        "CREATE POLICY y ON t USING (a > 1)",
         "CREATE TABLE n (a int)",
         "ALTER TABLE t SET (fillfactor = 50)",
         "CREATE STATISTICS st ON a, b FROM t",

@@ -19,6 +19,8 @@ use crate::schema::postgres::{Row, schema};
 use crate::schema::{Fingerprint, Schema};
 use crate::store::cache::SchemaCache;
 
+/// The comment on roles that tenantry made.
+pub(super) const OUR_ROLE: &str = "a project of tenantry";
 /// The `search_path` that tenantry's own queries run with.
 pub(super) const NEUTRAL: &str = "pg_catalog";
 
@@ -137,8 +139,10 @@ impl QueryFragment<Pg> for Place<'_> {
             out.push_sql("')");
         }
         out.push_sql(", has_schema_privilege(n.oid, 'CREATE'), ");
+        out.push_sql("(SELECT coalesce(shobj_description(oid, 'pg_authid') = '");
+        out.push_sql(OUR_ROLE);
         out.push_sql(
-            "EXISTS (SELECT FROM pg_roles WHERE rolname = n.nspname) FROM pg_namespace n WHERE n.nspname = ",
+            "', false) FROM pg_roles WHERE rolname = n.nspname) FROM pg_namespace n WHERE n.nspname = ",
         );
         out.push_bind_param::<Text, _>(self.schema)?;
         Ok(())
@@ -151,7 +155,7 @@ impl QueryId for Place<'_> {
 }
 
 impl Query for Place<'_> {
-    type SqlType = (Oid, Bool, Bool, Bool, Bool, Bool);
+    type SqlType = (Oid, Bool, Bool, Bool, Bool, Nullable<Bool>);
 }
 
 impl RunQueryDsl<PgConnection> for Place<'_> {}
@@ -166,8 +170,8 @@ pub(super) struct Placed {
     pub(super) alembic: bool,
     /// Whether this role may make something in the schema.
     pub(super) writable: bool,
-    /// Whether there is a role of the schema's name.
-    pub(super) has_role: bool,
+    /// Whether the role of the schema's name, where there is one, was made by tenantry.
+    pub(super) role_is_ours: Option<bool>,
 }
 
 /// One of the schemas that were asked for.

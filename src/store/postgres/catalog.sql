@@ -67,7 +67,8 @@ entered AS MATERIALIZED (
     UNION ALL
     SELECT r.schema, s.seqrelid, s.xmin FROM relations r JOIN pg_sequence s ON s.seqrelid = r.oid WHERE r.relkind = 'S'
     UNION ALL
-    SELECT r.schema, p.oid, p.xmin FROM relations r JOIN pg_policy p ON p.polrelid = r.oid WHERE r.relrowsecurity
+    SELECT r.schema, p.oid, p.xmin FROM relations r JOIN pg_policy p ON p.polrelid = r.oid
+    WHERE r.relkind IN ('r', 'p')
     UNION ALL
     SELECT schema, oid, xmin FROM types
     UNION ALL

@@ -17,6 +17,11 @@ use crate::error::{Error, ErrorKind, Result};
 /// How long a full server is asked again before that is an error.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// After how long a kept connection is asked whether it is still there.
+const DOUBTFUL: Duration = Duration::from_millis(500);
+/// Errors are told apart by their English texts.
+const ENGLISH: &str = "SET lc_messages TO 'C'";
+
 /// How tenantry reaches the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
@@ -67,6 +72,10 @@ pub(super) struct Link {
     pub(super) server: Server,
     timeouts: Timeouts,
     in_transaction: bool,
+    /// Whether the server speaks English here because it was asked to.
+    is_english: bool,
+    /// Since when nobody uses it.
+    idle_since: Instant,
 }
 
 impl Link {
@@ -83,9 +92,23 @@ impl Link {
         }
     }
 
-    /// Makes a connection of one's own remember tenantry's settings.
+    /// Undoes what a script may have set, so that it does not reach what comes after it.
+    pub(super) fn settle_again(&mut self) -> QueryResult<()> {
+        match self.server.route {
+            Route::Direct => self.settle(),
+            // A pooler's own settings are not to be undone.
+            Route::Pooled => self.connection.batch_execute(&self.timeouts.sql("LOCAL", self.server.version)),
+        }
+    }
+
+    /// Makes a connection of one's own remember tenantry's settings, and nothing else.
     pub(super) fn settle(&mut self) -> QueryResult<()> {
-        self.connection.batch_execute(&self.timeouts.sql("SESSION", self.server.version))
+        let settings = self.timeouts.sql("SESSION", self.server.version);
+        self.connection.batch_execute(&format!("RESET ALL; RESET SESSION AUTHORIZATION; {settings}"))?;
+        if self.is_english {
+            self.connection.batch_execute(ENGLISH)?;
+        }
+        Ok(())
     }
 
     /// Sends statements of which the last ends the transaction, where there is one.
@@ -148,12 +171,19 @@ fn attempt(target: &Target, timeouts: Timeouts) -> Result<Link> {
     }
     let route = if greeting.direct.is_some() { Route::Direct } else { Route::Pooled };
     let server = Server { route, version: greeting.version };
-    let mut link = Link { connection, server, timeouts, in_transaction: false };
+    let mut link = Link {
+        connection,
+        server,
+        timeouts,
+        in_transaction: false,
+        is_english: false,
+        idle_since: Instant::now(),
+    };
     match route {
         Route::Direct => {
             link.settle().map_err(|error| describe("cannot connect", target, &error))?;
             // A role that may not do so reads errors in the server's language; then a lock timeout is not told from others.
-            let _ = link.connection.batch_execute("SET lc_messages TO 'C'");
+            link.is_english = link.connection.batch_execute(ENGLISH).is_ok();
         }
         Route::Pooled => link.connection.set_prepared_statement_cache_size(CacheSize::Disabled),
     }
@@ -196,6 +226,11 @@ impl Links {
                 state.out += 1;
                 state.idle.pop()
             };
+            // The server may have gone and come again meanwhile.
+            let is_there = |link: &mut Link| {
+                link.idle_since.elapsed() < DOUBTFUL || link.connection.batch_execute("SELECT 1").is_ok()
+            };
+            let kept = kept.and_then(|mut link| is_there(&mut link).then_some(link));
             let opened = kept.map_or_else(|| open(&self.target, self.timeouts), Ok);
             let error = match opened {
                 Ok(link) => return Ok(Kept { link: Some(link), links: self }),
@@ -212,6 +247,11 @@ impl Links {
                 pause = (pause * 2).min(Duration::from_secs(1)) + super::jitter(Duration::from_millis(20));
             }
         }
+    }
+
+    /// A connection of its own, never given out before.
+    pub(super) fn fresh(&self) -> Result<Link> {
+        open(&self.target, self.timeouts)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -242,7 +282,7 @@ impl Drop for Kept<'_> {
         let link = self.link.take().and_then(|mut link| link.end("ROLLBACK").is_ok().then_some(link));
         let mut state = self.links.lock();
         state.out -= 1;
-        state.idle.extend(link);
+        state.idle.extend(link.map(|link| Link { idle_since: Instant::now(), ..link }));
         drop(state);
         self.links.given_back.notify_one();
     }

@@ -89,7 +89,6 @@ fn names(store: &PostgresStore, prefix: &str, limit: usize) -> Result<Vec<String
 }
 
 fn names_on(connection: &mut PgConnection, prefix: &str, limit: usize) -> QueryResult<Vec<String>> {
-    // Between its beginning and that with the last character moved on: what an index can find.
     let sql = format!(
         "SELECT nspname::text AS name FROM pg_namespace WHERE starts_with(nspname::text, {}) ORDER BY nspname LIMIT {}",
         quote_text(prefix),
@@ -115,9 +114,7 @@ impl PostgresSession<'_> {
     /// Makes the schema, has it filled, and commits both together.
     fn make(&mut self, template: Template<'_>) -> Result<()> {
         self.make_within()?;
-        if !self.name.starts_with(OWN) {
-            self.wall_off()?;
-        }
+        self.wall_off()?;
         (template.fill)(self)?;
         self.kind = Kind::Existing;
         self.commit()
@@ -164,10 +161,10 @@ impl PostgresSession<'_> {
 
     /// What a role is granted changes the catalogs' state, and the ledger is to have it as it is then.
     fn wall_off_claimed(&mut self) -> Result<()> {
-        let before = self.place()?.has_role;
+        let before = self.place()?.role_is_ours;
         self.wall_off()?;
-        let Placed { oid, has_role, .. } = self.place()?;
-        if before == has_role {
+        let Placed { oid, role_is_ours, .. } = self.place()?;
+        if before == role_is_ours {
             return Ok(());
         }
         let state = self.reader()?.state(oid)?;
@@ -193,7 +190,11 @@ impl PostgresSession<'_> {
         match &kept {
             Some(name) => self.batch(
                 "cannot put its schema away",
-                &format!("ALTER SCHEMA {quoted} RENAME TO {}", quote_name(name)),
+                &format!(
+                    "ALTER SCHEMA {quoted} RENAME TO {name}; COMMENT ON SCHEMA {name} IS {}",
+                    quote_text(&format!("what was {} when tenantry dropped it", self.name)),
+                    name = quote_name(name),
+                ),
             )?,
             None => self.batch("cannot delete its schema", &format!("DROP SCHEMA {quoted} CASCADE"))?,
         }

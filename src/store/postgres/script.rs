@@ -69,6 +69,14 @@ impl<'a> Step<'a> {
         self.statements.iter().map(|(sql, line)| (sql.as_str(), *line))
     }
 
+    /// Whether it may change a setting that outlasts its transaction.
+    pub(super) fn may_set(&self) -> bool {
+        const WORDS: [&str; 4] = ["SET", "SELECT", "DO", "CALL"];
+        let first =
+            |sql: &str| sql.split(|it: char| !it.is_ascii_alphabetic()).next().map(str::to_ascii_uppercase);
+        self.statements().any(|(sql, _)| first(sql).is_some_and(|word| WORDS.contains(&word.as_str())))
+    }
+
     /// The statement at a position in [`Step::sql`], counted in characters from one, and the line in the script.
     pub(super) fn place(&self, sql: &str, position: usize) -> Option<(usize, u32)> {
         let offset = sql.char_indices().nth(position.checked_sub(1)?).map_or(sql.len(), |(index, _)| index);

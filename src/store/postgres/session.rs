@@ -69,7 +69,7 @@ pub(super) struct PostgresSession<'a> {
     /// What goes to the server together with the commit.
     unsent: String,
     /// The last row written into the ledger: run and version.
-    recorded: Option<(String, String)>,
+    recorded: Option<(String, Entry)>,
     holds: bool,
     look: Look,
 }
@@ -104,6 +104,7 @@ impl<'a> PostgresSession<'a> {
     pub(super) fn begin_transaction(&mut self) -> Result<()> {
         let result = self.kept.link()?.begin("");
         self.is_astray = false;
+        self.read = None;
         result.map_err(|error| self.failed("cannot begin", &error))
     }
 
@@ -199,7 +200,7 @@ impl<'a> PostgresSession<'a> {
         let step = script::Step::new(self.name.clone(), script, self.kind);
         let sql = step.sql();
         let result = self.kept.link()?.connection.batch_execute(&sql);
-        let Err(error) = result else { return Ok(()) };
+        let Err(error) = result else { return self.after(&step) };
         let failure = Failure::of(&error);
         if failure.message.contains(MARK) {
             return Err(step.left_its_schema());
@@ -218,7 +219,16 @@ impl<'a> PostgresSession<'a> {
             }
         }
         // What failed a moment ago works now: then it is done.
-        self.batch("cannot go on", &step.end())
+        self.batch("cannot go on", &step.end())?;
+        self.after(&step)
+    }
+
+    fn after(&mut self, step: &script::Step<'_>) -> Result<()> {
+        if !step.may_set() {
+            return Ok(());
+        }
+        let settled = self.kept.link()?.settle_again();
+        settled.map_err(|error| self.failed("cannot go on", &error))
     }
 
     /// Runs a script outside a transaction, one statement at a time.
@@ -227,6 +237,11 @@ impl<'a> PostgresSession<'a> {
         let step = script::Step::new(self.name.clone(), script, self.kind);
         let mut outcome = Ok(());
         for (statement, line) in step.statements() {
+            // A CONCURRENTLY waits for whoever looks at the database, and keeps nobody waiting.
+            let is_concurrent = statement.to_ascii_uppercase().contains("CONCURRENTLY");
+            if is_concurrent {
+                self.batch("cannot begin", "SET lock_timeout = 0")?;
+            }
             if let Err(error) = self.kept.link()?.connection.batch_execute(statement) {
                 outcome = Err(step.failed(self.store.target(), &Failure::of(&error), line));
                 break;
@@ -234,7 +249,7 @@ impl<'a> PostgresSession<'a> {
         }
         // A savepoint can be made in a transaction only; where there is none, ROLLBACK does nothing.
         let open = self.kept.link()?.connection.batch_execute("SAVEPOINT tenantry_step").is_ok();
-        self.batch("cannot go on", "ROLLBACK; RESET ALL")?;
+        self.batch("cannot go on", "ROLLBACK")?;
         let settled = self.kept.link()?.settle();
         settled.map_err(|error| self.failed("cannot go on", &error))?;
         outcome?;
@@ -247,17 +262,25 @@ impl<'a> PostgresSession<'a> {
 
     /// A connection that broke in a commit leaves open whether it was done: the ledger knows.
     fn is_committed(&self) -> Result<bool> {
-        let Some((run, version)) = &self.recorded else { return Ok(false) };
+        let Some((run, entry)) = &self.recorded else { return Ok(false) };
+        let key = quote_text(&format!("tenantry project {}", self.name));
+        let wait = format!("SELECT pg_advisory_xact_lock(hashtextextended({key}, 0))");
         let sql = format!(
-            "SELECT EXISTS (SELECT FROM {}.tenantry_history WHERE run = {} AND version = {}) AS there",
+            "SELECT EXISTS (SELECT FROM {}.tenantry_history WHERE run = {} AND version = {} AND action = {}) AS there",
             quote_name(&self.name),
             quote_text(run),
-            quote_text(version)
+            quote_text(entry.version.as_str()),
+            quote_text(entry.action.as_str()),
         );
-        let mut kept = self.store.links.get()?;
-        let There { there } = diesel::sql_query(sql)
-            .get_result(&mut kept.link()?.connection)
-            .map_err(|error| self.failed("cannot see whether it was committed", &error))?;
+        // Not one of those that were kept: what broke this one broke them as well.
+        let mut link = self.store.links.fresh()?;
+        let looked = link.connection.transaction(|connection| {
+            // The old server process may be at it still, and holds the project's lock as long.
+            diesel::sql_query(&wait).execute(connection)?;
+            diesel::sql_query(&sql).get_result(connection)
+        });
+        let There { there } =
+            looked.map_err(|error| self.failed("cannot see whether it was committed", &error))?;
         Ok(there)
     }
 }
@@ -365,7 +388,7 @@ impl Session for PostgresSession<'_> {
         let read = self.read.as_ref();
         self.unsent.push_str(&books::record(&self.name, has, entries, run, read));
         self.unsent.push_str(&wall::on_new_books(self.store, &self.name, place));
-        self.recorded = entries.last().map(|entry| (run.to_string(), entry.version.to_string()));
+        self.recorded = entries.last().map(|entry| (run.to_string(), entry.clone()));
         self.place = Some(Placed { diesel: true, history: true, ..place });
         Ok(())
     }

@@ -24,15 +24,8 @@ impl Target {
     pub(super) fn parse(url: &str) -> Result<Self> {
         let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
         let rest = rest.ok_or_else(|| fault("it does not begin with postgres://"))?;
-        // A password may have an @ that nobody encoded: the host comes after the last one.
-        let (before_query, query) = match rest.rfind('@') {
-            Some(at) => rest[at..]
-                .find('?')
-                .map_or((rest, ""), |index| (&rest[..at + index], &rest[at + index + 1..])),
-            None => rest.split_once('?').unwrap_or((rest, "")),
-        };
-        let (credentials, place) =
-            before_query.rsplit_once('@').map_or((None, before_query), |(a, b)| (Some(a), b));
+        let (credentials, rest) = split_credentials(rest);
+        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
         let mut parameters = Vec::new();
         let mut put = |key: &str, value: &str| -> Result<()> {
             let value = decode(value);
@@ -144,6 +137,21 @@ fn fault(what: &str) -> Error {
     )
 }
 
+/// Splits at the `@` before the host. A password may have one that nobody encoded, and a `/` or a `?` too, so it is the last
+/// one that is not in a query's value.
+fn split_credentials(rest: &str) -> (Option<&str>, &str) {
+    let is_key = |text: &str| {
+        text.split_once('=').is_some_and(|(key, _)| {
+            !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        })
+    };
+    let is_in_query = |at: usize| rest[..at].match_indices('?').any(|(mark, _)| is_key(&rest[mark + 1..at]));
+    match rest.match_indices('@').map(|(at, _)| at).rfind(|at| !is_in_query(*at)) {
+        Some(at) => (Some(&rest[..at]), &rest[at + 1..]),
+        None => (None, rest),
+    }
+}
+
 /// Takes `%XX` for a byte; a percent sign that begins none stays.
 fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
@@ -183,6 +191,18 @@ mod tests {
             assert_eq!(target.location(), "postgres://ann@db.example:5433/fleet");
             assert_eq!(target.redact(&format!("no: {secret}")), "no: ***");
         }
+    }
+
+    #[test]
+    fn trap_32_an_at_sign_in_the_query_is_a_part_of_its_value() {
+        let target = Target::parse("postgres://db/fleet?user=ann&password=p@ss").unwrap();
+        assert_eq!(
+            (target.location().as_str(), target.redact("p@ss").as_str()),
+            ("postgres://ann@db/fleet", "***")
+        );
+        let target = Target::parse("postgres://ann:secret@db/fleet?sslrootcert=/home/me@x/ca").unwrap();
+        assert_eq!(target.location(), "postgres://ann@db/fleet");
+        assert!(target.conninfo().contains("sslrootcert='/home/me@x/ca' password='secret'"));
     }
 
     #[test]

@@ -5,10 +5,10 @@
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 
-use super::catalog::Placed;
+use super::catalog::{OUR_ROLE, Placed};
 use super::session::PostgresSession;
-use super::{Isolation, PostgresStore};
-use crate::error::Result;
+use super::{Isolation, OWN, PostgresStore};
+use crate::error::{Error, ErrorKind, Result};
 use crate::schema::bookkeeping::{DIESEL, HISTORY};
 use crate::sql::{quote_name, quote_text};
 
@@ -23,13 +23,24 @@ impl PostgresSession<'_> {
     /// and read its ledger. What is made in the schema later is the role's to use as well.
     pub(super) fn wall_off(&mut self) -> Result<()> {
         let Some(place) = self.place else { return Ok(()) };
-        if self.store.options.isolation == Isolation::None || place.has_role {
+        if self.store.options.isolation == Isolation::None || self.name.starts_with(OWN) {
             return Ok(());
+        }
+        match place.role_is_ours {
+            Some(true) => return Ok(()),
+            Some(false) => {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!("there is a role {} that tenantry did not make", self.name),
+                )
+                .hint("rename that role, or name the fleet's schemas by another pattern"));
+            }
+            None => {}
         }
         self.close_public()?;
         let name = quote_name(&self.name);
         let mut sql = format!(
-            "CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT; \
+            "CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT; COMMENT ON ROLE {name} IS '{OUR_ROLE}'; \
              DO $$ BEGIN EXECUTE format('ALTER ROLE %I IN DATABASE %I SET search_path = %I', {text}, current_database(), {text}); END $$; \
              GRANT USAGE ON SCHEMA {name} TO {name}; \
              GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {name} TO {name}; \
@@ -44,7 +55,7 @@ impl PostgresSession<'_> {
             }
         }
         self.batch("cannot give it a role of its own", &sql)?;
-        self.place = Some(Placed { has_role: true, ..place });
+        self.place = Some(Placed { role_is_ours: Some(true), ..place });
         self.read = None;
         Ok(())
     }
@@ -64,8 +75,7 @@ impl PostgresSession<'_> {
 
     /// Takes the project's role away, with all that it was granted here.
     pub(super) fn tear_down(&mut self) -> Result<()> {
-        let has_role = self.place.is_some_and(|place| place.has_role);
-        if self.store.options.isolation == Isolation::None || !has_role {
+        if self.place.is_none_or(|place| place.role_is_ours != Some(true)) {
             return Ok(());
         }
         let name = quote_name(&self.name);
@@ -81,7 +91,7 @@ fn keep_books(schema: &str, table: &str) -> String {
 
 /// The statements that keep new books from their project's role, where it has one.
 pub(super) fn on_new_books(store: &PostgresStore, schema: &str, place: Placed) -> String {
-    if store.options.isolation == Isolation::None || !place.has_role {
+    if store.options.isolation == Isolation::None || place.role_is_ours != Some(true) {
         return String::new();
     }
     let new = [(place.diesel, DIESEL), (place.history, HISTORY)].into_iter().filter(|(there, _)| !there);
