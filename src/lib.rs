@@ -38,6 +38,7 @@
 //! environment.
 
 mod apply;
+mod backoff;
 pub mod catalog;
 pub mod config;
 pub mod error;

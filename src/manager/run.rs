@@ -5,10 +5,11 @@
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use super::Manager;
 use crate::apply::{Done, Work};
+use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Outcome, ProjectReport, RunStarted, Summary, Tally, Verdict};
 use crate::fleet::Brake;
@@ -98,13 +99,6 @@ impl Run {
 /// How to begin where nothing was planned: under the lock it turns out what is needed.
 const UNPLANNED: Mode =
     Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look: Look::Anew };
-
-/// How long to wait before another attempt: longer each time, and by chance, so that those who wait don't meet again.
-fn backoff(attempt: u32) -> Duration {
-    let chance =
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().subsec_nanos() % 100;
-    Duration::from_millis(u64::from(50 + chance) << attempt.min(6))
-}
 
 /// A new run's id.
 pub(super) fn new_id() -> String {
@@ -262,11 +256,12 @@ impl Manager {
         };
         let mut result = perform();
         // Whoever held the lock may be done by now; each time a little longer is waited, not all at once.
-        for attempt in 1..=self.store.retries() {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+        for _ in 0..self.store.retries() {
             if !matches!(&result, Err(error) if error.kind() == ErrorKind::Locked) {
                 break;
             }
-            std::thread::sleep(backoff(attempt));
+            backoff.sleep();
             result = perform();
         }
         self.pools.forget(project);

@@ -17,7 +17,7 @@ mod target;
 mod wall;
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use diesel::prelude::*;
 use diesel::sql_types::{Nullable, Text};
@@ -149,13 +149,6 @@ impl PostgresStore {
         let name = self.name(id)?;
         Ok(PostgresSession::new(self, self.links.get()?, name))
     }
-}
-
-/// A random time from nothing to `longest`, so that those who wait don't all come again at once.
-fn jitter(longest: Duration) -> Duration {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let fraction = f64::from(now.subsec_nanos() % 1_009) / 1_009.0;
-    longest.mul_f64(fraction)
 }
 
 fn missing(name: &str) -> Error {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use crate::cluster::Server;
 use crate::world::{World, assert_sound, contents, legacy, rows};
 
 const ALL: [&str; 3] = ["20260112000000", "20260113000000", "20260114000000"];
@@ -39,7 +40,10 @@ fn fleet(count: u32, mode: &str) -> (World, Contents) {
 
 /// A fleet of copies of the application's schemas.
 fn schemas(count: u32) -> (World, Contents) {
-    let mut world = World::postgres();
+    schemas_in(World::postgres(), count)
+}
+
+fn schemas_in(mut world: World, count: u32) -> (World, Contents) {
     let mut before = Contents::new();
     for number in 1..=count {
         let id = number.to_string();
@@ -284,15 +288,7 @@ fn trap_22_a_create_is_whole_or_not_at_every_operation() {
 fn trap_7_four_runs_at_once_do_every_migration_once() {
     for _ in 0..repeated(2) {
         let (world, before) = fleet(100, "DELETE");
-        let run = || {
-            let mut command = world.command(&["--format", "json", "upgrade-all"]);
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-        };
-        let runs: Vec<_> = (0..4).map(|_| run()).collect();
-        for run in runs {
-            let output = run.wait_with_output().unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-        }
+        world.upgrade_four_times_at_once(&world.url());
         assert_eq!(assert_old_or_new(&world, &before), 100);
     }
 }
@@ -317,16 +313,7 @@ fn trap_7_four_runs_at_once_do_a_migration_outside_a_transaction_once() {
             world.execute(id, &format!("PRAGMA journal_mode = {mode}"));
         }
         world.with_migrations(&migrations);
-        let run = || {
-            // How long they wait on a busy machine is not what this is about.
-            let mut command = world.command(&["--format", "json", "--lock-timeout", "60", "upgrade-all"]);
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-        };
-        let runs: Vec<_> = (0..4).map(|_| run()).collect();
-        for run in runs {
-            let output = run.wait_with_output().unwrap();
-            assert!(output.status.success(), "{mode}: {}", String::from_utf8_lossy(&output.stdout));
-        }
+        world.upgrade_four_times_at_once(&world.url());
         for id in &ids {
             let history = world.query(id, "SELECT version, action FROM tenantry_history ORDER BY sequence");
             assert_eq!(history, ["1|apply", "2|start", "2|apply", "3|apply"], "{mode} {id}");
@@ -368,8 +355,11 @@ fn trap_23_a_kill_of_the_client_at_any_instant_leaves_every_schema_old_or_new() 
     let (world, before) = schemas(12);
     for _ in 0..repeated(4) {
         let world = world.copy();
-        let mut child = spawn(&world, &["upgrade-all"]);
-        std::thread::sleep(Duration::from_micros(80_000 + random.below(250_000)));
+        let mut command = world.command(&["--format", "json", "--jobs", "2", "upgrade-all"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let events = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+        for _ in events.take(1 + usize::try_from(random.below(8)).unwrap()) {}
+        std::thread::sleep(Duration::from_micros(random.below(10_000)));
         child.kill().unwrap();
         child.wait().unwrap();
         // What the server was at when its client went away ends by itself, one way or the other.
@@ -379,16 +369,16 @@ fn trap_23_a_kill_of_the_client_at_any_instant_leaves_every_schema_old_or_new() 
         assert_schemas_converge(&world, &before);
     }
     eprintln!("{between} of {} kills fell between the first and the last project", repeated(4));
+    assert!(between > 0, "no kill fell into a run: this proves nothing");
 }
 
 #[test]
 fn workers_whose_connection_is_cut_fail_alone_and_a_rerun_does_the_rest() {
-    let mut random = Random::new();
+    let (mut random, mut cut) = (Random::new(), 0);
     let (world, before) = schemas(12);
     for _ in 0..repeated(3) {
         let world = world.copy();
         let mut child = spawn(&world, &["upgrade-all"]);
-        let mut cut = 0;
         while child.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_micros(10_000 + random.below(40_000)));
             cut += world.cut_connections();
@@ -398,6 +388,7 @@ fn workers_whose_connection_is_cut_fail_alone_and_a_rerun_does_the_rest() {
         assert_schemas_old_or_new(&world);
         assert_schemas_converge(&world, &before);
     }
+    assert!(cut > 0, "no connection was cut: this proves nothing");
 }
 
 #[test]
@@ -405,15 +396,7 @@ fn trap_7_four_runs_at_once_do_every_migration_of_a_schema_once() {
     let (world, before) = schemas(40);
     for _ in 0..repeated(1) {
         let world = world.copy();
-        let run = || {
-            let mut command = world.command(&["--format", "json", "upgrade-all"]);
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-        };
-        let runs: Vec<_> = (0..4).map(|_| run()).collect();
-        for run in runs {
-            let output = run.wait_with_output().unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-        }
+        world.upgrade_four_times_at_once(&world.url());
         assert_eq!(assert_schemas_old_or_new(&world), before.len());
         assert_schemas_converge(&world, &before);
     }
@@ -479,16 +462,29 @@ fn trap_25_runs_that_wait_for_an_index_built_concurrently_do_not_stop_it() {
     world.execute("a", "INSERT INTO one (x) SELECT md5(n::text) FROM generate_series(1, 200000) n");
     let index = format!("CREATE INDEX CONCURRENTLY ix ON one (x);{OUTSIDE}");
     world.with_migrations(&[one, ("2_index", &index), ("3_three", "CREATE TABLE three (id INTEGER);")]);
-    let run = || {
-        let mut command = world.command(&["--format", "json", "--lock-timeout", "30", "upgrade-all"]);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    };
-    let runs: Vec<_> = (0..4).map(|_| run()).collect();
-    for run in runs {
-        let output = run.wait_with_output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-    }
+    world.upgrade_four_times_at_once(&world.url());
     let history = world.query("a", "SELECT version, action FROM tenantry_history ORDER BY sequence");
     assert_eq!(history, ["1|apply", "2|start", "2|apply", "3|apply"]);
     world.assert_sound("a");
+}
+
+#[test]
+fn a_server_that_crashes_in_a_run_leaves_every_schema_old_or_new() {
+    let server = Server::new("fsync = on", "");
+    let (world, before) = schemas_in(World::on(&server, 5432), 24);
+    let mut between = 0;
+    for _ in 0..repeated(2) {
+        let world = world.copy();
+        let mut command = world.command(&["--format", "json", "--jobs", "2", "upgrade-all"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut events = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+        assert!(events.any(|line| line.unwrap().contains("upgraded")), "it ended before the crash");
+        server.crash();
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+        server.start();
+        let new = assert_schemas_old_or_new(&world);
+        between += usize::from(new > 0 && new < before.len());
+        assert_schemas_converge(&world, &before);
+    }
+    assert!(between > 0, "no crash fell into a run: this proves nothing");
 }

@@ -36,6 +36,7 @@ mod library;
 mod postgres;
 mod schema;
 mod schema_postgres;
+mod spares_and_roles;
 mod takeover;
 mod traps;
 mod upgrade;

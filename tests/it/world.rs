@@ -363,6 +363,19 @@ impl World {
         Ran::of(&mut self.command(arguments))
     }
 
+    /// Four runs at once, of which none may have an error.
+    pub(crate) fn upgrade_four_times_at_once(&self, url: &str) {
+        let run = || {
+            let mut command = self.command_on(url, &["--format", "json", "upgrade-all"]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        let runs: Vec<_> = (0..4).map(|_| run()).collect();
+        for run in runs {
+            let output = run.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        }
+    }
+
     /// Runs with JSON; fails the test unless the exit code is the one expected.
     pub(crate) fn expect(&self, code: i32, arguments: &[&str]) -> Report {
         let ran = self.run(&[&["--format", "json"], arguments].concat());

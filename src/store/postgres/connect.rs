@@ -12,6 +12,7 @@ use diesel::sql_types::{Integer, Nullable, Text};
 use super::catalog::NEUTRAL;
 use super::failure::{describe, described};
 use super::target::Target;
+use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a full server is asked again before that is an error.
@@ -51,7 +52,6 @@ impl Timeouts {
     /// The settings that tenantry's transactions rely on, for a session or, by `LOCAL`, for one transaction.
     fn sql(&self, scope: &str, version: i32) -> String {
         let lock = self.lock.as_millis().max(1);
-        let statement = self.statement.map_or(0, |timeout| timeout.as_millis().max(1));
         // Since version 14 the server itself looks whether its client is still there.
         let interval = if version >= 140_000 {
             format!("SET {scope} client_connection_check_interval = '2s'; ")
@@ -59,10 +59,25 @@ impl Timeouts {
             String::new()
         };
         format!(
-            "SET {scope} lock_timeout = {lock}; SET {scope} statement_timeout = {statement}; \
+            "SET {scope} lock_timeout = {lock}; SET {scope} statement_timeout = 0; \
              SET {scope} idle_in_transaction_session_timeout = '60s'; {interval}\
              SET {scope} standard_conforming_strings = on; SET {scope} search_path = {NEUTRAL}"
         )
+    }
+}
+
+impl Timeouts {
+    /// The limit of one statement of a migration; tenantry's own questions, which grow with the fleet, have none.
+    pub(super) fn of_statements(&self) -> String {
+        let statement = self.statement.map_or(0, |timeout| timeout.as_millis().max(1));
+        format!("statement_timeout = {statement}")
+    }
+
+    /// How long a statement outside a transaction waits. A `CONCURRENTLY` waits for whoever looks at the database at all,
+    /// and keeps nobody waiting meanwhile: it has no limit.
+    pub(super) fn outside(&self, is_concurrent: bool) -> String {
+        let lock = if is_concurrent { 0 } else { self.lock.as_millis().max(1) };
+        format!("SET lock_timeout = {lock}")
     }
 }
 
@@ -70,7 +85,7 @@ impl Timeouts {
 pub(super) struct Link {
     pub(super) connection: PgConnection,
     pub(super) server: Server,
-    timeouts: Timeouts,
+    pub(super) timeouts: Timeouts,
     in_transaction: bool,
     /// Whether the server speaks English here because it was asked to.
     is_english: bool,
@@ -219,7 +234,7 @@ impl Links {
     /// own to be given back; and where it has none, it asks again a little later each time, and at last names the limit.
     pub(super) fn get(&self) -> Result<Kept<'_>> {
         let deadline = Instant::now() + PATIENCE;
-        let mut pause = Duration::from_millis(20);
+        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
         loop {
             let kept = {
                 let mut state = self.lock();
@@ -243,8 +258,8 @@ impl Links {
                 return Err(error);
             }
             if state.idle.is_empty() {
+                let pause = backoff.next();
                 drop(self.given_back.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner));
-                pause = (pause * 2).min(Duration::from_secs(1)) + super::jitter(Duration::from_millis(20));
             }
         }
     }

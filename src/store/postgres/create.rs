@@ -57,22 +57,27 @@ fn prefix(template: Template<'_>) -> String {
     format!("{OWN}spare_{}_", &hexadecimal(&template.catalog)[..12])
 }
 
-/// Makes spares until there are as many as wanted, and removes those of another catalog.
+/// Makes spares until there are as many as wanted, and removes those of another catalog and those that
+/// somebody changed.
 pub(super) fn top_up(store: &PostgresStore, template: Template<'_>) -> Result<Spares> {
     let mut spares = Spares::default();
-    let all = names(store, &format!("{OWN}spare_"), usize::MAX)?;
-    let (current, stale): (Vec<_>, Vec<_>) =
-        all.into_iter().partition(|name| name.starts_with(&prefix(template)));
-    for name in stale {
+    let mut ready = 0;
+    for name in names(store, &format!("{OWN}spare_"), usize::MAX)? {
+        let is_current = name.starts_with(&prefix(template));
         let mut session = PostgresSession::new(store, store.links.get()?, name);
         session.begin(ALONE)?;
-        // Another run may have been quicker.
-        if session.place.is_some() {
+        // One that is gone became a project meanwhile, or another run was quicker.
+        if session.place.is_none() {
+            continue;
+        }
+        if is_current && session.is_untouched()? {
+            ready += 1;
+        } else {
             session.remove(FinalCopy::None)?;
             spares.removed += 1;
         }
     }
-    for _ in current.len()..store.options.spares {
+    for _ in ready..store.options.spares {
         let name = format!("{}{}", prefix(template), uuid::Uuid::now_v7().simple());
         let mut session = PostgresSession::new(store, store.links.get()?, name);
         session.begin(ALONE)?;

@@ -3,12 +3,14 @@
 //! It must keep the schema's name out of the script: the `search_path` leads it there, and it is asserted afterwards that
 //! it still does.
 
+use diesel::connection::SimpleConnection as _;
+
 use super::catalog::NEUTRAL;
 use super::failure::{Failure, MARK, described};
-use super::session::Kind;
+use super::session::{Kind, PostgresSession};
 use super::target::Target;
 use crate::catalog::Script;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::sql::statement::{Control, Statement};
 use crate::sql::{Dialect, quote_name, quote_text, tokens};
 
@@ -18,10 +20,12 @@ pub(super) struct Step<'a> {
     script: &'a Script,
     /// What is sent, statement by statement, with the line each begins on.
     statements: Vec<(String, u32)>,
+    /// The setting that limits each of them.
+    timeout: String,
 }
 
 impl<'a> Step<'a> {
-    pub(super) fn new(schema: String, script: &'a Script, kind: Kind) -> Self {
+    pub(super) fn new(schema: String, script: &'a Script, kind: Kind, timeout: String) -> Self {
         let statements = script
             .statements()
             .iter()
@@ -30,24 +34,28 @@ impl<'a> Step<'a> {
                 Kind::Within => inside(statement).map(|sql| (sql, statement.line)),
             })
             .collect();
-        Self { schema, script, statements }
+        Self { schema, script, statements, timeout }
+    }
+
+    fn settings(&self) -> String {
+        format!("SET LOCAL search_path = {}; SET LOCAL {}", quote_name(&self.schema), self.timeout)
     }
 
     /// What goes before the script in a transaction.
     fn head(&self) -> String {
-        format!("SAVEPOINT tenantry_step; SET LOCAL search_path = {};\n", quote_name(&self.schema))
+        format!("SAVEPOINT tenantry_step; {};\n", self.settings())
     }
 
     /// Undoes what was sent, for another try.
     pub(super) fn again(&self) -> String {
-        format!("ROLLBACK TO SAVEPOINT tenantry_step; SET LOCAL search_path = {}", quote_name(&self.schema))
+        format!("ROLLBACK TO SAVEPOINT tenantry_step; {}", self.settings())
     }
 
     /// What goes after it: an error with the name of the place where the script has led, should that be another one.
     pub(super) fn end(&self) -> String {
         format!(
             "SELECT CASE WHEN current_schema() IS DISTINCT FROM {} THEN CAST({} || coalesce(current_schema(), 'nowhere') AS int) END; \
-             SET LOCAL search_path = {NEUTRAL}; RELEASE SAVEPOINT tenantry_step",
+             SET LOCAL search_path = {NEUTRAL}; SET LOCAL statement_timeout = 0; RELEASE SAVEPOINT tenantry_step",
             quote_text(&self.schema),
             quote_text(MARK),
         )
@@ -112,6 +120,75 @@ impl<'a> Step<'a> {
         )
         .at(self.script.path(), None)
         .hint("remove that: a migration is about one project's schema alone, whichever that is")
+    }
+}
+
+impl PostgresSession<'_> {
+    /// Runs a script in the transaction, whole; where that fails for a reason without a place, once more statement by
+    /// statement, to find the one.
+    pub(super) fn run_inside(&mut self, script: &Script) -> Result<()> {
+        let timeout = self.kept.link()?.timeouts.of_statements();
+        let step = Step::new(self.name.clone(), script, self.kind, timeout);
+        let sql = step.sql();
+        let result = self.kept.link()?.connection.batch_execute(&sql);
+        let Err(error) = result else { return self.after(&step) };
+        let failure = Failure::of(&error);
+        if failure.message.contains(MARK) {
+            return Err(step.left_its_schema());
+        }
+        if matches!(failure.kind, ErrorKind::Disconnected | ErrorKind::Locked | ErrorKind::Timeout) {
+            return Err(self.failed("a statement failed", &error).at(script.path(), None));
+        }
+        if let Some((_, line)) = failure.position.and_then(|position| step.place(&sql, position)) {
+            return Err(step.failed(self.store.target(), &failure, line));
+        }
+        self.batch("cannot look for the statement", &step.again())?;
+        for (statement, line) in step.statements() {
+            let result = self.kept.link()?.connection.batch_execute(statement);
+            if let Err(error) = result {
+                return Err(step.failed(self.store.target(), &Failure::of(&error), line));
+            }
+        }
+        // What failed a moment ago works now: then it is done.
+        self.batch("cannot go on", &step.end())?;
+        self.after(&step)
+    }
+
+    fn after(&mut self, step: &Step<'_>) -> Result<()> {
+        if !step.may_set() {
+            return Ok(());
+        }
+        let settled = self.kept.link()?.settle_again();
+        settled.map_err(|error| self.failed("cannot go on", &error))
+    }
+
+    /// Runs a script outside a transaction, one statement at a time.
+    pub(super) fn run_outside(&mut self, script: &Script) -> Result<()> {
+        let timeouts = self.kept.link()?.timeouts;
+        let timeout = timeouts.of_statements();
+        let path = quote_name(&self.name);
+        self.batch("cannot begin", &format!("SET SESSION search_path = {path}; SET SESSION {timeout}"))?;
+        let step = Step::new(self.name.clone(), script, self.kind, timeout);
+        let mut outcome = Ok(());
+        for (statement, line) in step.statements() {
+            let is_concurrent = statement.to_ascii_uppercase().contains("CONCURRENTLY");
+            self.batch("cannot begin", &timeouts.outside(is_concurrent))?;
+            if let Err(error) = self.kept.link()?.connection.batch_execute(statement) {
+                outcome = Err(step.failed(self.store.target(), &Failure::of(&error), line));
+                break;
+            }
+        }
+        // A savepoint can be made in a transaction only; where there is none, ROLLBACK does nothing.
+        let open = self.kept.link()?.connection.batch_execute("SAVEPOINT tenantry_step").is_ok();
+        self.batch("cannot go on", "ROLLBACK")?;
+        let settled = self.kept.link()?.settle();
+        settled.map_err(|error| self.failed("cannot go on", &error))?;
+        outcome?;
+        if open {
+            return Err(Error::new(ErrorKind::Migration, "it begins a transaction and does not end it")
+                .at(script.path(), None));
+        }
+        Ok(())
     }
 }
 

@@ -13,9 +13,10 @@ use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 
 use super::catalog::{Known, NEUTRAL, Placed, Read, Reader, ledger, parse_ledger};
 use super::connect::{Kept, Route};
-use super::failure::{Failure, MARK, describe, described};
-use super::{PostgresStore, books, jitter, missing, script, wall};
-use crate::catalog::{Migration, Script};
+use super::failure::{describe, described};
+use super::{PostgresStore, books, missing, wall};
+use crate::backoff::Backoff;
+use crate::catalog::Migration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Entry;
 use crate::plan::{Access, Inspection};
@@ -121,14 +122,13 @@ impl<'a> PostgresSession<'a> {
     /// Tries until the lock timeout, holding nothing in between.
     fn wait(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
         let deadline = Instant::now() + self.store.options.lock_timeout;
-        let mut pause = Duration::from_millis(5);
+        let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(200));
         while !attempt(self)? {
             if Instant::now() >= deadline {
                 let message = "another run of tenantry works on it";
                 return Err(described("cannot lock it", self.store.target(), ErrorKind::Locked, message));
             }
-            std::thread::sleep(pause + jitter(pause));
-            pause = (pause * 2).min(Duration::from_millis(200));
+            backoff.sleep();
         }
         Ok(())
     }
@@ -192,72 +192,6 @@ impl<'a> PostgresSession<'a> {
         let LedgerRow { ledger, recorded } =
             result.map_err(|error| self.failed("cannot read its ledger", &error))?;
         Ok((Arc::new(parse_ledger(&ledger)?), recorded.as_deref().and_then(Known::parse)))
-    }
-
-    /// Runs a script in the transaction, whole; where that fails for a reason without a place, once more statement by
-    /// statement, to find the one.
-    fn run_inside(&mut self, script: &Script) -> Result<()> {
-        let step = script::Step::new(self.name.clone(), script, self.kind);
-        let sql = step.sql();
-        let result = self.kept.link()?.connection.batch_execute(&sql);
-        let Err(error) = result else { return self.after(&step) };
-        let failure = Failure::of(&error);
-        if failure.message.contains(MARK) {
-            return Err(step.left_its_schema());
-        }
-        if matches!(failure.kind, ErrorKind::Disconnected | ErrorKind::Locked | ErrorKind::Timeout) {
-            return Err(self.failed("a statement failed", &error).at(script.path(), None));
-        }
-        if let Some((_, line)) = failure.position.and_then(|position| step.place(&sql, position)) {
-            return Err(step.failed(self.store.target(), &failure, line));
-        }
-        self.batch("cannot look for the statement", &step.again())?;
-        for (statement, line) in step.statements() {
-            let result = self.kept.link()?.connection.batch_execute(statement);
-            if let Err(error) = result {
-                return Err(step.failed(self.store.target(), &Failure::of(&error), line));
-            }
-        }
-        // What failed a moment ago works now: then it is done.
-        self.batch("cannot go on", &step.end())?;
-        self.after(&step)
-    }
-
-    fn after(&mut self, step: &script::Step<'_>) -> Result<()> {
-        if !step.may_set() {
-            return Ok(());
-        }
-        let settled = self.kept.link()?.settle_again();
-        settled.map_err(|error| self.failed("cannot go on", &error))
-    }
-
-    /// Runs a script outside a transaction, one statement at a time.
-    fn run_outside(&mut self, script: &Script) -> Result<()> {
-        self.batch("cannot begin", &format!("SET SESSION search_path = {}", quote_name(&self.name)))?;
-        let step = script::Step::new(self.name.clone(), script, self.kind);
-        let mut outcome = Ok(());
-        for (statement, line) in step.statements() {
-            // A CONCURRENTLY waits for whoever looks at the database, and keeps nobody waiting.
-            let is_concurrent = statement.to_ascii_uppercase().contains("CONCURRENTLY");
-            if is_concurrent {
-                self.batch("cannot begin", "SET lock_timeout = 0")?;
-            }
-            if let Err(error) = self.kept.link()?.connection.batch_execute(statement) {
-                outcome = Err(step.failed(self.store.target(), &Failure::of(&error), line));
-                break;
-            }
-        }
-        // A savepoint can be made in a transaction only; where there is none, ROLLBACK does nothing.
-        let open = self.kept.link()?.connection.batch_execute("SAVEPOINT tenantry_step").is_ok();
-        self.batch("cannot go on", "ROLLBACK")?;
-        let settled = self.kept.link()?.settle();
-        settled.map_err(|error| self.failed("cannot go on", &error))?;
-        outcome?;
-        if open {
-            return Err(Error::new(ErrorKind::Migration, "it begins a transaction and does not end it")
-                .at(script.path(), None));
-        }
-        Ok(())
     }
 
     /// A connection that broke in a commit leaves open whether it was done: the ledger knows.

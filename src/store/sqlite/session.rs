@@ -3,13 +3,14 @@
 //! It must not decide anything: which script runs, and whether what came out is right, is `apply`'s business.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::books;
 use super::failure::{describe, message};
+use crate::backoff::Backoff;
 use crate::catalog::{Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Entry;
@@ -19,6 +20,9 @@ use crate::sql::quote_name;
 use crate::sql::statement::Statement;
 use crate::store::cache::SchemaCache;
 use crate::store::{Census, Direction, ForeignKeys, Lock, Mode, Session};
+
+/// How long one attempt to hold a lock on may take, with a part of it held already.
+const ATTEMPT: Duration = Duration::from_millis(10);
 
 /// A connection, and whether foreign keys are to be compared. Closing it rolls back what is not committed.
 pub(super) struct SqliteSession<'a> {
@@ -72,12 +76,15 @@ impl<'a> SqliteSession<'a> {
     /// Who is to hold a lock on never lets go of its shared one while it waits for the exclusive one, so two of them
     /// would wait for each other for ever: each tries for a moment, lets go of everything, and comes again.
     fn begin_and_hold(&mut self, mode: Mode, deadline: Instant) -> Result<()> {
+        // Time with nothing held has to be most of the time, or those who try keep each other out.
+        let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(200));
+        self.wait_at_most(ATTEMPT)?;
         loop {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            self.wait_at_most(Duration::from_millis(20 + u64::from(now.subsec_micros() % 100)))?;
             match self.try_begin(mode) {
                 Err(error) if error.kind() == ErrorKind::Locked && Instant::now() < deadline => {
                     self.reopen()?;
+                    backoff.sleep();
+                    self.wait_at_most(ATTEMPT)?;
                 }
                 Err(error) => return Err(error),
                 Ok(()) => break,
