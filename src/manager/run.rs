@@ -2,9 +2,10 @@
 //!
 //! It must plan for every project before it writes to the first, and keep nothing of a project that is reported.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Manager;
@@ -100,6 +101,12 @@ impl Run {
 const UNPLANNED: Mode =
     Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look: Look::Anew };
 
+/// What was read before it was known what to compare it with, by the first project of each part.
+type Ahead = HashMap<ProjectId, Vec<Result<Inspection>>>;
+
+/// How many parts are read before that.
+const AHEAD: usize = 2;
+
 /// A new run's id.
 pub(super) fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
@@ -125,9 +132,14 @@ impl Manager {
     pub fn run(&self, run: &Run, observer: impl FnMut(Event)) -> Result<Summary> {
         let started = Instant::now();
         let Discovery { projects, left_out } = self.select(&run.selection)?;
-        if !projects.is_empty() && run.operation != Operation::Drop(FinalCopy::None) {
-            self.reference()?;
-        }
+        let ahead = match run.operation {
+            Operation::Change(_) => self.look_ahead(&projects)?,
+            Operation::Drop(FinalCopy::None) => Ahead::default(),
+            Operation::Create | Operation::Drop(FinalCopy::Keep) => {
+                self.reference()?;
+                Ahead::default()
+            }
+        };
         let id = new_id();
         let mut owner = Owner { tally: Tally::default(), observer };
         (owner.observer)(Event::RunStarted(RunStarted {
@@ -141,7 +153,7 @@ impl Manager {
             (owner.observer)(Event::LeftOut(it));
         }
         if !projects.is_empty() {
-            self.carry_out(run, &id, &projects, &mut owner)?;
+            self.carry_out(run, &id, &projects, ahead, &mut owner)?;
         }
         let interrupted = self.interrupted.load(Ordering::Relaxed);
         let summary = Summary::new(owner.tally, started.elapsed(), interrupted, run.verdict);
@@ -174,6 +186,7 @@ impl Manager {
         run: &Run,
         id: &str,
         projects: &[ProjectId],
+        ahead: Ahead,
         owner: &mut Owner<F>,
     ) -> Result<()> {
         let brake = Brake::new(run.max_failures);
@@ -193,7 +206,15 @@ impl Manager {
         };
         let work = Work { catalog: &self.catalog, reference: self.reference()?, request, run: id };
         let planned = Mutex::new(Vec::new());
-        let survey = |projects: &[ProjectId]| self.survey(&work, projects, run.dry_run, &planned);
+        let ahead = Mutex::new(ahead);
+        let survey = |projects: &[ProjectId]| {
+            let read = projects.first().and_then(|first| lock(&ahead).remove(first));
+            let inspections = read.unwrap_or_else(|| self.store.inspect(projects));
+            let each = projects.iter().zip(inspections);
+            let plan =
+                |(project, inspection)| self.surveyed(&work, project, inspection, run.dry_run, &planned);
+            each.filter_map(plan).collect()
+        };
         let part = self.store.part(projects.len()).max(1);
         workers.parts(projects, part, &brake, &self.interrupted, survey, |report| owner.finished(report));
 
@@ -208,20 +229,28 @@ impl Manager {
         Ok(())
     }
 
-    /// Reads and plans. Gives reports where that is all there is to do, and for the others notes how to go on.
-    fn survey(
-        &self,
-        work: &Work<'_>,
-        projects: &[ProjectId],
-        dry_run: bool,
-        planned: &Mutex<Vec<(ProjectId, Mode)>>,
-    ) -> Vec<ProjectReport> {
-        let inspections = self.store.inspect(projects);
-        let each = projects.iter().zip(inspections);
-        each.filter_map(|(project, inspection)| self.surveyed(work, project, inspection, dry_run, planned))
-            .collect()
+    /// Makes the reference, and reads the first projects meanwhile: a server has more than one processor.
+    fn look_ahead(&self, projects: &[ProjectId]) -> Result<Ahead> {
+        if projects.is_empty() {
+            return Ok(Ahead::new());
+        }
+        let part = self.store.part(projects.len()).max(1);
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = projects
+                .chunks(part)
+                .take(AHEAD)
+                .map(|part| (part.first(), scope.spawn(|| self.store.inspect(part))))
+                .collect();
+            self.reference()?;
+            // What a reader that panicked has not read is read again, where that is caught.
+            let read = |(first, reader): (Option<&ProjectId>, ScopedJoinHandle<'_, Vec<_>>)| {
+                Some((first?.clone(), reader.join().ok()?))
+            };
+            Ok(readers.into_iter().filter_map(read).collect())
+        })
     }
 
+    /// Plans by what was read. Gives a report where that is all there is to do, and else notes how to go on.
     fn surveyed(
         &self,
         work: &Work<'_>,
@@ -242,7 +271,7 @@ impl Manager {
         };
         match mode.filter(|_| !dry_run) {
             Some(mode) => {
-                planned.lock().unwrap_or_else(PoisonError::into_inner).push((project.clone(), mode));
+                lock(planned).push((project.clone(), mode));
                 None
             }
             None => Some(self.report(project, done, Outcome::Planned)),
@@ -346,6 +375,10 @@ impl Manager {
             Err(error) => failed(project, error),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn failed(project: &ProjectId, error: Error) -> ProjectReport {

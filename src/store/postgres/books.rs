@@ -9,6 +9,10 @@ use super::catalog::Read;
 use crate::ledger::{Action, Entry};
 use crate::sql::{quote_name, quote_text};
 
+/// How many characters of a migration's name the history keeps. Its rows are short and few, so that it gets along without
+/// the four other relations, each a file, that a key, a sequence and unbounded texts would give every project.
+const NAME: usize = 150;
+
 /// Which tables there are.
 #[derive(Clone, Copy)]
 pub(super) struct Tables {
@@ -38,10 +42,10 @@ pub(super) fn record(schema: &str, has: Tables, entries: &[Entry], run: &str, re
             &mut sql,
             format_args!(
                 "CREATE TABLE IF NOT EXISTS {quoted}.tenantry_history (\
-             sequence bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, version text NOT NULL, name text NOT NULL, \
-             checksum text NOT NULL, action text NOT NULL CHECK (action IN ('apply', 'stamp', 'adopt', 'revert', 'start')), \
-             forced boolean NOT NULL, run text NOT NULL, started_at timestamptz NOT NULL, duration_us bigint NOT NULL, \
-             tool_version text NOT NULL, schema_state text, schema_fingerprint text); "
+             sequence bigint NOT NULL, version varchar(50) NOT NULL, name varchar({NAME}) NOT NULL, \
+             checksum varchar(64) NOT NULL, action varchar(6) NOT NULL CHECK (action IN ('apply', 'stamp', 'adopt', 'revert', 'start')), \
+             forced boolean NOT NULL, run varchar(36) NOT NULL, started_at timestamptz NOT NULL, duration_us bigint NOT NULL, \
+             tool_version varchar(20) NOT NULL, schema_state varchar(50), schema_fingerprint varchar(64)); "
             ),
         );
     }
@@ -71,14 +75,16 @@ pub(super) fn record(schema: &str, has: Tables, entries: &[Entry], run: &str, re
         .enumerate()
         .map(|(index, entry)| {
             let read = read.filter(|_| index + 1 == entries.len());
-            row(entry, run, read)
+            let sequence =
+                format!("{} + (SELECT coalesce(max(sequence), 0) FROM {quoted}.tenantry_history)", index + 1);
+            row(&sequence, entry, run, read)
         })
         .collect();
     if !rows.is_empty() {
         add(
             &mut sql,
             format_args!(
-                "INSERT INTO {quoted}.tenantry_history (version, name, checksum, action, forced, run, started_at, duration_us, \
+                "INSERT INTO {quoted}.tenantry_history (sequence, version, name, checksum, action, forced, run, started_at, duration_us, \
              tool_version, schema_state, schema_fingerprint) VALUES {}; ",
                 rows.join(", ")
             ),
@@ -87,16 +93,16 @@ pub(super) fn record(schema: &str, has: Tables, entries: &[Entry], run: &str, re
     sql
 }
 
-fn row(entry: &Entry, run: &str, read: Option<&Read>) -> String {
+fn row(sequence: &str, entry: &Entry, run: &str, read: Option<&Read>) -> String {
     let started = entry.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (state, fingerprint) = match read {
         Some(read) => (quote_text(&read.state), quote_text(&read.schema.fingerprint().to_string())),
         None => ("NULL".into(), "NULL".into()),
     };
     format!(
-        "({}, {}, {}, {}, {}, {}, to_timestamp({}.{:06}), {}, {}, {state}, {fingerprint})",
+        "({sequence}, {}, {}, {}, {}, {}, {}, to_timestamp({}.{:06}), {}, {}, {state}, {fingerprint})",
         quote_text(entry.version.as_str()),
-        quote_text(&entry.name),
+        quote_text(&entry.name.chars().take(NAME).collect::<String>()),
         quote_text(&entry.checksum),
         quote_text(entry.action.as_str()),
         entry.forced,

@@ -203,9 +203,9 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Reads `state fingerprint`.
+    /// Reads `sequence state fingerprint`.
     pub(super) fn parse(text: &str) -> Option<Self> {
-        let (state, fingerprint) = text.split_once(' ')?;
+        let (state, fingerprint) = text.split_once(' ')?.1.split_once(' ')?;
         Some(Self { state: state.into(), fingerprint: Fingerprint::parse(fingerprint)? })
     }
 }
@@ -287,38 +287,48 @@ impl Reader<'_> {
     }
 }
 
-/// The queries for the parts of one ledger; `%1$I` stands for the schema.
-pub(super) mod ledger {
-    pub(in super::super) const APPLIED: &str = r#"(SELECT string_agg(version, E'\x1e' ORDER BY version COLLATE "C") FROM %1$I.__diesel_schema_migrations)"#;
-    pub(in super::super) const HISTORY: &str = r"(SELECT string_agg(concat_ws(E'\x1f', version, checksum, action), E'\x1e' ORDER BY sequence) FROM %1$I.tenantry_history)";
-    pub(in super::super) const REVISIONS: &str =
-        r"(SELECT string_agg(version_num, E'\x1e') FROM %1$I.alembic_version)";
-    pub(in super::super) const RECORDED: &str = r"(SELECT concat_ws(' ', schema_state, schema_fingerprint) FROM %1$I.tenantry_history ORDER BY sequence DESC LIMIT 1)";
-    /// What stands between the parts.
-    pub(in super::super) const SECTION: &str = r"E'\x1c'";
+/// The query for one ledger's rows, in any order, and what the last of them records of the schema, by what tables there
+/// are: diesel's, the history, alembic's; `%1$I` stands for the schema.
+///
+/// One aggregate over all of them and no order: on a fleet most of the time goes into planning it.
+pub(super) fn ledger_query(diesel: bool, history: bool, alembic: bool) -> String {
+    let applied = r"SELECT concat('a', E'\x1f', version) AS line, NULL AS recorded FROM %1$I.__diesel_schema_migrations";
+    let entries = r"SELECT concat_ws(E'\x1f', 'h', sequence, version, checksum, action), concat_ws(' ', lpad(sequence::text, 19, '0'), schema_state, schema_fingerprint) FROM %1$I.tenantry_history";
+    let revisions = r"SELECT concat('r', E'\x1f', version_num), NULL FROM %1$I.alembic_version";
+    let tables = [(diesel, applied), (history, entries), (alembic, revisions)];
+    let mut parts = vec!["SELECT NULL::text AS line, NULL::text AS recorded WHERE false"];
+    parts.extend(tables.iter().filter(|(there, _)| *there).map(|(_, part)| *part));
+    format!(
+        r#"SELECT coalesce(string_agg(line, E'\x1e'), '') AS ledger, max(recorded COLLATE "C") AS recorded FROM ({}) rows"#,
+        parts.join(" UNION ALL ")
+    )
 }
 
-/// Reads the parts of a ledger as the queries give them.
+/// Reads a ledger as the query gives it.
 pub(super) fn parse_ledger(text: &str) -> Result<Ledger> {
-    let mut sections = text.split('\u{1c}');
-    let mut rows = || {
-        let section = sections.next().unwrap_or_default();
-        section.split('\u{1e}').filter(|row| !row.is_empty()).map(str::to_string).collect::<Vec<_>>()
-    };
-    let applied = rows().iter().map(|version| Version::new(version.as_str())).collect();
-    let history =
-        rows().iter().map(|row| recorded(row).ok_or_else(|| odd_ledger(row))).collect::<Result<_>>()?;
-    Ok(Ledger { applied, history, revisions: rows() })
-}
-
-fn recorded(row: &str) -> Option<Recorded> {
-    let mut fields = row.split('\u{1f}');
-    let (version, checksum, action) = (fields.next()?, fields.next()?, fields.next()?);
-    Some(Recorded {
-        version: Version::new(version),
-        checksum: checksum.into(),
-        action: Action::parse(action)?,
-    })
+    let mut ledger = Ledger::default();
+    let mut history = Vec::new();
+    for line in text.split('\u{1e}').filter(|line| !line.is_empty()) {
+        match line.split('\u{1f}').collect::<Vec<_>>().as_slice() {
+            ["a", version] => ledger.applied.push(Version::new(*version)),
+            ["r", revision] => ledger.revisions.push((*revision).into()),
+            ["h", sequence, version, checksum, action] => {
+                let (sequence, action) = sequence
+                    .parse::<i64>()
+                    .ok()
+                    .zip(Action::parse(action))
+                    .ok_or_else(|| odd_ledger(line))?;
+                history.push((
+                    sequence,
+                    Recorded { version: Version::new(*version), checksum: (*checksum).into(), action },
+                ));
+            }
+            _ => return Err(odd_ledger(line)),
+        }
+    }
+    history.sort_by_key(|(sequence, _)| *sequence);
+    ledger.history = history.into_iter().map(|(_, recorded)| recorded).collect();
+    Ok(ledger)
 }
 
 /// A ledger that somebody else made or changed.

@@ -19,7 +19,7 @@ entered AS MATERIALIZED (
         c.relforcerowsecurity, c.relispartition, c.relpartbound, c.relreplident, c.reloftype, c.relhasrules
     FROM members JOIN pg_class c ON c.oid = members.objid
     WHERE members.classid = 'pg_class'::regclass
-        AND c.relname NOT IN ('__diesel_schema_migrations', 'tenantry_history', 'tenantry_history_sequence_seq')
+        AND c.relname NOT IN ('__diesel_schema_migrations', 'tenantry_history')
 ), indexes AS MATERIALIZED (
     SELECT r.schema, r.oid AS relation, i.xmin, i.indexrelid, i.indisunique, i.indisvalid, i.indkey, i.indnkeyatts, i.indnatts,
         i.indisreplident, {nulls_not_distinct} AS nulls_not_distinct
@@ -88,8 +88,7 @@ entered AS MATERIALIZED (
     SELECT m.schema, m.objid, '0'::xid FROM members m
     WHERE m.classid NOT IN ('pg_class'::regclass, 'pg_type'::regclass, 'pg_proc'::regclass, 'pg_statistic_ext'::regclass)
 ), states AS (
-    SELECT schema, concat_ws('.', count(*), sum(xmin::text::bigint),
-        sum(hashint8((xmin::text::bigint << 32) | oid::bigint))) AS state
+    SELECT schema, concat_ws('.', count(*), sum(hashtextextended(xmin::text, oid::bigint))) AS state
     FROM rows GROUP BY schema
 ), sequences AS MATERIALIZED (
     SELECT s.seqrelid, d.refobjid AS relation, d.refobjsubid AS attnum, d.deptype,

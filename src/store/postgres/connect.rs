@@ -49,7 +49,8 @@ pub(super) struct Timeouts {
 }
 
 impl Timeouts {
-    /// The settings that tenantry's transactions rely on, for a session or, by `LOCAL`, for one transaction.
+    /// The settings that tenantry's transactions rely on, for a session or, by `LOCAL`, for one transaction. Its own
+    /// queries are long and cheap: planning one anew for each of the first schemas takes longer than all of its answers.
     fn sql(&self, scope: &str, version: i32) -> String {
         let lock = self.lock.as_millis().max(1);
         // Since version 14 the server itself looks whether its client is still there.
@@ -61,16 +62,18 @@ impl Timeouts {
         format!(
             "SET {scope} lock_timeout = {lock}; SET {scope} statement_timeout = 0; \
              SET {scope} idle_in_transaction_session_timeout = '60s'; {interval}\
-             SET {scope} standard_conforming_strings = on; SET {scope} search_path = {NEUTRAL}"
+             SET {scope} standard_conforming_strings = on; SET {scope} search_path = {NEUTRAL}; \
+             SET {scope} plan_cache_mode = force_generic_plan"
         )
     }
 }
 
 impl Timeouts {
-    /// The limit of one statement of a migration; tenantry's own questions, which grow with the fleet, have none.
-    pub(super) fn of_statements(&self) -> String {
+    /// The settings for a migration's statements: their limit, which tenantry's own questions, that grow with the fleet,
+    /// have not; and plans as the server makes them for anybody.
+    pub(super) fn of_statements(&self, scope: &str) -> String {
         let statement = self.statement.map_or(0, |timeout| timeout.as_millis().max(1));
-        format!("statement_timeout = {statement}")
+        format!("SET {scope} statement_timeout = {statement}; SET {scope} plan_cache_mode TO DEFAULT")
     }
 
     /// How long a statement outside a transaction waits. A `CONCURRENTLY` waits for whoever looks at the database at all,

@@ -6,6 +6,7 @@
 DO $tenantry$
 DECLARE
     project record;
+    queries text[] := ARRAY[{queries}];
     ledger text;
     recorded text;
     ledgers text[] := '{}';
@@ -36,13 +37,8 @@ BEGIN
             CONTINUE;
         END IF;
         BEGIN
-            EXECUTE format(
-                concat('SELECT concat(',
-                    CASE WHEN project.diesel IS NOT NULL THEN {applied} ELSE 'NULL' END, ', ', {section}, ', ',
-                    CASE WHEN project.history IS NOT NULL THEN {history} ELSE 'NULL' END, ', ', {section}, ', ',
-                    CASE WHEN project.alembic IS NOT NULL THEN {revisions} ELSE 'NULL' END, '), ',
-                    CASE WHEN project.history IS NOT NULL THEN {recorded} ELSE 'NULL' END),
-                project.name)
+            EXECUTE format(queries[1 + (project.diesel IS NOT NULL)::int + 2 * (project.history IS NOT NULL)::int
+                + 4 * (project.alembic IS NOT NULL)::int], project.name)
             INTO ledger, recorded;
             RAISE EXCEPTION USING ERRCODE = 'TN001';
         EXCEPTION

@@ -20,12 +20,12 @@ pub(super) struct Step<'a> {
     script: &'a Script,
     /// What is sent, statement by statement, with the line each begins on.
     statements: Vec<(String, u32)>,
-    /// The setting that limits each of them.
-    timeout: String,
+    /// The settings that they run with.
+    settings: String,
 }
 
 impl<'a> Step<'a> {
-    pub(super) fn new(schema: String, script: &'a Script, kind: Kind, timeout: String) -> Self {
+    pub(super) fn new(schema: String, script: &'a Script, kind: Kind, settings: String) -> Self {
         let statements = script
             .statements()
             .iter()
@@ -34,11 +34,11 @@ impl<'a> Step<'a> {
                 Kind::Within => inside(statement).map(|sql| (sql, statement.line)),
             })
             .collect();
-        Self { schema, script, statements, timeout }
+        Self { schema, script, statements, settings }
     }
 
     fn settings(&self) -> String {
-        format!("SET LOCAL search_path = {}; SET LOCAL {}", quote_name(&self.schema), self.timeout)
+        format!("SET LOCAL search_path = {}; {}", quote_name(&self.schema), self.settings)
     }
 
     /// What goes before the script in a transaction.
@@ -55,7 +55,8 @@ impl<'a> Step<'a> {
     pub(super) fn end(&self) -> String {
         format!(
             "SELECT CASE WHEN current_schema() IS DISTINCT FROM {} THEN CAST({} || coalesce(current_schema(), 'nowhere') AS int) END; \
-             SET LOCAL search_path = {NEUTRAL}; SET LOCAL statement_timeout = 0; RELEASE SAVEPOINT tenantry_step",
+             SET LOCAL search_path = {NEUTRAL}; SET LOCAL statement_timeout = 0; \
+             SET LOCAL plan_cache_mode = force_generic_plan; RELEASE SAVEPOINT tenantry_step",
             quote_text(&self.schema),
             quote_text(MARK),
         )
@@ -127,8 +128,8 @@ impl PostgresSession<'_> {
     /// Runs a script in the transaction, whole; where that fails for a reason without a place, once more statement by
     /// statement, to find the one.
     pub(super) fn run_inside(&mut self, script: &Script) -> Result<()> {
-        let timeout = self.kept.link()?.timeouts.of_statements();
-        let step = Step::new(self.name.clone(), script, self.kind, timeout);
+        let settings = self.kept.link()?.timeouts.of_statements("LOCAL");
+        let step = Step::new(self.name.clone(), script, self.kind, settings);
         let sql = step.sql();
         let result = self.kept.link()?.connection.batch_execute(&sql);
         let Err(error) = result else { return self.after(&step) };
@@ -165,10 +166,10 @@ impl PostgresSession<'_> {
     /// Runs a script outside a transaction, one statement at a time.
     pub(super) fn run_outside(&mut self, script: &Script) -> Result<()> {
         let timeouts = self.kept.link()?.timeouts;
-        let timeout = timeouts.of_statements();
+        let settings = timeouts.of_statements("SESSION");
         let path = quote_name(&self.name);
-        self.batch("cannot begin", &format!("SET SESSION search_path = {path}; SET SESSION {timeout}"))?;
-        let step = Step::new(self.name.clone(), script, self.kind, timeout);
+        self.batch("cannot begin", &format!("SET SESSION search_path = {path}; {settings}"))?;
+        let step = Step::new(self.name.clone(), script, self.kind, settings);
         let mut outcome = Ok(());
         for (statement, line) in step.statements() {
             let is_concurrent = statement.to_ascii_uppercase().contains("CONCURRENTLY");

@@ -11,7 +11,7 @@ use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 
-use super::catalog::{Known, NEUTRAL, Placed, Read, Reader, ledger, parse_ledger};
+use super::catalog::{Known, NEUTRAL, Placed, Read, Reader, ledger_query, parse_ledger};
 use super::connect::{Kept, Route};
 use super::failure::{describe, described};
 use super::{PostgresStore, books, missing, wall};
@@ -178,15 +178,7 @@ impl<'a> PostgresSession<'a> {
 
     pub(super) fn read_ledger(&mut self) -> Result<(Arc<crate::ledger::Ledger>, Option<Known>)> {
         let found = self.place()?;
-        let part = |there: bool, sql: &'static str| if there { sql } else { "NULL" };
-        let sql = format!(
-            "SELECT concat({}, {section}, {}, {section}, {}) AS ledger, {} AS recorded",
-            part(found.diesel, ledger::APPLIED),
-            part(found.history, ledger::HISTORY),
-            part(found.alembic, ledger::REVISIONS),
-            part(found.history, ledger::RECORDED),
-            section = ledger::SECTION,
-        );
+        let sql = ledger_query(found.diesel, found.history, found.alembic);
         let sql = sql.replace("%1$I", &quote_name(&self.name));
         let result = diesel::sql_query(sql).get_result(&mut self.kept.link()?.connection);
         let LedgerRow { ledger, recorded } =

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 
-use super::catalog::{Found, Known, Read, ledger, odd_ledger, parse_ledger};
+use super::catalog::{Found, Known, Read, ledger_query, odd_ledger, parse_ledger};
 use super::connect::Link;
 use super::failure::{describe, described};
 use super::{PostgresStore, missing};
@@ -97,14 +97,11 @@ fn read(store: &PostgresStore, ids: &[ProjectId]) -> Result<Vec<Result<Seen>>> {
 
 /// The statement that reads all ledgers.
 fn loop_over(names: &str) -> String {
-    let text = |part: &str| quote_text(part);
-    include_str!("ledgers.sql")
-        .replace("{names}", names)
-        .replace("{applied}", &text(ledger::APPLIED))
-        .replace("{history}", &text(ledger::HISTORY))
-        .replace("{revisions}", &text(ledger::REVISIONS))
-        .replace("{recorded}", &text(ledger::RECORDED))
-        .replace("{section}", &text(ledger::SECTION))
+    // For each set of tables that there can be, in the order that the loop counts them in.
+    let queries: Vec<_> = (0..8_u8)
+        .map(|tables| quote_text(&ledger_query(tables & 1 != 0, tables & 2 != 0, tables & 4 != 0)))
+        .collect();
+    include_str!("ledgers.sql").replace("{names}", names).replace("{queries}", &queries.join(", "))
 }
 
 /// One project by what the loop found of it: a number of a ledger with what it records of the schema, or a sign and why
