@@ -1,6 +1,6 @@
 //! Postgres' catalogs as a canonical schema.
 //!
-//! It must work on rows alone, as `store/postgres/catalog.sql` gives them: no database is asked here.
+//! It must work on rows alone, as `store/postgres/facets.sql` gives them: no database is asked here.
 
 use std::collections::{BTreeMap, HashMap};
 

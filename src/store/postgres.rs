@@ -30,7 +30,7 @@ use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
 use crate::store::{Discovery, FinalCopy, Finding, Session, Spares, Store, Template};
 
-use catalog::Reader;
+use catalog::{Parts, Reader};
 use connect::{Link, Links, Server, Timeouts};
 use session::PostgresSession;
 use target::Target;
@@ -48,7 +48,7 @@ pub struct PostgresStore {
     links: Links,
     schemas: SchemaCache,
     /// The queries on the catalogs, as the server's version wants them.
-    parts: OnceLock<Arc<str>>,
+    parts: OnceLock<Arc<Parts>>,
 }
 
 /// How a Postgres store behaves; the defaults suit most.
@@ -131,8 +131,8 @@ impl PostgresStore {
         Ok(name)
     }
 
-    fn parts(&self, server: Server) -> Arc<str> {
-        Arc::clone(self.parts.get_or_init(|| catalog::parts(server.version).into()))
+    fn parts(&self, server: Server) -> Arc<Parts> {
+        Arc::clone(self.parts.get_or_init(|| Arc::new(Parts::new(server.version))))
     }
 
     /// Asks the catalogs over a connection.

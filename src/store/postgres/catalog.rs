@@ -24,21 +24,30 @@ pub(super) const OUR_ROLE: &str = "a project of tenantry";
 /// The `search_path` that tenantry's own queries run with.
 pub(super) const NEUTRAL: &str = "pg_catalog";
 
-/// The parts of both queries, as this server's version has the catalogs.
-pub(super) fn parts(version: i32) -> String {
-    let since = |first: i32, expression: &'static str, otherwise: &'static str| {
-        if version >= first { expression } else { otherwise }
-    };
-    include_str!("catalog.sql")
-        .replace("{nulls_not_distinct}", since(150_000, "i.indnullsnotdistinct", "false"))
-        .replace("{delete_columns}", since(150_000, "c.confdelsetcols", "NULL::int[]"))
-        .replace("{not_enforced}", since(180_000, "NOT c.conenforced", "false"))
-        .replace("{function_body}", since(140_000, "pg_get_function_sqlbody(p.oid)", "NULL::text"))
+/// The parts of the queries, as this server's version has the catalogs.
+pub(super) struct Parts {
+    states: String,
+    facets: String,
+}
+
+impl Parts {
+    pub(super) fn new(version: i32) -> Self {
+        let since = |first: i32, expression: &'static str, otherwise: &'static str| {
+            if version >= first { expression } else { otherwise }
+        };
+        let fit = |sql: &str| {
+            sql.replace("{nulls_not_distinct}", since(150_000, "i.indnullsnotdistinct", "false"))
+                .replace("{delete_columns}", since(150_000, "c.confdelsetcols", "NULL::int[]"))
+                .replace("{not_enforced}", since(180_000, "NOT c.conenforced", "false"))
+                .replace("{function_body}", since(140_000, "pg_get_function_sqlbody(p.oid)", "NULL::text"))
+        };
+        Self { states: fit(include_str!("states.sql")), facets: fit(include_str!("facets.sql")) }
+    }
 }
 
 /// Asks for one schema's facets, with its state as the last row. The server keeps the plan.
 struct Facets<'a> {
-    parts: &'a str,
+    parts: &'a Parts,
     schema: u32,
     path: &'a str,
 }
@@ -50,7 +59,9 @@ impl QueryFragment<Pg> for Facets<'_> {
         out.push_sql("::oid AS schema, ");
         out.push_bind_param::<Text, _>(self.path)?;
         out.push_sql("::text AS path), ");
-        out.push_sql(self.parts);
+        out.push_sql(&self.parts.states);
+        out.push_sql(", ");
+        out.push_sql(&self.parts.facets);
         out.push_sql(" SELECT * FROM facets UNION ALL SELECT 'state', '', '', '', state FROM states");
         Ok(())
     }
@@ -69,7 +80,7 @@ impl RunQueryDsl<PgConnection> for Facets<'_> {}
 
 /// Asks for one schema's state alone.
 struct State<'a> {
-    parts: &'a str,
+    parts: &'a Parts,
     schema: u32,
 }
 
@@ -78,7 +89,7 @@ impl QueryFragment<Pg> for State<'_> {
         out.push_sql("WITH input AS MATERIALIZED (SELECT ");
         out.push_bind_param::<Oid, _>(&self.schema)?;
         out.push_sql("::oid AS schema, NULL::text AS path), ");
-        out.push_sql(self.parts);
+        out.push_sql(&self.parts.states);
         out.push_sql(" SELECT coalesce((SELECT state FROM states), '')");
         Ok(())
     }
@@ -214,7 +225,7 @@ impl Known {
 pub(super) struct Reader<'a> {
     pub(super) connection: &'a mut PgConnection,
     pub(super) target: &'a Target,
-    pub(super) parts: Arc<str>,
+    pub(super) parts: Arc<Parts>,
     pub(super) schemas: &'a SchemaCache,
 }
 
@@ -226,7 +237,7 @@ impl Reader<'_> {
              SELECT n.oid, n.nspname::text AS name, coalesce(s.state, '') AS state, \
              has_schema_privilege(n.oid, 'CREATE') AND NOT pg_is_in_recovery() AS writable \
              FROM input i JOIN pg_namespace n ON n.oid = i.schema LEFT JOIN states s ON s.schema = i.schema",
-            self.parts
+            self.parts.states
         );
         diesel::sql_query(sql)
             .load(self.connection)

@@ -76,6 +76,14 @@ impl Timeouts {
         format!("SET {scope} statement_timeout = {statement}; SET {scope} plan_cache_mode TO DEFAULT")
     }
 
+    /// What gives tenantry's own queries their settings back.
+    pub(super) fn after_statements() -> String {
+        format!(
+            "SET LOCAL search_path = {NEUTRAL}; SET LOCAL statement_timeout = 0; \
+             SET LOCAL plan_cache_mode = force_generic_plan"
+        )
+    }
+
     /// How long a statement outside a transaction waits. A `CONCURRENTLY` waits for whoever looks at the database at all,
     /// and keeps nobody waiting meanwhile: it has no limit.
     pub(super) fn outside(&self, is_concurrent: bool) -> String {

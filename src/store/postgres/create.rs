@@ -8,7 +8,7 @@ use diesel::sql_types::Text;
 
 use super::catalog::Placed;
 use super::session::{Kind, PostgresSession};
-use super::{OWN, PostgresStore};
+use super::{Isolation, OWN, PostgresStore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::project::ProjectId;
 use crate::schema::hexadecimal;
@@ -147,7 +147,10 @@ impl PostgresSession<'_> {
                     ),
                 )?;
                 self.name = name;
-                self.look_for_it()?;
+                // By its new name it may have a role already.
+                if self.store.options.isolation == Isolation::Role {
+                    self.look_for_it()?;
+                }
                 return self.wall_off_claimed().map(|()| true);
             }
         }

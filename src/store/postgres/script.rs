@@ -5,9 +5,8 @@
 
 use diesel::connection::SimpleConnection as _;
 
-use super::catalog::NEUTRAL;
 use super::failure::{Failure, MARK, described};
-use super::session::{Kind, PostgresSession};
+use super::session::{Kind, PostgresSession, Settings};
 use super::target::Target;
 use crate::catalog::Script;
 use crate::error::{Error, ErrorKind, Result};
@@ -20,12 +19,20 @@ pub(super) struct Step<'a> {
     script: &'a Script,
     /// What is sent, statement by statement, with the line each begins on.
     statements: Vec<(String, u32)>,
-    /// The settings that they run with.
+    /// What gives them the settings that they run with.
     settings: String,
+    /// Whether they have these already.
+    is_set: bool,
 }
 
 impl<'a> Step<'a> {
-    pub(super) fn new(schema: String, script: &'a Script, kind: Kind, settings: String) -> Self {
+    pub(super) fn new(
+        schema: String,
+        script: &'a Script,
+        kind: Kind,
+        settings: String,
+        is_set: bool,
+    ) -> Self {
         let statements = script
             .statements()
             .iter()
@@ -34,7 +41,7 @@ impl<'a> Step<'a> {
                 Kind::Within => inside(statement).map(|sql| (sql, statement.line)),
             })
             .collect();
-        Self { schema, script, statements, settings }
+        Self { schema, script, statements, settings, is_set }
     }
 
     fn settings(&self) -> String {
@@ -43,7 +50,8 @@ impl<'a> Step<'a> {
 
     /// What goes before the script in a transaction.
     fn head(&self) -> String {
-        format!("SAVEPOINT tenantry_step; {};\n", self.settings())
+        let settings = if self.is_set { String::new() } else { self.settings() };
+        format!("SAVEPOINT tenantry_step; {settings};\n")
     }
 
     /// Undoes what was sent, for another try.
@@ -55,8 +63,7 @@ impl<'a> Step<'a> {
     pub(super) fn end(&self) -> String {
         format!(
             "SELECT CASE WHEN current_schema() IS DISTINCT FROM {} THEN CAST({} || coalesce(current_schema(), 'nowhere') AS int) END; \
-             SET LOCAL search_path = {NEUTRAL}; SET LOCAL statement_timeout = 0; \
-             SET LOCAL plan_cache_mode = force_generic_plan; RELEASE SAVEPOINT tenantry_step",
+             RELEASE SAVEPOINT tenantry_step",
             quote_text(&self.schema),
             quote_text(MARK),
         )
@@ -129,7 +136,8 @@ impl PostgresSession<'_> {
     /// statement, to find the one.
     pub(super) fn run_inside(&mut self, script: &Script) -> Result<()> {
         let settings = self.kept.link()?.timeouts.of_statements("LOCAL");
-        let step = Step::new(self.name.clone(), script, self.kind, settings);
+        let step =
+            Step::new(self.name.clone(), script, self.kind, settings, self.settings == Settings::Script);
         let sql = step.sql();
         let result = self.kept.link()?.connection.batch_execute(&sql);
         let Err(error) = result else { return self.after(&step) };
@@ -156,10 +164,12 @@ impl PostgresSession<'_> {
     }
 
     fn after(&mut self, step: &Step<'_>) -> Result<()> {
+        self.settings = Settings::Script;
         if !step.may_set() {
             return Ok(());
         }
         let settled = self.kept.link()?.settle_again();
+        self.settings = Settings::Own;
         settled.map_err(|error| self.failed("cannot go on", &error))
     }
 
@@ -169,7 +179,7 @@ impl PostgresSession<'_> {
         let settings = timeouts.of_statements("SESSION");
         let path = quote_name(&self.name);
         self.batch("cannot begin", &format!("SET SESSION search_path = {path}; {settings}"))?;
-        let step = Step::new(self.name.clone(), script, self.kind, settings);
+        let step = Step::new(self.name.clone(), script, self.kind, settings, true);
         let mut outcome = Ok(());
         for (statement, line) in step.statements() {
             let is_concurrent = statement.to_ascii_uppercase().contains("CONCURRENTLY");

@@ -12,7 +12,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 
 use super::catalog::{Known, NEUTRAL, Placed, Read, Reader, ledger_query, parse_ledger};
-use super::connect::{Kept, Route};
+use super::connect::{Kept, Route, Timeouts};
 use super::failure::{describe, described};
 use super::{PostgresStore, books, missing, wall};
 use crate::backoff::Backoff;
@@ -31,6 +31,17 @@ pub(super) enum Kind {
     Existing,
     /// The schema is made in a transaction that somebody else ends; everything happens in that one.
     Within,
+}
+
+/// What the transaction's settings are good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settings {
+    /// tenantry's own queries.
+    Own,
+    /// The same but for the `search_path`, which is the schema.
+    Path,
+    /// Migrations.
+    Script,
 }
 
 #[derive(QueryableByName)]
@@ -63,8 +74,7 @@ pub(super) struct PostgresSession<'a> {
     pub(super) kind: Kind,
     /// Where the schema is, as seen under the lock.
     pub(super) place: Option<Placed>,
-    /// Whether the `search_path` is another than that of tenantry's own queries.
-    is_astray: bool,
+    pub(super) settings: Settings,
     /// The schema as it was last read, as long as nothing was run since.
     pub(super) read: Option<Read>,
     /// What goes to the server together with the commit.
@@ -83,7 +93,7 @@ impl<'a> PostgresSession<'a> {
             name,
             kind: Kind::Existing,
             place: None,
-            is_astray: false,
+            settings: Settings::Own,
             read: None,
             unsent: String::new(),
             recorded: None,
@@ -104,7 +114,7 @@ impl<'a> PostgresSession<'a> {
     /// Begins a transaction with tenantry's settings.
     pub(super) fn begin_transaction(&mut self) -> Result<()> {
         let result = self.kept.link()?.begin("");
-        self.is_astray = false;
+        self.settings = Settings::Own;
         self.read = None;
         result.map_err(|error| self.failed("cannot begin", &error))
     }
@@ -145,10 +155,12 @@ impl<'a> PostgresSession<'a> {
 
     /// Asks the catalogs, with the `search_path` that tenantry's own queries always have.
     pub(super) fn reader(&mut self) -> Result<Reader<'_>> {
-        if self.is_astray {
-            self.batch("cannot go on", &format!("SET LOCAL search_path = {NEUTRAL}"))?;
-            self.is_astray = false;
+        match self.settings {
+            Settings::Own => {}
+            Settings::Path => self.batch("cannot go on", &format!("SET LOCAL search_path = {NEUTRAL}"))?,
+            Settings::Script => self.batch("cannot go on", &Timeouts::after_statements())?,
         }
+        self.settings = Settings::Own;
         let link = self.kept.link()?;
         Ok(self.store.reader(link))
     }
@@ -171,7 +183,7 @@ impl<'a> PostgresSession<'a> {
         }
         let (oid, quoted) = (self.place()?.oid, quote_name(&self.name));
         let read = self.reader()?.schema(oid, &quoted)?;
-        self.is_astray = true;
+        self.settings = Settings::Path;
         self.read = Some(read.clone());
         Ok(read)
     }
