@@ -3,7 +3,7 @@
 //! It must not touch a database and, once loaded, no disk: what a run does can't change under it.
 
 mod diesel;
-mod embedded;
+pub(crate) mod embedded;
 mod metadata;
 mod order;
 mod read;

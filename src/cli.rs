@@ -7,6 +7,7 @@ mod catalog;
 mod fleet;
 mod generate;
 mod project;
+mod tend;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -114,6 +115,14 @@ enum Command {
     Downgrade(fleet::Downgrade),
     /// Delete databases, each after a last copy
     Drop(project::Drop),
+    /// Delete rows that the set keeps no longer
+    Retain(tend::Retain),
+    /// Check databases: by their own means and by what the set says must hold
+    Check(tend::Check),
+    /// Gather anew what the databases' planners go by
+    Analyze(tend::Care),
+    /// Have databases give back the room of rows that are gone
+    Vacuum(tend::Care),
     /// Make schemas ready to become projects, as many as [store] spares says
     Spares,
     /// Make and list migrations
@@ -140,6 +149,10 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::UpgradeAll(it) => fleet::upgrade_all(settings, it),
         Command::Downgrade(it) => fleet::downgrade(settings, it),
         Command::Drop(it) => project::drop(settings, it),
+        Command::Retain(it) => tend::retain(settings, it),
+        Command::Check(it) => tend::check(settings, it),
+        Command::Analyze(it) => tend::care(settings, "analyze", tenantry::store::Care::Analyze, it),
+        Command::Vacuum(it) => tend::care(settings, "vacuum", tenantry::store::Care::Vacuum, it),
         Command::Spares => project::spares(settings),
         Command::Migration(it) => catalog::migration(settings, it),
         Command::Doctor => project::doctor(settings),
@@ -151,7 +164,6 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
 impl Settings {
     /// Flags over environment over file over defaults.
     fn config(&self) -> Result<Config> {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let environment = self.env.clone().or_else(|| variable("TENANTRY_ENV"));
         let named = self.config.clone().or_else(|| variable("TENANTRY_CONFIG").map(PathBuf::from));
         let file = match named.or_else(|| Some(PathBuf::from(FILE_NAME)).filter(|path| path.is_file())) {
@@ -198,6 +210,11 @@ impl Settings {
             _ => Verbosity::Normal,
         }
     }
+}
+
+/// An environment variable; one that is empty is none.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 /// Parses ids, all of them before anything is done.

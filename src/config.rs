@@ -14,6 +14,7 @@ use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manager::Manager;
 use crate::project::NamePattern;
+use crate::rules::Rules;
 use crate::sql::Dialect;
 use crate::store::Store;
 #[cfg(feature = "postgres")]
@@ -110,9 +111,7 @@ impl Layer {
             Error::new(ErrorKind::Configuration, format!("cannot read {}", path.display())).caused_by(error)
         })?;
         let file: File = toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-            Error::new(ErrorKind::Configuration, error.message().trim().replace('\n', ", "))
-                .at(path, u32::try_from(line).ok())
+            Error::in_toml(ErrorKind::Configuration, path, &text, &error)
                 .hint("see a commented example: tenantry init")
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
@@ -329,6 +328,14 @@ impl Config {
         match &self.migrations {
             Migrations::Set(name) => Catalog::embedded(name, self.dialect()),
             Migrations::Directory(directory) => Catalog::from_directory(directory, self.dialect()),
+        }
+    }
+
+    /// What the migration set declares besides its migrations. `variable` looks up environment variables.
+    pub fn rules(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Rules> {
+        match &self.migrations {
+            Migrations::Set(name) => Rules::embedded(name, self.dialect(), variable),
+            Migrations::Directory(directory) => Rules::from_directory(directory, self.dialect(), variable),
         }
     }
 

@@ -49,6 +49,8 @@ pub enum ErrorKind {
     RowsLost,
     /// After the migrations the schema is not the catalog's.
     SchemaMismatch,
+    /// Something that must hold in a project does not.
+    CheckFailed,
     /// The project is not at the version that the code expects.
     VersionMismatch,
     /// The project has problems that forbid what was asked.
@@ -87,6 +89,7 @@ impl ErrorKind {
             Self::ForeignKeys => "foreign_keys",
             Self::RowsLost => "rows_lost",
             Self::SchemaMismatch => "schema_mismatch",
+            Self::CheckFailed => "check_failed",
             Self::VersionMismatch => "version_mismatch",
             Self::Blocked => "blocked",
             Self::PoolExhausted => "pool_exhausted",
@@ -146,6 +149,13 @@ impl Error {
             hint: None,
             source: None,
         }))
+    }
+
+    /// A mistake in a TOML file, at its line.
+    pub(crate) fn in_toml(kind: ErrorKind, path: &Path, text: &str, error: &toml::de::Error) -> Self {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        Self::new(kind, error.message().trim().replace('\n', ", ")).at(path, u32::try_from(line).ok())
     }
 
     /// An operating system error while doing something to a path.

@@ -60,6 +60,14 @@ pub enum Outcome {
     Created,
     /// It was deleted.
     Dropped,
+    /// Rows were deleted that are no longer kept.
+    Retained,
+    /// All that must hold does.
+    Checked,
+    /// Its planner's figures were gathered anew.
+    Analyzed,
+    /// The room of rows that are gone was given back.
+    Vacuumed,
     /// It was left alone, for all these reasons.
     Blocked(Vec<Problem>),
     /// It was tried and did not work; the project is as it was.
@@ -80,6 +88,10 @@ impl Outcome {
             Self::Downgraded => "downgraded",
             Self::Created => "created",
             Self::Dropped => "dropped",
+            Self::Retained => "retained",
+            Self::Checked => "checked",
+            Self::Analyzed => "analyzed",
+            Self::Vacuumed => "vacuumed",
             Self::Blocked(_) => "blocked",
             Self::Failed(_) => "failed",
             Self::NotStarted => "not_started",
@@ -102,6 +114,8 @@ pub struct ProjectReport {
     pub stamped: Option<Version>,
     /// The versions that were run, or would be, in order.
     pub migrations: Vec<Version>,
+    /// How many rows of which table were deleted because of their age, or would be.
+    pub rows: BTreeMap<String, u64>,
     /// What is worth knowing and hinders nothing.
     pub notes: Vec<String>,
     /// How long it took.
@@ -119,6 +133,7 @@ impl ProjectReport {
             to: None,
             stamped: None,
             migrations: Vec::new(),
+            rows: BTreeMap::new(),
             notes: Vec::new(),
             elapsed: Duration::ZERO,
         }
@@ -133,6 +148,7 @@ struct ProjectLine<'a> {
     to: &'a Option<Version>,
     stamped: &'a Option<Version>,
     migrations: &'a [Version],
+    rows: &'a BTreeMap<String, u64>,
     problems: &'a [Problem],
     notes: &'a [String],
     error: Option<ErrorLine<'a>>,
@@ -163,6 +179,7 @@ impl Serialize for ProjectReport {
             to: &self.to,
             stamped: &self.stamped,
             migrations: &self.migrations,
+            rows: &self.rows,
             problems,
             notes: &self.notes,
             error,

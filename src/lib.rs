@@ -48,13 +48,16 @@ pub mod ledger;
 pub mod manager;
 pub mod plan;
 pub mod project;
+pub mod rules;
 pub mod schema;
 pub mod sql;
 pub mod store;
+mod tend;
 
 pub use catalog::Catalog;
 pub use error::{Error, ErrorKind, Result};
 pub use manager::Manager;
 pub use project::ProjectId;
+pub use rules::Rules;
 pub use sql::Dialect;
 pub use store::connection::ProjectConnection;

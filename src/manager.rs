@@ -5,6 +5,7 @@
 
 mod pool;
 mod run;
+mod tend;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -17,12 +18,14 @@ use crate::event::{Event, Outcome, ProjectReport, Summary};
 use crate::fleet::Workers;
 use crate::plan::{Baseline, Drift, Problem, Reference, Request};
 use crate::project::ProjectId;
+use crate::rules::Rules;
 use crate::store::Store;
 use crate::store::connection::ProjectConnection;
 use crate::store::sqlite::MemoryStore;
 
 pub use pool::PooledConnection;
 pub use run::{Operation, Run, Selection};
+pub use tend::Task;
 
 use pool::Pools;
 
@@ -47,6 +50,7 @@ pub struct Manager {
     store: Arc<dyn Store>,
     catalog: Arc<Catalog>,
     reference: OnceLock<Reference>,
+    rules: Rules,
     jobs: usize,
     pools: Pools,
     interrupted: Arc<AtomicBool>,
@@ -100,6 +104,7 @@ impl Manager {
             store,
             catalog: Arc::new(catalog),
             reference: OnceLock::new(),
+            rules: Rules::default(),
             pools: Pools::new(CONNECTIONS, Duration::from_secs(60)),
             interrupted: Arc::default(),
         })
@@ -117,6 +122,13 @@ impl Manager {
     #[must_use]
     pub fn with_connections(mut self, connections: usize, idle: Duration) -> Self {
         self.pools = Pools::new(connections.max(1), idle);
+        self
+    }
+
+    /// What the set declares besides its migrations; none by default.
+    #[must_use]
+    pub fn with_rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
         self
     }
 

@@ -24,6 +24,31 @@ impl Dialect {
             Self::Postgres => "postgres",
         }
     }
+
+    /// The hidden column that tells a table's rows apart, as long as nobody changes them.
+    pub(crate) const fn row_id(self) -> &'static str {
+        match self {
+            Self::Sqlite => "rowid",
+            Self::Postgres => "ctid",
+        }
+    }
+
+    /// The condition for a row to be among those that a query of row ids gives.
+    pub(crate) fn rows_among(self, query: &str) -> String {
+        match self {
+            Self::Sqlite => format!("rowid IN ({query})"),
+            // An array is looked up row by row; IN would read the whole table.
+            Self::Postgres => format!("ctid = ANY (ARRAY({query}))"),
+        }
+    }
+
+    /// The condition for a column with dates and times to be before a moment, in seconds since 1970.
+    pub(crate) fn is_before(self, column: &str, seconds: u64) -> String {
+        match self {
+            Self::Sqlite => format!("unixepoch({column}) < {seconds}"),
+            Self::Postgres => format!("{column} < to_timestamp({seconds})"),
+        }
+    }
 }
 
 /// What a token is.

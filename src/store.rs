@@ -54,6 +54,13 @@ pub trait Store: Send + Sync {
         1
     }
 
+    /// Lets `work` read a project's rows, all of one moment, and changes not one byte doing so. `work` may be called more
+    /// than once.
+    fn read(&self, id: &ProjectId, work: &dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()>;
+
+    /// Has the database look after itself, beside whoever works with it.
+    fn look_after(&self, id: &ProjectId, care: Care) -> Result<()>;
+
     /// How many projects are best worked on at once.
     fn jobs(&self) -> usize;
 
@@ -198,8 +205,35 @@ pub enum Direction {
     Down,
 }
 
+/// What a database can do for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Care {
+    /// Gather anew what its planner goes by.
+    Analyze,
+    /// Give back the room of rows that are gone.
+    Vacuum,
+}
+
+/// A project's rows, as text. Names in the SQL given here are those of the project's own tables.
+pub trait Rows {
+    /// The columns of a table or view, in order; none where there is no such table.
+    fn columns(&mut self, table: &str) -> Result<Vec<String>>;
+
+    /// These expressions for the rows of `from`, which goes on as in a `SELECT`. NULL is `None`.
+    fn select(&mut self, expressions: &[String], from: &str) -> Result<Vec<Vec<Option<String>>>>;
+
+    /// The first row that a query gives, spelled `column = value, ...`.
+    fn first(&mut self, query: &str) -> Result<Option<String>>;
+
+    /// What the database itself finds wrong: what can't be read, rows that point at nothing.
+    fn damage(&mut self) -> Result<Vec<String>>;
+}
+
 /// A project opened for writing: the only way to change one. Dropping it rolls back what is not committed.
-pub trait Session {
+pub trait Session: Rows {
+    /// Runs one statement of SQL that changes rows; gives how many.
+    fn change(&mut self, sql: &str) -> Result<u64>;
+
     /// Begins a transaction and takes the project's lock, waiting at most the lock timeout.
     fn begin(&mut self, mode: Mode) -> Result<()>;
 

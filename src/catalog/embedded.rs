@@ -30,6 +30,13 @@ pub(super) fn files(set: &str, dialect: Dialect) -> Result<Files> {
     Ok(files)
 }
 
+/// A file that lies beside a set's dialects: its path and text.
+pub(crate) fn beside(set: &str, name: &str) -> Option<(String, String)> {
+    let path = format!("{set}/{name}");
+    let (_, bytes) = FILES.iter().find(|(it, _)| *it == path)?;
+    Some((format!("migrations/{path}"), String::from_utf8_lossy(bytes).into_owned()))
+}
+
 /// The names of the sets that have the dialect, sorted.
 pub(super) fn names(dialect: Dialect) -> Vec<&'static str> {
     let mut names: Vec<_> = FILES

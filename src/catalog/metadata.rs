@@ -57,13 +57,10 @@ struct File {
 impl Metadata {
     pub(super) fn parse(path: &Path, text: &str) -> Result<Self> {
         let file: File = toml::from_str(text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start].lines().count().max(1));
-            Error::new(ErrorKind::Catalog, error.message().trim().replace('\n', ", "))
-                .at(path, u32::try_from(line).ok())
-                .hint(
-                    "it says run_in_transaction = true or false, and may say replaces, deletes_rows_from and \
-                     schema_depends_on_data; or delete the file",
-                )
+            Error::in_toml(ErrorKind::Catalog, path, text, &error).hint(
+                "it says run_in_transaction = true or false, and may say replaces, deletes_rows_from and \
+                 schema_depends_on_data; or delete the file",
+            )
         })?;
         Ok(Self {
             transaction: if file.run_in_transaction { Transaction::Shared } else { Transaction::None },

@@ -115,7 +115,7 @@ impl Filter {
         Ok(Selection::All { only: patterns(&self.only)?, except: patterns(&self.except)? })
     }
 
-    fn verdict(&self) -> Verdict {
+    pub(super) fn verdict(&self) -> Verdict {
         Verdict { allow_empty: self.allow_empty, check: false }
     }
 }
@@ -135,7 +135,7 @@ fn position(catalog: &Catalog, version: Option<&String>) -> Result<Option<usize>
     version.map(|version| catalog.resolve(version)).transpose()
 }
 
-fn carry_out(settings: &Settings, manager: &Manager, run: &Run) -> Result<u8> {
+pub(super) fn carry_out(settings: &Settings, manager: &Manager, run: &Run) -> Result<u8> {
     let mut reporter = Reporter::new(settings.format, settings.verbosity(), manager.catalog());
     let summary = manager.run(run, |event| reporter.event(event))?;
     reporter.finish()?;

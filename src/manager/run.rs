@@ -9,6 +9,7 @@ use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Manager;
+use super::tend::Task;
 use crate::apply::{Done, Work};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
@@ -59,6 +60,8 @@ pub enum Operation {
     Change(Request),
     /// Deletes it.
     Drop(FinalCopy),
+    /// Leaves it where it is, and does something for it.
+    Tend(Task),
 }
 
 /// A fleet command.
@@ -135,6 +138,10 @@ impl Manager {
         let ahead = match run.operation {
             Operation::Change(_) => self.look_ahead(&projects)?,
             Operation::Drop(FinalCopy::None) => Ahead::default(),
+            Operation::Tend(task) => {
+                self.require_rules(task)?;
+                Ahead::default()
+            }
             Operation::Create | Operation::Drop(FinalCopy::Keep) => {
                 self.reference()?;
                 Ahead::default()
@@ -201,6 +208,11 @@ impl Manager {
             Operation::Drop(copy) => {
                 let drop = |project: &ProjectId| self.dropped(project, copy);
                 workers.each(projects, &brake, &self.interrupted, drop, |report| owner.finished(report));
+                return Ok(());
+            }
+            Operation::Tend(task) => {
+                let tend = |project: &ProjectId| self.tended(project, task, run.dry_run);
+                workers.each(projects, &brake, &self.interrupted, tend, |report| owner.finished(report));
                 return Ok(());
             }
         };
@@ -283,16 +295,7 @@ impl Manager {
             let mut session = self.store.open(project)?;
             work.perform(&mut *session, mode)
         };
-        let mut result = perform();
-        // Whoever held the lock may be done by now; each time a little longer is waited, not all at once.
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-        for _ in 0..self.store.retries() {
-            if !matches!(&result, Err(error) if error.kind() == ErrorKind::Locked) {
-                break;
-            }
-            backoff.sleep();
-            result = perform();
-        }
+        let result = self.retry(perform);
         self.pools.forget(project);
         match result {
             Ok(done) => {
@@ -305,6 +308,21 @@ impl Manager {
             }
             Err(error) => failed(project, error),
         }
+    }
+
+    /// Tries again where another process held a lock: whoever did may be done by now.
+    pub(super) fn retry<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
+        // Each time a little longer, and not all at once.
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+        let mut result = work();
+        for _ in 0..self.store.retries() {
+            if !matches!(&result, Err(error) if error.kind() == ErrorKind::Locked) {
+                break;
+            }
+            backoff.sleep();
+            result = work();
+        }
+        result
     }
 
     /// A report of what was found or done; `outcome` is for a plan that is not empty.
@@ -377,10 +395,10 @@ impl Manager {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn failed(project: &ProjectId, error: Error) -> ProjectReport {
+pub(super) fn failed(project: &ProjectId, error: Error) -> ProjectReport {
     ProjectReport::new(project.clone(), Outcome::Failed(error.in_project(project)))
 }

@@ -29,6 +29,8 @@ pub(crate) struct Human {
     progress: ProgressBar,
     started: Option<RunStarted>,
     groups: BTreeMap<Key, Group>,
+    /// Rows deleted, or to be, by table.
+    rows: BTreeMap<String, u64>,
 }
 
 /// Groups sort by their rank, failures first, then by what they say.
@@ -66,6 +68,7 @@ impl Human {
             progress: ProgressBar::hidden(),
             started: None,
             groups: BTreeMap::new(),
+            rows: BTreeMap::new(),
         }
     }
 
@@ -136,6 +139,9 @@ impl Human {
             Outcome::NotStarted => self.count(Rank::NotStarted, "not started".into(), None, Some(project)),
             _ => self.count(Rank::Done, done(report), None, Some(project)),
         }
+        for (table, rows) in &report.rows {
+            *self.rows.entry(table.clone()).or_default() += rows;
+        }
         for note in &report.notes {
             self.count(Rank::Note, note.clone(), None, Some(project));
         }
@@ -164,6 +170,15 @@ impl Human {
                 continue;
             }
             self.group(&key, &group);
+        }
+        if !self.rows.is_empty() && self.verbosity != Verbosity::Quiet {
+            let verb = if self.started.as_ref().is_some_and(|it| it.dry_run) {
+                "would be deleted"
+            } else {
+                "deleted"
+            };
+            let counts: Vec<_> = self.rows.iter().map(|(table, rows)| format!("{rows} of {table}")).collect();
+            self.output.line(format_args!("\nrows {verb}: {}", counts.join(", ")));
         }
         if summary.outcomes.total() == 0 {
             self.output.line(format_args!("no project found"));
@@ -245,7 +260,14 @@ fn done(report: &ProjectReport) -> String {
         parts.push(format!("{} {}", words[1], list(&report.migrations)));
     }
     match report.outcome {
+        Outcome::UpToDate if report.to.is_none() => "nothing to do".into(),
         Outcome::UpToDate => format!("at {}, nothing to do", version(&report.to)),
+        Outcome::Retained => "rows deleted".into(),
+        Outcome::Checked => "all that must hold does".into(),
+        Outcome::Analyzed => "analyzed".into(),
+        Outcome::Vacuumed => "vacuumed".into(),
+        Outcome::Planned if !report.rows.is_empty() => "rows would be deleted".into(),
+        Outcome::Planned if report.to.is_none() => "would be done".into(),
         Outcome::Created => format!("created at {}", version(&report.to)),
         Outcome::Dropped => "dropped".into(),
         _ if report.from.is_some() => format!("at {}: {}", version(&report.from), parts.join(" and ")),

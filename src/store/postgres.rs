@@ -10,6 +10,7 @@ mod create;
 mod discover;
 mod examine;
 mod failure;
+mod rows;
 mod script;
 mod session;
 mod survey;
@@ -28,7 +29,7 @@ use crate::project::{NamePattern, ProjectId};
 use crate::sql::{Dialect, quote_name};
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
-use crate::store::{Discovery, FinalCopy, Finding, Session, Spares, Store, Template};
+use crate::store::{Care, Discovery, FinalCopy, Finding, Rows, Session, Spares, Store, Template};
 
 use catalog::{Parts, Reader};
 use connect::{Link, Links, Server, Timeouts};
@@ -39,6 +40,9 @@ use target::Target;
 const MAX_NAME: usize = 63;
 /// What begins the names of schemas that are tenantry's own.
 const OWN: &str = "tenantry_";
+/// How many schemas are surveyed at most over one connection: see `connect` for what it remembers of them.
+const PART: usize = 1_000;
+
 /// The best number of connections was measured: see `docs/design.md`.
 const JOBS: usize = 4;
 
@@ -187,7 +191,22 @@ impl Store for PostgresStore {
     }
 
     fn part(&self, projects: usize) -> usize {
-        projects.div_ceil(2)
+        projects.div_ceil(2).min(PART)
+    }
+
+    fn read(&self, id: &ProjectId, work: &dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()> {
+        let read = || {
+            let mut session = self.session(id)?;
+            session.begin_reading()?;
+            work(&mut session)
+        };
+        read().map_err(|error| error.in_project(id))
+    }
+
+    fn look_after(&self, id: &ProjectId, care: Care) -> Result<()> {
+        self.session(id)
+            .and_then(|mut session| session.look_after(care))
+            .map_err(|error| error.in_project(id))
     }
 
     fn jobs(&self) -> usize {

@@ -12,6 +12,7 @@ mod file;
 mod memory;
 mod read;
 mod remove;
+mod rows;
 mod session;
 
 use std::collections::HashMap;
@@ -31,7 +32,8 @@ use crate::project::{NamePattern, ProjectId};
 use crate::sql::Dialect;
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
-use crate::store::{Discovery, FinalCopy, Finding, Session, Store, Template};
+use crate::store::{Care, Discovery, FinalCopy, Finding, Rows, Session, Store, Template};
+use rows::SqliteRows;
 
 use create::TemplateCache;
 use session::SqliteSession;
@@ -57,6 +59,9 @@ struct Aliases {
     at: Instant,
     reasons: HashMap<String, String>,
 }
+
+/// How long reading rows may take.
+const UNHURRIED: Duration = Duration::from_secs(24 * 3600);
 
 /// For how long what was found out about aliases holds.
 const ALIASES_HOLD: Duration = Duration::from_secs(1);
@@ -181,6 +186,18 @@ impl Store for SqliteStore {
 
     fn inspect(&self, ids: &[ProjectId]) -> Vec<Result<Inspection>> {
         ids.iter().map(|id| self.inspect_one(id)).collect()
+    }
+
+    fn read(&self, id: &ProjectId, work: &dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()> {
+        // How long depends on what is read: a whole database, if need be.
+        let reader = read::Reader { lock_timeout: self.lock_timeout, deadline: UNHURRIED };
+        let read = || reader.read(&self.require(id)?.0, |connection| work(&mut SqliteRows(connection)));
+        read().map_err(|error| error.in_project(id))
+    }
+
+    fn look_after(&self, id: &ProjectId, care: Care) -> Result<()> {
+        let connection = self.open_for_writing(id).map_err(|error| error.in_project(id))?;
+        rows::look_after(&connection, care).map_err(|error| error.in_project(id))
     }
 
     fn jobs(&self) -> usize {

@@ -92,9 +92,11 @@ impl Database {
     }
 
     /// The whole database as SQL, but for what `pg_dump` makes up anew each time.
-    pub(crate) fn dump(&self) -> String {
+    pub(crate) fn dump(&self, arguments: &[&str]) -> String {
         let is_random = |line: &&str| line.starts_with("\\restrict") || line.starts_with("\\unrestrict");
-        output(self.program("pg_dump")).lines().filter(|line| !is_random(line)).collect::<Vec<_>>().join("\n")
+        let mut command = self.program("pg_dump");
+        command.args(arguments);
+        output(command).lines().filter(|line| !is_random(line)).collect::<Vec<_>>().join("\n")
     }
 }
 

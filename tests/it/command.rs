@@ -28,6 +28,7 @@ fn json_is_one_object_a_line_with_a_version_and_an_event() {
         "to",
         "stamped",
         "migrations",
+        "rows",
         "problems",
         "notes",
         "error",

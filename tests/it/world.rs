@@ -18,6 +18,7 @@ pub(crate) struct World {
     folder: TempDir,
     home: Home,
     migrations: Option<PathBuf>,
+    set: Option<&'static str>,
 }
 
 /// Which kind of store the fleet is in.
@@ -80,7 +81,7 @@ impl World {
     pub(crate) fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("data")).unwrap();
-        Self { folder, home: Home::Sqlite, migrations: None }
+        Self { folder, home: Home::Sqlite, migrations: None, set: None }
     }
 
     /// An empty fleet of Postgres schemas.
@@ -93,13 +94,24 @@ impl World {
         Self::in_database(Database::on(&server.socket(), port, "template0"))
     }
 
+    /// The same fleet on another set of the binary.
+    pub(crate) fn of_set(mut self, set: &'static str) -> Self {
+        self.set = Some(set);
+        self
+    }
+
     /// The text of a migration that the fleet was given.
     pub(crate) fn script(&self, name: &str) -> String {
         std::fs::read_to_string(self.folder.path().join("migrations").join(name).join("up.sql")).unwrap()
     }
 
     fn in_database(database: Database) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), home: Home::Postgres(database), migrations: None }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            home: Home::Postgres(database),
+            migrations: None,
+            set: None,
+        }
     }
 
     /// The same fleet in another database.
@@ -350,6 +362,9 @@ impl World {
         if let Some(migrations) = &self.migrations {
             command.arg("--migrations").arg(migrations);
         }
+        if let Some(set) = self.set {
+            command.arg("--set").arg(set);
+        }
         command.args(arguments);
         for variable in
             ["TENANTRY_STORE", "TENANTRY_SET", "TENANTRY_MIGRATIONS", "TENANTRY_ENV", "TENANTRY_CONFIG"]
@@ -391,7 +406,7 @@ impl World {
                 // The catalogs' rows with the transactions that wrote them.
                 let catalogs = "SELECT 'relation', oid, relname, xmin FROM pg_class UNION ALL \
                                 SELECT 'schema', oid, nspname, xmin FROM pg_namespace ORDER BY 1, 2";
-                Snapshot::Database(database.dump(), database.run(&["-c", catalogs]))
+                Snapshot::Database(database.dump(&[]), database.run(&["-c", catalogs]))
             }
         }
     }

@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// After how long a kept connection is asked whether it is still there.
 const DOUBTFUL: Duration = Duration::from_millis(500);
+/// After how many schemas a connection is closed instead of kept: its server process remembers each table it ever saw,
+/// which takes memory, and goes through all of them at the end of each transaction that touches many.
+const WORN: usize = 500;
 /// Errors are told apart by their English texts.
 const ENGLISH: &str = "SET lc_messages TO 'C'";
 
@@ -100,6 +103,8 @@ pub(super) struct Link {
     in_transaction: bool,
     /// Whether the server speaks English here because it was asked to.
     is_english: bool,
+    /// How many schemas were looked at over it.
+    pub(super) schemas: usize,
     /// Since when nobody uses it.
     idle_since: Instant,
 }
@@ -203,6 +208,7 @@ fn attempt(target: &Target, timeouts: Timeouts) -> Result<Link> {
         timeouts,
         in_transaction: false,
         is_english: false,
+        schemas: 0,
         idle_since: Instant::now(),
     };
     match route {
@@ -259,7 +265,10 @@ impl Links {
             let kept = kept.and_then(|mut link| is_there(&mut link).then_some(link));
             let opened = kept.map_or_else(|| open(&self.target, self.timeouts), Ok);
             let error = match opened {
-                Ok(link) => return Ok(Kept { link: Some(link), links: self }),
+                Ok(mut link) => {
+                    link.schemas += 1;
+                    return Ok(Kept { link: Some(link), links: self });
+                }
                 Err(error) => error,
             };
             let mut state = self.lock();
@@ -306,6 +315,7 @@ impl Drop for Kept<'_> {
     fn drop(&mut self) {
         // On a broken connection this fails, and that one goes.
         let link = self.link.take().and_then(|mut link| link.end("ROLLBACK").is_ok().then_some(link));
+        let link = link.filter(|link| link.schemas < WORN);
         let mut state = self.links.lock();
         state.out -= 1;
         state.idle.extend(link.map(|link| Link { idle_since: Instant::now(), ..link }));

@@ -119,6 +119,14 @@ impl<'a> PostgresSession<'a> {
         result.map_err(|error| self.failed("cannot begin", &error))
     }
 
+    /// Begins one that can't change anything and sees the schema as it is at one moment.
+    pub(super) fn begin_reading(&mut self) -> Result<()> {
+        let begun = self.kept.link()?.begin("ISOLATION LEVEL REPEATABLE READ READ ONLY");
+        begun.map_err(|error| self.failed("cannot begin", &error))?;
+        self.look_for_it()?;
+        self.place().map(|_| ())
+    }
+
     pub(super) fn end_transaction(&mut self, sql: &str) -> Result<()> {
         let result = self.kept.link()?.end(sql);
         result.map_err(|error| self.failed("cannot end the transaction", &error))
@@ -224,6 +232,10 @@ impl<'a> PostgresSession<'a> {
 }
 
 impl Session for PostgresSession<'_> {
+    fn change(&mut self, sql: &str) -> Result<u64> {
+        self.change_rows(sql)
+    }
+
     fn begin(&mut self, mode: Mode) -> Result<()> {
         if self.kind == Kind::Within {
             return Ok(());

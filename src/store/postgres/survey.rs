@@ -74,6 +74,7 @@ fn read(store: &PostgresStore, ids: &[ProjectId]) -> Result<Vec<Result<Seen>>> {
     let list = format!("ARRAY[{}]::text[]", list.join(","));
     let mut kept = store.links.get()?;
     let link = kept.link()?;
+    link.schemas += ids.len();
     let failed = |error: &diesel::result::Error| describe("cannot read the ledgers", target, error);
     link.begin(&format!("ISOLATION LEVEL REPEATABLE READ READ ONLY; {}", loop_over(&list)))
         .map_err(|error| failed(&error))?;

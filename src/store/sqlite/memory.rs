@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::books;
 use super::create::{TemplateCache, in_memory};
 use super::failure::describe;
+use super::rows::{self, SqliteRows};
 use super::session::SqliteSession;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Access, Inspection};
@@ -18,7 +19,7 @@ use crate::project::ProjectId;
 use crate::sql::Dialect;
 use crate::store::cache::SchemaCache;
 use crate::store::connection::Connector;
-use crate::store::{Discovery, FinalCopy, Finding, Session, Store, Template};
+use crate::store::{Care, Discovery, FinalCopy, Finding, Rows, Session, Store, Template};
 
 /// A fleet in this process's memory, gone when it is dropped.
 pub struct MemoryStore {
@@ -98,6 +99,15 @@ impl Store for MemoryStore {
                 .map_err(|error| error.in_project(id))
         };
         ids.iter().map(inspect).collect()
+    }
+
+    fn read(&self, id: &ProjectId, work: &dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()> {
+        let connection = self.existing(id)?;
+        work(&mut SqliteRows(&connection)).map_err(|error| error.in_project(id))
+    }
+
+    fn look_after(&self, id: &ProjectId, care: Care) -> Result<()> {
+        rows::look_after(&self.existing(id)?, care).map_err(|error| error.in_project(id))
     }
 
     fn jobs(&self) -> usize {

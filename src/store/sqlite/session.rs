@@ -10,6 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::books;
 use super::failure::{describe, message};
+use super::rows::SqliteRows;
 use crate::backoff::Backoff;
 use crate::catalog::{Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
@@ -19,7 +20,7 @@ use crate::schema::Schema;
 use crate::sql::quote_name;
 use crate::sql::statement::Statement;
 use crate::store::cache::SchemaCache;
-use crate::store::{Census, Direction, ForeignKeys, Lock, Mode, Session};
+use crate::store::{Census, Direction, ForeignKeys, Lock, Mode, Rows, Session};
 
 /// How long one attempt to hold a lock on may take, with a part of it held already.
 const ATTEMPT: Duration = Duration::from_millis(10);
@@ -113,7 +114,31 @@ impl<'a> SqliteSession<'a> {
     }
 }
 
+impl Rows for SqliteSession<'_> {
+    fn columns(&mut self, table: &str) -> Result<Vec<String>> {
+        SqliteRows(&self.connection).columns(table)
+    }
+
+    fn select(&mut self, expressions: &[String], from: &str) -> Result<Vec<Vec<Option<String>>>> {
+        SqliteRows(&self.connection).select(expressions, from)
+    }
+
+    fn first(&mut self, query: &str) -> Result<Option<String>> {
+        SqliteRows(&self.connection).first(query)
+    }
+
+    fn damage(&mut self) -> Result<Vec<String>> {
+        SqliteRows(&self.connection).damage()
+    }
+}
+
 impl Session for SqliteSession<'_> {
+    fn change(&mut self, sql: &str) -> Result<u64> {
+        let changed =
+            self.connection.execute(sql, ()).map_err(|error| describe("cannot change its rows", error))?;
+        Ok(changed as u64)
+    }
+
     fn begin(&mut self, mode: Mode) -> Result<()> {
         match (&self.file, mode.lock) {
             (Some(file), Lock::Session) if !self.holds => {

@@ -1,0 +1,4 @@
+DROP TABLE execution_traces;
+DROP TABLE artifacts;
+DROP TABLE checkpoints;
+DROP TABLE projects;

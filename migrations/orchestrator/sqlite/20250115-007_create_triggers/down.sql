@@ -1,0 +1,4 @@
+DROP TRIGGER update_configurations_updated_at;
+DROP TRIGGER update_sessions_updated_at;
+DROP TRIGGER update_workflows_updated_at;
+DROP TRIGGER update_tasks_updated_at;

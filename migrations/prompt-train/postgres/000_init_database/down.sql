@@ -1,0 +1,3 @@
+DROP MATERIALIZED VIEW hourly_stats;
+DROP TABLE streaming_chunks;
+DROP TABLE api_requests;

@@ -1,0 +1,2 @@
+DROP INDEX idx_requests_conversation_covering;
+DROP INDEX idx_requests_conversation_timestamp;

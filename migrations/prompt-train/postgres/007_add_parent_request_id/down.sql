@@ -1,0 +1,1 @@
+ALTER TABLE api_requests DROP COLUMN parent_request_id;

@@ -1,0 +1,2 @@
+DROP INDEX idx_requests_subtask_sequence;
+DROP INDEX idx_requests_conversation_time;

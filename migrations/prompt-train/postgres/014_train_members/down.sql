@@ -1,0 +1,2 @@
+DROP TABLE train_members;
+DROP FUNCTION keep_an_owner();

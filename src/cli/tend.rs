@@ -1,0 +1,90 @@
+//! The commands that move no project: retain, check, analyze, vacuum.
+
+use clap::Args;
+use tenantry::Result;
+use tenantry::event::Verdict;
+use tenantry::manager::{Operation, Run, Selection, Task};
+use tenantry::rules::parse_age;
+
+use super::fleet::{Filter, carry_out};
+use super::{Settings, parse_ids, variable};
+
+/// Which projects: those named, or all.
+#[derive(Args, Debug)]
+pub(super) struct Projects {
+    /// The projects
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    ids: Vec<String>,
+    /// All projects
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    filter: Filter,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Retain {
+    #[command(flatten)]
+    projects: Projects,
+    /// Only count the rows; changes not one byte
+    #[arg(long)]
+    dry_run: bool,
+    /// An age over those of the set: a number with s, m, h, d or w
+    #[arg(long, value_name = "AGE")]
+    older_than: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Check {
+    #[command(flatten)]
+    projects: Projects,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Care {
+    #[command(flatten)]
+    projects: Projects,
+    /// Only say which projects it would be
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub(super) fn retain(settings: &Settings, retain: Retain) -> Result<u8> {
+    let older_than = retain.older_than.as_deref().map(parse_age).transpose()?;
+    tend(settings, "retain", &retain.projects, Task::Retain { older_than }, retain.dry_run)
+}
+
+pub(super) fn check(settings: &Settings, check: Check) -> Result<u8> {
+    tend(settings, "check", &check.projects, Task::Check, true)
+}
+
+pub(super) fn care(
+    settings: &Settings,
+    name: &'static str,
+    care: tenantry::store::Care,
+    wanted: Care,
+) -> Result<u8> {
+    tend(settings, name, &wanted.projects, Task::LookAfter(care), wanted.dry_run)
+}
+
+fn tend(
+    settings: &Settings,
+    command: &'static str,
+    projects: &Projects,
+    task: Task,
+    dry_run: bool,
+) -> Result<u8> {
+    let ids = parse_ids(&projects.ids)?;
+    let (selection, verdict) = if projects.all {
+        (projects.filter.selection()?, projects.filter.verdict())
+    } else {
+        (Selection::Ids(ids), Verdict::default())
+    };
+    let manager = settings.manager()?.with_rules(settings.config()?.rules(variable)?);
+    let operation = Operation::Tend(task);
+    carry_out(
+        settings,
+        &manager,
+        &Run { command, selection, operation, dry_run, max_failures: None, verdict },
+    )
+}

@@ -1,0 +1,176 @@
+//! Rows read as text from one schema, and what Postgres can say of their soundness.
+//!
+//! It must not begin or end transactions: whoever opened the session does.
+
+use diesel::connection::SimpleConnection as _;
+use diesel::prelude::*;
+use diesel::sql_types::{Array, Nullable, Text};
+
+use super::session::{PostgresSession, Settings};
+use crate::error::{ErrorKind, Result};
+use crate::sql::{quote_name, quote_text};
+use crate::store::{Care, Rows};
+
+/// What every schema is asked: indexes and constraints that don't hold, and, as queries that must count nothing, its
+/// foreign keys. Each line says what it is.
+const SOUNDNESS: &str = "
+SELECT ARRAY['', format('the index %s is invalid', c.relname)] AS texts
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE c.relnamespace = {schema} AND NOT i.indisvalid
+UNION ALL
+SELECT ARRAY['', format('the constraint %s of %s was never validated', k.conname, c.relname)]
+FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid WHERE c.relnamespace = {schema} AND NOT k.convalidated
+UNION ALL
+SELECT ARRAY[
+    format('SELECT ARRAY[count(*)::text] AS texts FROM ONLY %I.%I c WHERE %s AND NOT EXISTS (SELECT FROM %I.%I p WHERE %s)',
+        cn.nspname, c.relname, string_agg(format('c.%I IS NOT NULL', ca.attname), ' AND '),
+        pn.nspname, p.relname, string_agg(format('p.%I = c.%I', pa.attname, ca.attname), ' AND ')),
+    format('row(s) of %s point at nothing in %s', c.relname, p.relname)]
+FROM pg_constraint k
+JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
+JOIN pg_class p ON p.oid = k.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace
+CROSS JOIN LATERAL unnest(k.conkey, k.confkey) AS pair (child, parent)
+JOIN pg_attribute ca ON ca.attrelid = c.oid AND ca.attnum = pair.child
+JOIN pg_attribute pa ON pa.attrelid = p.oid AND pa.attnum = pair.parent
+WHERE k.contype = 'f' AND k.convalidated AND c.relnamespace = {schema} AND c.relkind = 'r'
+GROUP BY k.oid, cn.nspname, c.relname, pn.nspname, p.relname";
+
+/// Each table, as a query that reads all of every row; and where the extension amcheck is there, each B-tree.
+const READING: &str = "
+SELECT ARRAY[format('SELECT ARRAY[count(t::text)::text] AS texts FROM ONLY %s t', c.oid::regclass), c.relname::text] AS texts
+FROM pg_class c WHERE c.relnamespace = {schema} AND c.relkind IN ('r', 'm')
+UNION ALL
+SELECT ARRAY[format('SELECT ARRAY[%I.bt_index_check(%s)::text] AS texts', n.nspname, c.oid), c.relname::text]
+FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace, pg_class c
+JOIN pg_am a ON a.oid = c.relam AND a.amname = 'btree'
+JOIN pg_index i ON i.indexrelid = c.oid AND i.indisvalid
+WHERE e.extname = 'amcheck' AND c.relnamespace = {schema} AND c.relkind = 'i'";
+
+#[derive(QueryableByName)]
+struct Texts {
+    #[diesel(sql_type = Array<Nullable<Text>>)]
+    texts: Vec<Option<String>>,
+}
+
+impl PostgresSession<'_> {
+    /// Has the names in what follows mean the schema's own.
+    fn enter(&mut self) -> Result<()> {
+        if self.settings != Settings::Path {
+            self.reader()?;
+            let path = format!("SET LOCAL search_path = {}", quote_name(&self.name));
+            self.batch("cannot read its rows", &path)?;
+            self.settings = Settings::Path;
+        }
+        Ok(())
+    }
+
+    fn texts(&mut self, what: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
+        self.enter()?;
+        let rows: QueryResult<Vec<Texts>> = diesel::sql_query(sql).load(&mut self.kept.link()?.connection);
+        let rows = rows.map_err(|error| self.failed(what, &error))?;
+        Ok(rows.into_iter().map(|row| row.texts).collect())
+    }
+
+    /// Two texts a row, about this schema.
+    fn pairs(&mut self, sql: &str) -> Result<Vec<(String, String)>> {
+        let oid = self.place()?.oid;
+        let rows = self.texts("cannot check it", &sql.replace("{schema}", &oid.to_string()))?;
+        let pair = |row: Vec<Option<String>>| {
+            let mut texts = row.into_iter().map(Option::unwrap_or_default);
+            (texts.next().unwrap_or_default(), texts.next().unwrap_or_default())
+        };
+        Ok(rows.into_iter().map(pair).collect())
+    }
+
+    /// Runs a statement that changes rows; gives how many.
+    pub(super) fn change_rows(&mut self, sql: &str) -> Result<u64> {
+        self.enter()?;
+        self.read = None;
+        let changed = diesel::sql_query(sql).execute(&mut self.kept.link()?.connection);
+        let changed = changed.map_err(|error| self.failed("cannot change its rows", &error))?;
+        Ok(changed as u64)
+    }
+
+    /// Outside a transaction: the server allows nothing else.
+    pub(super) fn look_after(&mut self, care: Care) -> Result<()> {
+        self.look_for_it()?;
+        let oid = self.place()?.oid;
+        let sql = format!(
+            "SELECT ARRAY[format('%I.%I', {}, relname)] AS texts FROM pg_catalog.pg_class \
+             WHERE relnamespace = {oid} AND relkind IN ('r', 'm') ORDER BY relname",
+            quote_text(&self.name)
+        );
+        let tables: QueryResult<Vec<Texts>> = diesel::sql_query(sql).load(&mut self.kept.link()?.connection);
+        let tables = tables.map_err(|error| self.failed("cannot list its tables", &error))?;
+        let tables: Vec<String> = tables.into_iter().flat_map(|row| row.texts).flatten().collect();
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let verb = match care {
+            Care::Analyze => "ANALYZE",
+            Care::Vacuum => "VACUUM",
+        };
+        let result = self.kept.link()?.connection.batch_execute(&format!("{verb} {}", tables.join(", ")));
+        result.map_err(|error| self.failed(&format!("{verb} failed"), &error))
+    }
+}
+
+impl Rows for PostgresSession<'_> {
+    fn columns(&mut self, table: &str) -> Result<Vec<String>> {
+        let oid = self.place()?.oid;
+        let sql = format!(
+            "SELECT ARRAY[a.attname::text] AS texts FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
+             WHERE c.relnamespace = {oid} AND c.relname = {} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+            quote_text(table)
+        );
+        Ok(self.texts("cannot read its columns", &sql)?.into_iter().flatten().flatten().collect())
+    }
+
+    fn select(&mut self, expressions: &[String], from: &str) -> Result<Vec<Vec<Option<String>>>> {
+        let expressions: Vec<_> =
+            expressions.iter().map(|expression| format!("({expression})::text")).collect();
+        let sql = format!("SELECT ARRAY[{}] AS texts FROM {from}", expressions.join(", "));
+        self.texts("cannot read its rows", &sql)
+    }
+
+    fn first(&mut self, query: &str) -> Result<Option<String>> {
+        let sql = format!(
+            "SELECT ARRAY[key, value] AS texts FROM (SELECT * FROM ({query}\n) AS found LIMIT 1) AS one, \
+             json_each_text(row_to_json(one))"
+        );
+        let fields = self.texts("a query failed", &sql)?;
+        let spell = |field: Vec<Option<String>>| {
+            let mut texts = field.into_iter();
+            let mut next = || texts.next().flatten().unwrap_or_else(|| "NULL".into());
+            format!("{} = {}", next(), next())
+        };
+        let spelled: Vec<_> = fields.into_iter().map(spell).collect();
+        Ok(if spelled.is_empty() { None } else { Some(spelled.join(", ")) })
+    }
+
+    fn damage(&mut self) -> Result<Vec<String>> {
+        let mut damage = Vec::new();
+        for (query, what) in self.pairs(SOUNDNESS)? {
+            if query.is_empty() {
+                damage.push(what);
+                continue;
+            }
+            let counted = self.texts("cannot check it", &query)?;
+            let count = counted.into_iter().flatten().next().flatten().unwrap_or_default();
+            if count != "0" {
+                damage.push(format!("{count} {what}"));
+            }
+        }
+        for (query, relation) in self.pairs(READING)? {
+            match self.texts("cannot read all of it", &query) {
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Database | ErrorKind::Corrupt) => {
+                    // The transaction is over with that: one is enough.
+                    damage.push(format!("{relation}: {}", error.summary()));
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(damage)
+    }
+}

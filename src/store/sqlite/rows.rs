@@ -1,0 +1,93 @@
+//! Rows read as text over a SQLite connection.
+//!
+//! It must not begin or end transactions: whoever opened the connection does.
+
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+
+use super::failure::describe;
+use crate::error::Result;
+use crate::store::{Care, Rows};
+
+/// How many damages are named.
+const NAMED: usize = 20;
+
+/// Has SQLite look after the whole database.
+pub(super) fn look_after(connection: &Connection, care: Care) -> Result<()> {
+    let verb = match care {
+        Care::Analyze => "ANALYZE",
+        Care::Vacuum => "VACUUM",
+    };
+    connection.execute_batch(verb).map_err(|error| describe(&format!("{verb} failed"), error))
+}
+
+pub(super) struct SqliteRows<'a>(pub(super) &'a Connection);
+
+impl Rows for SqliteRows<'_> {
+    fn columns(&mut self, table: &str) -> Result<Vec<String>> {
+        let columns = || -> rusqlite::Result<Vec<String>> {
+            let mut statement = self.0.prepare("SELECT name FROM pragma_table_info(?1, 'main')")?;
+            statement.query_map([table], |row| row.get(0))?.collect()
+        };
+        columns().map_err(|error| describe("cannot read its columns", error))
+    }
+
+    fn select(&mut self, expressions: &[String], from: &str) -> Result<Vec<Vec<Option<String>>>> {
+        let rows = || -> rusqlite::Result<_> {
+            let mut statement = self.0.prepare(&format!("SELECT {} FROM {from}", expressions.join(", ")))?;
+            let row = |row: &rusqlite::Row<'_>| {
+                (0..expressions.len()).map(|index| Ok(text(row.get_ref(index)?))).collect()
+            };
+            statement.query_map((), row)?.collect()
+        };
+        rows().map_err(|error| describe("cannot read its rows", error))
+    }
+
+    fn first(&mut self, query: &str) -> Result<Option<String>> {
+        let first = || -> rusqlite::Result<Option<String>> {
+            let mut statement = self.0.prepare(query)?;
+            let names: Vec<String> = statement.column_names().into_iter().map(Into::into).collect();
+            let mut rows = statement.query(())?;
+            let Some(row) = rows.next()? else { return Ok(None) };
+            let spell = |(index, name): (usize, &String)| {
+                let value = text(row.get_ref(index)?).unwrap_or_else(|| "NULL".into());
+                Ok(format!("{name} = {value}"))
+            };
+            let spelled: Vec<_> = names.iter().enumerate().map(spell).collect::<rusqlite::Result<_>>()?;
+            Ok(Some(spelled.join(", ")))
+        };
+        first().map_err(|error| describe("a query failed", error))
+    }
+
+    fn damage(&mut self) -> Result<Vec<String>> {
+        let damage = || -> rusqlite::Result<Vec<String>> {
+            let mut damage: Vec<String> = self
+                .0
+                .prepare(&format!("PRAGMA main.integrity_check({NAMED})"))?
+                .query_map((), |row| row.get(0))?
+                .collect::<rusqlite::Result<_>>()?;
+            damage.retain(|line| line != "ok");
+            let mut statement = self.0.prepare(
+                r#"SELECT "table", parent, count(*), min(rowid) FROM pragma_foreign_key_check GROUP BY 1, 2"#,
+            )?;
+            let mut rows = statement.query(())?;
+            while let Some(row) = rows.next()? {
+                let (child, parent, count): (String, String, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                let first: Option<i64> = row.get(3)?;
+                let first = first.map(|first| format!(", the first is row {first}")).unwrap_or_default();
+                damage.push(format!("{count} row(s) of {child} point at nothing in {parent}{first}"));
+            }
+            Ok(damage)
+        };
+        damage().map_err(|error| describe("cannot check it", error))
+    }
+}
+
+fn text(value: ValueRef<'_>) -> Option<String> {
+    match value {
+        ValueRef::Null => None,
+        ValueRef::Integer(number) => Some(number.to_string()),
+        ValueRef::Real(number) => Some(number.to_string()),
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+    }
+}

@@ -1,0 +1,191 @@
+//! What a set's rules ask for, carried out on one project: rows that are old are deleted, what must hold is checked.
+//!
+//! It must not delete in one go what others would have to wait for, and must not trust a name in a rule before the live
+//! schema has it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::rules::{Chain, Check, Retention, Unit};
+use crate::schema::hexadecimal;
+use crate::sql::{Dialect, quote_name, quote_text};
+use crate::store::{ForeignKeys, Lock, Look, Mode, Rows, Session};
+
+/// How many rows one transaction deletes, and how many a chain is read by.
+const BATCH: u64 = 1_000;
+
+/// Rows by table.
+pub(crate) type Counts = BTreeMap<String, u64>;
+
+/// A rule with the moment it is applied at.
+pub(crate) struct Expiry<'a> {
+    pub(crate) rule: &'a Retention,
+    pub(crate) dialect: Dialect,
+    pub(crate) now: SystemTime,
+    /// An age over the rule's own.
+    pub(crate) older_than: Option<Duration>,
+}
+
+impl Expiry<'_> {
+    /// Counts what would be deleted.
+    pub(crate) fn count(&self, rows: &mut dyn Rows, counts: &mut Counts) -> Result<()> {
+        self.require_columns(rows)?;
+        let expired = format!("{} WHERE {}", quote_name(&self.rule.table), self.expired());
+        for dependent in &self.rule.dependents {
+            let from = format!(
+                "{} WHERE {} IN (SELECT {} FROM {expired})",
+                quote_name(&dependent.table),
+                quote_name(&dependent.column),
+                quote_name(&dependent.references)
+            );
+            add(counts, &dependent.table, number(rows, &from)?);
+        }
+        add(counts, &self.rule.table, number(rows, &expired)?);
+        Ok(())
+    }
+
+    /// Deletes, a batch a transaction.
+    pub(crate) fn delete(&self, session: &mut dyn Session, counts: &mut Counts) -> Result<()> {
+        const MODE: Mode =
+            Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look: Look::Anew };
+        let table = quote_name(&self.rule.table);
+        let order = quote_name(self.rule.in_order_of.as_ref().unwrap_or(&self.rule.time));
+        loop {
+            session.begin(MODE)?;
+            self.require_columns(session)?;
+            let batch = |column: &str| {
+                format!(
+                    "SELECT {column} FROM {table} WHERE {} ORDER BY {order}, {column} LIMIT {BATCH}",
+                    self.expired()
+                )
+            };
+            let rows = self.dialect.rows_among(&batch(self.dialect.row_id()));
+            for dependent in &self.rule.dependents {
+                let sql = format!(
+                    "DELETE FROM {} WHERE {} IN (SELECT {} FROM {table} WHERE {rows})",
+                    quote_name(&dependent.table),
+                    quote_name(&dependent.column),
+                    quote_name(&dependent.references),
+                );
+                add(counts, &dependent.table, session.change(&sql)?);
+            }
+            let deleted = session.change(&format!("DELETE FROM {table} WHERE {rows}"))?;
+            session.commit()?;
+            add(counts, &self.rule.table, deleted);
+            if deleted < BATCH {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The condition for a row to be deleted.
+    fn expired(&self) -> String {
+        let is_old = format!("({})", self.is_old());
+        let Some(order) = &self.rule.in_order_of else { return is_old };
+        let (order, table) = (quote_name(order), quote_name(&self.rule.table));
+        format!(
+            "{order} < (SELECT max({order}) FROM {table}) AND \
+             {order} < coalesce((SELECT min({order}) FROM {table} WHERE NOT coalesce({is_old}, false)), \
+             (SELECT max({order}) FROM {table}))"
+        )
+    }
+
+    fn is_old(&self) -> String {
+        let age = self.older_than.unwrap_or(self.rule.age);
+        let limit =
+            self.now.checked_sub(age).and_then(|limit| limit.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let limit = limit.unwrap_or_default();
+        let column = quote_name(&self.rule.time);
+        let is_old = match self.rule.unit {
+            Unit::Seconds => format!("{column} < {}", limit.as_secs()),
+            Unit::Milliseconds => format!("{column} < {}", limit.as_millis()),
+            Unit::Timestamp => self.dialect.is_before(&column, limit.as_secs()),
+        };
+        match &self.rule.condition {
+            Some(condition) => format!("{is_old} AND ({condition}\n)"),
+            None => is_old,
+        }
+    }
+
+    fn require_columns(&self, rows: &mut dyn Rows) -> Result<()> {
+        let rule = self.rule;
+        let mut needed = vec![(&rule.table, &rule.time)];
+        needed.extend(rule.in_order_of.iter().map(|order| (&rule.table, order)));
+        for dependent in &rule.dependents {
+            needed.push((&dependent.table, &dependent.column));
+            needed.push((&rule.table, &dependent.references));
+        }
+        needed.into_iter().try_for_each(|(table, column)| require(rows, table, column))
+    }
+}
+
+/// Carries out a check; gives what is wrong, beginning with the first bad row.
+pub(crate) fn check(rows: &mut dyn Rows, check: &Check) -> Result<Option<String>> {
+    let found = match (&check.query, &check.chain) {
+        (Some(query), _) => rows.first(query)?,
+        (None, Some(chain)) => broken_link(rows, chain)?,
+        (None, None) => None,
+    };
+    Ok(found.map(|found| format!("{}: {found}", check.name)))
+}
+
+/// Follows a chain from its first row, whatever was before that.
+fn broken_link(rows: &mut dyn Rows, chain: &Chain) -> Result<Option<String>> {
+    for column in [&chain.order, &chain.previous, &chain.hash].into_iter().chain(&chain.data) {
+        require(rows, &chain.table, column)?;
+    }
+    let order = quote_name(&chain.order);
+    let columns = [&chain.order, &chain.previous, &chain.hash].into_iter().chain(&chain.data);
+    let columns: Vec<_> = columns.map(|column| quote_name(column)).collect();
+    let mut before: Option<(String, String)> = None;
+    loop {
+        let after = match &before {
+            Some((last, _)) if last.parse::<i64>().is_ok() => format!("WHERE {order} > {last}"),
+            Some((last, _)) => format!("WHERE {order} > {}", quote_text(last)),
+            None => String::new(),
+        };
+        let from = format!("{} {after} ORDER BY {order} LIMIT {BATCH}", quote_name(&chain.table));
+        let page = rows.select(&columns, &from)?;
+        if page.is_empty() {
+            return Ok(None);
+        }
+        for row in page {
+            let mut texts = row.into_iter().map(Option::unwrap_or_default);
+            let [at, previous, hash] = std::array::from_fn(|_| texts.next().unwrap_or_default());
+            let data = texts.collect::<Vec<_>>().join(&chain.separator);
+            if hash != hexadecimal(&Sha256::digest(data)) {
+                return Ok(Some(format!("{} {at} has not the hash of what it says", chain.order)));
+            }
+            if before.as_ref().is_some_and(|(_, last)| *last != previous) {
+                return Ok(Some(format!("{} {at} does not go on from the entry before it", chain.order)));
+            }
+            before = Some((at, hash));
+        }
+    }
+}
+
+fn require(rows: &mut dyn Rows, table: &str, column: &str) -> Result<()> {
+    let columns = rows.columns(table)?;
+    let missing = if columns.is_empty() {
+        format!("it has no table {table:?}")
+    } else if columns.iter().any(|it| it == column) {
+        return Ok(());
+    } else {
+        format!("its table {table:?} has no column {column:?}")
+    };
+    Err(Error::new(ErrorKind::SchemaMismatch, format!("{missing}, which a rule of the set names"))
+        .hint("see where it stands: tenantry status ID; upgrade it first, or mend set.toml"))
+}
+
+fn number(rows: &mut dyn Rows, from: &str) -> Result<u64> {
+    let counted = rows.select(&["count(*)".into()], from)?;
+    let number = counted.into_iter().flatten().next().flatten().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| Error::new(ErrorKind::Internal, "a count gave no number"))
+}
+
+fn add(counts: &mut Counts, table: &str, rows: u64) {
+    *counts.entry(table.to_string()).or_default() += rows;
+}
