@@ -6,6 +6,7 @@
 mod catalog;
 mod fleet;
 mod generate;
+mod naming;
 mod project;
 mod tend;
 

@@ -7,7 +7,7 @@ use serde_json::json;
 use tenantry::config::{FILE_NAME, Migrations};
 use tenantry::{Error, ErrorKind, Result};
 
-use super::{Format, Settings};
+use super::{Format, Settings, naming};
 use crate::report::Output;
 
 /// Make and list migrations.
@@ -58,6 +58,15 @@ directory = "migrations"
 # url = "sqlite:/srv/data"
 "#;
 
+const UP: &str = "\
+-- Statements, each ended by a semicolon. They run in one transaction with the project's other pending migrations, so no
+-- BEGIN and no COMMIT. A metadata.toml beside this file says what is unusual: run_in_transaction = false, or
+-- deletes_rows_from = [\"table\"] where rows are meant to go.
+";
+const DOWN: &str = "\
+-- Statements that give back the schema from before. Delete this file if that can't be done.
+";
+
 pub(super) fn init() -> Result<u8> {
     let file = Path::new(FILE_NAME);
     write_new(file, EXAMPLE)?;
@@ -77,9 +86,15 @@ pub(super) fn migration(settings: &Settings, command: Migration) -> Result<u8> {
 fn make(settings: &Settings, name: &str) -> Result<u8> {
     let config = settings.config()?;
     let dialect = config.dialect();
-    let Migrations::Directory(directory) = config.migrations else {
-        return Err(Error::new(ErrorKind::Usage, "the sets of the binary can't be added to")
-            .hint("name a folder of your own: --migrations DIR, or start one with tenantry init"));
+    let directory = match config.migrations {
+        Migrations::Directory(directory) => directory,
+        // Where the sets of the binary are made: in tenantry's own sources.
+        Migrations::Set(name) => Some(Path::new("migrations").join(name))
+            .filter(|path| path.join(dialect.name()).is_dir())
+            .ok_or_else(|| {
+                Error::new(ErrorKind::Usage, "the sets of the binary can't be added to from here")
+                    .hint("name a folder of your own: --migrations DIR, or start one with tenantry init")
+            })?,
     };
     let words: Vec<_> =
         name.split(|it: char| !it.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
@@ -92,11 +107,8 @@ fn make(settings: &Settings, name: &str) -> Result<u8> {
     let folder = parent.join(format!("{}_{}", next_version(&parent)?, words.join("_").to_lowercase()));
     std::fs::create_dir_all(&folder).map_err(|error| Error::io("make the folder", &folder, error))?;
     let what = words.join(" ");
-    write_new(&folder.join("up.sql"), &format!("-- {what}: what it changes and why.\n"))?;
-    write_new(
-        &folder.join("down.sql"),
-        &format!("-- Undoes {what}; delete this file if that can't be done.\n"),
-    )?;
+    write_new(&folder.join("up.sql"), &format!("-- {what}: what it changes, and why.\n\n{UP}"))?;
+    write_new(&folder.join("down.sql"), &format!("-- Undoes {what}.\n\n{DOWN}"))?;
     let mut output = Output::new();
     match settings.format {
         Format::Human => output.line(format_args!("{}", folder.display())),
@@ -108,25 +120,15 @@ fn make(settings: &Settings, name: &str) -> Result<u8> {
     Ok(0)
 }
 
-/// The time now, to the second, in UTC; one more where that is taken.
+/// The version after those in a folder, in their style.
 fn next_version(parent: &Path) -> Result<String> {
-    let now = time::OffsetDateTime::now_utc();
-    let text = now
-        .format(time::macros::format_description!("[year][month][day][hour][minute][second]"))
-        .map_err(|error| Error::new(ErrorKind::Internal, "cannot name the migration").caused_by(error))?;
-    let mut version: u64 = text.parse().map_err(|error: std::num::ParseIntError| {
-        Error::new(ErrorKind::Internal, "cannot name the migration").caused_by(error)
-    })?;
-    let taken: Vec<_> = std::fs::read_dir(parent)
+    let folders: Vec<String> = std::fs::read_dir(parent)
         .into_iter()
         .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter_map(|name| name.split('_').next()?.replace('-', "").parse::<u64>().ok())
+        .filter_map(|entry| entry.ok().filter(|it| it.path().is_dir())?.file_name().into_string().ok())
         .collect();
-    while taken.contains(&version) {
-        version += 1;
-    }
-    Ok(version.to_string())
+    naming::next_version(&folders, time::OffsetDateTime::now_utc())
+        .map_err(|error| Error::new(ErrorKind::Internal, "cannot name the migration").caused_by(error))
 }
 
 fn write_new(path: &Path, text: &str) -> Result<()> {

@@ -149,6 +149,22 @@ fn a_new_folder_becomes_a_fleet_in_four_commands() {
     assert!(run(&["migration", "list"]).stdout.contains("  add_notes"));
     assert_eq!(run(&["doctor"]).code, 0);
     assert_eq!(run(&["--set", "project", "migration", "new", "x"]).code, 2);
+    // A set of the sources goes on in its own style.
+    for (set, folder_of, next) in [
+        ("foundation", "sqlite/0003_planning", "0004_more"),
+        ("prompt-train", "postgres/014_members", "015_more"),
+        ("architect", "sqlite/0000_init", "0001_more"),
+    ] {
+        let root = folder.path().join("migrations").join(set);
+        std::fs::create_dir_all(root.join(folder_of)).unwrap();
+        let store = if set == "prompt-train" { "postgres:///x" } else { "sqlite:data" };
+        let made = run(&["--store", store, "--set", set, "migration", "new", "more"]);
+        assert!(made.code == 0 && made.stdout.trim().ends_with(next), "{}{}", made.stdout, made.stderr);
+        for script in ["up.sql", "down.sql"] {
+            let text = std::fs::read_to_string(folder.path().join(made.stdout.trim()).join(script)).unwrap();
+            assert!(text.lines().all(|line| line.is_empty() || line.starts_with("--")), "{text}");
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,101 @@
+//! The next migration's version, in the style of those there are.
+//!
+//! It must not look at any folder: it goes by names alone.
+
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+/// How the versions of a folder are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    /// `20260112093000`, the time to the second.
+    Time,
+    /// `2026-01-12-093000`, as diesel makes it.
+    DashedTime,
+    /// `007`: plain numbers of so many digits.
+    Number(usize),
+    /// `20260112-007`: the day, and a number of so many digits that goes on over the days.
+    DayAndNumber(usize),
+}
+
+/// The version after those of these folder names, at this time in UTC.
+pub(super) fn next_version(folders: &[String], now: OffsetDateTime) -> Result<String, time::error::Format> {
+    let versions: Vec<&str> = folders.iter().filter_map(|name| name.split('_').next()).collect();
+    let newest = |number: &dyn Fn(&str) -> Option<u64>| versions.iter().filter_map(|it| number(it)).max();
+    Ok(match style(&versions) {
+        Style::Number(width) => {
+            let last = newest(&|version| version.parse().ok());
+            format!("{:0width$}", last.map_or(0, |last| last + 1))
+        }
+        Style::DayAndNumber(width) => {
+            let last = newest(&|version| version.rsplit('-').next()?.parse().ok());
+            let day = now.format(format_description!("[year][month][day]"))?;
+            format!("{day}-{:0width$}", last.map_or(1, |last| last + 1))
+        }
+        Style::Time => {
+            let text = now.format(format_description!("[year][month][day][hour][minute][second]"))?;
+            // One more where that is taken.
+            let last = newest(&|version| version.replace('-', "").parse().ok());
+            match text.parse::<u64>() {
+                Ok(version) => last.map_or(version, |last| version.max(last + 1)).to_string(),
+                Err(_) => text,
+            }
+        }
+        Style::DashedTime => {
+            let mut moment = now;
+            loop {
+                let text =
+                    moment.format(format_description!("[year]-[month]-[day]-[hour][minute][second]"))?;
+                if !versions.contains(&text.as_str()) {
+                    return Ok(text);
+                }
+                moment += time::Duration::SECOND;
+            }
+        }
+    })
+}
+
+/// That of the newest version, where all of its length agree.
+fn style(versions: &[&str]) -> Style {
+    let Some(newest) = versions.iter().max() else { return Style::Time };
+    let parts: Vec<&str> = newest.split('-').collect();
+    let digits = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !parts.iter().all(digits) {
+        return Style::Time;
+    }
+    match parts.iter().map(|part| part.len()).collect::<Vec<_>>().as_slice() {
+        // Shorter than a date.
+        [width] if *width < 8 => Style::Number(*width),
+        [8, width] => Style::DayAndNumber(*width),
+        [4, 2, 2, 6] => Style::DashedTime,
+        _ => Style::Time,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_version_is_in_the_style_of_those_there_are() {
+        let now = time::macros::datetime!(2026-11-21 19:20:05 UTC);
+        for (folders, next) in [
+            (&[][..], "20261121192005"),
+            (&["000_init", "001_more", "014_members"], "015"),
+            (&["0000_init", "0003_planning"], "0004"),
+            (&["1_a", "2_b"], "3"),
+            (&["999_a"], "1000"),
+            (&["20250115-001_a", "20250115-007_b"], "20261121-008"),
+            (&["20260112000000_a", "20260114000000_b"], "20261121192005"),
+            (&["20261121192005_a"], "20261121192006"),
+            (&["20990101000000_a"], "20990101000001"),
+            (&["2026-01-12-000000_a"], "2026-11-21-192005"),
+            (&["2026-11-21-192005_a"], "2026-11-21-192006"),
+            (&["notes_a"], "20261121192005"),
+        ] {
+            let folders: Vec<String> = folders.iter().map(ToString::to_string).collect();
+            assert_eq!(next_version(&folders, now).unwrap(), next, "{folders:?}");
+        }
+    }
+}
