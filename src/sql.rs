@@ -42,6 +42,14 @@ impl Dialect {
         }
     }
 
+    /// What keeps others from changing a table's rows until the transaction ends, where its beginning does not.
+    pub(crate) fn keep_still(self, table: &str) -> Option<String> {
+        match self {
+            Self::Sqlite => None,
+            Self::Postgres => Some(format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")),
+        }
+    }
+
     /// The condition for a column with dates and times to be before a moment, in seconds since 1970.
     pub(crate) fn is_before(self, column: &str, seconds: u64) -> String {
         match self {

@@ -62,19 +62,32 @@ impl Expiry<'_> {
                     self.expired()
                 )
             };
-            let rows = self.dialect.rows_among(&batch(self.dialect.row_id()));
+            // Row ids alone can mean other rows as well: those of another partition, or a column of that name.
+            let doomed = format!(
+                "{} AND ({})",
+                self.dialect.rows_among(&batch(self.dialect.row_id())),
+                self.expired()
+            );
+            // All statements have to mean the same rows.
+            if let Some(lock) = self.dialect.keep_still(&table) {
+                session.change(&lock)?;
+            }
+            let mut gone = Counts::new();
             for dependent in &self.rule.dependents {
                 let sql = format!(
-                    "DELETE FROM {} WHERE {} IN (SELECT {} FROM {table} WHERE {rows})",
+                    "DELETE FROM {} WHERE {} IN (SELECT {} FROM {table} WHERE {doomed})",
                     quote_name(&dependent.table),
                     quote_name(&dependent.column),
                     quote_name(&dependent.references),
                 );
-                add(counts, &dependent.table, session.change(&sql)?);
+                add(&mut gone, &dependent.table, session.change(&sql)?);
             }
-            let deleted = session.change(&format!("DELETE FROM {table} WHERE {rows}"))?;
+            let deleted = session.change(&format!("DELETE FROM {table} WHERE {doomed}"))?;
+            add(&mut gone, &self.rule.table, deleted);
             session.commit()?;
-            add(counts, &self.rule.table, deleted);
+            for (table, rows) in gone {
+                add(counts, &table, rows);
+            }
             if deleted < BATCH {
                 return Ok(());
             }

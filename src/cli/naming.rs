@@ -20,7 +20,11 @@ enum Style {
 
 /// The version after those of these folder names, at this time in UTC.
 pub(super) fn next_version(folders: &[String], now: OffsetDateTime) -> Result<String, time::error::Format> {
-    let versions: Vec<&str> = folders.iter().filter_map(|name| name.split('_').next()).collect();
+    let versions: Vec<&str> = folders
+        .iter()
+        .filter_map(|name| name.split('_').next())
+        .filter(|version| version.starts_with(|first: char| first.is_ascii_digit()))
+        .collect();
     let newest = |number: &dyn Fn(&str) -> Option<u64>| versions.iter().filter_map(|it| number(it)).max();
     Ok(match style(&versions) {
         Style::Number(width) => {
@@ -29,7 +33,9 @@ pub(super) fn next_version(folders: &[String], now: OffsetDateTime) -> Result<St
         }
         Style::DayAndNumber(width) => {
             let last = newest(&|version| version.rsplit('-').next()?.parse().ok());
-            let day = now.format(format_description!("[year][month][day]"))?;
+            let today = now.format(format_description!("[year][month][day]"))?;
+            let newest_day = versions.iter().filter_map(|version| version.split('-').next()).max();
+            let day = newest_day.map_or(today.as_str(), |newest| newest.max(&today));
             format!("{day}-{:0width$}", last.map_or(1, |last| last + 1))
         }
         Style::Time => {
@@ -92,7 +98,9 @@ mod tests {
             (&["20990101000000_a"], "20990101000001"),
             (&["2026-01-12-000000_a"], "2026-11-21-192005"),
             (&["2026-11-21-192005_a"], "2026-11-21-192006"),
+            (&["20991231-007_a"], "20991231-008"),
             (&["notes_a"], "20261121192005"),
+            (&["0001_a", "notes"], "0002"),
         ] {
             let folders: Vec<String> = folders.iter().map(ToString::to_string).collect();
             assert_eq!(next_version(&folders, now).unwrap(), next, "{folders:?}");

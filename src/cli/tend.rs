@@ -13,7 +13,7 @@ use super::{Settings, parse_ids, variable};
 #[derive(Args, Debug)]
 pub(super) struct Projects {
     /// The projects
-    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with_all = ["all", "only", "except"])]
     ids: Vec<String>,
     /// All projects
     #[arg(long)]

@@ -45,7 +45,10 @@ impl Manager {
         match task {
             Task::Retain { older_than } => self.retained(project, older_than, dry_run),
             Task::Check => self.checked(project),
-            Task::LookAfter(_) if dry_run => ProjectReport::new(project.clone(), Outcome::Planned),
+            Task::LookAfter(_) if dry_run => match self.store.read(project, &|_| Ok(())) {
+                Ok(()) => ProjectReport::new(project.clone(), Outcome::Planned),
+                Err(error) => failed(project, error),
+            },
             Task::LookAfter(care) => {
                 let outcome = match care {
                     Care::Analyze => Outcome::Analyzed,
@@ -99,10 +102,15 @@ impl Manager {
         let wrong = Mutex::new(Vec::new());
         let result = self.store.read(project, &|rows| {
             let mut found = rows.damage()?;
-            // A database that can't be read right can't be asked further.
-            if found.is_empty() {
-                for rule in &self.rules.checks {
-                    found.extend(check(rows, rule)?);
+            for rule in &self.rules.checks {
+                match check(rows, rule) {
+                    Ok(wrong) => found.extend(wrong),
+                    // What was found is not to be lost because something else can't be asked.
+                    Err(error) if !found.is_empty() => {
+                        found.push(format!("{}: {}", rule.name, error.summary()));
+                        break;
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             *lock(&wrong) = found;

@@ -235,6 +235,11 @@ impl Pooler {
     pub(crate) fn socket(&self) -> String {
         self.folder.path().display().to_string()
     }
+
+    /// A database through the pooler.
+    pub(crate) fn url(&self, database: &Database) -> String {
+        format!("postgres://postgres@/{}?host={}", database.name, self.socket())
+    }
 }
 
 impl Drop for Pooler {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::cluster::Server;
+use crate::cluster::{Pooler, Server};
 use crate::world::{World, assert_sound, contents, legacy, rows};
 
 const ALL: [&str; 3] = ["20260112000000", "20260113000000", "20260114000000"];
@@ -393,10 +393,22 @@ fn workers_whose_connection_is_cut_fail_alone_and_a_rerun_does_the_rest() {
 
 #[test]
 fn trap_7_four_runs_at_once_do_every_migration_of_a_schema_once() {
-    let (world, before) = schemas(40);
+    let (world, before) = schemas(if repeated(1) > 1 { 200 } else { 40 });
     for _ in 0..repeated(1) {
         let world = world.copy();
         world.upgrade_four_times_at_once(&world.url());
+        assert_eq!(assert_schemas_old_or_new(&world), before.len());
+        assert_schemas_converge(&world, &before);
+    }
+}
+
+#[test]
+fn trap_31_four_runs_at_once_through_a_pooler_do_every_migration_once() {
+    let (world, before) = schemas(if repeated(1) > 1 { 200 } else { 12 });
+    let pooler = Pooler::new(&world.database().socket, "");
+    for _ in 0..repeated(1) {
+        let world = world.copy();
+        world.upgrade_four_times_at_once(&pooler.url(world.database()));
         assert_eq!(assert_schemas_old_or_new(&world), before.len());
         assert_schemas_converge(&world, &before);
     }

@@ -37,6 +37,8 @@ mod postgres;
 mod prompt_train;
 mod schema;
 mod schema_postgres;
+mod set_orchestrator;
+mod set_schemas;
 mod sets;
 mod spares_and_roles;
 mod takeover;

@@ -11,17 +11,12 @@ fn run_on(world: &World, url: &str, arguments: &[&str]) -> Ran {
     Ran::of(&mut world.command_on(url, arguments))
 }
 
-/// The world's database through a pooler.
-fn pooled(world: &World, pooler: &Pooler) -> String {
-    format!("postgres://postgres@/{}?host={}", world.database().name, pooler.socket())
-}
-
 #[test]
 fn trap_31_a_pooler_that_gives_each_transaction_another_connection_is_worked_through() {
     let mut world = World::postgres();
     world.with_legacy();
     let pooler = Pooler::new(&world.database().socket, "");
-    let url = pooled(&world, &pooler);
+    let url = pooler.url(world.database());
     let before: Vec<_> = (1..=3).map(|id| world.contents(&id.to_string())).collect();
     let status = run_on(&world, &url, &["status"]);
     assert!(status.code == 0 && status.stdout.contains("3 planned"), "{}{}", status.stdout, status.stderr);
@@ -43,7 +38,7 @@ fn trap_31_what_a_pooler_would_lose_is_refused_with_a_hint() {
     // One that refuses what it does not know, and one that was told to pass over it.
     for settings in ["", "ignore_startup_parameters = options"] {
         let pooler = Pooler::new(&world.database().socket, settings);
-        let url = pooled(&world, &pooler);
+        let url = pooler.url(world.database());
         let ran = run_on(&world, &url, &["upgrade-all"]);
         assert!(
             ran.code == 3 && ran.stdout.contains("name the server itself"),

@@ -37,13 +37,14 @@ GROUP BY k.oid, cn.nspname, c.relname, pn.nspname, p.relname";
 /// Each table, as a query that reads all of every row; and where the extension amcheck is there, each B-tree.
 const READING: &str = "
 SELECT ARRAY[format('SELECT ARRAY[count(t::text)::text] AS texts FROM ONLY %s t', c.oid::regclass), c.relname::text] AS texts
-FROM pg_class c WHERE c.relnamespace = {schema} AND c.relkind IN ('r', 'm')
+FROM pg_class c WHERE c.relnamespace = {schema} AND c.relkind IN ('r', 'm') AND c.relispopulated
 UNION ALL
 SELECT ARRAY[format('SELECT ARRAY[%I.bt_index_check(%s)::text] AS texts', n.nspname, c.oid), c.relname::text]
 FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace, pg_class c
 JOIN pg_am a ON a.oid = c.relam AND a.amname = 'btree'
 JOIN pg_index i ON i.indexrelid = c.oid AND i.indisvalid
-WHERE e.extname = 'amcheck' AND c.relnamespace = {schema} AND c.relkind = 'i'";
+WHERE e.extname = 'amcheck' AND has_function_privilege(format('%I.bt_index_check(regclass)', n.nspname), 'EXECUTE')
+AND c.relnamespace = {schema} AND c.relkind = 'i'";
 
 #[derive(QueryableByName)]
 struct Texts {

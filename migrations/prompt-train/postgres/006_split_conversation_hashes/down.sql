@@ -38,3 +38,5 @@ CROSS JOIN LATERAL (
 WHERE api_requests.request_id = said.request_id;
 
 ALTER TABLE api_requests DROP COLUMN system_hash;
+
+COMMENT ON COLUMN api_requests.current_message_hash IS 'SHA-256 of the messages of this request';

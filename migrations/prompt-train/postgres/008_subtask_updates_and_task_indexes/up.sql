@@ -7,13 +7,13 @@ WITH RECURSIVE subtasks (root_id, request_id, task_parent) AS (
             SELECT FROM api_requests parent
             WHERE parent.request_id = child.parent_request_id AND parent.is_subtask
                 AND parent.parent_task_request_id = child.parent_task_request_id)
-    UNION ALL
+    UNION
     SELECT subtasks.root_id, child.request_id, subtasks.task_parent
     FROM subtasks JOIN api_requests child ON child.parent_request_id = subtasks.request_id
     WHERE child.is_subtask AND child.parent_task_request_id = subtasks.task_parent
 ), ascents (root_id, ancestor_id) AS (
     SELECT root_id, task_parent FROM subtasks WHERE root_id = request_id
-    UNION ALL
+    UNION
     SELECT ascents.root_id, outer_task.task_parent
     FROM ascents JOIN subtasks outer_task ON outer_task.request_id = ascents.ancestor_id
 ), tops AS (

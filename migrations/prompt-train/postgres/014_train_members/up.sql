@@ -22,10 +22,17 @@ WHERE NOT EXISTS (SELECT FROM train_members WHERE train_members.train_id = train
 ON CONFLICT (train_id, user_email) DO UPDATE SET role = 'owner';
 
 -- The last owner stays until there is another: looked at when the transaction ends, so that one can take over from the other.
+-- The train is locked, so that of two owners who leave at once the second sees that the first has left. The tables are those
+-- of the trigger's own schema, wherever the session's search_path leads.
 CREATE OR REPLACE FUNCTION keep_an_owner() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    is_there boolean;
+    has_owner boolean;
 BEGIN
-    IF EXISTS (SELECT FROM trains WHERE id = OLD.train_id)
-        AND NOT EXISTS (SELECT FROM train_members WHERE train_id = OLD.train_id AND role = 'owner') THEN
+    EXECUTE format('SELECT true FROM %I.trains WHERE id = $1 FOR UPDATE', TG_TABLE_SCHEMA) INTO is_there USING OLD.train_id;
+    EXECUTE format('SELECT EXISTS (SELECT FROM %I.train_members WHERE train_id = $1 AND role = $2)', TG_TABLE_SCHEMA)
+        INTO has_owner USING OLD.train_id, 'owner';
+    IF is_there AND NOT has_owner THEN
         RAISE EXCEPTION 'a train needs at least one owner' USING ERRCODE = 'check_violation';
     END IF;
     RETURN NULL;

@@ -1,0 +1,382 @@
+//! What each system says of its tables, and what its set has: columns, indexes, and what is refused.
+
+use crate::sets::{ARCHITECT, FOUNDATION};
+use crate::world::World;
+
+/// Statements that must be refused, and for what: a part of the error's text.
+pub(crate) fn refused(world: &World, cases: &[(&str, &str)]) {
+    for (sql, part) in cases {
+        let error = world.connect("a").execute_batch(sql).expect_err(sql).to_string();
+        assert!(error.contains(part), "{sql}: {error}");
+    }
+}
+
+/// Columns as `name type notnull default key`.
+pub(crate) fn columns(world: &World, table: &str) -> Vec<String> {
+    let sql = format!(
+        "SELECT name || ' ' || type || iif(\"notnull\", ' NOT NULL', '') || iif(dflt_value IS NULL, '', ' = ' || dflt_value) || iif(pk, ' KEY', '') FROM pragma_table_info('{table}')"
+    );
+    world.query("a", &sql)
+}
+
+/// Indexes as `name(columns)`.
+pub(crate) fn indexes(world: &World, table: &str) -> Vec<String> {
+    let sql = format!(
+        "SELECT l.name || '(' || (SELECT group_concat(name, ', ') FROM pragma_index_info(l.name)) || ')' FROM pragma_index_list('{table}') l WHERE origin = 'c' ORDER BY 1"
+    );
+    world.query("a", &sql)
+}
+
+#[test]
+fn architect_has_what_its_system_says() {
+    let world = World::sqlite().of_set("architect");
+    world.expect(0, &["create", "a"]);
+    assert_eq!(world.versions("a"), ["0000"]);
+    let expected: [(&str, &[&str]); 4] = [
+        (
+            "projects",
+            &[
+                "id TEXT KEY",
+                "name TEXT NOT NULL",
+                "product_seed TEXT NOT NULL",
+                "environment TEXT NOT NULL",
+                "created_at DATETIME = CURRENT_TIMESTAMP",
+                "updated_at DATETIME = CURRENT_TIMESTAMP",
+            ],
+        ),
+        (
+            "checkpoints",
+            &[
+                "checkpoint_id TEXT KEY",
+                "project_id TEXT NOT NULL",
+                "thread_id TEXT NOT NULL",
+                "phase TEXT NOT NULL",
+                "state_snapshot TEXT NOT NULL",
+                "is_interrupted BOOLEAN = FALSE",
+                "interrupt_reason TEXT",
+                "created_at DATETIME = CURRENT_TIMESTAMP",
+            ],
+        ),
+        (
+            "artifacts",
+            &[
+                "id TEXT KEY",
+                "project_id TEXT NOT NULL",
+                "agent_id TEXT NOT NULL",
+                "artifact_type TEXT NOT NULL",
+                "content TEXT NOT NULL",
+                "metadata TEXT",
+                "created_at DATETIME = CURRENT_TIMESTAMP",
+            ],
+        ),
+        (
+            "execution_traces",
+            &[
+                "trace_id TEXT KEY",
+                "project_id TEXT NOT NULL",
+                "agent_id TEXT NOT NULL",
+                "status TEXT",
+                "latency_ms INTEGER",
+                "langsmith_url TEXT",
+                "created_at DATETIME = CURRENT_TIMESTAMP",
+            ],
+        ),
+    ];
+    for (table, wanted) in expected {
+        assert_eq!(columns(&world, table), wanted, "{table}");
+    }
+    assert_eq!(indexes(&world, "artifacts"), ["idx_artifacts_project(project_id)"]);
+    assert_eq!(indexes(&world, "checkpoints"), ["idx_checkpoints_thread(thread_id)"]);
+    world.execute("a", ARCHITECT);
+    refused(
+        &world,
+        &[
+            (
+                "INSERT INTO projects (id, name, product_seed, environment) VALUES ('q', 'x', 'x', 'test')",
+                "CHECK",
+            ),
+            (
+                "INSERT INTO projects (id, name, product_seed, environment) VALUES ('p', 'x', 'x', 'dev')",
+                "UNIQUE",
+            ),
+            (
+                "PRAGMA foreign_keys = ON; INSERT INTO artifacts (id, project_id, agent_id, artifact_type, content) VALUES ('b', 'q', 'x', 'x', 'x')",
+                "FOREIGN KEY",
+            ),
+        ],
+    );
+    world.execute("a", "PRAGMA foreign_keys = ON; DELETE FROM projects");
+    for table in ["checkpoints", "artifacts", "execution_traces"] {
+        assert_eq!(world.query("a", &format!("SELECT count(*) FROM {table}")), ["0"], "{table}: no cascade");
+    }
+    plan_uses(
+        &world,
+        &[
+            ("SELECT * FROM artifacts WHERE project_id = 'p'", "idx_artifacts_project"),
+            ("SELECT * FROM checkpoints WHERE thread_id = 't'", "idx_checkpoints_thread"),
+        ],
+    );
+}
+
+/// Each query's plan names its index.
+pub(crate) fn plan_uses(world: &World, cases: &[(&str, &str)]) {
+    for (sql, index) in cases {
+        let plan = rows_of_plan(world, sql);
+        assert!(plan.split_whitespace().any(|word| word == *index), "{sql}: {plan}");
+    }
+}
+
+fn rows_of_plan(world: &World, sql: &str) -> String {
+    world.query("a", &format!("EXPLAIN QUERY PLAN {sql}")).join("\n")
+}
+
+#[test]
+fn foundation_has_what_its_system_says() {
+    let world = World::sqlite().of_set("foundation");
+    world.expect(0, &["create", "a"]);
+    assert_eq!(world.versions("a"), ["0000", "0001", "0002", "0003"]);
+    let expected: [(&str, &[&str]); 7] = [
+        (
+            "users",
+            &[
+                "id TEXT KEY",
+                "tenant_id TEXT NOT NULL",
+                "email TEXT NOT NULL",
+                "password_hash TEXT",
+                "created_at INTEGER NOT NULL",
+                "updated_at INTEGER NOT NULL",
+            ],
+        ),
+        (
+            "audit_chain",
+            &[
+                "seq INTEGER KEY",
+                "tenant_id TEXT NOT NULL",
+                "event_type TEXT NOT NULL",
+                "payload TEXT NOT NULL",
+                "previous_hash TEXT NOT NULL",
+                "hash TEXT NOT NULL",
+                "created_at INTEGER NOT NULL",
+            ],
+        ),
+        (
+            "webhook_destinations",
+            &[
+                "id TEXT KEY",
+                "tenant_id TEXT NOT NULL",
+                "name TEXT NOT NULL = ''",
+                "hostname TEXT NOT NULL",
+                "url TEXT NOT NULL",
+                "secret TEXT",
+                "active INTEGER NOT NULL = 1",
+                "events TEXT NOT NULL = '*'",
+                "created_at INTEGER NOT NULL",
+                "updated_at INTEGER NOT NULL",
+            ],
+        ),
+        (
+            "notifications",
+            &[
+                "id TEXT KEY",
+                "tenant_id TEXT NOT NULL",
+                "type TEXT NOT NULL",
+                "title TEXT NOT NULL = ''",
+                "message TEXT NOT NULL = ''",
+                "metadata TEXT",
+                "read INTEGER NOT NULL = 0",
+                "created_at INTEGER NOT NULL",
+            ],
+        ),
+        (
+            "planning_runs",
+            &[
+                "id TEXT KEY",
+                "idea TEXT NOT NULL",
+                "refined_idea TEXT",
+                "status TEXT NOT NULL = 'running'",
+                "current_phase TEXT",
+                "quality_score REAL",
+                "revenue_potential REAL",
+                "workflow_instance_id TEXT",
+                "kill_verdict TEXT",
+                "pivot_count INTEGER = 0",
+                "package_key TEXT",
+                "mode TEXT = 'cloud'",
+                "config TEXT",
+                "created_at INTEGER NOT NULL",
+                "updated_at INTEGER NOT NULL",
+            ],
+        ),
+        (
+            "planning_artifacts",
+            &[
+                "id TEXT KEY",
+                "run_id TEXT NOT NULL",
+                "phase TEXT NOT NULL",
+                "version INTEGER NOT NULL = 1",
+                "content TEXT NOT NULL",
+                "review_verdict TEXT",
+                "overall_score REAL",
+                "created_at INTEGER NOT NULL",
+            ],
+        ),
+        (
+            "planning_parked_ideas",
+            &[
+                "id TEXT KEY",
+                "idea TEXT NOT NULL",
+                "refined_idea TEXT",
+                "run_id TEXT",
+                "source_phase TEXT",
+                "reason TEXT",
+                "artifact_summary TEXT",
+                "revisit_estimate_months INTEGER",
+                "revisit_estimate_note TEXT",
+                "created_at INTEGER NOT NULL",
+            ],
+        ),
+    ];
+    for (table, wanted) in expected {
+        assert_eq!(columns(&world, table), wanted, "{table}");
+    }
+    let listed: [(&str, &[&str]); 7] = [
+        ("users", &["idx_users_email(email)", "idx_users_tenant(tenant_id)"]),
+        ("audit_chain", &["idx_audit_tenant(tenant_id)", "idx_audit_type(event_type)"]),
+        ("webhook_destinations", &["idx_webhook_active(active)", "idx_webhook_tenant(tenant_id)"]),
+        ("notifications", &["idx_notifications_read(read)", "idx_notifications_tenant(tenant_id)"]),
+        ("planning_runs", &["idx_runs_created(created_at)", "idx_runs_status(status)"]),
+        ("planning_artifacts", &["idx_artifacts_phase(run_id, phase)", "idx_artifacts_run(run_id)"]),
+        ("planning_parked_ideas", &["idx_parked_source(source_phase)"]),
+    ];
+    for (table, wanted) in listed {
+        assert_eq!(indexes(&world, table), wanted, "{table}");
+    }
+    world.execute("a", FOUNDATION);
+    refused(
+        &world,
+        &[
+            (
+                "INSERT INTO users (id, tenant_id, email, created_at, updated_at) VALUES ('u', 't', 'x', 1, 1)",
+                "UNIQUE",
+            ),
+            (
+                "PRAGMA foreign_keys = ON; INSERT INTO planning_artifacts (id, run_id, phase, content, created_at) VALUES ('b', 'none', 'x', 'x', 1)",
+                "FOREIGN KEY",
+            ),
+            ("PRAGMA foreign_keys = ON; DELETE FROM planning_runs", "FOREIGN KEY"),
+        ],
+    );
+    // No number of the chain is given twice.
+    world.execute("a", "DELETE FROM audit_chain; INSERT INTO audit_chain (tenant_id, event_type, payload, previous_hash, hash, created_at) VALUES ('t', 'x', 'x', '', 'h', 1)");
+    assert_eq!(world.query("a", "SELECT seq FROM audit_chain"), ["2"]);
+    plan_uses(
+        &world,
+        &[
+            ("SELECT * FROM users WHERE tenant_id = 't'", "idx_users_tenant"),
+            ("SELECT * FROM audit_chain WHERE tenant_id = 't'", "idx_audit_tenant"),
+            ("SELECT * FROM webhook_destinations WHERE active = 1", "idx_webhook_active"),
+            ("SELECT * FROM planning_runs WHERE status = 'running'", "idx_runs_status"),
+            ("SELECT * FROM planning_runs ORDER BY created_at DESC LIMIT 20", "idx_runs_created"),
+        ],
+    );
+}
+
+#[test]
+fn prompt_train_has_what_its_system_says() {
+    let world = World::postgres().of_set("prompt-train");
+    world.expect(0, &["create", "a"]);
+    let versions: Vec<_> = (0..=14).map(|number| format!("{number:03}")).collect();
+    assert_eq!(world.versions("a"), versions);
+    let mut tables = world.tables("a");
+    tables.sort();
+    let wanted = [
+        "anthropic_credentials",
+        "api_requests",
+        "conversation_analyses",
+        "streaming_chunks",
+        "train_accounts",
+        "train_api_keys",
+        "train_members",
+        "trains",
+    ];
+    assert_eq!(tables, wanted);
+    let indexes = world.query(
+        "a",
+        "SELECT regexp_replace(regexp_replace(indexdef, '^CREATE (UNIQUE )?INDEX (\\S+) ON (project_a\\.)?', '\\1\\2 '), 'project_a\\.', '') \
+         FROM pg_indexes WHERE schemaname = 'project_a' AND indexname LIKE 'idx\\_%' ORDER BY indexname",
+    );
+    let wanted = [
+        "idx_analyses_conversation conversation_analyses USING btree (conversation_id)",
+        "idx_analyses_pending conversation_analyses USING btree (created_at) WHERE (status = 'pending'::conversation_analysis_status)",
+        "idx_credentials_expiry anthropic_credentials USING btree (oauth_expires_at) WHERE is_active",
+        "UNIQUE idx_hourly_stats_hour hourly_stats USING btree (hour, domain, model)",
+        "idx_requests_account_timestamp api_requests USING btree (account_id, \"timestamp\")",
+        "idx_requests_branch api_requests USING btree (conversation_id, branch_id)",
+        "idx_requests_conversation_covering api_requests USING btree (conversation_id, \"timestamp\" DESC) INCLUDE (request_id, branch_id, message_count, model, total_tokens, response_status) WHERE (conversation_id IS NOT NULL)",
+        "idx_requests_conversation_time api_requests USING btree (conversation_id, \"timestamp\")",
+        "idx_requests_conversation_window api_requests USING btree (conversation_id, \"timestamp\" DESC, request_id DESC)",
+        "idx_requests_current_hash api_requests USING btree (current_message_hash)",
+        "idx_requests_domain api_requests USING btree (domain)",
+        "idx_requests_domain_timestamp api_requests USING btree (domain, \"timestamp\")",
+        "idx_requests_model api_requests USING btree (model)",
+        "idx_requests_parent_hash api_requests USING btree (parent_message_hash)",
+        "idx_requests_parent_request api_requests USING btree (parent_request_id) WHERE (parent_request_id IS NOT NULL)",
+        "idx_requests_parent_task api_requests USING btree (parent_task_request_id) WHERE (parent_task_request_id IS NOT NULL)",
+        "idx_requests_request_type api_requests USING btree (request_type)",
+        "idx_requests_response_body api_requests USING gin (response_body jsonb_path_ops)",
+        "idx_requests_subtask_order api_requests USING btree (is_subtask, \"timestamp\", request_id)",
+        "idx_requests_subtask_sequence api_requests USING btree (conversation_id, branch_id, \"timestamp\") WHERE is_subtask",
+        "idx_requests_system_hash api_requests USING btree (system_hash) WHERE (system_hash IS NOT NULL)",
+        "idx_requests_task_invocation api_requests USING gin (task_tool_invocation)",
+        "idx_requests_task_response api_requests USING gin (((response_body -> 'content'::text)) jsonb_path_ops) WHERE (task_tool_invocation IS NOT NULL)",
+        "idx_requests_task_time api_requests USING btree (domain, \"timestamp\") WHERE (task_tool_invocation IS NOT NULL)",
+        "idx_requests_timestamp api_requests USING btree (\"timestamp\")",
+        "idx_requests_train_conversation api_requests USING btree (train_id, conversation_id)",
+        "idx_requests_train_timestamp api_requests USING btree (train_id, \"timestamp\")",
+        "idx_train_accounts_credential train_accounts USING btree (credential_id)",
+        "idx_train_accounts_order train_accounts USING btree (train_id, priority) WHERE is_enabled",
+        "idx_train_api_keys_train train_api_keys USING btree (train_id)",
+        "idx_train_members_email train_members USING btree (user_email)",
+        "idx_train_members_role train_members USING btree (train_id, role)",
+        "idx_train_members_train train_members USING btree (train_id)",
+    ];
+    assert_eq!(indexes, wanted);
+    let columns = "SELECT attname || ' ' || format_type(atttypid, atttypmod) || CASE WHEN attnotnull THEN ' NOT NULL' ELSE '' END \
+         || coalesce(' = ' || pg_get_expr(adbin, adrelid), '') FROM pg_attribute \
+         LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum \
+         WHERE attrelid = 'api_requests'::regclass AND attnum > 0 AND NOT attisdropped AND attname IN \
+         ('current_message_hash', 'parent_message_hash', 'conversation_id', 'branch_id', 'message_count', 'system_hash', \
+         'parent_task_request_id', 'is_subtask', 'task_tool_invocation', 'parent_request_id', 'train_id', 'account_id') ORDER BY attname";
+    let wanted = [
+        "account_id character varying(100)",
+        "branch_id character varying(255) NOT NULL = 'main'::character varying",
+        "conversation_id uuid",
+        "current_message_hash character(64)",
+        "is_subtask boolean NOT NULL = false",
+        "message_count integer NOT NULL = 0",
+        "parent_message_hash character(64)",
+        "parent_request_id uuid",
+        "parent_task_request_id uuid",
+        "system_hash character(64)",
+        "task_tool_invocation jsonb",
+        "train_id character varying(255)",
+    ];
+    assert_eq!(world.query("a", columns), wanted);
+    let keys = "SELECT conrelid::regclass || ' ' || pg_get_constraintdef(oid) FROM pg_constraint \
+         WHERE connamespace = 'project_a'::regnamespace AND contype = 'f' ORDER BY 1";
+    let wanted = [
+        "api_requests FOREIGN KEY (parent_request_id) REFERENCES api_requests(request_id) ON DELETE SET NULL",
+        "api_requests FOREIGN KEY (parent_task_request_id) REFERENCES api_requests(request_id) ON DELETE SET NULL",
+        "streaming_chunks FOREIGN KEY (request_id) REFERENCES api_requests(request_id) ON DELETE CASCADE",
+        "train_accounts FOREIGN KEY (credential_id) REFERENCES anthropic_credentials(id) ON DELETE CASCADE",
+        "train_accounts FOREIGN KEY (train_id) REFERENCES trains(id) ON DELETE CASCADE",
+        "train_api_keys FOREIGN KEY (train_id) REFERENCES trains(id) ON DELETE CASCADE",
+        "train_members FOREIGN KEY (train_id) REFERENCES trains(id) ON DELETE CASCADE",
+    ];
+    assert_eq!(world.query("a", keys), wanted);
+    let labels = "SELECT string_agg(enumlabel, ' ' ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = 'conversation_analysis_status'::regtype";
+    assert_eq!(world.query("a", labels), ["pending processing completed failed"]);
+    let comments = "SELECT count(*) FROM unnest(ARRAY['api_requests', 'streaming_chunks', 'hourly_stats', 'conversation_analyses', 'trains', 'train_members']) name \
+         WHERE obj_description(name::regclass, 'pg_class') IS NULL";
+    assert_eq!(world.query("a", comments), ["0"]);
+}
