@@ -16,7 +16,7 @@ use crate::catalog::{Catalog, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Outcome, ProjectReport, Summary};
 use crate::fleet::Workers;
-use crate::plan::{Baseline, Drift, Problem, Reference, Request};
+use crate::plan::{Baseline, Drift, Inspection, Problem, Reference, Request};
 use crate::project::ProjectId;
 use crate::rules::Rules;
 use crate::store::Store;
@@ -171,11 +171,15 @@ impl Manager {
         self.create_in_run(id, &run::new_id())
     }
 
+    /// One project, read.
+    fn inspected(&self, id: &ProjectId) -> Result<Inspection> {
+        let mut inspections = self.store.inspect(std::slice::from_ref(id));
+        inspections.pop().unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "it was not read")))
+    }
+
     /// Where a project stands. Changes nothing.
     pub fn status(&self, id: &ProjectId) -> Result<Status> {
-        let mut inspections = self.store.inspect(std::slice::from_ref(id));
-        let inspection =
-            inspections.pop().unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "it was not read")))?;
+        let inspection = self.inspected(id)?;
         let versions =
             |range| self.catalog.between(range).iter().map(|migration| migration.version.clone()).collect();
         let version =

@@ -219,8 +219,14 @@ pub trait Rows {
     /// The columns of a table or view, in order; none where there is no such table.
     fn columns(&mut self, table: &str) -> Result<Vec<String>>;
 
-    /// These expressions for the rows of `from`, which goes on as in a `SELECT`. NULL is `None`.
-    fn select(&mut self, expressions: &[String], from: &str) -> Result<Vec<Vec<Option<String>>>>;
+    /// Gives these expressions for each row of `from`, which goes on as in a `SELECT`, to `visit`, one row after the other,
+    /// until it says false. NULL is `None`.
+    fn each(
+        &mut self,
+        expressions: &[String],
+        from: &str,
+        visit: &mut dyn FnMut(Vec<Option<String>>) -> Result<bool>,
+    ) -> Result<()>;
 
     /// The first row that a query gives, spelled `column = value, ...`.
     fn first(&mut self, query: &str) -> Result<Option<String>>;

@@ -9,12 +9,13 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::plan::Inspection;
 use crate::rules::{Chain, Check, Retention, Unit};
 use crate::schema::hexadecimal;
-use crate::sql::{Dialect, quote_name, quote_text};
+use crate::sql::{Dialect, quote_name};
 use crate::store::{ForeignKeys, Lock, Look, Mode, Rows, Session};
 
-/// How many rows one transaction deletes, and how many a chain is read by.
+/// How many rows one transaction deletes.
 const BATCH: u64 = 1_000;
 
 /// Rows by table.
@@ -41,20 +42,27 @@ impl Expiry<'_> {
                 quote_name(&dependent.column),
                 quote_name(&dependent.references)
             );
-            add(counts, &dependent.table, number(rows, &from)?);
+            add(counts, &dependent.table, number(rows, "*", &from)?);
         }
-        add(counts, &self.rule.table, number(rows, &expired)?);
+        // What has no row ids can't be deleted by them, and that is to show now.
+        add(counts, &self.rule.table, number(rows, self.dialect.row_id(), &expired)?);
         Ok(())
     }
 
-    /// Deletes, a batch a transaction.
-    pub(crate) fn delete(&self, session: &mut dyn Session, counts: &mut Counts) -> Result<()> {
+    /// Deletes, a batch a transaction. `permit` says whether the project may be touched, as it is under the lock.
+    pub(crate) fn delete(
+        &self,
+        session: &mut dyn Session,
+        permit: &dyn Fn(&Inspection) -> Result<()>,
+        counts: &mut Counts,
+    ) -> Result<()> {
         const MODE: Mode =
             Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look: Look::Anew };
         let table = quote_name(&self.rule.table);
         let order = quote_name(self.rule.in_order_of.as_ref().unwrap_or(&self.rule.time));
         loop {
             session.begin(MODE)?;
+            permit(&session.inspect()?)?;
             self.require_columns(session)?;
             let batch = |column: &str| {
                 format!(
@@ -147,37 +155,31 @@ pub(crate) fn check(rows: &mut dyn Rows, check: &Check) -> Result<Option<String>
 
 /// Follows a chain from its first row, whatever was before that.
 fn broken_link(rows: &mut dyn Rows, chain: &Chain) -> Result<Option<String>> {
-    for column in [&chain.order, &chain.previous, &chain.hash].into_iter().chain(&chain.data) {
-        require(rows, &chain.table, column)?;
-    }
-    let order = quote_name(&chain.order);
-    let columns = [&chain.order, &chain.previous, &chain.hash].into_iter().chain(&chain.data);
-    let columns: Vec<_> = columns.map(|column| quote_name(column)).collect();
-    let mut before: Option<(String, String)> = None;
-    loop {
-        let after = match &before {
-            Some((last, _)) if last.parse::<i64>().is_ok() => format!("WHERE {order} > {last}"),
-            Some((last, _)) => format!("WHERE {order} > {}", quote_text(last)),
-            None => String::new(),
+    let names: Vec<&String> =
+        [&chain.order, &chain.previous, &chain.hash].into_iter().chain(&chain.data).collect();
+    names.iter().try_for_each(|column| require(rows, &chain.table, column))?;
+    let columns: Vec<_> = names.iter().map(|column| quote_name(column)).collect();
+    let from = format!("{} ORDER BY {}", quote_name(&chain.table), quote_name(&chain.order));
+    let mut last: Option<String> = None;
+    let mut broken = None;
+    rows.each(&columns, &from, &mut |row| {
+        let empty = row.iter().position(Option::is_none).and_then(|index| names.get(index));
+        let mut texts = row.into_iter().map(Option::unwrap_or_default);
+        let [at, previous, hash] = std::array::from_fn(|_| texts.next().unwrap_or_default());
+        let data = texts.collect::<Vec<_>>().join(&chain.separator);
+        broken = if let Some(column) = empty {
+            Some(format!("{} {at} has nothing in {column}", chain.order))
+        } else if hash != hexadecimal(&Sha256::digest(data)) {
+            Some(format!("{} {at} has not the hash of what it says", chain.order))
+        } else if last.as_ref().is_some_and(|last| *last != previous) {
+            Some(format!("{} {at} does not go on from the entry before it", chain.order))
+        } else {
+            None
         };
-        let from = format!("{} {after} ORDER BY {order} LIMIT {BATCH}", quote_name(&chain.table));
-        let page = rows.select(&columns, &from)?;
-        if page.is_empty() {
-            return Ok(None);
-        }
-        for row in page {
-            let mut texts = row.into_iter().map(Option::unwrap_or_default);
-            let [at, previous, hash] = std::array::from_fn(|_| texts.next().unwrap_or_default());
-            let data = texts.collect::<Vec<_>>().join(&chain.separator);
-            if hash != hexadecimal(&Sha256::digest(data)) {
-                return Ok(Some(format!("{} {at} has not the hash of what it says", chain.order)));
-            }
-            if before.as_ref().is_some_and(|(_, last)| *last != previous) {
-                return Ok(Some(format!("{} {at} does not go on from the entry before it", chain.order)));
-            }
-            before = Some((at, hash));
-        }
-    }
+        last = Some(hash);
+        Ok(broken.is_none())
+    })?;
+    Ok(broken)
 }
 
 fn require(rows: &mut dyn Rows, table: &str, column: &str) -> Result<()> {
@@ -193,9 +195,13 @@ fn require(rows: &mut dyn Rows, table: &str, column: &str) -> Result<()> {
         .hint("see where it stands: tenantry status ID; upgrade it first, or mend set.toml"))
 }
 
-fn number(rows: &mut dyn Rows, from: &str) -> Result<u64> {
-    let counted = rows.select(&["count(*)".into()], from)?;
-    let number = counted.into_iter().flatten().next().flatten().and_then(|text| text.parse().ok());
+/// How many rows there are, by a column of theirs.
+fn number(rows: &mut dyn Rows, column: &str, from: &str) -> Result<u64> {
+    let mut number = None;
+    rows.each(&[format!("count({column})")], from, &mut |row| {
+        number = row.into_iter().flatten().next().and_then(|text| text.parse().ok());
+        Ok(true)
+    })?;
     number.ok_or_else(|| Error::new(ErrorKind::Internal, "a count gave no number"))
 }
 

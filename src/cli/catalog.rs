@@ -103,8 +103,16 @@ fn make(settings: &Settings, name: &str) -> Result<u8> {
             .hint("such as add_notes"));
     }
     let own = directory.join(dialect.name());
-    let parent = if own.is_dir() { own } else { directory };
-    let folder = parent.join(format!("{}_{}", next_version(&parent)?, words.join("_").to_lowercase()));
+    let is_flat = !own.is_dir();
+    let parent = if is_flat { directory } else { own };
+    let (version, folders) = next_version(&parent)?;
+    if let Some(shorter) = folders.iter().find(|folder| is_flat && naming::is_wider(&version, folder)) {
+        let message = format!("{version} would come before {shorter}: such a folder is ordered as text");
+        return Err(Error::new(ErrorKind::Catalog, message).at(&parent, None).hint(
+            "move them into a folder sqlite/ or postgres/ in it: there plain numbers are ordered as numbers",
+        ));
+    }
+    let folder = parent.join(format!("{version}_{}", words.join("_").to_lowercase()));
     std::fs::create_dir_all(&folder).map_err(|error| Error::io("make the folder", &folder, error))?;
     let what = words.join(" ");
     write_new(&folder.join("up.sql"), &format!("-- {what}: what it changes, and why.\n\n{UP}"))?;
@@ -120,15 +128,16 @@ fn make(settings: &Settings, name: &str) -> Result<u8> {
     Ok(0)
 }
 
-/// The version after those in a folder, in their style.
-fn next_version(parent: &Path) -> Result<String> {
+/// The version after those in a folder, in their style, and the folders that are there.
+fn next_version(parent: &Path) -> Result<(String, Vec<String>)> {
     let folders: Vec<String> = std::fs::read_dir(parent)
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok().filter(|it| it.path().is_dir())?.file_name().into_string().ok())
         .collect();
-    naming::next_version(&folders, time::OffsetDateTime::now_utc())
-        .map_err(|error| Error::new(ErrorKind::Internal, "cannot name the migration").caused_by(error))
+    let next = naming::next_version(&folders, time::OffsetDateTime::now_utc())
+        .map_err(|error| Error::new(ErrorKind::Internal, "cannot name the migration").caused_by(error))?;
+    Ok((next, folders))
 }
 
 fn write_new(path: &Path, text: &str) -> Result<()> {

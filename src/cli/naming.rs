@@ -61,6 +61,13 @@ pub(super) fn next_version(folders: &[String], now: OffsetDateTime) -> Result<St
     })
 }
 
+/// Whether a version is a plain number of more digits than that of a folder.
+pub(super) fn is_wider(version: &str, folder: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let other = folder.split('_').next().unwrap_or_default();
+    is_number(version) && is_number(other) && version.len() > other.len() && version.len() < 8
+}
+
 /// That of the newest version, where all of its length agree.
 fn style(versions: &[&str]) -> Style {
     let Some(newest) = versions.iter().max() else { return Style::Time };

@@ -140,6 +140,9 @@ impl Manager {
             Operation::Drop(FinalCopy::None) => Ahead::default(),
             Operation::Tend(task) => {
                 self.require_rules(task)?;
+                if matches!(task, Task::Retain { .. }) && !projects.is_empty() {
+                    self.reference()?;
+                }
                 Ahead::default()
             }
             Operation::Create | Operation::Drop(FinalCopy::Keep) => {

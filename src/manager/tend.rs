@@ -8,8 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use super::Manager;
 use super::run::{failed, lock};
+use crate::apply::Work;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
+use crate::plan::{Baseline, Drift, Inspection, Problem, Request};
 use crate::project::ProjectId;
 use crate::store::Care;
 use crate::tend::{Counts, Expiry, check};
@@ -26,6 +28,15 @@ pub enum Task {
     Check,
     /// What the database can do for itself.
     LookAfter(Care),
+}
+
+/// What was found out about a project's old rows.
+#[derive(Default)]
+struct Seen {
+    rows: Counts,
+    notes: Vec<String>,
+    /// Tables of rules that the project has not got yet.
+    absent: Vec<String>,
 }
 
 impl Manager {
@@ -63,39 +74,77 @@ impl Manager {
     }
 
     fn retained(&self, project: &ProjectId, older_than: Option<Duration>, dry_run: bool) -> ProjectReport {
+        let seen = Mutex::new(Seen::default());
+        let result = self.retain(project, older_than, dry_run, &seen);
+        let Seen { rows, notes, .. } = std::mem::take(&mut *lock(&seen));
+        let outcome = match result {
+            Err(error) => Outcome::Failed(error.in_project(project)),
+            Ok(Err(problems)) => Outcome::Blocked(problems),
+            Ok(Ok(())) if rows.values().all(|rows| *rows == 0) => Outcome::UpToDate,
+            Ok(Ok(())) if dry_run => Outcome::Planned,
+            Ok(Ok(())) => Outcome::Retained,
+        };
+        ProjectReport { rows, notes, ..ProjectReport::new(project.clone(), outcome) }
+    }
+
+    fn retain(
+        &self,
+        project: &ProjectId,
+        older_than: Option<Duration>,
+        dry_run: bool,
+        seen: &Mutex<Seen>,
+    ) -> Result<Result<(), Vec<Problem>>> {
+        // A difference in the schema is no reason to keep what is old: the names in the rules are looked up.
+        let request =
+            Request::Upgrade { to: self.catalog.head(), baseline: Baseline::Stamp, drift: Drift::Keep };
+        let work = Work { catalog: &self.catalog, reference: self.reference()?, request, run: "" };
+        let plan = match work.plan(&self.inspected(project)?) {
+            Ok(plan) => plan,
+            Err(problems) => return Ok(Err(problems)),
+        };
+        let is_behind = plan.from < plan.to;
         let (dialect, now) = (self.store.dialect(), SystemTime::now());
         let rules = || self.rules.retention.iter().map(|rule| Expiry { rule, dialect, now, older_than });
-        let counts = Mutex::new(Counts::new());
-        let count = || {
-            self.store.read(project, &|rows| {
-                // It may be read more than once, and only the last time counts.
-                let mut found = Counts::new();
-                rules().try_for_each(|rule| rule.count(rows, &mut found))?;
-                *lock(&counts) = found;
-                Ok(())
+        self.store.read(project, &|rows| {
+            // It may be read more than once, and only the last time counts.
+            let mut found = Seen::default();
+            for expiry in rules() {
+                let table = &expiry.rule.table;
+                if is_behind && rows.columns(table)?.is_empty() {
+                    found.notes.push(format!("behind the newest version: no table {table} yet"));
+                    found.absent.push(table.clone());
+                } else {
+                    expiry.count(rows, &mut found.rows)?;
+                }
+            }
+            *lock(seen) = found;
+            Ok(())
+        })?;
+        // What has nothing to delete is not even locked.
+        if dry_run || lock(seen).rows.values().all(|rows| *rows == 0) {
+            return Ok(Ok(()));
+        }
+        lock(seen).rows.clear();
+        let permit = |inspection: &Inspection| {
+            work.plan(inspection).map(drop).map_err(|problems| {
+                let said: Vec<_> = problems.iter().map(Problem::message).collect();
+                Error::new(ErrorKind::Blocked, said.join("; "))
+                    .hint("see where it stands: tenantry status ID")
             })
         };
         let delete = || {
             let mut session = self.store.open(project)?;
-            rules().try_for_each(|rule| rule.delete(&mut *session, &mut lock(&counts)))
-        };
-        // What has nothing to delete is not even locked.
-        let result = count().and_then(|()| {
-            let is_idle = lock(&counts).values().all(|rows| *rows == 0);
-            if dry_run || is_idle {
-                return Ok(());
+            let mut seen = lock(seen);
+            let Seen { rows, absent, .. } = &mut *seen;
+            for expiry in rules().filter(|it| !absent.contains(&it.rule.table)) {
+                expiry.delete(&mut *session, &permit, rows)?;
             }
-            lock(&counts).clear();
-            self.retry(delete)
-        });
-        let rows = std::mem::take(&mut *lock(&counts));
-        let outcome = match result {
-            Err(error) => Outcome::Failed(error.in_project(project)),
-            Ok(()) if rows.values().all(|rows| *rows == 0) => Outcome::UpToDate,
-            Ok(()) if dry_run => Outcome::Planned,
-            Ok(()) => Outcome::Retained,
+            Ok(())
         };
-        ProjectReport { rows, ..ProjectReport::new(project.clone(), outcome) }
+        let deleted = self.retry(delete);
+        deleted.map(Ok).map_err(|error| {
+            error.hint("what the report counts is deleted; run the command again for the rest")
+        })
     }
 
     fn checked(&self, project: &ProjectId) -> ProjectReport {

@@ -149,6 +149,16 @@ fn a_new_folder_becomes_a_fleet_in_four_commands() {
     assert!(run(&["migration", "list"]).stdout.contains("  add_notes"));
     assert_eq!(run(&["doctor"]).code, 0);
     assert_eq!(run(&["--set", "project", "migration", "new", "x"]).code, 2);
+    // A number that would come before the others as text is not given.
+    std::fs::create_dir_all(folder.path().join("short/9_last")).unwrap();
+    let refused = run(&["--migrations", "short", "migration", "new", "more"]);
+    assert!(
+        refused.code == 2 && refused.stderr.contains("10 would come before 9_last"),
+        "{}",
+        refused.stderr
+    );
+    std::fs::create_dir_all(folder.path().join("short/sqlite/9_last")).unwrap();
+    assert!(run(&["--migrations", "short", "migration", "new", "more"]).stdout.contains("10_more"));
     // A set of the sources goes on in its own style.
     for (set, folder_of, next) in [
         ("foundation", "sqlite/0003_planning", "0004_more"),

@@ -38,6 +38,7 @@ mod prompt_train;
 mod schema;
 mod schema_postgres;
 mod set_orchestrator;
+mod set_prompt_train;
 mod set_schemas;
 mod sets;
 mod spares_and_roles;

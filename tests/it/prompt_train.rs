@@ -229,13 +229,16 @@ fn the_rules_of_the_system_hold_and_its_queries_have_their_indexes() {
         world.query("a", &format!("SELECT count(*) FROM train_members WHERE train_id = '{first}'")),
         ["0"]
     );
+    // Another branch of a conversation is analysed for itself.
+    world.execute("a", "INSERT INTO conversation_analyses (conversation_id, branch_id) VALUES ('00000000-0000-0000-0000-000000000001', 'main'), ('00000000-0000-0000-0000-000000000001', 'branch_2')");
     // updated_at follows by its trigger.
     world.execute("a", "INSERT INTO conversation_analyses (conversation_id, updated_at) VALUES (gen_random_uuid(), '2000-01-01')");
     world.execute(
         "a",
         "UPDATE conversation_analyses SET status = 'completed'; UPDATE trains SET updated_at = '2000-01-01'",
     );
-    for table in ["conversation_analyses", "trains"] {
+    world.execute("a", "INSERT INTO anthropic_credentials (account_id, account_name, oauth_access_token, oauth_refresh_token, oauth_expires_at, updated_at) VALUES ('x', 'x', 'x', 'x', now(), '2000-01-01'); UPDATE anthropic_credentials SET updated_at = '2000-01-01'");
+    for table in ["conversation_analyses", "trains", "anthropic_credentials"] {
         let sql = format!("SELECT count(*) FROM {table} WHERE updated_at < '2026-01-01'");
         assert_eq!(world.query("a", &sql), ["0"], "{table}");
     }

@@ -46,6 +46,9 @@ JOIN pg_index i ON i.indexrelid = c.oid AND i.indisvalid
 WHERE e.extname = 'amcheck' AND has_function_privilege(format('%I.bt_index_check(regclass)', n.nspname), 'EXECUTE')
 AND c.relnamespace = {schema} AND c.relkind = 'i'";
 
+/// How many rows come at once.
+const PAGE: usize = 1_000;
+
 #[derive(QueryableByName)]
 struct Texts {
     #[diesel(sql_type = Array<Nullable<Text>>)]
@@ -57,7 +60,9 @@ impl PostgresSession<'_> {
     fn enter(&mut self) -> Result<()> {
         if self.settings != Settings::Path {
             self.reader()?;
-            let path = format!("SET LOCAL search_path = {}", quote_name(&self.name));
+            // What has a time without a zone means UTC.
+            let path =
+                format!("SET LOCAL search_path = {}; SET LOCAL TimeZone = 'UTC'", quote_name(&self.name));
             self.batch("cannot read its rows", &path)?;
             self.settings = Settings::Path;
         }
@@ -126,11 +131,31 @@ impl Rows for PostgresSession<'_> {
         Ok(self.texts("cannot read its columns", &sql)?.into_iter().flatten().flatten().collect())
     }
 
-    fn select(&mut self, expressions: &[String], from: &str) -> Result<Vec<Vec<Option<String>>>> {
+    fn each(
+        &mut self,
+        expressions: &[String],
+        from: &str,
+        visit: &mut dyn FnMut(Vec<Option<String>>) -> Result<bool>,
+    ) -> Result<()> {
+        const WHAT: &str = "cannot read its rows";
         let expressions: Vec<_> =
             expressions.iter().map(|expression| format!("({expression})::text")).collect();
-        let sql = format!("SELECT ARRAY[{}] AS texts FROM {from}", expressions.join(", "));
-        self.texts("cannot read its rows", &sql)
+        self.enter()?;
+        let select = format!("SELECT ARRAY[{}] AS texts FROM {from}", expressions.join(", "));
+        self.batch(WHAT, &format!("DECLARE tenantry_rows NO SCROLL CURSOR FOR {select}"))?;
+        'pages: loop {
+            let page = self.texts(WHAT, &format!("FETCH {PAGE} FROM tenantry_rows"))?;
+            let is_last = page.len() < PAGE;
+            for row in page {
+                if !visit(row)? {
+                    break 'pages;
+                }
+            }
+            if is_last {
+                break;
+            }
+        }
+        self.batch(WHAT, "CLOSE tenantry_rows")
     }
 
     fn first(&mut self, query: &str) -> Result<Option<String>> {

@@ -3,6 +3,7 @@
 //! It must not begin or end transactions: whoever opened the connection does.
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 
 use super::failure::describe;
@@ -32,18 +33,28 @@ impl Rows for SqliteRows<'_> {
         columns().map_err(|error| describe("cannot read its columns", error))
     }
 
-    fn select(&mut self, expressions: &[String], from: &str) -> Result<Vec<Vec<Option<String>>>> {
-        let rows = || -> rusqlite::Result<_> {
-            let mut statement = self.0.prepare(&format!("SELECT {} FROM {from}", expressions.join(", ")))?;
-            let row = |row: &rusqlite::Row<'_>| {
-                (0..expressions.len()).map(|index| Ok(text(row.get_ref(index)?))).collect()
-            };
-            statement.query_map((), row)?.collect()
-        };
-        rows().map_err(|error| describe("cannot read its rows", error))
+    fn each(
+        &mut self,
+        expressions: &[String],
+        from: &str,
+        visit: &mut dyn FnMut(Vec<Option<String>>) -> Result<bool>,
+    ) -> Result<()> {
+        let failed = |error| describe("cannot read its rows", error);
+        be_strict(self.0)?;
+        let sql = format!("SELECT {} FROM {from}", expressions.join(", "));
+        let mut statement = self.0.prepare(&sql).map_err(failed)?;
+        let mut rows = statement.query(()).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            let texts = (0..expressions.len()).map(|index| Ok(text(row.get_ref(index)?)));
+            if !visit(texts.collect::<rusqlite::Result<_>>().map_err(failed)?)? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn first(&mut self, query: &str) -> Result<Option<String>> {
+        be_strict(self.0)?;
         let first = || -> rusqlite::Result<Option<String>> {
             let mut statement = self.0.prepare(query)?;
             let names: Vec<String> = statement.column_names().into_iter().map(Into::into).collect();
@@ -81,6 +92,14 @@ impl Rows for SqliteRows<'_> {
         };
         damage().map_err(|error| describe("cannot check it", error))
     }
+}
+
+/// Has SQLite refuse a quoted name that it does not know, where it would take it for a text otherwise.
+pub(super) fn be_strict(connection: &Connection) -> Result<()> {
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)
+        .map(drop)
+        .map_err(|error| describe("cannot read its rows", error))
 }
 
 fn text(value: ValueRef<'_>) -> Option<String> {

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::books;
 use super::failure::{describe, message};
-use super::rows::SqliteRows;
+use super::rows::{self, SqliteRows};
 use crate::backoff::Backoff;
 use crate::catalog::{Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
@@ -119,8 +119,13 @@ impl Rows for SqliteSession<'_> {
         SqliteRows(&self.connection).columns(table)
     }
 
-    fn select(&mut self, expressions: &[String], from: &str) -> Result<Vec<Vec<Option<String>>>> {
-        SqliteRows(&self.connection).select(expressions, from)
+    fn each(
+        &mut self,
+        expressions: &[String],
+        from: &str,
+        visit: &mut dyn FnMut(Vec<Option<String>>) -> Result<bool>,
+    ) -> Result<()> {
+        SqliteRows(&self.connection).each(expressions, from, visit)
     }
 
     fn first(&mut self, query: &str) -> Result<Option<String>> {
@@ -134,6 +139,7 @@ impl Rows for SqliteSession<'_> {
 
 impl Session for SqliteSession<'_> {
     fn change(&mut self, sql: &str) -> Result<u64> {
+        rows::be_strict(&self.connection)?;
         let changed =
             self.connection.execute(sql, ()).map_err(|error| describe("cannot change its rows", error))?;
         Ok(changed as u64)
