@@ -3,6 +3,7 @@
 //! It must not speak SQL or look into databases: that is the library's business.
 #![expect(clippy::doc_markdown, reason = "these comments are the help text")]
 
+mod backup;
 mod catalog;
 mod fleet;
 mod generate;
@@ -59,6 +60,9 @@ pub(crate) struct Settings {
     /// How many projects are worked on at once [env: TENANTRY_JOBS] [default: 16, on Postgres 4]
     #[arg(long, short, global = true, value_name = "N")]
     jobs: Option<usize>,
+    /// Where backups are kept [env: TENANTRY_BACKUP_DIR] [default: backups beside the projects, for Postgres ./backups/DATABASE]
+    #[arg(long, global = true, value_name = "DIR")]
+    backup_dir: Option<PathBuf>,
     /// How long to wait for another process's lock [default: 5, on Postgres 2 and then again]
     #[arg(long, global = true, value_name = "SECONDS")]
     lock_timeout: Option<f64>,
@@ -114,7 +118,7 @@ enum Command {
     UpgradeAll(fleet::UpgradeAll),
     /// Go back to an older version by down.sql
     Downgrade(fleet::Downgrade),
-    /// Delete databases, each after a last copy
+    /// Delete databases, each after a last backup
     Drop(project::Drop),
     /// Delete rows that the set keeps no longer
     Retain(tend::Retain),
@@ -124,6 +128,9 @@ enum Command {
     Analyze(tend::Care),
     /// Have databases give back the room of rows that are gone
     Vacuum(tend::Care),
+    /// Take, list, check, restore and remove backups
+    #[command(subcommand)]
+    Backup(backup::Backup),
     /// Make schemas ready to become projects, as many as [store] spares says
     Spares,
     /// Make and list migrations
@@ -154,6 +161,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Check(it) => tend::check(settings, it),
         Command::Analyze(it) => tend::care(settings, "analyze", tenantry::store::Care::Analyze, it),
         Command::Vacuum(it) => tend::care(settings, "vacuum", tenantry::store::Care::Vacuum, it),
+        Command::Backup(it) => backup::run(settings, it),
         Command::Spares => project::spares(settings),
         Command::Migration(it) => catalog::migration(settings, it),
         Command::Doctor => project::doctor(settings),
@@ -186,6 +194,7 @@ impl Settings {
             jobs: self.jobs,
             lock_timeout: self.lock_timeout,
             statement_timeout: self.statement_timeout,
+            backups: self.backup_dir.clone(),
             ..Layer::default()
         };
         Config::new(flags.over(Layer::from_environment(variable)?).over(file))

@@ -3,6 +3,8 @@
 //!
 //! It must not read the environment or the command line itself: whoever does hands it a [`Layer`].
 
+mod place;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +12,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use place::Place;
+#[cfg(feature = "postgres")]
+use place::Url;
+
+use crate::backup::{Archive, Directory};
 use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::manager::Manager;
@@ -43,6 +50,8 @@ pub struct Layer {
     pub spares: Option<usize>,
     /// What keeps projects apart on Postgres: `none` or `role`.
     pub isolation: Option<String>,
+    /// Where backups are kept.
+    pub backups: Option<PathBuf>,
 }
 
 /// Which migrations.
@@ -77,10 +86,12 @@ impl Layer {
             statement_timeout: self.statement_timeout.or(weaker.statement_timeout),
             spares: self.spares.or(weaker.spares),
             isolation: self.isolation.or(weaker.isolation),
+            backups: self.backups.or(weaker.backups),
         }
     }
 
-    /// What environment variables say: `TENANTRY_STORE`, `TENANTRY_SET`, `TENANTRY_MIGRATIONS`, `TENANTRY_JOBS`.
+    /// What environment variables say: `TENANTRY_STORE`, `TENANTRY_SET`, `TENANTRY_MIGRATIONS`, `TENANTRY_JOBS`,
+    /// `TENANTRY_BACKUP_DIR`.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let migrations = match (variable("TENANTRY_SET"), variable("TENANTRY_MIGRATIONS")) {
             (Some(_), Some(_)) => {
@@ -100,7 +111,8 @@ impl Layer {
             })
         };
         let jobs = variable("TENANTRY_JOBS").map(number).transpose()?;
-        Ok(Self { store: variable("TENANTRY_STORE"), migrations, jobs, ..Self::default() })
+        let backups = variable("TENANTRY_BACKUP_DIR").map(PathBuf::from);
+        Ok(Self { store: variable("TENANTRY_STORE"), migrations, jobs, backups, ..Self::default() })
     }
 
     /// What a file says, with its section `[env.NAME]` over the rest where an environment is named.
@@ -115,8 +127,8 @@ impl Layer {
                 .hint("see a commented example: tenantry init")
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let File { store, migrations, run, env } = file;
-        let base = Settings { store, migrations, run }.layer(path, folder)?;
+        let File { store, migrations, run, backup, env } = file;
+        let base = Settings { store, migrations, run, backup }.layer(path, folder)?;
         let Some(name) = environment else { return Ok(base) };
         let Some(settings) = env.get(name) else {
             let known: Vec<_> = env.keys().map(String::as_str).collect();
@@ -141,6 +153,8 @@ struct File {
     #[serde(default)]
     run: RunSection,
     #[serde(default)]
+    backup: BackupSection,
+    #[serde(default)]
     env: BTreeMap<String, Settings>,
 }
 
@@ -153,6 +167,8 @@ struct Settings {
     migrations: MigrationsSection,
     #[serde(default)]
     run: RunSection,
+    #[serde(default)]
+    backup: BackupSection,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -179,6 +195,12 @@ struct RunSection {
     statement_timeout: Option<f64>,
 }
 
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackupSection {
+    dir: Option<PathBuf>,
+}
+
 impl Settings {
     fn layer(&self, path: &Path, folder: &Path) -> Result<Layer> {
         let migrations = match (&self.migrations.set, &self.migrations.directory) {
@@ -197,60 +219,18 @@ impl Settings {
         });
         let RunSection { jobs, lock_timeout, statement_timeout } = self.run;
         let StoreSection { pattern, spares, isolation, .. } = self.store.clone();
-        Ok(Layer { store, pattern, migrations, jobs, lock_timeout, statement_timeout, spares, isolation })
-    }
-}
-
-/// Where the projects are, by its URL.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
-    /// A folder of SQLite files.
-    Directory(PathBuf),
-    /// A Postgres database.
-    #[cfg(feature = "postgres")]
-    Server(Url),
-}
-
-/// A URL that may have a password in it, and so is never shown.
-#[cfg(feature = "postgres")]
-#[derive(Clone, PartialEq, Eq)]
-struct Url(String);
-
-#[cfg(feature = "postgres")]
-impl std::fmt::Debug for Url {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("postgres://...")
-    }
-}
-
-impl Place {
-    fn is_directory(&self) -> bool {
-        matches!(self, Self::Directory(_))
-    }
-
-    fn parse(url: &str) -> Result<Self> {
-        match url.split_once(':') {
-            Some(("sqlite", directory)) if !directory.is_empty() && !directory.starts_with("//") => {
-                Ok(Self::Directory(PathBuf::from(directory)))
-            }
-            #[cfg(feature = "postgres")]
-            Some(("postgres" | "postgresql", _)) => Ok(Self::Server(Url(url.into()))),
-            // What follows the scheme may hold a password, so it is not repeated.
-            scheme => {
-                let scheme = scheme.map_or(url, |(scheme, _)| scheme);
-                let is_plain = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) && scheme.len() < 20;
-                let scheme = if is_plain { scheme } else { "..." };
-                let known = if cfg!(feature = "postgres") {
-                    "a store is a folder of SQLite files, such as sqlite:data or sqlite:/srv/data, or a Postgres database, \
-                     such as postgres://user@host/database"
-                } else {
-                    "a store is a folder of SQLite files, such as sqlite:data or sqlite:/srv/data; this tenantry was built \
-                     without its feature postgres"
-                };
-                let message = format!("cannot open a store of the kind {scheme:?}");
-                Err(Error::new(ErrorKind::Configuration, message).hint(known))
-            }
-        }
+        let backups = self.backup.dir.as_ref().map(|dir| folder.join(dir));
+        Ok(Layer {
+            store,
+            pattern,
+            migrations,
+            jobs,
+            lock_timeout,
+            statement_timeout,
+            spares,
+            isolation,
+            backups,
+        })
     }
 }
 
@@ -270,6 +250,7 @@ pub struct Config {
     spares: usize,
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has no roles"))]
     has_roles: bool,
+    backups: PathBuf,
 }
 
 impl Config {
@@ -304,6 +285,7 @@ impl Config {
         Ok(Self {
             spares,
             has_roles,
+            backups: layer.backups.unwrap_or_else(|| place.backups()),
             place,
             pattern: layer.pattern.as_deref().map(parse_pattern).transpose()?,
             migrations: layer.migrations.unwrap_or_else(|| Migrations::Set("project".into())),
@@ -367,9 +349,15 @@ impl Config {
         }
     }
 
+    /// The place where backups are kept. Opens nothing.
+    #[must_use]
+    pub fn archive(&self) -> Archive {
+        Archive::new(Directory::new(&self.backups))
+    }
+
     /// A manager of the store and the catalog.
     pub fn manager(&self) -> Result<Manager> {
-        let manager = Manager::of(self.store()?, self.catalog()?)?;
+        let manager = Manager::of(self.store()?, self.catalog()?)?.with_archive(self.archive());
         Ok(match self.jobs {
             Some(jobs) => manager.with_jobs(jobs),
             None => manager,

@@ -24,8 +24,23 @@ pub enum Event {
     LeftOut(LeftOut),
     /// A project is done with, whatever became of it.
     ProjectFinished(ProjectReport),
+    /// How well a fleet is covered by backups.
+    Backups(Coverage),
     /// The run is over.
     RunFinished(Summary),
+}
+
+/// How well a fleet is covered by backups.
+#[derive(Clone, Debug, Serialize)]
+pub struct Coverage {
+    /// How many projects there are.
+    pub projects: usize,
+    /// Those that have no backup.
+    pub without: Vec<ProjectId>,
+    /// How many have a backup that was verified within the last 7 days.
+    pub verified_in_7_days: usize,
+    /// The oldest backup that was never verified.
+    pub oldest_unverified: Option<String>,
 }
 
 /// The start of a run.
@@ -64,6 +79,14 @@ pub enum Outcome {
     Retained,
     /// All that must hold does.
     Checked,
+    /// A backup of it was taken.
+    BackedUp,
+    /// Its backup was checked, and holds.
+    Verified,
+    /// A backup took its place.
+    Restored,
+    /// Backups of it that are not kept were removed.
+    Pruned,
     /// Its planner's figures were gathered anew.
     Analyzed,
     /// The room of rows that are gone was given back.
@@ -90,6 +113,10 @@ impl Outcome {
             Self::Dropped => "dropped",
             Self::Retained => "retained",
             Self::Checked => "checked",
+            Self::BackedUp => "backed_up",
+            Self::Verified => "verified",
+            Self::Restored => "restored",
+            Self::Pruned => "pruned",
             Self::Analyzed => "analyzed",
             Self::Vacuumed => "vacuumed",
             Self::Blocked(_) => "blocked",
@@ -116,10 +143,23 @@ pub struct ProjectReport {
     pub migrations: Vec<Version>,
     /// How many rows of which table were deleted because of their age, or would be.
     pub rows: BTreeMap<String, u64>,
+    /// The backup that was taken, checked or restored, or would be.
+    pub backup: Option<String>,
+    /// What was found to hold, in order.
+    pub steps: Vec<Step>,
     /// What is worth knowing and hinders nothing.
     pub notes: Vec<String>,
     /// How long it took.
     pub elapsed: Duration,
+}
+
+/// One thing that was found to hold of a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// The level of the check that it belongs to, 1 to 4.
+    pub level: u8,
+    /// What was found, with its figures.
+    pub found: String,
 }
 
 impl ProjectReport {
@@ -134,6 +174,8 @@ impl ProjectReport {
             stamped: None,
             migrations: Vec::new(),
             rows: BTreeMap::new(),
+            backup: None,
+            steps: Vec::new(),
             notes: Vec::new(),
             elapsed: Duration::ZERO,
         }
@@ -149,6 +191,8 @@ struct ProjectLine<'a> {
     stamped: &'a Option<Version>,
     migrations: &'a [Version],
     rows: &'a BTreeMap<String, u64>,
+    backup: &'a Option<String>,
+    steps: &'a [Step],
     problems: &'a [Problem],
     notes: &'a [String],
     error: Option<ErrorLine<'a>>,
@@ -180,6 +224,8 @@ impl Serialize for ProjectReport {
             stamped: &self.stamped,
             migrations: &self.migrations,
             rows: &self.rows,
+            backup: &self.backup,
+            steps: &self.steps,
             problems,
             notes: &self.notes,
             error,

@@ -39,8 +39,10 @@
 
 mod apply;
 mod backoff;
+pub mod backup;
 pub mod catalog;
 pub mod config;
+mod disk;
 pub mod error;
 pub mod event;
 mod fleet;

@@ -3,6 +3,8 @@
 //! It must not print, exit or read the environment, and it does nothing of its own: it composes the fleet's workers,
 //! the planner and the store.
 
+mod backup;
+mod command;
 mod pool;
 mod run;
 mod tend;
@@ -12,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::apply::{Work, build_reference};
+use crate::backup::Archive;
 use crate::catalog::{Catalog, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Outcome, ProjectReport, Summary};
@@ -23,8 +26,9 @@ use crate::store::Store;
 use crate::store::connection::ProjectConnection;
 use crate::store::sqlite::MemoryStore;
 
+pub use backup::{BackupTask, Restore, Sample, Source};
+pub use command::{FinalCopy, Operation, Run, Safety, Selection};
 pub use pool::PooledConnection;
-pub use run::{Operation, Run, Selection};
 pub use tend::Task;
 
 use pool::Pools;
@@ -51,6 +55,7 @@ pub struct Manager {
     catalog: Arc<Catalog>,
     reference: OnceLock<Reference>,
     rules: Rules,
+    archive: Option<Archive>,
     jobs: usize,
     pools: Pools,
     interrupted: Arc<AtomicBool>,
@@ -105,6 +110,7 @@ impl Manager {
             catalog: Arc::new(catalog),
             reference: OnceLock::new(),
             rules: Rules::default(),
+            archive: None,
             pools: Pools::new(CONNECTIONS, Duration::from_secs(60)),
             interrupted: Arc::default(),
         })
@@ -129,6 +135,13 @@ impl Manager {
     #[must_use]
     pub fn with_rules(mut self, rules: Rules) -> Self {
         self.rules = rules;
+        self
+    }
+
+    /// Where backups are kept; nowhere by default, and then whatever takes one is refused.
+    #[must_use]
+    pub fn with_archive(mut self, archive: Archive) -> Self {
+        self.archive = Some(archive);
         self
     }
 

@@ -98,6 +98,13 @@ impl serde::Serialize for ProjectId {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for ProjectId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
 /// How ids and names relate: a text with `{id}` in it once, such as `project_{id}.db`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamePattern {

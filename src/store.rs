@@ -10,6 +10,7 @@ pub mod sqlite;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::catalog::Migration;
@@ -87,8 +88,18 @@ pub trait Store: Send + Sync {
         Ok(Spares::default())
     }
 
-    /// Deletes a project, after a last consistent copy of it where one is wanted; gives back where that is.
-    fn drop_project(&self, id: &ProjectId, copy: FinalCopy) -> Result<Option<String>>;
+    /// Copies a project, as it is at one moment and in the store's own form, to a file that is not there yet. Whoever
+    /// works with the project goes on.
+    fn copy(&self, id: &ProjectId, file: &Path) -> Result<Copied>;
+
+    /// Lets `work` have a private database made of such a copy, which is gone afterwards, whatever happens.
+    fn unpack(&self, copy: CopyFile<'_>, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()>;
+
+    /// Makes a project of such a copy: wholly, durably, or not at all.
+    fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<()>;
+
+    /// Keeps everybody else from changing a project, to delete or replace it.
+    fn hold(&self, id: &ProjectId, others: Others) -> Result<Box<dyn Held + '_>>;
 
     /// A private empty database, gone when it is dropped.
     fn scratch(&self) -> Result<Box<dyn Session + '_>>;
@@ -148,13 +159,72 @@ pub struct Finding {
     pub detail: String,
 }
 
-/// Whether `drop` keeps a last copy.
+/// A project that nobody else can change as long as this is there.
+pub trait Held {
+    /// Copies it, as [`Store::copy`] does. Errors with [`ErrorKind::NotADatabase`](crate::ErrorKind::NotADatabase) where
+    /// there is nothing that could be read.
+    fn copy(&mut self, file: &Path) -> Result<Copied>;
+
+    /// Deletes it.
+    fn remove(self: Box<Self>) -> Result<()>;
+
+    /// Puts a copy in its place: it is the old one or the new one, whatever happens. Says where the old one is, if it was
+    /// kept.
+    fn replace(self: Box<Self>, copy: CopyFile<'_>) -> Result<Option<String>>;
+}
+
+/// What to do when others have a project open that is to be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinalCopy {
-    /// It does.
-    Keep,
-    /// It does not.
-    None,
+pub enum Others {
+    /// Leave it.
+    Refuse,
+    /// Replace it all the same; and what can't be read any more, too.
+    Ignore,
+}
+
+/// A project copied, and what was in it at that moment.
+#[derive(Clone, Debug)]
+pub struct Copied {
+    /// Its ledger and schema.
+    pub inspection: Inspection,
+    /// Its rows.
+    pub contents: Contents,
+    /// The database's name and version.
+    pub database: String,
+    /// What its file or schema is called.
+    pub place: String,
+    /// Statements that make what it needs and does not have itself.
+    pub needs: Vec<String>,
+}
+
+/// A file that a project was copied to.
+#[derive(Clone, Copy, Debug)]
+pub struct CopyFile<'a> {
+    /// The file.
+    pub file: &'a Path,
+    /// What the project's file or schema was called.
+    pub place: &'a str,
+    /// Statements that make what it needs and does not have itself.
+    pub needs: &'a [String],
+}
+
+/// A project's rows, summed up: equal exactly when the tables have the same rows, in whatever order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Every table.
+    pub tables: BTreeMap<String, Table>,
+    /// What else the database says of itself.
+    pub marks: BTreeMap<String, i64>,
+}
+
+/// A table's rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// How many there are.
+    pub rows: u64,
+    /// A hash of all of them, in hexadecimal.
+    pub hash: String,
 }
 
 /// How a session's transaction is begun.
@@ -230,6 +300,9 @@ pub trait Rows {
 
     /// The first row that a query gives, spelled `column = value, ...`.
     fn first(&mut self, query: &str) -> Result<Option<String>>;
+
+    /// Sums up all rows.
+    fn contents(&mut self) -> Result<Contents>;
 
     /// What the database itself finds wrong: what can't be read, rows that point at nothing.
     fn damage(&mut self) -> Result<Vec<String>>;

@@ -53,6 +53,10 @@ directory = "migrations"
 # How long one statement may run on Postgres, in seconds.
 # statement_timeout = 0
 
+[backup]
+# Where backups are kept.
+# dir = "/srv/backups"
+
 # tenantry --env production ...
 # [env.production.store]
 # url = "sqlite:/srv/data"

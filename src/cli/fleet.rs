@@ -2,7 +2,7 @@
 
 use clap::Args;
 use tenantry::event::Verdict;
-use tenantry::manager::{Operation, Run, Selection};
+use tenantry::manager::{Operation, Run, Safety, Selection};
 use tenantry::plan::{Baseline, Down, Drift, Request};
 use tenantry::{Catalog, Error, ErrorKind, Manager, Result};
 
@@ -71,9 +71,31 @@ pub(super) struct Up {
     /// Upgrade projects whose schema is not what their version says, keeping the difference
     #[arg(long)]
     allow_drift: bool,
+    /// Take a backup of each project before it is touched; with =check restore and compare it first
+    #[arg(long, value_name = "check", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    backup: Option<BackupMode>,
     /// Begin no further project after so many failures
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_failures: Option<u32>,
+}
+
+/// What `--backup` does besides taking one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BackupMode {
+    Take,
+    Check,
+}
+
+impl std::str::FromStr for BackupMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "" => Ok(Self::Take),
+            "check" => Ok(Self::Check),
+            _ => Err("it is --backup or --backup=check".into()),
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -149,6 +171,7 @@ fn command(name: &'static str, selection: Selection, request: Request) -> Run {
         selection,
         operation: Operation::Change(request),
         dry_run: false,
+        safety: Safety::None,
         max_failures: None,
         verdict: Verdict::default(),
     }
@@ -203,8 +226,14 @@ fn go_up(
     let to = position(manager.catalog(), up.to.as_ref())?.unwrap_or(manager.catalog().head());
     let baseline = if up.no_stamp { Baseline::Refuse } else { Baseline::Stamp };
     let drift = if up.allow_drift { Drift::Keep } else { Drift::Refuse };
+    let safety = match up.backup {
+        None => Safety::None,
+        Some(BackupMode::Take) => Safety::Backup,
+        Some(BackupMode::Check) => Safety::CheckedBackup,
+    };
     let run = Run {
         dry_run: up.dry_run,
+        safety,
         max_failures: up.max_failures.map(|count| count as usize),
         verdict,
         ..command(name, selection, Request::Upgrade { to, baseline, drift })
@@ -237,6 +266,7 @@ pub(super) fn operate(
         selection,
         operation,
         dry_run: false,
+        safety: Safety::None,
         max_failures: None,
         verdict: Verdict::default(),
     };

@@ -2,8 +2,8 @@
 
 use clap::Args;
 use serde_json::json;
-use tenantry::manager::Operation;
-use tenantry::store::{FinalCopy, Finding, Spares};
+use tenantry::manager::{FinalCopy, Operation};
+use tenantry::store::{Finding, Spares};
 use tenantry::{Error, ErrorKind, Result};
 
 use super::fleet::{Filter, operate};
@@ -31,7 +31,7 @@ pub(super) struct Drop {
     /// Yes, delete them
     #[arg(long)]
     yes: bool,
-    /// Keep no last copy
+    /// Take no last backup
     #[arg(long)]
     no_backup: bool,
 }

@@ -3,7 +3,7 @@
 use clap::Args;
 use tenantry::Result;
 use tenantry::event::Verdict;
-use tenantry::manager::{Operation, Run, Selection, Task};
+use tenantry::manager::{Operation, Run, Safety, Selection, Task};
 use tenantry::rules::parse_age;
 
 use super::fleet::{Filter, carry_out};
@@ -20,6 +20,17 @@ pub(super) struct Projects {
     all: bool,
     #[command(flatten)]
     filter: Filter,
+}
+
+impl Projects {
+    pub(super) fn selection(&self) -> Result<(Selection, Verdict)> {
+        let ids = parse_ids(&self.ids)?;
+        Ok(if self.all {
+            (self.filter.selection()?, self.filter.verdict())
+        } else {
+            (Selection::Ids(ids), Verdict::default())
+        })
+    }
 }
 
 #[derive(Args, Debug)]
@@ -74,17 +85,12 @@ fn tend(
     task: Task,
     dry_run: bool,
 ) -> Result<u8> {
-    let ids = parse_ids(&projects.ids)?;
-    let (selection, verdict) = if projects.all {
-        (projects.filter.selection()?, projects.filter.verdict())
-    } else {
-        (Selection::Ids(ids), Verdict::default())
-    };
+    let (selection, verdict) = projects.selection()?;
     let manager = settings.manager()?.with_rules(settings.config()?.rules(variable)?);
     let operation = Operation::Tend(task);
     carry_out(
         settings,
         &manager,
-        &Run { command, selection, operation, dry_run, max_failures: None, verdict },
+        &Run { command, selection, operation, dry_run, safety: Safety::None, max_failures: None, verdict },
     )
 }

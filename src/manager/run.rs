@@ -9,99 +9,20 @@ use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Manager;
+use super::backup::BackupTask;
+use super::command::{FinalCopy, Operation, Run, Safety, Selection};
 use super::tend::Task;
 use crate::apply::{Done, Work};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Outcome, ProjectReport, RunStarted, Summary, Tally, Verdict};
+use crate::event::{Event, Outcome, ProjectReport, RunStarted, Summary, Tally};
 use crate::fleet::Brake;
 use crate::plan::{Baseline, Drift, Inspection, Plan, Problem, Request};
 use crate::project::ProjectId;
-use crate::store::{Discovery, FinalCopy, ForeignKeys, Lock, Look, Mode, Session, Spares, Template};
-
-/// Which projects a run is about.
-#[derive(Clone, Debug)]
-pub enum Selection {
-    /// These.
-    Ids(Vec<ProjectId>),
-    /// All of the store.
-    All {
-        /// Only those whose id one of these fits; all where there is none.
-        only: Vec<glob::Pattern>,
-        /// None whose id one of these fits.
-        except: Vec<glob::Pattern>,
-    },
-}
-
-impl Selection {
-    /// All projects of the store.
-    #[must_use]
-    pub fn all() -> Self {
-        Self::All { only: Vec::new(), except: Vec::new() }
-    }
-
-    /// Whether a project is among them.
-    #[must_use]
-    pub fn has(&self, id: &ProjectId) -> bool {
-        let fits = |patterns: &[glob::Pattern]| patterns.iter().any(|pattern| pattern.matches(id.as_str()));
-        match self {
-            Self::Ids(ids) => ids.contains(id),
-            Self::All { only, except } => (only.is_empty() || fits(only)) && !fits(except),
-        }
-    }
-}
-
-/// What a run does to each project.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Makes it, at the catalog's head.
-    Create,
-    /// Moves it to another version, or records one.
-    Change(Request),
-    /// Deletes it.
-    Drop(FinalCopy),
-    /// Leaves it where it is, and does something for it.
-    Tend(Task),
-}
-
-/// A fleet command.
-#[derive(Clone, Debug)]
-pub struct Run {
-    /// The command's name, for events.
-    pub command: &'static str,
-    /// Which projects.
-    pub selection: Selection,
-    /// What to do.
-    pub operation: Operation,
-    /// Whether only to say what would be done. A dry run changes nothing.
-    pub dry_run: bool,
-    /// After how many failures no further project is begun.
-    pub max_failures: Option<usize>,
-    /// What makes the exit code other than the outcomes.
-    pub verdict: Verdict,
-}
-
-impl Run {
-    /// The main job: all projects to a position, those without a ledger taken over.
-    #[must_use]
-    pub fn upgrade_all(to: usize) -> Self {
-        Self {
-            command: "upgrade-all",
-            selection: Selection::all(),
-            operation: Operation::Change(Request::Upgrade {
-                to,
-                baseline: Baseline::Stamp,
-                drift: Drift::Refuse,
-            }),
-            dry_run: false,
-            max_failures: None,
-            verdict: Verdict::default(),
-        }
-    }
-}
+use crate::store::{Discovery, ForeignKeys, Lock, Look, Mode, Session, Spares, Template};
 
 /// How to begin where nothing was planned: under the lock it turns out what is needed.
-const UNPLANNED: Mode =
+pub(super) const UNPLANNED: Mode =
     Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look: Look::Anew };
 
 /// What was read before it was known what to compare it with, by the first project of each part.
@@ -134,22 +55,8 @@ impl Manager {
     /// Errors only when the run can't be made: nothing is touched then.
     pub fn run(&self, run: &Run, observer: impl FnMut(Event)) -> Result<Summary> {
         let started = Instant::now();
-        let Discovery { projects, left_out } = self.select(&run.selection)?;
-        let ahead = match run.operation {
-            Operation::Change(_) => self.look_ahead(&projects)?,
-            Operation::Drop(FinalCopy::None) => Ahead::default(),
-            Operation::Tend(task) => {
-                self.require_rules(task)?;
-                if matches!(task, Task::Retain { .. }) && !projects.is_empty() {
-                    self.reference()?;
-                }
-                Ahead::default()
-            }
-            Operation::Create | Operation::Drop(FinalCopy::Keep) => {
-                self.reference()?;
-                Ahead::default()
-            }
-        };
+        let Discovery { projects, left_out } = self.select(run)?;
+        let ahead = self.prepare(run, &projects)?;
         let id = new_id();
         let mut owner = Owner { tally: Tally::default(), observer };
         (owner.observer)(Event::RunStarted(RunStarted {
@@ -171,24 +78,57 @@ impl Manager {
         Ok(summary)
     }
 
-    fn select(&self, selection: &Selection) -> Result<Discovery> {
-        match selection {
-            Selection::Ids(ids) => {
-                let mut projects: Vec<ProjectId> = Vec::new();
-                for id in ids {
-                    if !projects.contains(id) {
-                        self.store.check(id)?;
-                        projects.push(id.clone());
-                    }
-                }
-                Ok(Discovery { projects, left_out: Vec::new() })
+    /// Whatever can be wrong with the command itself shows here, before anything is touched.
+    fn prepare(&self, run: &Run, projects: &[ProjectId]) -> Result<Ahead> {
+        if run.safety != Safety::None {
+            self.archive()?;
+        }
+        let needs_reference = match &run.operation {
+            Operation::Change(_) => return self.look_ahead(projects),
+            Operation::Drop(FinalCopy::None) => false,
+            Operation::Drop(FinalCopy::Keep) => {
+                self.archive()?;
+                false
             }
+            Operation::Create => true,
+            Operation::Tend(task) => {
+                self.require_rules(*task)?;
+                matches!(task, Task::Retain { .. })
+            }
+            Operation::Backups(task) => {
+                self.archive()?;
+                task.needs_reference()
+            }
+        };
+        if needs_reference && !projects.is_empty() {
+            self.reference()?;
+        }
+        Ok(Ahead::default())
+    }
+
+    fn select(&self, run: &Run) -> Result<Discovery> {
+        match &run.selection {
+            _ if matches!(run.operation, Operation::Backups(_)) => self.select_with_backups(run),
+            Selection::Ids(_) => self.select_ids(&run.selection),
             Selection::All { .. } => {
                 let mut found = self.store.discover()?;
-                found.projects.retain(|id| selection.has(id));
+                found.projects.retain(|id| run.selection.has(id));
                 Ok(found)
             }
         }
+    }
+
+    /// The ids that are named, each once, none of which could not be a project's.
+    pub(super) fn select_ids(&self, selection: &Selection) -> Result<Discovery> {
+        let Selection::Ids(ids) = selection else { return Ok(Discovery::default()) };
+        let mut projects: Vec<ProjectId> = Vec::new();
+        for id in ids {
+            if !projects.contains(id) {
+                self.store.check(id)?;
+                projects.push(id.clone());
+            }
+        }
+        Ok(Discovery { projects, left_out: Vec::new() })
     }
 
     fn carry_out<F: FnMut(Event)>(
@@ -201,21 +141,21 @@ impl Manager {
     ) -> Result<()> {
         let brake = Brake::new(run.max_failures);
         let workers = self.workers()?;
-        let request = match run.operation {
-            Operation::Change(request) => request,
-            Operation::Create => {
-                let create = |project: &ProjectId| self.created(project, id);
-                workers.each(projects, &brake, &self.interrupted, create, |report| owner.finished(report));
-                return Ok(());
-            }
-            Operation::Drop(copy) => {
-                let drop = |project: &ProjectId| self.dropped(project, copy);
-                workers.each(projects, &brake, &self.interrupted, drop, |report| owner.finished(report));
-                return Ok(());
-            }
-            Operation::Tend(task) => {
-                let tend = |project: &ProjectId| self.tended(project, task, run.dry_run);
-                workers.each(projects, &brake, &self.interrupted, tend, |report| owner.finished(report));
+        let request = match &run.operation {
+            Operation::Change(request) => *request,
+            other => {
+                let one = |project: &ProjectId| match other {
+                    Operation::Drop(copy) => self.dropped(project, *copy, id),
+                    Operation::Tend(task) => self.tended(project, *task, run.dry_run),
+                    Operation::Backups(task) => self.with_backups_of(project, task, run.dry_run, id),
+                    Operation::Create | Operation::Change(_) => self.created(project, id),
+                };
+                workers.each(projects, &brake, &self.interrupted, one, |report| owner.finished(report));
+                if let Operation::Backups(BackupTask::Check { .. }) = other
+                    && matches!(run.selection, Selection::All { .. })
+                {
+                    (owner.observer)(Event::Backups(self.coverage(projects)?));
+                }
                 return Ok(());
             }
         };
@@ -238,7 +178,7 @@ impl Manager {
         let (ids, modes): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
         let perform = |project: &ProjectId| {
             let mode = ids.binary_search(project).ok().and_then(|index| modes.get(index)).copied();
-            self.performed(&work, project, mode.unwrap_or(UNPLANNED))
+            self.performed_safely(&work, project, mode.unwrap_or(UNPLANNED), run.safety)
         };
         workers.each(&ids, &brake, &self.interrupted, perform, |report| owner.finished(report));
         Ok(())
@@ -293,7 +233,7 @@ impl Manager {
         }
     }
 
-    fn performed(&self, work: &Work<'_>, project: &ProjectId, mode: Mode) -> ProjectReport {
+    pub(super) fn performed(&self, work: &Work<'_>, project: &ProjectId, mode: Mode) -> ProjectReport {
         let perform = || {
             let mut session = self.store.open(project)?;
             work.perform(&mut *session, mode)
@@ -384,17 +324,6 @@ impl Manager {
             work.perform(session, mode).map(|_| ())
         };
         make(Template { catalog: self.catalog.hash(), run, fill: &fill })
-    }
-
-    fn dropped(&self, project: &ProjectId, copy: FinalCopy) -> ProjectReport {
-        self.pools.forget(project);
-        match self.store.drop_project(project, copy) {
-            Ok(kept) => ProjectReport {
-                notes: kept.iter().map(|place| format!("a last copy is {place}")).collect(),
-                ..ProjectReport::new(project.clone(), Outcome::Dropped)
-            },
-            Err(error) => failed(project, error),
-        }
     }
 }
 

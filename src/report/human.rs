@@ -10,7 +10,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tenantry::catalog::Version;
-use tenantry::event::{Event, Outcome, ProjectReport, RunStarted, Summary};
+use tenantry::event::{Coverage, Event, Outcome, ProjectReport, RunStarted, Summary};
 use tenantry::plan::Problem;
 use tenantry::{Catalog, Error, ProjectId, Result};
 
@@ -31,6 +31,7 @@ pub(crate) struct Human {
     groups: BTreeMap<Key, Group>,
     /// Rows deleted, or to be, by table.
     rows: BTreeMap<String, u64>,
+    coverage: Option<Coverage>,
 }
 
 /// Groups sort by their rank, failures first, then by what they say.
@@ -69,6 +70,7 @@ impl Human {
             started: None,
             groups: BTreeMap::new(),
             rows: BTreeMap::new(),
+            coverage: None,
         }
     }
 
@@ -79,6 +81,7 @@ impl Human {
                 self.count(Rank::LeftOut, format!("left alone: {} is {}", it.name, it.reason), None, None);
             }
             Event::ProjectFinished(report) => self.project_finished(&report),
+            Event::Backups(coverage) => self.coverage = Some(coverage),
             Event::RunFinished(summary) => self.run_finished(&summary),
         }
     }
@@ -125,6 +128,14 @@ impl Human {
             let line = format!("{project}: {} ({})", one_line(report), human_time(report.elapsed));
             let output = &mut self.output;
             self.progress.suspend(|| output.line(format_args!("{line}")));
+        }
+        if self.verbosity == Verbosity::Verbose || self.started.as_ref().is_some_and(|it| it.projects == 1) {
+            let output = &mut self.output;
+            self.progress.suspend(|| {
+                for step in &report.steps {
+                    output.line(format_args!("  level {}: {}", step.level, step.found));
+                }
+            });
         }
         match &report.outcome {
             Outcome::Failed(error) => {
@@ -180,6 +191,9 @@ impl Human {
             let counts: Vec<_> = self.rows.iter().map(|(table, rows)| format!("{rows} of {table}")).collect();
             self.output.line(format_args!("\nrows {verb}: {}", counts.join(", ")));
         }
+        if let Some(coverage) = self.coverage.take().filter(|_| self.verbosity != Verbosity::Quiet) {
+            self.coverage(&coverage);
+        }
         if summary.outcomes.total() == 0 {
             self.output.line(format_args!("no project found"));
         } else if self.verbosity != Verbosity::Quiet {
@@ -196,6 +210,22 @@ impl Human {
                 counts.join(", "),
                 human_time(summary.elapsed)
             ));
+        }
+    }
+
+    fn coverage(&mut self, coverage: &Coverage) {
+        let Coverage { projects, without, verified_in_7_days, oldest_unverified } = coverage;
+        let output = &mut self.output;
+        output.line(format_args!(
+            "\n{verified_in_7_days} of {projects} have a backup that was verified in the last 7 days"
+        ));
+        if !without.is_empty() {
+            let named: Vec<_> = without.iter().take(NAMED).map(ToString::to_string).collect();
+            let more = if without.len() > NAMED { ", ..." } else { "" };
+            output.line(format_args!("{} without any: {}{more}", without.len(), named.join(", ")));
+        }
+        if let Some(oldest) = oldest_unverified {
+            output.line(format_args!("the oldest that was never verified: {oldest}"));
         }
     }
 
@@ -264,6 +294,13 @@ fn done(report: &ProjectReport) -> String {
         Outcome::UpToDate => format!("at {}, nothing to do", version(&report.to)),
         Outcome::Retained => "rows deleted".into(),
         Outcome::Checked => "all that must hold does".into(),
+        Outcome::BackedUp => "backed up".into(),
+        Outcome::Verified => {
+            let level = report.steps.iter().map(|step| step.level).max().unwrap_or_default();
+            format!("backup verified at level {level}")
+        }
+        Outcome::Restored => "restored".into(),
+        Outcome::Pruned => "backups removed".into(),
         Outcome::Analyzed => "analyzed".into(),
         Outcome::Vacuumed => "vacuumed".into(),
         Outcome::Planned if !report.rows.is_empty() => "rows would be deleted".into(),

@@ -6,6 +6,7 @@
 mod books;
 mod catalog;
 mod connect;
+mod copy;
 mod create;
 mod discover;
 mod examine;
@@ -15,8 +16,10 @@ mod script;
 mod session;
 mod survey;
 mod target;
+mod tools;
 mod wall;
 
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -29,7 +32,9 @@ use crate::project::{NamePattern, ProjectId};
 use crate::sql::{Dialect, quote_name};
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
-use crate::store::{Care, Discovery, FinalCopy, Finding, Rows, Session, Spares, Store, Template};
+use crate::store::{
+    Care, Copied, CopyFile, Discovery, Finding, Held, Others, Rows, Session, Spares, Store, Template,
+};
 
 use catalog::{Parts, Reader};
 use connect::{Link, Links, Server, Timeouts};
@@ -53,6 +58,8 @@ pub struct PostgresStore {
     schemas: SchemaCache,
     /// The queries on the catalogs, as the server's version wants them.
     parts: OnceLock<Arc<Parts>>,
+    /// Where the server's own programs are.
+    tools: OnceLock<PathBuf>,
 }
 
 /// How a Postgres store behaves; the defaults suit most.
@@ -105,6 +112,7 @@ impl PostgresStore {
             links: Links::new(target, timeouts),
             schemas: SchemaCache::default(),
             parts: OnceLock::new(),
+            tools: OnceLock::new(),
         })
     }
 
@@ -225,8 +233,21 @@ impl Store for PostgresStore {
         create::create(self, id, template).map_err(|error| error.in_project(id))
     }
 
-    fn drop_project(&self, id: &ProjectId, copy: FinalCopy) -> Result<Option<String>> {
-        create::remove(self, id, copy).map_err(|error| error.in_project(id))
+    fn copy(&self, id: &ProjectId, file: &Path) -> Result<Copied> {
+        copy::copy(self, id, file).map_err(|error| error.in_project(id))
+    }
+
+    fn unpack(&self, copy: CopyFile<'_>, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()> {
+        copy::unpack(self, copy, &mut |session| work(session))
+    }
+
+    fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<()> {
+        copy::install(self, id, copy).map_err(|error| error.in_project(id))
+    }
+
+    fn hold(&self, id: &ProjectId, _others: Others) -> Result<Box<dyn Held + '_>> {
+        // Whoever has it open finds what took its place by its name.
+        Ok(Box::new(copy::hold(self, id).map_err(|error| error.in_project(id))?))
     }
 
     fn spares(&self) -> usize {

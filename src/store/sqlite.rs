@@ -4,6 +4,8 @@
 //! SQLite: closing a file of one's own drops the locks that this process's connections hold on it.
 
 mod books;
+mod contents;
+mod copy;
 mod create;
 mod discover;
 mod examine;
@@ -11,12 +13,12 @@ mod failure;
 mod file;
 mod memory;
 mod read;
-mod remove;
 mod rows;
 mod session;
 
 use std::collections::HashMap;
 use std::fs::Metadata;
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -32,7 +34,9 @@ use crate::project::{NamePattern, ProjectId};
 use crate::sql::Dialect;
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
-use crate::store::{Care, Discovery, FinalCopy, Finding, Rows, Session, Store, Template};
+use crate::store::{
+    Care, Copied, CopyFile, Discovery, Finding, Held, Others, Rows, Session, Store, Template,
+};
 use rows::SqliteRows;
 
 use create::TemplateCache;
@@ -154,13 +158,17 @@ impl SqliteStore {
 
     fn open_for_writing(&self, id: &ProjectId) -> Result<Connection> {
         let (path, metadata) = self.require(id)?;
-        if metadata.permissions().readonly() {
-            return Err(Error::new(ErrorKind::ReadOnly, "it is marked read-only").hint(
-                "give write permission to whoever runs the upgrade, or leave the project out with --except",
-            ));
-        }
+        require_writable(&metadata)?;
         session::connect(&file::uri(&path, "mode=rw"), self.lock_timeout)
     }
+}
+
+fn require_writable(metadata: &Metadata) -> Result<()> {
+    if metadata.permissions().readonly() {
+        return Err(Error::new(ErrorKind::ReadOnly, "it is marked read-only")
+            .hint("give write permission to whoever runs this, or leave the project out with --except"));
+    }
+    Ok(())
 }
 
 impl Store for SqliteStore {
@@ -212,14 +220,36 @@ impl Store for SqliteStore {
 
     fn create(&self, id: &ProjectId, template: Template<'_>) -> Result<()> {
         let image = self.template.image(template)?;
-        create::install(&self.directory, &self.pattern.name(id), &image).map_err(|error| error.in_project(id))
+        create::install(&self.directory, &self.pattern.name(id), |file| file.write_all(&image))
+            .map_err(|error| error.in_project(id))
     }
 
-    fn drop_project(&self, id: &ProjectId, copy: FinalCopy) -> Result<Option<String>> {
-        self.open_for_writing(id)
-            .and_then(|connection| remove::remove(connection, &self.path(id), copy))
-            .map(|kept| kept.map(|path| path.display().to_string()))
+    fn copy(&self, id: &ProjectId, file: &Path) -> Result<Copied> {
+        let copy = || {
+            let (path, metadata) = self.require(id)?;
+            let mode = if metadata.permissions().readonly() { "mode=ro" } else { "mode=rw" };
+            let connection = session::connect(&file::uri(&path, mode), self.lock_timeout)?;
+            copy::copy_out(&connection, &self.schemas, self.place(id), file)
+        };
+        copy().map_err(|error| error.in_project(id))
+    }
+
+    fn unpack(&self, copy: CopyFile<'_>, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()> {
+        work(&mut SqliteSession::new(copy::open_private(copy.file)?, &self.schemas))
+    }
+
+    fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<()> {
+        copy::install(&self.directory, &self.pattern.name(id), copy.file)
             .map_err(|error| error.in_project(id))
+    }
+
+    fn hold(&self, id: &ProjectId, others: Others) -> Result<Box<dyn Held + '_>> {
+        let hold = || {
+            let (path, metadata) = self.require(id)?;
+            require_writable(&metadata)?;
+            copy::HeldFile::new(self, path, others)
+        };
+        Ok(Box::new(hold().map_err(|error| error.in_project(id))?))
     }
 
     fn scratch(&self) -> Result<Box<dyn Session + '_>> {

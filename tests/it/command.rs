@@ -27,11 +27,13 @@ fn json_is_one_object_a_line_with_a_version_and_an_event() {
         "from",
         "to",
         "stamped",
+        "steps",
         "migrations",
         "rows",
         "problems",
         "notes",
         "error",
+        "backup",
         "elapsed_us",
     ];
     let mut finished = finished.map(String::from).to_vec();

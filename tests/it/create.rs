@@ -94,16 +94,9 @@ fn drop_keeps_the_rows(world: &mut World) {
     world.with_legacy_as(1, "1").with_legacy_as(2, "2");
     assert_eq!(world.run(&["drop", "1"]).code, 2, "nobody said yes");
     let rows = world.contents("1");
-    let report = world.expect(0, &["drop", "1", "--yes"]);
-    let note = report.project("1")["notes"][0].as_str().unwrap();
-    let place = note.strip_prefix("a last copy is ").unwrap();
-    let kept = match place.strip_prefix("the schema ") {
-        Some(schema) => {
-            world.database().run(&["-c", &format!("ALTER SCHEMA {schema} RENAME TO project_back")]);
-            world.contents("back")
-        }
-        None => crate::world::contents(&rusqlite::Connection::open(place).unwrap()),
-    };
+    world.expect(0, &["drop", "1", "--yes"]);
+    world.expect(0, &["backup", "restore", "1", "--as", "back"]);
+    let kept = world.contents("back");
     assert_eq!(kept, rows);
     assert_eq!(world.expect(0, &["drop", "2", "--yes", "--no-backup"]).outcome("2"), "dropped");
     assert_eq!(world.expect(3, &["upgrade", "2"]).error("2").0, "not_found");
@@ -121,8 +114,8 @@ fn trap_17_a_last_copy_has_what_is_only_in_the_wal(world: &mut World) {
         std::fs::copy(file("1"), file("2")).unwrap();
     }
     world.expect(0, &["drop", "2", "--yes"]);
-    let copy = crate::world::snapshot(&world.data().join("dropped")).into_keys().next().unwrap();
-    assert_eq!(crate::world::contents(&rusqlite::Connection::open(copy).unwrap()), rows);
+    world.expect(0, &["backup", "restore", "2"]);
+    assert_eq!(world.contents("2"), rows);
     drop(application);
 }
 
@@ -140,11 +133,10 @@ fn drop_keeps_a_last_copy(world: &mut World) {
     drop(application);
     let report = world.expect(0, &["drop", "1", "--yes"]);
     assert_eq!(report.outcome("1"), "dropped");
-    let copies: Vec<_> = crate::world::snapshot(&world.data().join("dropped")).into_keys().collect();
-    assert_eq!(copies.len(), 1);
-    assert!(report.project("1")["notes"][0].as_str().unwrap().contains(copies[0].to_str().unwrap()));
-    assert_eq!(crate::world::contents(&rusqlite::Connection::open(&copies[0]).unwrap()), rows);
+    assert_eq!(crate::backup::names(world, "1"), [report.project("1")["backup"].as_str().unwrap()]);
     assert_eq!(world.run(&["list"]).stdout.lines().count(), 1);
+    world.expect(0, &["backup", "restore", "1"]);
+    assert_eq!(world.contents("1"), rows);
 }
 
 fn drop_asks_and_waits_for_nobody(world: &mut World) {
@@ -159,10 +151,10 @@ fn drop_asks_and_waits_for_nobody(world: &mut World) {
     drop(application);
     assert_eq!(world.expect(0, &["drop", "1", "--yes", "--no-backup"]).outcome("1"), "dropped");
     assert!(world.files().is_empty());
-    // Twice within a second leaves two copies.
+    // Twice within a second leaves two backups.
     for _ in 0..2 {
         world.expect(0, &["create", "1"]);
         world.expect(0, &["drop", "1", "--yes"]);
     }
-    assert_eq!(crate::world::snapshot(&world.data().join("dropped")).len(), 2);
+    assert_eq!(crate::backup::names(world, "1").len(), 2);
 }

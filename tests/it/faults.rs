@@ -15,7 +15,7 @@ use crate::world::{World, assert_sound, contents, legacy, rows};
 const ALL: [&str; 3] = ["20260112000000", "20260113000000", "20260114000000"];
 
 /// How often a repeated test is repeated: `times` here, more in a soak.
-fn repeated(times: u32) -> u32 {
+pub(crate) fn repeated(times: u32) -> u32 {
     let factor = std::env::var("TENANTRY_SOAK")
         .ok()
         .map_or(1, |text| text.parse().expect("TENANTRY_SOAK is a number"));
@@ -129,15 +129,15 @@ fn assert_converges(world: &World, before: &Contents) {
 }
 
 /// A small generator: the tests need no good one, only different instants each time.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         Self(u64::from(now.subsec_nanos()) | 1)
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

@@ -26,6 +26,8 @@ macro_rules! on_files {
     };
 }
 
+mod backup;
+mod backup_faults;
 mod cluster;
 mod command;
 mod create;

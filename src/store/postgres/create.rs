@@ -7,15 +7,14 @@ use diesel::prelude::*;
 use diesel::sql_types::Text;
 
 use super::catalog::Placed;
+use super::copy::ALONE;
 use super::session::{Kind, PostgresSession};
 use super::{Isolation, OWN, PostgresStore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::project::ProjectId;
 use crate::schema::hexadecimal;
 use crate::sql::{quote_name, quote_text};
-use crate::store::{FinalCopy, ForeignKeys, Lock, Look, Mode, Session, Spares, Template};
-
-const ALONE: Mode = Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look: Look::Anew };
+use crate::store::{Session, Spares, Template};
 
 /// How many spares are looked at before a project is made the long way.
 const CANDIDATES: usize = 16;
@@ -45,13 +44,6 @@ pub(super) fn scratch(store: &PostgresStore) -> Result<PostgresSession<'_>> {
     Ok(session)
 }
 
-/// Deletes a project, or gives its schema a name that is no project's.
-pub(super) fn remove(store: &PostgresStore, id: &ProjectId, copy: FinalCopy) -> Result<Option<String>> {
-    let mut session = store.session(id)?;
-    session.begin(ALONE)?;
-    session.remove(copy)
-}
-
 /// What the names of a template's spares begin with.
 fn prefix(template: Template<'_>) -> String {
     format!("{OWN}spare_{}_", &hexadecimal(&template.catalog)[..12])
@@ -73,7 +65,7 @@ pub(super) fn top_up(store: &PostgresStore, template: Template<'_>) -> Result<Sp
         if is_current && session.is_untouched()? {
             ready += 1;
         } else {
-            session.remove(FinalCopy::None)?;
+            session.remove()?;
             spares.removed += 1;
         }
     }
@@ -171,8 +163,13 @@ impl PostgresSession<'_> {
     fn wall_off_claimed(&mut self) -> Result<()> {
         let before = self.place()?.role_is_ours;
         self.wall_off()?;
-        let Placed { oid, role_is_ours, .. } = self.place()?;
-        if before == role_is_ours {
+        if before == self.place()?.role_is_ours { Ok(()) } else { self.remember_state() }
+    }
+
+    /// Has the ledger remember the catalogs' state as it is now: the schema's meaning has not changed since it was written.
+    pub(super) fn remember_state(&mut self) -> Result<()> {
+        let Placed { oid, history, .. } = self.place()?;
+        if !history {
             return Ok(());
         }
         let state = self.reader()?.state(oid)?;
@@ -186,27 +183,11 @@ impl PostgresSession<'_> {
         )
     }
 
-    /// Deletes the schema, or puts it out of the way; gives back how it is called then.
-    fn remove(&mut self, copy: FinalCopy) -> Result<Option<String>> {
+    /// Deletes the schema, and its role.
+    pub(super) fn remove(&mut self) -> Result<()> {
         self.place()?;
         self.tear_down()?;
-        let quoted = quote_name(&self.name);
-        let kept = match copy {
-            FinalCopy::Keep => Some(format!("{OWN}dropped_{}", uuid::Uuid::now_v7().simple())),
-            FinalCopy::None => None,
-        };
-        match &kept {
-            Some(name) => self.batch(
-                "cannot put its schema away",
-                &format!(
-                    "ALTER SCHEMA {quoted} RENAME TO {name}; COMMENT ON SCHEMA {name} IS {}",
-                    quote_text(&format!("what was {} when tenantry dropped it", self.name)),
-                    name = quote_name(name),
-                ),
-            )?,
-            None => self.batch("cannot delete its schema", &format!("DROP SCHEMA {quoted} CASCADE"))?,
-        }
-        self.commit()?;
-        Ok(kept.map(|name| format!("the schema {name}")))
+        self.batch("cannot delete its schema", &format!("DROP SCHEMA {} CASCADE", quote_name(&self.name)))?;
+        self.commit()
     }
 }

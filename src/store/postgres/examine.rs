@@ -3,7 +3,7 @@
 //! It must not open a project: `status` does that.
 
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool, Text};
+use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 
 use super::connect::Route;
 use super::{OWN, PostgresStore};
@@ -31,6 +31,8 @@ struct Facts {
     used: i64,
     #[diesel(sql_type = BigInt)]
     own: i64,
+    #[diesel(sql_type = Nullable<Text>)]
+    leftovers: Option<String>,
 }
 
 const FACTS: &str = "SELECT current_setting('server_version') AS version, current_user::text AS role,
@@ -40,7 +42,12 @@ const FACTS: &str = "SELECT current_setting('server_version') AS version, curren
     coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS encrypted,
     current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint AS slots,
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used,
-    (SELECT count(*) FROM pg_namespace WHERE starts_with(nspname, $1)) AS own";
+    (SELECT count(*) FROM pg_namespace WHERE starts_with(nspname, $1)) AS own,
+    (SELECT string_agg(sql, '; ') FROM (
+        SELECT format('DROP DATABASE %I', datname) FROM pg_database WHERE starts_with(datname, 'tenantry_scratch_')
+        AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = pg_database.datname)
+        UNION ALL SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace WHERE starts_with(nspname, 'tenantry_restore_')
+    ) left_behind (sql)) AS leftovers";
 
 pub(super) fn examine(store: &PostgresStore) -> Vec<Finding> {
     look(store).unwrap_or_else(|error| vec![Finding { name: "server", ok: false, detail: error.summary() }])
@@ -83,6 +90,14 @@ fn look(store: &PostgresStore) -> Result<Vec<Finding>> {
             },
         },
     ];
+    findings.push(Finding {
+        name: "leftovers",
+        ok: facts.leftovers.is_none(),
+        detail: match facts.leftovers {
+            None => "none".into(),
+            Some(sql) => format!("of restores that were killed; while none runs: {sql}"),
+        },
+    });
     drop(kept);
     let found = store.discover()?;
     findings.push(Finding {

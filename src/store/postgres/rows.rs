@@ -5,11 +5,13 @@
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, Nullable, Text};
+use sha2::{Digest as _, Sha256};
 
 use super::session::{PostgresSession, Settings};
 use crate::error::{ErrorKind, Result};
+use crate::schema::hexadecimal;
 use crate::sql::{quote_name, quote_text};
-use crate::store::{Care, Rows};
+use crate::store::{Care, Contents, Rows, Table};
 
 /// What every schema is asked: indexes and constraints that don't hold, and, as queries that must count nothing, its
 /// foreign keys. Each line says what it is.
@@ -120,6 +122,29 @@ impl PostgresSession<'_> {
     }
 }
 
+/// Each table as a query that sums up the hashes of its rows, so that their order makes no difference, and one that is there
+/// twice counts twice.
+const SUMS: &str = "
+SELECT ARRAY[format($$SELECT ARRAY[%L, count(*)::text, concat_ws(',', sum(a), sum(b), sum(c), sum(d))] AS texts FROM
+    (SELECT ('x' || substr(h, 1, 16))::bit(64)::bigint AS a, ('x' || substr(h, 17, 16))::bit(64)::bigint AS b,
+            ('x' || substr(h, 33, 16))::bit(64)::bigint AS c, ('x' || substr(h, 49, 16))::bit(64)::bigint AS d
+     FROM (SELECT encode(sha256(convert_to(t::text, 'UTF8')), 'hex') AS h FROM ONLY %I.%I t) hashes) lanes$$,
+    relname, {name}, relname)] AS texts
+FROM pg_class WHERE relnamespace = {schema} AND relkind = 'r' ORDER BY relname";
+
+/// What decides how values are spelled.
+const SPELLING: &str = "SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL IntervalStyle = 'postgres'; SET LOCAL bytea_output = 'hex'; \
+    SET LOCAL extra_float_digits = 1; SET LOCAL lc_monetary = 'C'; SET LOCAL row_security = off";
+
+impl PostgresSession<'_> {
+    /// Statements that make what the schema needs and does not have itself.
+    pub(super) fn needs(&mut self) -> Result<Vec<String>> {
+        let oid = self.place()?.oid;
+        let sql = include_str!("needs.sql").replace("{schema}", &oid.to_string());
+        Ok(self.texts("cannot see what it needs", &sql)?.into_iter().flatten().flatten().collect())
+    }
+}
+
 impl Rows for PostgresSession<'_> {
     fn columns(&mut self, table: &str) -> Result<Vec<String>> {
         let oid = self.place()?.oid;
@@ -171,6 +196,24 @@ impl Rows for PostgresSession<'_> {
         };
         let spelled: Vec<_> = fields.into_iter().map(spell).collect();
         Ok(if spelled.is_empty() { None } else { Some(spelled.join(", ")) })
+    }
+
+    fn contents(&mut self) -> Result<Contents> {
+        const WHAT: &str = "cannot read its rows";
+        let oid = self.place()?.oid;
+        let sql = SUMS.replace("{schema}", &oid.to_string()).replace("{name}", &quote_text(&self.name));
+        let queries: Vec<String> = self.texts(WHAT, &sql)?.into_iter().flatten().flatten().collect();
+        self.batch(WHAT, SPELLING)?;
+        let sums =
+            if queries.is_empty() { Vec::new() } else { self.texts(WHAT, &queries.join(" UNION ALL "))? };
+        let mut contents = Contents::default();
+        for row in sums {
+            let mut texts = row.into_iter().map(Option::unwrap_or_default);
+            let [name, rows, sum] = std::array::from_fn(|_| texts.next().unwrap_or_default());
+            let hash = hexadecimal(&Sha256::digest(format!("{rows} {sum}")));
+            contents.tables.insert(name, Table { rows: rows.parse().unwrap_or_default(), hash });
+        }
+        Ok(contents)
     }
 
     fn damage(&mut self) -> Result<Vec<String>> {

@@ -96,11 +96,25 @@ impl Target {
         self.parameters.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
+    /// The password, where the URL has one.
+    pub(super) fn password(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
     /// What libpq is given: keywords and quoted values.
     pub(super) fn conninfo(&self) -> String {
-        let mut text = String::new();
         let password = self.password.iter().map(|value| ("password", value));
-        for (key, value) in self.parameters.iter().map(|(key, value)| (key.as_str(), value)).chain(password) {
+        self.spelled(password)
+    }
+
+    /// The same without the password, which everybody may read.
+    pub(super) fn public_conninfo(&self) -> String {
+        self.spelled(std::iter::empty())
+    }
+
+    fn spelled<'a>(&'a self, more: impl Iterator<Item = (&'a str, &'a String)>) -> String {
+        let mut text = String::new();
+        for (key, value) in self.parameters.iter().map(|(key, value)| (key.as_str(), value)).chain(more) {
             // Writing to a string can't fail.
             let _ = write!(text, "{key}='{}' ", value.replace('\\', "\\\\").replace('\'', "\\'"));
         }

@@ -39,23 +39,36 @@ impl PostgresSession<'_> {
         }
         self.close_public()?;
         let name = quote_name(&self.name);
-        let mut sql = format!(
+        let sql = format!(
             "CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT; COMMENT ON ROLE {name} IS '{OUR_ROLE}'; \
-             DO $$ BEGIN EXECUTE format('ALTER ROLE %I IN DATABASE %I SET search_path = %I', {text}, current_database(), {text}); END $$; \
-             GRANT USAGE ON SCHEMA {name} TO {name}; \
+             DO $$ BEGIN EXECUTE format('ALTER ROLE %I IN DATABASE %I SET search_path = %I', {text}, current_database(), {text}); END $$",
+            text = quote_text(&self.name),
+        );
+        self.batch("cannot give it a role of its own", &sql)?;
+        self.place = Some(Placed { role_is_ours: Some(true), ..place });
+        self.grant_again()
+    }
+
+    /// Lets the project's role use the schema as it is now, where there is such a role.
+    pub(super) fn grant_again(&mut self) -> Result<()> {
+        let place = self.place()?;
+        if self.store.options.isolation == Isolation::None || place.role_is_ours != Some(true) {
+            return Ok(());
+        }
+        let name = quote_name(&self.name);
+        let mut sql = format!(
+            "GRANT USAGE ON SCHEMA {name} TO {name}; \
              GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {name} TO {name}; \
              GRANT ALL ON ALL SEQUENCES IN SCHEMA {name} TO {name}; \
              ALTER DEFAULT PRIVILEGES IN SCHEMA {name} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {name}; \
-             ALTER DEFAULT PRIVILEGES IN SCHEMA {name} GRANT ALL ON SEQUENCES TO {name}; ",
-            text = quote_text(&self.name),
+             ALTER DEFAULT PRIVILEGES IN SCHEMA {name} GRANT ALL ON SEQUENCES TO {name}; "
         );
         for (there, table) in [(place.diesel, DIESEL), (place.history, HISTORY)] {
             if there {
                 sql.push_str(&keep_books(&self.name, table));
             }
         }
-        self.batch("cannot give it a role of its own", &sql)?;
-        self.place = Some(Placed { role_is_ours: Some(true), ..place });
+        self.batch("cannot let its role use it", &sql)?;
         self.read = None;
         Ok(())
     }

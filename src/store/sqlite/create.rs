@@ -3,18 +3,18 @@
 //! It must not show a half-made project under its name, whatever kills the process; nor overwrite one.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, MAIN_DB};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::books::redate;
 use super::discover::orphan;
 use super::failure::describe;
 use super::session::SqliteSession;
+use crate::disk::{exists, rename_new, sync_directory};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Template;
 use crate::store::cache::SchemaCache;
@@ -91,21 +91,23 @@ pub(super) fn in_memory(image: &[u8]) -> rusqlite::Result<Connection> {
 
 /// Puts a database under its name: written and synced under another one, renamed without overwriting, and the
 /// folder synced.
-pub(super) fn install(directory: &Path, name: &str, image: &[u8]) -> Result<()> {
+pub(super) fn install(
+    directory: &Path,
+    name: &str,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<()> {
     let path = directory.join(name);
     ensure_directory(directory)?;
-    if path.symlink_metadata().is_ok() {
-        return Err(exists());
-    }
-    if let Some(orphan) = orphan(&path) {
-        return Err(Error::new(
-            ErrorKind::AlreadyExists,
-            format!("{} is left from a database that is gone", orphan.display()),
-        )
-        .hint("SQLite would take it for the new database's own: move it away first"));
-    }
-    let temporary = directory.join(format!(".{name}.{}.new", uuid::Uuid::now_v7().simple()));
-    let result = write_and_rename(&temporary, &path, image);
+    require_free(&path)?;
+    let temporary = temporary_name(directory, name);
+    let put = || {
+        write_file(&temporary, write)?;
+        rename_new(&temporary, &path)?;
+        sync_directory(directory).map_err(|error| {
+            error.hint("the database is there and whole, but might not survive a power cut: look at the disk")
+        })
+    };
+    let result = put();
     if result.is_err() {
         // Already renamed or never made: then there is nothing to remove, and the first error is the one to tell.
         let _ = std::fs::remove_file(&temporary);
@@ -113,37 +115,34 @@ pub(super) fn install(directory: &Path, name: &str, image: &[u8]) -> Result<()> 
     result
 }
 
-fn write_and_rename(temporary: &Path, path: &Path, image: &[u8]) -> Result<()> {
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(temporary)?;
-        file.write_all(image)?;
-        file.sync_all()
-    };
-    write().map_err(|error| Error::io("write", temporary, error))?;
-    rename_new(temporary, path)?;
-    sync_directory(path.parent().unwrap_or(Path::new("."))).map_err(|error| {
-        error.hint("the database is there and whole, but might not survive a power cut: look at the disk")
-    })
-}
-
-/// Renames, and refuses where the name is taken: a plain rename would overwrite, and two creates both succeed.
-pub(super) fn rename_new(from: &Path, to: &Path) -> Result<()> {
-    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::EXIST) => Err(exists()),
-        // A file system without this: a link refuses as well.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => match std::fs::hard_link(from, to) {
-            Ok(()) => std::fs::remove_file(from).map_err(|error| Error::io("remove", from, error)),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(exists()),
-            Err(error) => Err(Error::io("make", to, error)),
-        },
-        Err(error) => Err(Error::io("make", to, error.into())),
+/// Errors where there is a database, or what is left of one.
+pub(super) fn require_free(path: &Path) -> Result<()> {
+    if path.symlink_metadata().is_ok() {
+        return Err(exists());
+    }
+    match orphan(path) {
+        None => Ok(()),
+        Some(orphan) => Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!("{} is left from a database that is gone", orphan.display()),
+        )
+        .hint("SQLite would take it for the new database's own: move it away first")),
     }
 }
 
-fn exists() -> Error {
-    Error::new(ErrorKind::AlreadyExists, "it exists already")
-        .hint("it was left as it is; see where it stands: tenantry status ID")
+/// What a file is called until it is whole.
+pub(super) fn temporary_name(directory: &Path, name: &str) -> PathBuf {
+    directory.join(format!(".{name}.{}.new", uuid::Uuid::now_v7().simple()))
+}
+
+/// Writes a new file, durably.
+pub(super) fn write_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        write(&mut file)?;
+        file.sync_all()
+    };
+    write().map_err(|error| Error::io("write", path, error))
 }
 
 fn ensure_directory(directory: &Path) -> Result<()> {
@@ -152,12 +151,4 @@ fn ensure_directory(directory: &Path) -> Result<()> {
     }
     std::fs::create_dir_all(directory).map_err(|error| Error::io("make the folder", directory, error))?;
     sync_directory(directory.parent().unwrap_or(Path::new(".")))
-}
-
-/// Makes names in a folder durable.
-pub(super) fn sync_directory(directory: &Path) -> Result<()> {
-    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-    File::open(directory)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|error| Error::io("sync", directory, error))
 }

@@ -3,23 +3,28 @@
 //! It must behave as the store on disk does in everything but durability.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::books;
+use super::copy::{copy_out, open_private};
 use super::create::{TemplateCache, in_memory};
 use super::failure::describe;
 use super::rows::{self, SqliteRows};
 use super::session::SqliteSession;
+use crate::disk::exists;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Access, Inspection};
 use crate::project::ProjectId;
 use crate::sql::Dialect;
 use crate::store::cache::SchemaCache;
 use crate::store::connection::Connector;
-use crate::store::{Care, Discovery, FinalCopy, Finding, Rows, Session, Store, Template};
+use crate::store::{
+    Care, Copied, CopyFile, Discovery, Finding, Held, Others, Rows, Session, Store, Template,
+};
 
 /// A fleet in this process's memory, gone when it is dropped.
 pub struct MemoryStore {
@@ -58,11 +63,41 @@ impl MemoryStore {
             .map_err(|error| describe("cannot open it", error).in_project(id))
     }
 
+    /// A project with what another database has.
+    fn filled(&self, id: &ProjectId, source: &Connection) -> Result<Connection> {
+        let mut connection = self.connect(id)?;
+        rusqlite::backup::Backup::new(source, &mut connection)
+            .and_then(|backup| backup.step(-1))
+            .map_err(|error| describe("cannot fill it", error).in_project(id))?;
+        Ok(connection)
+    }
+
     fn existing(&self, id: &ProjectId) -> Result<Connection> {
         if !self.projects().contains_key(id) {
             return Err(Error::new(ErrorKind::NotFound, "it does not exist").in_project(id));
         }
         self.connect(id)
+    }
+}
+
+/// A project of this store that is to be deleted or replaced.
+struct HeldMemory<'a> {
+    store: &'a MemoryStore,
+    id: ProjectId,
+}
+
+impl Held for HeldMemory<'_> {
+    fn copy(&mut self, file: &Path) -> Result<Copied> {
+        self.store.copy(&self.id, file)
+    }
+
+    fn remove(self: Box<Self>) -> Result<()> {
+        self.store.projects().remove(&self.id);
+        Ok(())
+    }
+
+    fn replace(self: Box<Self>, copy: CopyFile<'_>) -> Result<Option<String>> {
+        self.store.filled(&self.id, &open_private(copy.file)?).map(|_| None)
     }
 }
 
@@ -122,22 +157,36 @@ impl Store for MemoryStore {
         let image = self.template.image(template)?;
         let mut projects = self.projects();
         if projects.contains_key(id) {
-            return Err(Error::new(ErrorKind::AlreadyExists, "it exists").in_project(id));
+            return Err(exists().in_project(id));
         }
         let source = in_memory(&image).map_err(|error| describe("cannot read the template", error))?;
-        let mut connection = self.connect(id)?;
-        rusqlite::backup::Backup::new(&source, &mut connection)
-            .and_then(|backup| backup.step(-1))
-            .map_err(|error| describe("cannot copy the template", error).in_project(id))?;
+        let connection = self.filled(id, &source)?;
         projects.insert(id.clone(), connection);
         Ok(())
     }
 
-    fn drop_project(&self, id: &ProjectId, _copy: FinalCopy) -> Result<Option<String>> {
-        match self.projects().remove(id) {
-            Some(_) => Ok(None),
-            None => Err(Error::new(ErrorKind::NotFound, "it does not exist").in_project(id)),
+    fn copy(&self, id: &ProjectId, file: &Path) -> Result<Copied> {
+        copy_out(&self.existing(id)?, &self.schemas, self.place(id), file)
+            .map_err(|error| error.in_project(id))
+    }
+
+    fn unpack(&self, copy: CopyFile<'_>, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()> {
+        work(&mut SqliteSession::new(open_private(copy.file)?, &self.schemas))
+    }
+
+    fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<()> {
+        let mut projects = self.projects();
+        if projects.contains_key(id) {
+            return Err(exists().in_project(id));
         }
+        let connection = self.filled(id, &open_private(copy.file)?)?;
+        projects.insert(id.clone(), connection);
+        Ok(())
+    }
+
+    fn hold(&self, id: &ProjectId, _others: Others) -> Result<Box<dyn Held + '_>> {
+        self.existing(id)?;
+        Ok(Box::new(HeldMemory { store: self, id: id.clone() }))
     }
 
     fn scratch(&self) -> Result<Box<dyn Session + '_>> {

@@ -6,9 +6,10 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 
+use super::contents;
 use super::failure::describe;
 use crate::error::Result;
-use crate::store::{Care, Rows};
+use crate::store::{Care, Contents, Rows};
 
 /// How many damages are named.
 const NAMED: usize = 20;
@@ -68,6 +69,10 @@ impl Rows for SqliteRows<'_> {
             Ok(Some(spelled.join(", ")))
         };
         first().map_err(|error| describe("a query failed", error))
+    }
+
+    fn contents(&mut self) -> Result<Contents> {
+        contents::contents(self.0)
     }
 
     fn damage(&mut self) -> Result<Vec<String>> {

@@ -20,7 +20,7 @@ use crate::schema::Schema;
 use crate::sql::quote_name;
 use crate::sql::statement::Statement;
 use crate::store::cache::SchemaCache;
-use crate::store::{Census, Direction, ForeignKeys, Lock, Mode, Rows, Session};
+use crate::store::{Census, Contents, Direction, ForeignKeys, Lock, Mode, Rows, Session};
 
 /// How long one attempt to hold a lock on may take, with a part of it held already.
 const ATTEMPT: Duration = Duration::from_millis(10);
@@ -130,6 +130,10 @@ impl Rows for SqliteSession<'_> {
 
     fn first(&mut self, query: &str) -> Result<Option<String>> {
         SqliteRows(&self.connection).first(query)
+    }
+
+    fn contents(&mut self) -> Result<Contents> {
+        SqliteRows(&self.connection).contents()
     }
 
     fn damage(&mut self) -> Result<Vec<String>> {

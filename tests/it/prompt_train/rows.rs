@@ -39,9 +39,12 @@ pub(super) const DOMAINS: [&str; 4] = ["alpha.example", "beta.example", "gamma.e
 impl Generator {
     /// What somebody says, spelled in one of the ways that mean the same.
     fn content(&mut self, text: &str) -> Value {
-        match self.dice.roll(3) {
-            0 => json!(text),
-            1 => json!([{"type": "text", "text": text}]),
+        match self.dice.roll(5) {
+            0 | 1 => json!(text),
+            2 => json!([{"type": "text", "text": text}]),
+            3 => {
+                json!([{"type": "tool_result", "tool_use_id": "b", "content": text, "cache_control": {"type": "ephemeral"}}])
+            }
             _ => json!([{"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}]),
         }
     }
@@ -66,8 +69,10 @@ impl Generator {
 
     /// A conversation with its branches, and with what it has others do.
     fn conversation(&mut self, domain: &'static str, first: &str, depth: u32) {
-        let mut system = match self.dice.roll(3) {
+        let mut system = match self.dice.roll(4) {
             0 => None,
+            // As some clients say that there is none.
+            3 => Some(Value::Null),
             1 => Some(json!("Be brief. \u{fc}ber alles \"klar\"")),
             _ => Some(json!([{"type": "text", "text": "Be kind."}, {"type": "text", "text": "Be brief."}])),
         };
@@ -78,7 +83,11 @@ impl Generator {
             let mut tasks = Vec::new();
             if depth < 3 && self.dice.roll(4) == 0 {
                 for _ in 0..=self.dice.roll(2) {
-                    tasks.push(format!("Look into {} of {}", self.dice.roll(1_000_000), self.requests.len()));
+                    // The same words again and again, of which the last who said them is meant.
+                    tasks.push(match self.dice.roll(3) {
+                        0 => "Run the tests".to_string(),
+                        _ => format!("Look into {} of {}", self.dice.roll(1_000_000), self.requests.len()),
+                    });
                 }
             }
             let mut said = vec![json!({"type": "text", "text": format!("Answer {turn}")})];

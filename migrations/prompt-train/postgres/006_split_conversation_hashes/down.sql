@@ -9,6 +9,7 @@ FROM (
     FROM (
         SELECT request_id, position, jsonb_array_length(body -> 'messages') AS how_many,
             concat(message ->> 'role', ': ', CASE jsonb_typeof(message -> 'content')
+                WHEN 'null' THEN NULL
                 WHEN 'string' THEN message -> 'content' #>> '{}'
                 WHEN 'array' THEN (
                     SELECT string_agg(CASE
@@ -25,6 +26,7 @@ FROM (
 ) AS said
 CROSS JOIN LATERAL (
     SELECT CASE jsonb_typeof(own.body -> 'system')
+        WHEN 'null' THEN NULL
         WHEN 'string' THEN own.body -> 'system' #>> '{}'
         WHEN 'array' THEN (
             SELECT string_agg(CASE

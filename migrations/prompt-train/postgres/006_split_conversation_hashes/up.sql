@@ -31,6 +31,7 @@ FROM (
     FROM (
         SELECT request_id, position, jsonb_array_length(body -> 'messages') AS how_many,
             concat(message ->> 'role', ': ', CASE jsonb_typeof(message -> 'content')
+                WHEN 'null' THEN NULL
                 WHEN 'string' THEN message -> 'content' #>> '{}'
                 WHEN 'array' THEN (
                     SELECT string_agg(CASE

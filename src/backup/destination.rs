@@ -1,0 +1,161 @@
+//! Where backups are kept: a folder, behind a seam that another place fits as well.
+//!
+//! It must not know what a backup is: it keeps files under names like `42/20261121T201700.123Z-1a2b3c4d.json`.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{ErrorKind as IoErrorKind, Read, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::disk::{rename_new, sync_directory};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A place for backups. Names have one `/`: a folder's name, and a file's.
+pub trait Destination: Send + Sync {
+    /// Where it is, fit to be shown.
+    fn location(&self) -> String;
+
+    /// A private folder, gone when it is dropped, for what is to be [put](Destination::put) there.
+    fn workspace(&self) -> Result<TempDir>;
+
+    /// Takes a finished file over, durably, under a name that is not taken. It is wholly there or not at all.
+    fn put(&self, name: &str, file: &Path) -> Result<()>;
+
+    /// Opens what is under a name.
+    fn open(&self, name: &str) -> Result<Box<dyn Read + Send>>;
+
+    /// The names of folders.
+    fn folders(&self) -> Result<Vec<String>>;
+
+    /// The names in a folder, without it, sorted; none where there is no such folder.
+    fn list(&self, folder: &str) -> Result<Vec<String>>;
+
+    /// Removes what is under a name.
+    fn remove(&self, name: &str) -> Result<()>;
+}
+
+/// What begins the names of private folders.
+const WORKSPACE: &str = ".new-";
+
+/// A folder of the file system; nobody but its owner can read it.
+#[derive(Clone, Debug)]
+pub struct Directory(PathBuf);
+
+impl Directory {
+    /// The folder, which is made when something is first put there.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    fn path(&self, name: &str) -> Result<PathBuf> {
+        let is_plain = |part: &str| {
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+            !part.is_empty() && !part.starts_with('.') && part.bytes().all(allowed)
+        };
+        match name.split_once('/') {
+            Some((folder, file)) if is_plain(folder) && is_plain(file) => Ok(self.0.join(folder).join(file)),
+            _ => Err(Error::new(ErrorKind::Usage, format!("{name:?} is no backup's name"))
+                .hint("see which there are: tenantry backup list")),
+        }
+    }
+
+    fn make(path: &Path) -> Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            Self::make(parent)?;
+        }
+        match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() != IoErrorKind::AlreadyExists => {
+                Err(Error::io("make the folder", path, error))
+            }
+            _ => sync_directory(path.parent().unwrap_or(Path::new("."))),
+        }
+    }
+}
+
+impl Destination for Directory {
+    fn location(&self) -> String {
+        self.0.display().to_string()
+    }
+
+    fn workspace(&self) -> Result<TempDir> {
+        Self::make(&self.0)?;
+        tempfile::Builder::new()
+            .prefix(WORKSPACE)
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir_in(&self.0)
+            .map_err(|error| Error::io("make a private folder in", &self.0, error))
+    }
+
+    fn put(&self, name: &str, file: &Path) -> Result<()> {
+        let path = self.path(name)?;
+        let folder = path.parent().unwrap_or(&self.0);
+        Self::make(folder)?;
+        File::open(file)
+            .and_then(|file| {
+                file.set_permissions(Permissions::from_mode(0o600))?;
+                file.sync_all()
+            })
+            .map_err(|error| Error::io("sync", file, error))?;
+        rename_new(file, &path)?;
+        sync_directory(folder)
+    }
+
+    fn open(&self, name: &str) -> Result<Box<dyn Read + Send>> {
+        let path = self.path(name)?;
+        // A name is a plain file: nothing that hangs, and nothing that leads elsewhere.
+        let metadata = path.symlink_metadata().map_err(|error| Error::io("look at", &path, error))?;
+        if !metadata.is_file() {
+            return Err(Error::new(ErrorKind::CheckFailed, format!("{} is no plain file", path.display())));
+        }
+        let file = File::open(&path).map_err(|error| Error::io("open", &path, error))?;
+        Ok(Box::new(file))
+    }
+
+    fn folders(&self) -> Result<Vec<String>> {
+        names(&self.0, Path::is_dir)
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<String>> {
+        names(&self.0.join(folder), |_| true)
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        let path = self.path(name)?;
+        std::fs::remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+        sync_directory(path.parent().unwrap_or(&self.0))
+    }
+}
+
+/// What is in a folder, sorted; hidden things are nobody's business.
+fn names(folder: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
+    let failed = |error| Error::io("list", folder, error);
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == IoErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if let Ok(name) = entry.file_name().into_string()
+            && !name.starts_with('.')
+            && is_wanted(&entry.path())
+        {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Writes a new file that nobody else can read.
+pub(super) fn write_private(path: &Path, text: &str) -> Result<()> {
+    let write =
+        || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes());
+    write().map_err(|error| Error::io("write", path, error))
+}

@@ -1,0 +1,278 @@
+//! What is known of a backup: a JSON document beside its data, sealed by a hash of its own.
+//!
+//! It must not touch a disk or a database: here it is made, spelled and read.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::project::ProjectId;
+use crate::schema::hexadecimal;
+use crate::store::Table;
+
+/// The format that this code writes, and the newest that it reads.
+const FORMAT: u32 = 1;
+
+/// Everything that is known of a backup, and that its restored copy has to agree with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The format of manifest and data.
+    pub format: u32,
+    /// The version of tenantry that took it.
+    pub tenantry: String,
+    /// The database's name and version, such as `SQLite 3.50.4`.
+    pub database: String,
+    /// The store that it was taken from, without a password.
+    pub store: String,
+    /// The project.
+    pub project: ProjectId,
+    /// What the project's file or schema was called.
+    pub place: String,
+    /// The moment before the copy was begun: what was committed by then is in it.
+    pub taken_at: Moment,
+    /// What whoever asked for it called it.
+    pub label: Option<String>,
+    /// What it was taken for.
+    pub reason: Reason,
+    /// The run that took it.
+    pub run: String,
+    /// The file with the data.
+    pub file: DataFile,
+    /// The applied versions with the checksum that the ledger has of each.
+    pub ledger: BTreeMap<String, Option<String>>,
+    /// The schema's fingerprint.
+    pub schema: String,
+    /// Every table, with how many rows it has and a hash of them all.
+    pub tables: BTreeMap<String, Table>,
+    /// What else the database's file says of itself: `application_id` and `user_version` on SQLite.
+    pub marks: BTreeMap<String, i64>,
+    /// Statements that make what the project needs and does not have itself, such as extensions.
+    pub needs: Vec<String>,
+}
+
+/// The file with a backup's data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataFile {
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its SHA-256 in hexadecimal.
+    pub sha256: String,
+    /// The size of what is packed in it, in bytes.
+    pub unpacked: u64,
+}
+
+/// What a backup was taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Somebody asked for it.
+    Asked,
+    /// An upgrade was about to begin.
+    BeforeUpgrade,
+    /// Another backup was about to take the project's place.
+    BeforeRestore,
+    /// A run was about to be rolled back.
+    BeforeRollback,
+    /// The project was about to be deleted.
+    BeforeDrop,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Asked => "asked for",
+            Self::BeforeUpgrade => "before an upgrade",
+            Self::BeforeRestore => "before a restore",
+            Self::BeforeRollback => "before a rollback",
+            Self::BeforeDrop => "before it was dropped",
+        })
+    }
+}
+
+/// A moment in UTC, to the millisecond: `2026-11-21T20:17:00.123Z`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(OffsetDateTime);
+
+impl Moment {
+    /// This moment.
+    #[must_use]
+    pub fn now() -> Self {
+        let now = OffsetDateTime::now_utc();
+        Self(now.replace_millisecond(now.millisecond()).unwrap_or(now))
+    }
+
+    /// Reads `2026-11-21`, `2026-11-21 20:17`, `2026-11-21T20:17:00.123Z` and the like, in UTC.
+    pub fn parse(text: &str) -> Result<Self> {
+        let plain = text.trim().trim_end_matches('Z').replace(' ', "T");
+        let (date, clock) = plain.split_once('T').unwrap_or((&plain, "00:00:00"));
+        let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+        let seconds = if clock.matches(':').count() == 1 { ":00" } else { "" };
+        let full = format!("{date}T{clock}{seconds}.{fraction:0<3.3}");
+        let format =
+            format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]");
+        time::PrimitiveDateTime::parse(&full, format).map(|moment| Self(moment.assume_utc())).map_err(
+            |error| {
+                Error::new(ErrorKind::Usage, format!("{text:?} is no time"))
+                    .caused_by(error)
+                    .hint("write it in UTC, like 2026-11-21T20:17:00Z, or a day alone")
+            },
+        )
+    }
+
+    /// How it stands in names of files, where it sorts as text.
+    #[must_use]
+    pub fn in_names(&self) -> String {
+        self.to_string().replace(['-', ':'], "")
+    }
+
+    /// How long ago it was; zero for one to come.
+    #[must_use]
+    pub fn age(&self) -> std::time::Duration {
+        (OffsetDateTime::now_utc() - self.0).try_into().unwrap_or_default()
+    }
+
+    /// The day that it is on.
+    #[must_use]
+    pub fn date(&self) -> time::Date {
+        self.0.date()
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (date, clock) = (self.0.date(), self.0.time());
+        let (hour, minute, second) = (clock.hour(), clock.minute(), clock.second());
+        write!(f, "{date}T{hour:02}:{minute:02}:{second:02}.{:03}Z", clock.millisecond())
+    }
+}
+
+impl fmt::Debug for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl Serialize for Moment {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+const BEFORE_SEAL: &str = "{\"sha256\":\"";
+const AFTER_SEAL: &str = "\",\"manifest\":";
+const END: &str = "}\n";
+
+/// What every format of a manifest has.
+#[derive(Deserialize)]
+struct Format {
+    format: u32,
+}
+
+impl Manifest {
+    /// The format of what this code writes.
+    pub(super) const fn format() -> u32 {
+        FORMAT
+    }
+
+    /// The document: the manifest with the SHA-256 of its own text, so that no bit of it can change unseen.
+    pub fn seal(&self) -> Result<String> {
+        let text = serde_json::to_string(self)
+            .map_err(|error| Error::new(ErrorKind::Internal, "cannot write the manifest").caused_by(error))?;
+        Ok(format!("{BEFORE_SEAL}{}{AFTER_SEAL}{text}{END}", hexadecimal(&Sha256::digest(&text))))
+    }
+
+    /// Reads a document. Errors where any of it is not as it was written.
+    pub fn open(document: &[u8]) -> Result<Self> {
+        let broken = |what: &str| {
+            Error::new(ErrorKind::CheckFailed, format!("its manifest {what}"))
+                .hint("trust another backup of this project; keep this one for whoever looks into it")
+        };
+        let parts = || {
+            let rest = std::str::from_utf8(document).ok()?.strip_prefix(BEFORE_SEAL)?;
+            let (seal, rest) = rest.split_at_checked(64)?;
+            Some((seal, rest.strip_prefix(AFTER_SEAL)?.strip_suffix(END)?))
+        };
+        let (seal, text) = parts().ok_or_else(|| broken("is not whole"))?;
+        if hexadecimal(&Sha256::digest(text)) != seal {
+            return Err(broken("has not the SHA-256 that it says"));
+        }
+        let unreadable = |error| broken("can't be read").caused_by(error);
+        let Format { format } = serde_json::from_str(text).map_err(unreadable)?;
+        if format > FORMAT {
+            return Err(broken(&format!("is of format {format}, newer than this tenantry")));
+        }
+        serde_json::from_str(text).map_err(unreadable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        Manifest {
+            format: FORMAT,
+            tenantry: "0.1.0".into(),
+            database: "SQLite 3".into(),
+            store: "sqlite:data".into(),
+            project: "42".parse().unwrap(),
+            place: "project_42.db".into(),
+            taken_at: Moment::parse("2026-11-21T20:17:00.123Z").unwrap(),
+            label: Some("a \"label\"\n".into()),
+            reason: Reason::Asked,
+            run: "r".into(),
+            file: DataFile { size: 1, sha256: "00".into(), unpacked: 2 },
+            ledger: BTreeMap::from([("1".into(), Some("c".into())), ("2".into(), None)]),
+            schema: "f".into(),
+            tables: BTreeMap::from([("t".into(), Table { rows: 3, hash: "h".into() })]),
+            marks: BTreeMap::from([("user_version".into(), -1)]),
+            needs: vec!["CREATE EXTENSION x".into()],
+        }
+    }
+
+    #[test]
+    fn what_was_sealed_opens_and_no_bit_of_it_can_change() {
+        let document = manifest().seal().unwrap().into_bytes();
+        assert_eq!(Manifest::open(&document).unwrap(), manifest());
+        for index in 0..document.len() {
+            for bit in 0..8 {
+                let mut flipped = document.clone();
+                flipped[index] ^= 1 << bit;
+                assert!(Manifest::open(&flipped).is_err(), "byte {index} bit {bit}");
+            }
+            assert!(Manifest::open(&document[..index]).is_err(), "cut at {index}");
+        }
+    }
+
+    #[test]
+    fn moments_are_read_as_people_write_them() {
+        for (text, full) in [
+            ("2026-11-21", "2026-11-21T00:00:00.000Z"),
+            ("2026-11-21 20:17", "2026-11-21T20:17:00.000Z"),
+            ("2026-11-21T20:17:05Z", "2026-11-21T20:17:05.000Z"),
+            ("2026-11-21T20:17:05.5Z", "2026-11-21T20:17:05.500Z"),
+            ("2026-11-21T20:17:05.123456Z", "2026-11-21T20:17:05.123Z"),
+        ] {
+            assert_eq!(Moment::parse(text).unwrap().to_string(), full, "{text}");
+        }
+        for text in ["yesterday", "2026-13-01", "2026-11-21T25:00", "", "2026-11-21T20:17:00+01:00"] {
+            assert_eq!(Moment::parse(text).unwrap_err().kind(), ErrorKind::Usage, "{text}");
+        }
+        let now = Moment::now();
+        assert_eq!(Moment::parse(&now.to_string()).unwrap(), now);
+    }
+}

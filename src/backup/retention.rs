@@ -1,0 +1,152 @@
+//! Which of a project's backups are kept.
+//!
+//! It must not remove anything: it only chooses.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::archive::Backup;
+use super::manifest::Reason;
+
+/// How many backups of a project are kept; each of them alone is reason enough.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// The last ones.
+    pub last: usize,
+    /// The newest of each day, for so many days that have one.
+    pub daily: usize,
+    /// The newest of each week, for so many weeks that have one.
+    pub weekly: usize,
+    /// The newest of each month, for so many months that have one.
+    pub monthly: usize,
+    /// All that are younger.
+    pub within: Option<Duration>,
+}
+
+impl Keep {
+    /// Whether nothing is said to be kept.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Which of a project's backups, oldest first, may go.
+    ///
+    /// Whatever is said, the newest stays, the newest that was verified, and the newest of each kind that an undo needs.
+    #[must_use]
+    pub fn surplus<'a>(&self, backups: &'a [Backup]) -> Vec<&'a Backup> {
+        let mut kept: HashSet<&str> = HashSet::new();
+        let newest_first = || backups.iter().rev();
+        let mut keep = |backup: Option<&'a Backup>| kept.extend(backup.map(|backup| backup.name.as_str()));
+        keep(newest_first().next());
+        keep(newest_first().find(|backup| backup.verified.is_some_and(|it| it.level >= 3)));
+        keep(newest_first().find(|backup| backup.verified.is_some()));
+        let undo = [Reason::BeforeUpgrade, Reason::BeforeRestore, Reason::BeforeRollback, Reason::BeforeDrop];
+        for reason in undo {
+            keep(newest_first().find(|backup| backup.manifest.reason == reason));
+        }
+        newest_first().take(self.last).for_each(|backup| keep(Some(backup)));
+        if let Some(within) = self.within {
+            newest_first()
+                .filter(|it| it.manifest.taken_at.age() < within)
+                .for_each(|backup| keep(Some(backup)));
+        }
+        let mut keep_by = |count: usize, period: &dyn Fn(&Backup) -> (i32, u8)| {
+            let mut periods = HashSet::new();
+            let firsts = newest_first().filter(|backup| periods.insert(period(backup)));
+            firsts.take(count).for_each(|backup| keep(Some(backup)));
+        };
+        keep_by(self.daily, &|it| (it.manifest.taken_at.date().to_julian_day(), 0));
+        keep_by(self.weekly, &|it| {
+            let (year, week, _) = it.manifest.taken_at.date().to_iso_week_date();
+            (year, week)
+        });
+        keep_by(self.monthly, &|it| {
+            let date = it.manifest.taken_at.date();
+            (date.year(), date.month().into())
+        });
+        backups.iter().filter(|backup| !kept.contains(backup.name.as_str())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::backup::{DataFile, Manifest, Moment, Verified};
+
+    fn backup(taken_at: &str, reason: Reason, is_verified: bool) -> Backup {
+        let taken_at = Moment::parse(taken_at).unwrap();
+        Backup {
+            name: taken_at.to_string(),
+            manifest: Manifest {
+                format: 1,
+                tenantry: String::new(),
+                database: String::new(),
+                store: String::new(),
+                project: "1".parse().unwrap(),
+                place: String::new(),
+                taken_at,
+                label: None,
+                reason,
+                run: String::new(),
+                file: DataFile { size: 0, sha256: String::new(), unpacked: 0 },
+                ledger: BTreeMap::new(),
+                schema: String::new(),
+                tables: BTreeMap::new(),
+                marks: BTreeMap::new(),
+                needs: Vec::new(),
+            },
+            verified: is_verified.then_some(Verified { level: 3, at: taken_at }),
+        }
+    }
+
+    fn left(keep: Keep, backups: &[Backup]) -> Vec<&str> {
+        let surplus: Vec<_> = keep.surplus(backups).into_iter().map(|it| &it.name).collect();
+        backups.iter().filter(|it| !surplus.contains(&&it.name)).map(|it| &it.name[..16]).collect()
+    }
+
+    #[test]
+    fn days_weeks_and_months_keep_their_newest() {
+        let times = [
+            "2026-09-30 12:00",
+            "2026-10-31 12:00",
+            "2026-11-01 12:00",
+            "2026-11-08 12:00",
+            "2026-11-09 01:00",
+            "2026-11-09 02:00",
+            "2026-11-10 01:00",
+        ];
+        let all: Vec<_> = times.iter().map(|time| backup(time, Reason::Asked, false)).collect();
+        assert_eq!(left(Keep { last: 2, ..Keep::default() }, &all), ["2026-11-09T02:00", "2026-11-10T01:00"]);
+        assert_eq!(
+            left(Keep { daily: 2, ..Keep::default() }, &all),
+            ["2026-11-09T02:00", "2026-11-10T01:00"]
+        );
+        assert_eq!(
+            left(Keep { weekly: 2, ..Keep::default() }, &all),
+            ["2026-11-08T12:00", "2026-11-10T01:00"]
+        );
+        assert_eq!(
+            left(Keep { monthly: 9, ..Keep::default() }, &all),
+            ["2026-09-30T12:00", "2026-10-31T12:00", "2026-11-10T01:00"]
+        );
+        let within = Keep { within: Some(Duration::from_secs(400 * 365 * 86_400)), ..Keep::default() };
+        assert_eq!(left(within, &all).len(), 7);
+    }
+
+    #[test]
+    fn the_newest_the_last_verified_and_what_an_undo_needs_always_stay() {
+        let all = [
+            backup("2026-01-01", Reason::BeforeUpgrade, false),
+            backup("2026-01-02", Reason::BeforeUpgrade, false),
+            backup("2026-01-03", Reason::Asked, true),
+            backup("2026-01-04", Reason::BeforeRestore, false),
+            backup("2026-01-05", Reason::Asked, false),
+            backup("2026-01-06", Reason::Asked, false),
+        ];
+        let days: Vec<_> = left(Keep::default(), &all).iter().map(|it| it[8..10].to_string()).collect();
+        assert_eq!(days, ["02", "03", "04", "06"]);
+    }
+}

@@ -1,0 +1,38 @@
+//! Files that appear under their names whole and durably, or not at all.
+//!
+//! It must not overwrite anything.
+
+use std::fs::File;
+use std::path::Path;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Renames, and refuses where the name is taken: a plain rename would overwrite, and two creates both succeed.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::EXIST) => Err(exists()),
+        // A file system without this: a link refuses as well.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => match std::fs::hard_link(from, to) {
+            Ok(()) => std::fs::remove_file(from).map_err(|error| Error::io("remove", from, error)),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(exists()),
+            Err(error) => Err(Error::io("make", to, error)),
+        },
+        Err(error) => Err(Error::io("make", to, error.into())),
+    }
+}
+
+pub(crate) fn exists() -> Error {
+    Error::new(ErrorKind::AlreadyExists, "it exists already")
+        .hint("it was left as it is; see where it stands: tenantry status ID")
+}
+
+/// Makes names in a folder durable.
+pub(crate) fn sync_directory(directory: &Path) -> Result<()> {
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    File::open(directory)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|error| Error::io("sync", directory, error))
+}

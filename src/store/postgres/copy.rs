@@ -1,0 +1,263 @@
+//! Copies of schemas: dumped from one moment, restored into a database of their own, and put in a schema's place.
+//!
+//! It must not rename anything in a dump's text: that would rewrite data. A schema is renamed by the server, in a database of
+//! its own, which is gone afterwards whatever happens.
+
+use std::path::Path;
+
+use diesel::connection::SimpleConnection as _;
+use diesel::prelude::*;
+use diesel::sql_types::Text;
+
+use super::connect::{Links, Timeouts};
+use super::session::PostgresSession;
+use super::{Isolation, OWN, PostgresOptions, PostgresStore, tools};
+use crate::disk::exists;
+use crate::error::{Error, ErrorKind, Result};
+use crate::project::ProjectId;
+use crate::sql::{quote_name, quote_text};
+use crate::store::cache::SchemaCache;
+use crate::store::{Copied, CopyFile, ForeignKeys, Held, Lock, Look, Mode, Session};
+
+pub(super) const ALONE: Mode =
+    Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look: Look::Anew };
+
+/// What begins the names of databases that copies are restored into.
+pub(super) const SCRATCH: &str = "tenantry_scratch_";
+
+#[derive(QueryableByName)]
+struct Value {
+    #[diesel(sql_type = Text)]
+    value: String,
+}
+
+/// Copies a schema as it is at this moment.
+pub(super) fn copy(store: &PostgresStore, id: &ProjectId, file: &Path) -> Result<Copied> {
+    let mut session = store.session(id)?;
+    session.begin_reading()?;
+    session.copy_out(file)
+}
+
+/// A schema whose rows nobody else can change.
+pub(super) fn hold<'a>(store: &'a PostgresStore, id: &ProjectId) -> Result<PostgresSession<'a>> {
+    let mut session = store.session(id)?;
+    session.begin(ALONE)?;
+    session.place()?;
+    session.lock_tables()?;
+    Ok(session)
+}
+
+/// Lets `work` have the schema of a copy, in a database of its own.
+pub(super) fn unpack(
+    store: &PostgresStore,
+    copy: CopyFile<'_>,
+    work: &mut dyn FnMut(&mut PostgresSession<'_>) -> Result<()>,
+) -> Result<()> {
+    let scratch = Scratch::new(store)?;
+    let own = scratch.store();
+    let mut session = PostgresSession::new(&own, own.links.get()?, copy.place.to_string());
+    own.restore(copy, &mut session)?;
+    work(&mut session)
+}
+
+/// Makes a project of a copy.
+pub(super) fn install(store: &PostgresStore, id: &ProjectId, copy: CopyFile<'_>) -> Result<()> {
+    let name = store.name(id)?;
+    let staged = Staged::new(store, copy)?;
+    let mut session = store.session(id)?;
+    session.begin(ALONE)?;
+    if session.place.is_some() {
+        return Err(exists());
+    }
+    session.rename(&staged.name, &name)?;
+    session.wall_off()?;
+    session.remember_state()?;
+    session.commit()
+}
+
+/// A database of its own, gone when this is dropped.
+struct Scratch<'a> {
+    store: &'a PostgresStore,
+    name: String,
+}
+
+impl<'a> Scratch<'a> {
+    fn new(store: &'a PostgresStore) -> Result<Self> {
+        let name = format!("{SCRATCH}{}", uuid::Uuid::now_v7().simple());
+        let mut kept = store.links.get()?;
+        let connection = &mut kept.link()?.connection;
+        let mut make = || -> QueryResult<()> {
+            let same: Value = diesel::sql_query(
+                "SELECT format('ENCODING %L LC_COLLATE %L LC_CTYPE %L', pg_encoding_to_char(encoding), datcollate, datctype) \
+                 AS value FROM pg_database WHERE datname = current_database()",
+            )
+            .get_result(connection)?;
+            connection.batch_execute(&format!(
+                "CREATE DATABASE {} TEMPLATE template0 {}",
+                quote_name(&name),
+                same.value
+            ))
+        };
+        make().map_err(|error| {
+            super::failure::describe("cannot make a database to restore into", store.target(), &error)
+                .hint("a backup is restored into a database of its own: give the role CREATEDB")
+        })?;
+        Ok(Self { store, name })
+    }
+
+    /// The same schemas' names, in this database.
+    fn store(&self) -> PostgresStore {
+        let options = PostgresOptions { spares: 0, isolation: Isolation::None, ..self.store.options.clone() };
+        let timeouts = Timeouts { lock: options.lock_timeout, statement: options.statement_timeout };
+        PostgresStore {
+            links: Links::new(self.store.target().with("dbname", &self.name), timeouts),
+            options,
+            schemas: SchemaCache::default(),
+            parts: std::sync::OnceLock::new(),
+            tools: std::sync::OnceLock::new(),
+        }
+    }
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        // What can't be dropped now is found by `doctor`; the error that counts is another one.
+        let _ = self.store.links.get().and_then(|mut kept| {
+            let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_name(&self.name));
+            kept.link().map(|link| link.connection.batch_execute(&sql))
+        });
+    }
+}
+
+/// A copy in the fleet's own database, under a name that is no project's; gone when this is dropped, unless it was renamed.
+struct Staged<'a> {
+    store: &'a PostgresStore,
+    name: String,
+}
+
+impl<'a> Staged<'a> {
+    fn new(store: &'a PostgresStore, copy: CopyFile<'_>) -> Result<Self> {
+        let name = format!("{OWN}restore_{}", uuid::Uuid::now_v7().simple());
+        let folder = tempfile::tempdir()
+            .map_err(|error| Error::new(ErrorKind::Io, "cannot make a private folder").caused_by(error))?;
+        let renamed = folder.path().join("renamed");
+        unpack(store, copy, &mut |session| {
+            session.begin_transaction()?;
+            let (from, to) = (quote_name(copy.place), quote_name(&name));
+            session
+                .batch("cannot rename the copy", &format!("ALTER SCHEMA {from} RENAME TO {to}; COMMIT"))?;
+            session.store.dump(&name, &renamed, None)
+        })?;
+        let staged = Self { store, name };
+        let mut session = PostgresSession::new(store, store.links.get()?, staged.name.clone());
+        store.restore(CopyFile { file: &renamed, place: &staged.name, ..copy }, &mut session)?;
+        Ok(staged)
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        // After the renaming there is nothing of this name. What can't be dropped now is found by `doctor`.
+        let _ = self.store.links.get().and_then(|mut kept| {
+            let sql = format!("DROP SCHEMA IF EXISTS {} CASCADE", quote_name(&self.name));
+            kept.link().map(|link| link.connection.batch_execute(&sql))
+        });
+    }
+}
+
+impl PostgresStore {
+    fn tools(&self) -> Result<&Path> {
+        if let Some(folder) = self.tools.get() {
+            return Ok(folder);
+        }
+        let server = self.links.get()?.link()?.server;
+        let folder = tools::find(server)?;
+        Ok(self.tools.get_or_init(|| folder))
+    }
+
+    /// Dumps a schema to a file that is not there yet, as it is in a snapshot of another session where one is given.
+    fn dump(&self, schema: &str, file: &Path, snapshot: Option<&str>) -> Result<()> {
+        // A pattern, of which quotes make a name.
+        let schema = format!("--schema={}", quote_name(schema));
+        let file = format!("--file={}", file.display());
+        let wait = format!("--lock-wait-timeout={}", self.options.lock_timeout.as_millis().max(1));
+        let snapshot = snapshot.map(|snapshot| format!("--snapshot={snapshot}"));
+        let mut arguments =
+            vec!["--format=custom", "--compress=0", "--no-owner", "--no-privileges", &schema, &file, &wait];
+        arguments.extend(snapshot.as_deref());
+        tools::run(self.tools()?, "pg_dump", self.target(), &arguments)
+    }
+
+    /// Restores a dump under the name that it has, all or nothing.
+    fn restore(&self, copy: CopyFile<'_>, session: &mut PostgresSession<'_>) -> Result<()> {
+        for statement in copy.needs {
+            let result = session.kept.link()?.connection.batch_execute(statement);
+            result.map_err(|error| session.failed("cannot make what it needs", &error))?;
+        }
+        let file = copy.file.display().to_string();
+        let arguments = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", &file];
+        tools::run(self.tools()?, "pg_restore", self.target(), &arguments)
+    }
+}
+
+impl PostgresSession<'_> {
+    /// Dumps the schema, and sums it up as it is in that same snapshot.
+    pub(super) fn copy_out(&mut self, file: &Path) -> Result<Copied> {
+        // However long a dump takes, this transaction waits for it.
+        self.batch("cannot begin", "SET LOCAL idle_in_transaction_session_timeout = 0")?;
+        let snapshot = self.value("SELECT pg_export_snapshot() AS value")?;
+        let inspection = self.inspect()?;
+        let contents = crate::store::Rows::contents(self)?;
+        let needs = self.needs()?;
+        let database =
+            format!("PostgreSQL {}", self.value("SELECT current_setting('server_version') AS value")?);
+        self.store.dump(&self.name, file, Some(&snapshot))?;
+        Ok(Copied { inspection, contents, database, place: self.name.clone(), needs })
+    }
+
+    fn value(&mut self, sql: &str) -> Result<String> {
+        let result = diesel::sql_query(sql).get_result::<Value>(&mut self.kept.link()?.connection);
+        result.map(|row| row.value).map_err(|error| self.failed("cannot ask the server", &error))
+    }
+
+    /// Nobody may write any more; reading goes on, a dump's as well.
+    fn lock_tables(&mut self) -> Result<()> {
+        let oid = self.place()?.oid;
+        let sql = format!(
+            "DO $$ DECLARE name text; BEGIN FOR name IN SELECT format('%I.%I', {}, relname) FROM pg_catalog.pg_class \
+             WHERE relnamespace = {oid} AND relkind IN ('r', 'p') ORDER BY relname LOOP \
+             EXECUTE 'LOCK TABLE ' || name || ' IN EXCLUSIVE MODE'; END LOOP; END $$",
+            quote_text(&self.name)
+        );
+        self.batch("cannot lock its tables", &sql)
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Result<()> {
+        let sql = format!("ALTER SCHEMA {} RENAME TO {}", quote_name(from), quote_name(to));
+        self.batch("cannot give the copy its name", &sql)?;
+        self.read = None;
+        self.look_for_it()
+    }
+}
+
+impl Held for PostgresSession<'_> {
+    fn copy(&mut self, file: &Path) -> Result<Copied> {
+        self.copy_out(file)
+    }
+
+    fn remove(mut self: Box<Self>) -> Result<()> {
+        PostgresSession::remove(&mut self)
+    }
+
+    fn replace(mut self: Box<Self>, copy: CopyFile<'_>) -> Result<Option<String>> {
+        let staged = Staged::new(self.store, copy)?;
+        let name = self.name.clone();
+        self.reader()?;
+        self.batch("cannot delete what is replaced", &format!("DROP SCHEMA {} CASCADE", quote_name(&name)))?;
+        self.rename(&staged.name, &name)?;
+        self.grant_again()?;
+        self.remember_state()?;
+        self.commit()?;
+        Ok(None)
+    }
+}

@@ -1,0 +1,355 @@
+//! Backups: taken under writers, proven by restoring them, put back, removed.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use crate::world::{Report, World};
+
+on_each_store!(
+    a_backup_is_restored_and_the_restore_undone,
+    a_backup_is_of_a_moment_and_can_be_another_project,
+    a_dry_run_of_restore_and_prune_changes_nothing,
+    a_backup_is_checked_to_the_level_that_is_said,
+    a_change_of_the_backup_is_found_at_its_level,
+    a_project_that_is_dropped_can_be_had_back,
+    a_fleet_is_checked_and_its_coverage_told,
+    backups_that_are_not_kept_are_removed,
+    an_upgrade_that_fails_in_part_is_put_back,
+    an_upgrade_with_checked_backups_takes_one_of_each_project,
+    only_the_owner_can_read_backups,
+);
+
+/// The names of a project's backups, oldest first.
+pub(crate) fn names(world: &World, id: &str) -> Vec<String> {
+    let list = world.expect(0, &["backup", "list", id]);
+    list.events("backup").iter().map(|it| it["name"].as_str().unwrap().to_string()).collect()
+}
+
+pub(crate) fn folder(world: &World) -> PathBuf {
+    let location = if world.is_postgres() {
+        format!("backups/{}", world.database().name)
+    } else {
+        "data/backups".to_string()
+    };
+    world.folder().join(location)
+}
+
+fn steps(report: &Report, id: &str) -> Vec<u64> {
+    report.project(id)["steps"].as_array().unwrap().iter().map(|it| it["level"].as_u64().unwrap()).collect()
+}
+
+const NOTES: (&str, &str) =
+    ("1_notes", "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT);\n-- down\nDROP TABLE notes;\n");
+
+/// A world whose project 1 is at head with the application's rows.
+fn with_rows(world: &mut World) {
+    world.with_legacy_as(1, "1").expect(0, &["upgrade", "1"]);
+}
+
+fn a_backup_is_restored_and_the_restore_undone(world: &mut World) {
+    with_rows(world);
+    let before = world.contents("1");
+    let report = world.expect(0, &["backup", "create", "1", "--label", "good"]);
+    assert_eq!(report.outcome("1"), "backed_up");
+    assert_eq!(names(world, "1"), [report.project("1")["backup"].as_str().unwrap()]);
+    let report = world.expect(0, &["backup", "check", "1", "--level", "4"]);
+    assert_eq!((report.outcome("1"), steps(&report, "1")), ("verified", vec![1, 2, 3, 3, 4]));
+    let table = before.iter().find(|(_, rows)| !rows.is_empty()).unwrap().0.clone();
+    let off = world.either("PRAGMA foreign_keys = OFF", "SET session_replication_role = replica");
+    world.execute("1", &format!("{off}; DELETE FROM {table}; CREATE TABLE oops (a INTEGER)"));
+    let spoilt = world.contents("1");
+    assert_ne!(before, spoilt);
+    let report = world.expect(0, &["backup", "restore", "1"]);
+    assert_eq!((report.outcome("1"), before == world.contents("1")), ("restored", true));
+    world.assert_sound("1");
+    assert_eq!(world.expect(0, &["status", "1"]).outcome("1"), "up_to_date");
+    // What it says how to undo it undoes it.
+    let undo = report.project("1")["notes"].to_string();
+    let undo = undo.split("--from ").nth(1).unwrap().split('"').next().unwrap();
+    world.expect(0, &["backup", "restore", "1", "--from", undo]);
+    assert_eq!(spoilt, world.contents("1"));
+    world.expect(0, &["backup", "restore", "1", "--from", "good"]);
+    assert_eq!(before, world.contents("1"));
+    assert_eq!(world.expect(3, &["backup", "restore", "1", "--from", "better"]).error("1").0, "not_found");
+    assert_eq!(world.expect(3, &["backup", "restore", "2"]).error("2").0, "not_found");
+}
+
+fn a_backup_is_of_a_moment_and_can_be_another_project(world: &mut World) {
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
+    let mut moments = Vec::new();
+    for text in ["one", "two", "three"] {
+        world.execute("1", &format!("INSERT INTO notes (text) VALUES ('{text}')"));
+        world.expect(0, &["backup", "create", "1"]);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        moments.push(tenantry::backup::Moment::now().to_string());
+    }
+    world.expect(0, &["backup", "restore", "1", "--at", &moments[1], "--as", "copy"]);
+    assert_eq!(world.query("copy", "SELECT text FROM notes ORDER BY id"), ["one", "two"]);
+    assert_eq!(world.query("1", "SELECT count(*) FROM notes"), ["3"]);
+    assert_eq!(world.expect(0, &["status"]).count("up_to_date"), 2);
+    world.execute("copy", "INSERT INTO notes (text) VALUES ('its own')");
+    world.expect(0, &["backup", "restore", "1", "--at", &moments[0]]);
+    assert_eq!(world.query("1", "SELECT text FROM notes"), ["one"]);
+    let error = world.expect(3, &["backup", "restore", "1", "--at", "2001-01-01"]);
+    assert_eq!(error.error("1").0, "not_found");
+    let error = world.expect(3, &["backup", "restore", "1", "--as", "copy"]);
+    assert_eq!(error.error("1").0, "already_exists");
+    assert_eq!(world.query("copy", "SELECT count(*) FROM notes"), ["3"]);
+    assert_eq!(world.run(&["backup", "restore", "1", "--at", "yesterday"]).code, 2);
+    assert_eq!(world.run(&["backup", "restore", "1", "--as", "../x"]).code, 2);
+}
+
+fn a_dry_run_of_restore_and_prune_changes_nothing(world: &mut World) {
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1", "2"]);
+    for _ in 0..3 {
+        world.expect(0, &["backup", "create", "1"]);
+    }
+    let (before, archive) = (world.snapshot(), crate::world::snapshot(&folder(world).join("1")));
+    for (arguments, outcome) in [
+        (&["backup", "restore", "1", "--dry-run"][..], "planned"),
+        (&["backup", "restore", "1", "--as", "9", "--dry-run"], "planned"),
+        (&["backup", "prune", "1", "--keep-last", "1", "--dry-run"], "planned"),
+    ] {
+        assert_eq!(world.expect(0, arguments).outcome("1"), outcome);
+    }
+    world.expect(3, &["backup", "restore", "1", "--as", "2", "--dry-run"]);
+    assert_eq!(before, world.snapshot(), "a dry run changed the store");
+    assert_eq!(archive, crate::world::snapshot(&folder(world).join("1")), "a dry run changed the backups");
+}
+
+fn a_backup_is_checked_to_the_level_that_is_said(world: &mut World) {
+    let later = ("2_more", "CREATE TABLE more (id INTEGER PRIMARY KEY);\n");
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
+    world.expect(0, &["backup", "create", "1"]);
+    world.with_migrations(&[NOTES, later]);
+    std::fs::write(
+        world.folder().join("migrations/set.toml"),
+        "[[check]]\nname = \"no long note\"\nquery = \"SELECT id FROM notes WHERE length(text) > 5\"\n",
+    )
+    .unwrap();
+    for (level, wanted) in
+        [("1", vec![1]), ("2", vec![1, 2]), ("3", vec![1, 2, 3, 3]), ("4", vec![1, 2, 3, 3, 4])]
+    {
+        let ran = world.run(&["backup", "check", "1", "--level", level]);
+        assert!(ran.stdout.contains(&format!("backup verified at level {level}")), "{}", ran.stdout);
+        let report = world.expect(0, &["backup", "check", "1", "--level", level]);
+        assert_eq!(steps(&report, "1"), wanted, "{level}");
+        let list = world.expect(0, &["backup", "list"]);
+        assert_eq!(list.events("backup")[0]["verified"]["level"].to_string(), level);
+    }
+    // A rule that does not hold shows at the level that looks at it, and so does a migration that fails on these rows.
+    world.execute("1", "INSERT INTO notes (text) VALUES ('far too long')");
+    world.expect(0, &["backup", "create", "1"]);
+    world.expect(0, &["backup", "check", "1", "--level", "3"]);
+    let report = world.expect(3, &["backup", "check", "1", "--level", "4"]);
+    assert_eq!((report.error("1").0, report.error("1").1.contains("no long note")), ("check_failed", true));
+    assert_eq!(steps(&report, "1"), [1, 2, 3, 3]);
+    world.with_migrations(&[NOTES, ("2_unique", "INSERT INTO notes (id) SELECT id FROM notes;\n")]);
+    assert_eq!(world.expect(3, &["backup", "check", "1", "--level", "4"]).error("1").0, "migration");
+    assert_eq!(world.run(&["backup", "check", "1", "--level", "5"]).code, 2);
+}
+
+/// The file of a project's newest backup with this end.
+fn newest_file(world: &World, id: &str, end: &str) -> PathBuf {
+    folder(world).join(format!("{}{end}", names(world, id).pop().unwrap()))
+}
+
+fn a_change_of_the_backup_is_found_at_its_level(world: &mut World) {
+    with_rows(world);
+    world.expect(0, &["backup", "create", "1"]);
+    let (data, manifest) = (newest_file(world, "1", ".zst"), newest_file(world, "1", ".json"));
+    let (bytes, document) = (std::fs::read(&data).unwrap(), std::fs::read(&manifest).unwrap());
+    let found = |what: &str| {
+        let report = world.expect(3, &["backup", "check", "1", "--level", "1"]);
+        let (kind, message) = report.error("1");
+        assert!(kind == "check_failed" && message.contains(what), "{kind}: {message}");
+        let ran = world.run(&["backup", "restore", "1"]);
+        assert!(ran.code == 3 && ran.stdout.contains(what), "{}", ran.stdout);
+    };
+    let before = world.contents("1");
+    for (file, bytes, what) in [(&data, &bytes, "SHA-256"), (&manifest, &document, "manifest")] {
+        for (index, bit) in [(0, 0), (bytes.len() / 2, 3), (bytes.len() - 1, 7)] {
+            let mut flipped = bytes.clone();
+            flipped[index] ^= 1 << bit;
+            std::fs::write(file, &flipped).unwrap();
+            found(what);
+        }
+        std::fs::write(file, bytes).unwrap();
+    }
+    std::fs::write(&data, &bytes[..bytes.len() / 2]).unwrap();
+    found("byte(s), and had");
+    std::fs::write(&data, [&bytes[..], b"x"].concat()).unwrap();
+    found("byte(s), and had");
+    std::fs::write(&data, b"").unwrap();
+    found("byte(s), and had");
+    std::fs::remove_file(&data).unwrap();
+    assert_eq!(world.expect(3, &["backup", "check", "1"]).error("1").0, "not_found");
+    std::fs::write(&data, &bytes).unwrap();
+    // A manifest that was made anew, seal and all, does not fit what is in the backup.
+    let text = String::from_utf8(document).unwrap();
+    let forge = |edit: &dyn Fn(&mut serde_json::Value)| {
+        let mut document: serde_json::Value = serde_json::from_str(&text).unwrap();
+        edit(&mut document["manifest"]);
+        let manifest: tenantry::backup::Manifest =
+            serde_json::from_value(document["manifest"].take()).unwrap();
+        manifest.seal().unwrap()
+    };
+    let table = before.iter().find(|(_, rows)| !rows.is_empty()).unwrap().0.clone();
+    for (edit, what) in [
+        (
+            &(|it: &mut serde_json::Value| it["schema"] = "00".into()) as &dyn Fn(&mut serde_json::Value),
+            "schema is",
+        ),
+        (&|it| it["tables"][&table]["rows"] = 7777.into(), "and had 7777"),
+        (&|it| it["tables"][&table]["hash"] = "00".into(), "are not those"),
+        (&|it| it["tables"]["extra"] = serde_json::json!({"rows": 0, "hash": ""}), "no table extra"),
+        (&|it| drop(it["tables"].as_object_mut().unwrap().remove(&table)), "that it had not"),
+        (&|it| it["marks"]["user_version"] = 9.into(), "of itself"),
+    ] {
+        std::fs::write(&manifest, forge(edit)).unwrap();
+        let report = world.expect(3, &["backup", "check", "1"]);
+        let (kind, message) = report.error("1");
+        assert!(kind == "check_failed" && message.contains(what), "{what}: {message}");
+    }
+    // That of another project, or under another name, is none of this one's.
+    std::fs::write(&manifest, forge(&|it| it["project"] = "2".into())).unwrap();
+    assert!(world.expect(3, &["backup", "check", "1"]).error("1").1.contains("another backup"));
+    std::fs::write(&manifest, &text).unwrap();
+    assert_eq!(world.expect(0, &["backup", "check", "1", "--level", "4"]).outcome("1"), "verified");
+    assert_eq!(before, world.contents("1"));
+    // By its file it is found wherever it lies.
+    let moved = world.folder().join("elsewhere");
+    std::fs::rename(folder(world), &moved).unwrap();
+    let file = moved.join("1").join(manifest.file_name().unwrap());
+    world.expect(0, &["backup", "check", file.to_str().unwrap()]);
+}
+
+fn a_project_that_is_dropped_can_be_had_back(world: &mut World) {
+    with_rows(world);
+    let before = world.contents("1");
+    let report = world.expect(0, &["drop", "1", "--yes"]);
+    let name = report.project("1")["backup"].as_str().unwrap();
+    assert_eq!(world.expect(3, &["status", "1"]).error("1").0, "not_found");
+    world.expect(0, &["backup", "restore", "1", "--from", name]);
+    assert_eq!(before, world.contents("1"));
+    assert_eq!(world.expect(0, &["status", "1"]).outcome("1"), "up_to_date");
+}
+
+fn a_fleet_is_checked_and_its_coverage_told(world: &mut World) {
+    world.with_migrations(&[NOTES]).expect(0, &["create", "a", "b", "c", "d"]);
+    assert_eq!(world.expect(0, &["backup", "create", "--all", "--except", "d"]).count("backed_up"), 3);
+    world.expect(0, &["drop", "c", "--yes", "--no-backup"]);
+    let report = world.expect(3, &["backup", "check", "--all"]);
+    assert_eq!((report.count("verified"), report.count("failed")), (3, 1));
+    assert!(report.error("d").1.contains("no backup"));
+    let coverage = report.events("backups")[0].clone();
+    assert_eq!((coverage["projects"].as_u64(), coverage["verified_in_7_days"].as_u64()), (Some(4), Some(3)));
+    assert_eq!(
+        (&coverage["without"], &coverage["oldest_unverified"]),
+        (&serde_json::json!(["d"]), &serde_json::Value::Null)
+    );
+    world.expect(0, &["backup", "create", "b", "d"]);
+    let ran = world.run(&["backup", "check", "--all", "--only", "[ad]", "--level", "1"]);
+    assert!(ran.code == 0 && ran.stdout.contains("2 of 2 have a backup that was verified"), "{}", ran.stdout);
+    // All samples together are the fleet.
+    let parts: u64 = (1..=3)
+        .map(|part| {
+            let sample = format!("{part}/3");
+            world
+                .expect(0, &["backup", "check", "--all", "--allow-empty", "--sample", &sample])
+                .count("verified")
+        })
+        .sum();
+    assert_eq!(parts, 4);
+    assert_eq!(world.run(&["backup", "check", "--all", "--sample", "4/3"]).code, 2);
+    assert_eq!(world.run(&["backup", "check"]).code, 2);
+}
+
+fn backups_that_are_not_kept_are_removed(world: &mut World) {
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
+    for index in 0..6 {
+        world.expect(0, &["backup", "create", "1"]);
+        if index == 1 {
+            world.expect(0, &["backup", "check", "1"]);
+        }
+    }
+    let all = names(world, "1");
+    assert_eq!(world.run(&["backup", "prune", "--all"]).code, 2, "nothing said what is kept");
+    let report = world.expect(0, &["backup", "prune", "--all", "--keep-last", "2"]);
+    assert_eq!(report.outcome("1"), "pruned");
+    // The last two, and the one that is verified.
+    assert_eq!(names(world, "1"), [all[1].clone(), all[4].clone(), all[5].clone()]);
+    let left = crate::world::snapshot(&folder(world).join("1")).len();
+    assert_eq!(left, 7, "files of removed backups are left");
+    assert_eq!(world.expect(0, &["backup", "prune", "1", "--keep-within", "1d"]).outcome("1"), "up_to_date");
+    world.expect(0, &["backup", "check", "1"]);
+}
+
+/// A migration outside a transaction that fails where notes have no text.
+const OUTSIDE: (&str, &str) = (
+    "2_outside",
+    "CREATE TABLE steps (id INTEGER);\nCREATE UNIQUE INDEX steps_unique ON notes (text);\n-- metadata\nrun_in_transaction = false\n",
+);
+
+fn an_upgrade_that_fails_in_part_is_put_back(world: &mut World) {
+    let ids: Vec<String> = (1..=10).map(|number| number.to_string()).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    world.with_migrations(&[NOTES]).expect(0, &[&["create"], &ids[..]].concat());
+    for id in &ids {
+        let second = if ["3", "7"].contains(id) { "same" } else { "other" };
+        world.execute(id, &format!("INSERT INTO notes (text) VALUES ('same'), ('{second}')"));
+    }
+    world.with_migrations(&[NOTES, OUTSIDE, ("3_last", "CREATE TABLE last (id INTEGER);\n")]);
+    let report = world.expect(3, &["upgrade-all", "--backup"]);
+    assert_eq!((report.count("upgraded"), report.count("failed")), (8, 2));
+    for id in ["3", "7"] {
+        assert!(
+            report.project(id)["notes"].to_string().contains("put back to what it was"),
+            "{}",
+            report.project(id)
+        );
+        assert_eq!(world.versions(id), ["1"]);
+        assert_eq!(world.tables(id), ["notes"]);
+        assert_eq!(world.query(id, "SELECT text FROM notes"), ["same", "same"]);
+    }
+    assert_eq!(world.expect(0, &["status"]).count("planned"), 2, "some project is dirty");
+}
+
+fn an_upgrade_with_checked_backups_takes_one_of_each_project(world: &mut World) {
+    world.with_legacy();
+    let count = u64::from(world.legacy_count());
+    let report = world.expect(0, &["upgrade-all", "--backup=check"]);
+    assert_eq!(report.count("upgraded"), count);
+    for event in report.events("project_finished") {
+        assert_eq!(event["steps"].as_array().unwrap().last().unwrap()["level"], 3, "{event}");
+    }
+    let list = world.expect(0, &["backup", "list"]);
+    assert_eq!(list.events("backup").len() as u64, count);
+    assert!(list.events("backup").iter().all(|it| it["verified"]["level"] == 3));
+    // Nothing to do, no backup.
+    world.expect(0, &["upgrade-all", "--backup"]);
+    assert_eq!(world.expect(0, &["backup", "list"]).events("backup").len() as u64, count);
+    assert_eq!(world.expect(0, &["backup", "check", "--all", "--level", "4"]).count("verified"), count);
+    assert_eq!(world.run(&["upgrade-all", "--backup=maybe"]).code, 2);
+}
+
+fn only_the_owner_can_read_backups(world: &mut World) {
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
+    let arguments = ["--store", &world.url(), "--migrations", "migrations", "backup", "create", "1"];
+    let script = format!("umask 0; exec \"$0\" {}", arguments.map(|it| format!("'{it}'")).join(" "));
+    let status = std::process::Command::new("sh")
+        .current_dir(world.folder())
+        .args(["-c", &script, env!("CARGO_BIN_EXE_tenantry")])
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let mode = |path: &Path| std::fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777;
+    let root = folder(world);
+    assert_eq!((mode(&root), mode(&root.join("1"))), (0o700, 0o700));
+    let files: Vec<_> = std::fs::read_dir(root.join("1")).unwrap().map(|it| it.unwrap().path()).collect();
+    assert_eq!(files.len(), 2);
+    assert!(files.iter().all(|file| mode(file) == 0o600), "{files:?}");
+    assert_eq!(std::fs::read_dir(&root).unwrap().count(), 1, "something was left");
+}

@@ -1,0 +1,221 @@
+//! Backups among writers, flipped bits and killed processes.
+
+use std::collections::BTreeMap;
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use diesel::RunQueryDsl as _;
+
+use crate::backup::{folder, names};
+use crate::faults::{Random, repeated};
+use crate::world::World;
+
+on_each_store!(
+    a_killed_backup_is_none_and_a_killed_prune_leaves_whole_ones,
+    a_killed_restore_leaves_the_old_project_or_the_new_one,
+);
+
+const NOTES: (&str, &str) = (
+    "1_notes",
+    "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT);\nCREATE INDEX notes_text ON notes (text);\n",
+);
+
+/// Writes rows one commit at a time until it is told to stop; says how many are committed.
+fn write(world: &World, stop: &AtomicBool, committed: &AtomicU64, mode: Option<&str>) {
+    if let Some(mode) = mode {
+        let connection = world.connect("1");
+        connection.query_row(&format!("PRAGMA journal_mode = {mode}"), (), |_| Ok(())).unwrap();
+        while !stop.load(Ordering::Relaxed) {
+            connection.execute("INSERT INTO notes (text) VALUES (hex(randomblob(100)))", ()).unwrap();
+            committed.fetch_add(1, Ordering::SeqCst);
+        }
+        return;
+    }
+    let mut connection = world.own_connection("1");
+    while !stop.load(Ordering::Relaxed) {
+        diesel::sql_query("INSERT INTO notes (text) VALUES (repeat(md5(random()::text), 6))")
+            .execute(&mut connection)
+            .unwrap();
+        committed.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn backups_under_a_writer(world: &mut World, mode: Option<&str>) {
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
+    let (stop, committed) = (AtomicBool::new(false), AtomicU64::new(0));
+    let count = repeated(4);
+    let world = &*world;
+    std::thread::scope(|scope| {
+        scope.spawn(|| write(world, &stop, &committed, mode));
+        for number in 0..count {
+            let before = committed.load(Ordering::SeqCst);
+            world.expect(0, &["--lock-timeout", "20", "backup", "create", "1"]);
+            let newest = names(world, "1").pop().unwrap();
+            let report = world.expect(0, &["backup", "check", &newest, "--level", "4"]);
+            assert_eq!(report.outcome("1"), "verified");
+            let copy = format!("copy{number}");
+            world.expect(0, &["backup", "restore", "1", "--from", &newest, "--as", &copy]);
+            let found: u64 = world.query(&copy, "SELECT count(*) FROM notes")[0].parse().unwrap();
+            assert!(found >= before, "{found} rows of at least {before}");
+            world.assert_sound(&copy);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(committed.load(Ordering::SeqCst) > 20, "nobody wrote");
+}
+
+#[test]
+fn trap_17_backups_under_a_writer_with_a_rollback_journal_are_whole() {
+    backups_under_a_writer(&mut World::sqlite(), Some("DELETE"));
+}
+
+#[test]
+fn trap_17_backups_under_a_writer_with_a_wal_are_whole() {
+    backups_under_a_writer(&mut World::sqlite(), Some("WAL"));
+}
+
+#[test]
+fn trap_30_backups_of_a_schema_under_a_writer_are_whole() {
+    backups_under_a_writer(&mut World::postgres(), None);
+}
+
+#[test]
+fn trap_18_no_flipped_bit_and_no_cut_is_missed() {
+    let mut world = World::sqlite();
+    world.with_legacy().expect(0, &["upgrade-all"]);
+    world.expect(0, &["backup", "create", "--all"]);
+    let mut files = Vec::new();
+    for id in 1..=world.legacy_count() {
+        let stem = folder(&world).join(names(&world, &id.to_string()).pop().unwrap());
+        for end in ["zst", "json"] {
+            files.push((
+                id.to_string(),
+                stem.with_file_name(format!("{}.{end}", stem.file_name().unwrap().to_str().unwrap())),
+            ));
+        }
+    }
+    let mut random = Random::new();
+    for number in 0..repeated(100) {
+        let (id, file) = &files[usize::try_from(random.below(files.len() as u64)).unwrap()];
+        let bytes = std::fs::read(file).unwrap();
+        let at = usize::try_from(random.below(bytes.len() as u64)).unwrap();
+        let mut changed = bytes.clone();
+        if number % 10 == 0 {
+            changed.truncate(at);
+        } else {
+            changed[at] ^= 1 << random.below(8);
+        }
+        std::fs::write(file, &changed).unwrap();
+        let ran = world.run(&["--format", "json", "backup", "check", id, "--level", "1"]);
+        assert_eq!(ran.code, 3, "{} at byte {at}: {}{}", file.display(), ran.stdout, ran.stderr);
+        std::fs::write(file, bytes).unwrap();
+    }
+    world.expect(0, &["backup", "check", "--all", "--level", "4"]);
+}
+
+fn spawn(world: &World, arguments: &[&str]) -> Child {
+    world.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Starts a command, and kills it after a random time.
+fn killed(world: &World, random: &mut Random, at_most: Duration, arguments: &[&str]) -> bool {
+    let mut child = spawn(world, arguments);
+    std::thread::sleep(Duration::from_micros(random.below(at_most.as_micros().try_into().unwrap())));
+    let was_running = child.try_wait().unwrap().is_none();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    if world.is_postgres() {
+        world.wait_until_alone();
+    }
+    was_running
+}
+
+/// How long a command takes.
+fn time(world: &World, arguments: &[&str]) -> Duration {
+    let started = std::time::Instant::now();
+    world.expect(0, arguments);
+    started.elapsed()
+}
+
+fn a_killed_backup_is_none_and_a_killed_prune_leaves_whole_ones(world: &mut World) {
+    let ids: Vec<String> = (1..=world.either(20, 4)).map(|number| number.to_string()).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    world.with_migrations(&[NOTES]).expect(0, &[&["create"], &ids[..]].concat());
+    let (create, prune) = (["backup", "create", "--all"], ["backup", "prune", "--all", "--keep-last", "1"]);
+    let whole = time(world, &create);
+    let (mut random, mut inside) = (Random::new(), 0);
+    for _ in 0..repeated(world.either(8, 2)) {
+        inside += usize::from(killed(world, &mut random, whole, &create));
+        world.expect(0, &create);
+        killed(world, &mut random, whole / 4, &prune);
+        // Whatever is listed is whole.
+        for event in world.expect(0, &["backup", "list"]).events("backup") {
+            let name = event["name"].as_str().unwrap();
+            world.expect(0, &["backup", "check", name, "--level", world.either("3", "1")]);
+        }
+        world.expect(0, &prune);
+        assert_eq!(world.expect(0, &["backup", "check", "--all"]).count("verified"), ids.len() as u64);
+    }
+    assert!(inside > 0, "no kill fell into a run: this proves nothing");
+}
+
+fn a_killed_restore_leaves_the_old_project_or_the_new_one(world: &mut World) {
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
+    world.execute("1", "INSERT INTO notes (text) VALUES ('old')");
+    world.expect(0, &["backup", "create", "1", "--label", "old"]);
+    world.execute("1", "UPDATE notes SET text = 'new'; INSERT INTO notes (text) VALUES ('more')");
+    world.expect(0, &["backup", "create", "1", "--label", "new"]);
+    let states = BTreeMap::from([("old", vec!["old"]), ("new", vec!["more", "new"])]);
+    let whole = time(world, &["backup", "restore", "1", "--from", "old"]);
+    let (mut random, mut inside) = (Random::new(), 0);
+    for number in 0..repeated(world.either(20, 4)) {
+        let to = if number % 2 == 0 { "new" } else { "old" };
+        if number % 4 >= 2 && !world.is_postgres() {
+            world.execute("1", "PRAGMA journal_mode = WAL");
+        }
+        inside += usize::from(killed(world, &mut random, whole, &["backup", "restore", "1", "--from", to]));
+        let found = world.query("1", "SELECT text FROM notes ORDER BY text");
+        assert!(states.values().any(|state| *state == found), "half restored: {found:?}");
+        world.assert_sound("1");
+        world.expect(0, &["backup", "restore", "1", "--from", to]);
+        assert_eq!(world.query("1", "SELECT text FROM notes ORDER BY text"), states[to]);
+        assert_eq!(world.expect(0, &["status", "1"]).outcome("1"), "up_to_date");
+    }
+    assert!(inside > 0, "no kill fell into a run: this proves nothing");
+}
+
+#[test]
+fn a_project_that_others_have_open_or_nobody_can_read_is_restored_by_force_only() {
+    let mut world = World::sqlite();
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1", "2"]);
+    for mode in ["DELETE", "WAL"] {
+        world.execute("1", &format!("PRAGMA journal_mode = {mode}; DELETE FROM notes"));
+        world.expect(0, &["backup", "create", "1"]);
+        world.execute("1", "INSERT INTO notes (text) VALUES ('later')");
+        // It holds no lock, and has it open all the same.
+        let application = world.application("1", "SELECT count(*) FROM notes");
+        let report = world.expect(3, &["--lock-timeout", "0.2", "backup", "restore", "1"]);
+        assert_eq!(report.error("1").0, "locked", "{mode}");
+        assert_eq!(world.query("1", "SELECT text FROM notes"), ["later"]);
+        let newest = names(&world, "1").pop().unwrap();
+        world.expect(0, &["--lock-timeout", "0.2", "backup", "restore", "1", "--from", &newest, "--force"]);
+        assert_eq!(world.query("1", "SELECT text FROM notes"), Vec::<String>::new(), "{mode}");
+        drop(application);
+        world.assert_sound("1");
+    }
+    // A file that is no database any more is set aside with what lies beside it.
+    world.expect(0, &["backup", "create", "2"]);
+    std::fs::write(world.path("2"), "no database at all, but long enough to be read as one".repeat(100))
+        .unwrap();
+    assert_eq!(world.expect(3, &["backup", "restore", "2"]).error("2").0, "not_a_database");
+    let report = world.expect(0, &["backup", "restore", "2", "--force"]);
+    assert!(report.project("2")["notes"].to_string().contains("damaged"), "{}", report.project("2"));
+    assert_eq!(world.expect(0, &["status"]).count("up_to_date"), 2);
+    let aside = world.files().into_keys().filter(|path| path.to_str().unwrap().contains("damaged")).count();
+    assert_eq!(aside, 1);
+    // What a database that is gone left behind is not taken for the new one's.
+    std::fs::remove_file(world.path("2")).unwrap();
+    std::fs::write(world.data().join("project_2.db-wal"), "stale").unwrap();
+    assert_eq!(world.expect(3, &["backup", "restore", "2"]).error("2").0, "already_exists");
+}
