@@ -7,9 +7,11 @@ mod backup;
 mod catalog;
 mod fleet;
 mod generate;
+mod journal;
 mod naming;
 mod project;
 mod tend;
+mod transfer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -131,6 +133,16 @@ enum Command {
     /// Take, list, check, restore and remove backups
     #[command(subcommand)]
     Backup(backup::Backup),
+    /// Write a project as plain SQL
+    Export(transfer::Export),
+    /// Make a project of plain SQL, and record its version once it is checked
+    Import(transfer::Import),
+    /// Show and verify the journal of what was changed
+    #[command(subcommand)]
+    Audit(journal::Audit),
+    /// List, show and undo runs
+    #[command(subcommand)]
+    Runs(journal::Runs),
     /// Make schemas ready to become projects, as many as [store] spares says
     Spares,
     /// Make and list migrations
@@ -162,6 +174,10 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Analyze(it) => tend::care(settings, "analyze", tenantry::store::Care::Analyze, it),
         Command::Vacuum(it) => tend::care(settings, "vacuum", tenantry::store::Care::Vacuum, it),
         Command::Backup(it) => backup::run(settings, it),
+        Command::Export(it) => transfer::export(settings, &it),
+        Command::Import(it) => transfer::import(settings, it),
+        Command::Audit(it) => journal::audit(settings, it),
+        Command::Runs(it) => journal::runs(settings, it),
         Command::Spares => project::spares(settings),
         Command::Migration(it) => catalog::migration(settings, it),
         Command::Doctor => project::doctor(settings),
@@ -210,7 +226,8 @@ impl Settings {
                     Error::new(ErrorKind::Internal, "cannot listen for signals").caused_by(error)
                 })?;
         }
-        Ok(self.config()?.manager()?.with_interruption(interrupted))
+        let config = self.config()?;
+        Ok(config.manager()?.with_journal(config.journal(actor())).with_interruption(interrupted))
     }
 
     fn verbosity(&self) -> Verbosity {
@@ -220,6 +237,14 @@ impl Settings {
             _ => Verbosity::Normal,
         }
     }
+}
+
+/// Who runs this, for the journal.
+fn actor() -> String {
+    let user = variable("TENANTRY_ACTOR").or_else(|| variable("USER")).or_else(|| variable("LOGNAME"));
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let user = user.unwrap_or_else(|| "somebody".into());
+    if host.trim().is_empty() { user } else { format!("{user}@{}", host.trim()) }
 }
 
 /// An environment variable; one that is empty is none.

@@ -19,6 +19,7 @@ use place::Url;
 use crate::backup::{Archive, Directory};
 use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
+use crate::journal::Journal;
 use crate::manager::Manager;
 use crate::project::NamePattern;
 use crate::rules::Rules;
@@ -52,6 +53,8 @@ pub struct Layer {
     pub isolation: Option<String>,
     /// Where backups are kept.
     pub backups: Option<PathBuf>,
+    /// Where the journal is kept.
+    pub journal: Option<PathBuf>,
 }
 
 /// Which migrations.
@@ -87,11 +90,12 @@ impl Layer {
             spares: self.spares.or(weaker.spares),
             isolation: self.isolation.or(weaker.isolation),
             backups: self.backups.or(weaker.backups),
+            journal: self.journal.or(weaker.journal),
         }
     }
 
     /// What environment variables say: `TENANTRY_STORE`, `TENANTRY_SET`, `TENANTRY_MIGRATIONS`, `TENANTRY_JOBS`,
-    /// `TENANTRY_BACKUP_DIR`.
+    /// `TENANTRY_BACKUP_DIR`, `TENANTRY_JOURNAL_DIR`.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let migrations = match (variable("TENANTRY_SET"), variable("TENANTRY_MIGRATIONS")) {
             (Some(_), Some(_)) => {
@@ -112,7 +116,8 @@ impl Layer {
         };
         let jobs = variable("TENANTRY_JOBS").map(number).transpose()?;
         let backups = variable("TENANTRY_BACKUP_DIR").map(PathBuf::from);
-        Ok(Self { store: variable("TENANTRY_STORE"), migrations, jobs, backups, ..Self::default() })
+        let journal = variable("TENANTRY_JOURNAL_DIR").map(PathBuf::from);
+        Ok(Self { store: variable("TENANTRY_STORE"), migrations, jobs, backups, journal, ..Self::default() })
     }
 
     /// What a file says, with its section `[env.NAME]` over the rest where an environment is named.
@@ -127,8 +132,8 @@ impl Layer {
                 .hint("see a commented example: tenantry init")
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let File { store, migrations, run, backup, env } = file;
-        let base = Settings { store, migrations, run, backup }.layer(path, folder)?;
+        let File { store, migrations, run, backup, journal, env } = file;
+        let base = Settings { store, migrations, run, backup, journal }.layer(path, folder)?;
         let Some(name) = environment else { return Ok(base) };
         let Some(settings) = env.get(name) else {
             let known: Vec<_> = env.keys().map(String::as_str).collect();
@@ -153,7 +158,9 @@ struct File {
     #[serde(default)]
     run: RunSection,
     #[serde(default)]
-    backup: BackupSection,
+    backup: FolderSection,
+    #[serde(default)]
+    journal: FolderSection,
     #[serde(default)]
     env: BTreeMap<String, Settings>,
 }
@@ -168,7 +175,9 @@ struct Settings {
     #[serde(default)]
     run: RunSection,
     #[serde(default)]
-    backup: BackupSection,
+    backup: FolderSection,
+    #[serde(default)]
+    journal: FolderSection,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -197,7 +206,7 @@ struct RunSection {
 
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct BackupSection {
+struct FolderSection {
     dir: Option<PathBuf>,
 }
 
@@ -219,7 +228,8 @@ impl Settings {
         });
         let RunSection { jobs, lock_timeout, statement_timeout } = self.run;
         let StoreSection { pattern, spares, isolation, .. } = self.store.clone();
-        let backups = self.backup.dir.as_ref().map(|dir| folder.join(dir));
+        let [backups, journal] =
+            [&self.backup, &self.journal].map(|it| it.dir.as_ref().map(|dir| folder.join(dir)));
         Ok(Layer {
             store,
             pattern,
@@ -230,6 +240,7 @@ impl Settings {
             spares,
             isolation,
             backups,
+            journal,
         })
     }
 }
@@ -251,6 +262,7 @@ pub struct Config {
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has no roles"))]
     has_roles: bool,
     backups: PathBuf,
+    journal: PathBuf,
 }
 
 impl Config {
@@ -285,7 +297,8 @@ impl Config {
         Ok(Self {
             spares,
             has_roles,
-            backups: layer.backups.unwrap_or_else(|| place.backups()),
+            backups: layer.backups.unwrap_or_else(|| place.own_folder("backups")),
+            journal: layer.journal.unwrap_or_else(|| place.own_folder("journal")),
             place,
             pattern: layer.pattern.as_deref().map(parse_pattern).transpose()?,
             migrations: layer.migrations.unwrap_or_else(|| Migrations::Set("project".into())),
@@ -353,6 +366,12 @@ impl Config {
     #[must_use]
     pub fn archive(&self) -> Archive {
         Archive::new(Directory::new(&self.backups))
+    }
+
+    /// The journal that the settings name, for whoever `actor` is. Opens nothing.
+    #[must_use]
+    pub fn journal(&self, actor: String) -> Journal {
+        Journal::new(&self.journal, actor)
     }
 
     /// A manager of the store and the catalog.

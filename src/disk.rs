@@ -2,7 +2,8 @@
 //!
 //! It must not overwrite anything.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -27,6 +28,22 @@ pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
 pub(crate) fn exists() -> Error {
     Error::new(ErrorKind::AlreadyExists, "it exists already")
         .hint("it was left as it is; see where it stands: tenantry status ID")
+}
+
+/// Makes a folder that only its owner can look into, where there is none.
+pub(crate) fn make_private(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        make_private(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(Error::io("make the folder", path, error))
+        }
+        _ => sync_directory(path.parent().unwrap_or(Path::new("."))),
+    }
 }
 
 /// Makes names in a folder durable.

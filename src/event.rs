@@ -18,6 +18,9 @@ use crate::store::LeftOut;
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
+    /// An earlier run was killed, and the journal was completed from the projects' ledgers.
+    #[serde(rename = "run_completed")]
+    Completed(Interrupted),
     /// The run begins.
     RunStarted(RunStarted),
     /// Something looks like a project and is left alone.
@@ -28,6 +31,20 @@ pub enum Event {
     Backups(Coverage),
     /// The run is over.
     RunFinished(Summary),
+}
+
+/// A run that was killed, and what it did without being able to say so.
+#[derive(Clone, Debug, Serialize)]
+pub struct Interrupted {
+    /// Its id.
+    #[serde(rename = "run")]
+    pub killed: String,
+    /// Its command.
+    pub command: String,
+    /// The versions it moved projects over that are not in its record.
+    pub moved: BTreeMap<ProjectId, Vec<String>>,
+    /// Projects that can't be read now.
+    pub unread: Vec<ProjectId>,
 }
 
 /// How well a fleet is covered by backups.
@@ -56,6 +73,9 @@ pub struct RunStarted {
     pub projects: usize,
     /// Whether it only says what would happen.
     pub dry_run: bool,
+    /// The killed run of the same command that this one comes after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
 }
 
 /// What became of a project.

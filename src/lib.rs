@@ -46,6 +46,7 @@ mod disk;
 pub mod error;
 pub mod event;
 mod fleet;
+pub mod journal;
 pub mod ledger;
 pub mod manager;
 pub mod plan;

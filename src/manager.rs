@@ -6,8 +6,11 @@
 mod backup;
 mod command;
 mod pool;
+mod record;
+mod rollback;
 mod run;
 mod tend;
+mod transfer;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -19,6 +22,7 @@ use crate::catalog::{Catalog, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Outcome, ProjectReport, Summary};
 use crate::fleet::Workers;
+use crate::journal::Journal;
 use crate::plan::{Baseline, Drift, Inspection, Problem, Reference, Request};
 use crate::project::ProjectId;
 use crate::rules::Rules;
@@ -29,6 +33,7 @@ use crate::store::sqlite::MemoryStore;
 pub use backup::{BackupTask, Restore, Sample, Source};
 pub use command::{FinalCopy, Operation, Run, Safety, Selection};
 pub use pool::PooledConnection;
+pub use rollback::{Moved, Undo};
 pub use tend::Task;
 
 use pool::Pools;
@@ -56,6 +61,7 @@ pub struct Manager {
     reference: OnceLock<Reference>,
     rules: Rules,
     archive: Option<Archive>,
+    journal: Option<Journal>,
     jobs: usize,
     pools: Pools,
     interrupted: Arc<AtomicBool>,
@@ -111,6 +117,7 @@ impl Manager {
             reference: OnceLock::new(),
             rules: Rules::default(),
             archive: None,
+            journal: None,
             pools: Pools::new(CONNECTIONS, Duration::from_secs(60)),
             interrupted: Arc::default(),
         })
@@ -142,6 +149,13 @@ impl Manager {
     #[must_use]
     pub fn with_archive(mut self, archive: Archive) -> Self {
         self.archive = Some(archive);
+        self
+    }
+
+    /// Where it is recorded what was done; nowhere by default.
+    #[must_use]
+    pub fn with_journal(mut self, journal: Journal) -> Self {
+        self.journal = Some(journal);
         self
     }
 

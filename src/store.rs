@@ -10,6 +10,7 @@ pub mod sqlite;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -35,6 +36,11 @@ pub trait Store: Send + Sync {
     fn check(&self, id: &ProjectId) -> Result<()> {
         let _ = id;
         Ok(())
+    }
+
+    /// Whether there is a place for projects yet; the first create makes it.
+    fn is_there(&self) -> bool {
+        true
     }
 
     /// What can be said of the store's health without changing it.
@@ -97,6 +103,13 @@ pub trait Store: Send + Sync {
 
     /// Makes a project of such a copy: wholly, durably, or not at all.
     fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<()>;
+
+    /// Writes a project, as it is at one moment, as SQL text that the database's own program reads.
+    fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()>;
+
+    /// Makes of such a text what [`Store::copy`] makes of a project, in a file that is not there yet; gives what its file or
+    /// schema is called. Refuses a text that reaches beyond the project.
+    fn load(&self, text: &Path, file: &Path) -> Result<String>;
 
     /// Keeps everybody else from changing a project, to delete or replace it.
     fn hold(&self, id: &ProjectId, others: Others) -> Result<Box<dyn Held + '_>>;

@@ -2,14 +2,14 @@
 //!
 //! It must not know what a backup is: it keeps files under names like `42/20261121T201700.123Z-1a2b3c4d.json`.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{ErrorKind as IoErrorKind, Read, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use crate::disk::{rename_new, sync_directory};
+use crate::disk::{make_private, rename_new, sync_directory};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A place for backups. Names have one `/`: a folder's name, and a file's.
@@ -60,21 +60,6 @@ impl Directory {
                 .hint("see which there are: tenantry backup list")),
         }
     }
-
-    fn make(path: &Path) -> Result<()> {
-        if path.is_dir() {
-            return Ok(());
-        }
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            Self::make(parent)?;
-        }
-        match DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != IoErrorKind::AlreadyExists => {
-                Err(Error::io("make the folder", path, error))
-            }
-            _ => sync_directory(path.parent().unwrap_or(Path::new("."))),
-        }
-    }
 }
 
 impl Destination for Directory {
@@ -83,7 +68,7 @@ impl Destination for Directory {
     }
 
     fn workspace(&self) -> Result<TempDir> {
-        Self::make(&self.0)?;
+        make_private(&self.0)?;
         tempfile::Builder::new()
             .prefix(WORKSPACE)
             .permissions(Permissions::from_mode(0o700))
@@ -94,7 +79,7 @@ impl Destination for Directory {
     fn put(&self, name: &str, file: &Path) -> Result<()> {
         let path = self.path(name)?;
         let folder = path.parent().unwrap_or(&self.0);
-        Self::make(folder)?;
+        make_private(folder)?;
         File::open(file)
             .and_then(|file| {
                 file.set_permissions(Permissions::from_mode(0o600))?;

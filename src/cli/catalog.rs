@@ -57,6 +57,10 @@ directory = "migrations"
 # Where backups are kept.
 # dir = "/srv/backups"
 
+[journal]
+# Where it is recorded what was changed.
+# dir = "/srv/journal"
+
 # tenantry --env production ...
 # [env.production.store]
 # url = "sqlite:/srv/data"

@@ -44,7 +44,7 @@ pub(super) fn create(settings: &Settings, create: Create) -> Result<u8> {
 
 /// Replaces the spares that were used or are of an older catalog, once everybody who waited has what they waited for.
 pub(super) fn top_up(settings: &Settings) -> Result<()> {
-    let manager = settings.config()?.manager()?;
+    let manager = settings.manager()?;
     if manager.store().spares() > 0 {
         manager.top_up_spares()?;
     }
@@ -52,7 +52,7 @@ pub(super) fn top_up(settings: &Settings) -> Result<()> {
 }
 
 pub(super) fn spares(settings: &Settings) -> Result<u8> {
-    let manager = settings.config()?.manager()?;
+    let manager = settings.manager()?;
     if manager.store().spares() == 0 {
         return Err(Error::new(ErrorKind::Configuration, "no spares are wanted")
             .hint("say how many: [store] spares = 8 in tenantry.toml, for a store on Postgres"));

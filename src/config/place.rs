@@ -60,10 +60,11 @@ impl Place {
         }
     }
 
-    /// Where backups are kept if nobody says otherwise: beside the projects; of a server's database, in the working folder.
-    pub(super) fn backups(&self) -> PathBuf {
+    /// Where what tenantry keeps of a fleet is if nobody says otherwise: beside the projects; of a server's database, in the
+    /// working folder.
+    pub(super) fn own_folder(&self, kind: &str) -> PathBuf {
         match self {
-            Self::Directory(directory) => directory.join("backups"),
+            Self::Directory(directory) => directory.join(kind),
             #[cfg(feature = "postgres")]
             Self::Server(Url(url)) => {
                 let path = url.split('?').next().unwrap_or_default();
@@ -75,7 +76,7 @@ impl Place {
                     .unwrap_or_default();
                 let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
                 let is_name = !name.is_empty() && path.matches('/').count() > 2 && name.bytes().all(is_plain);
-                Path::new("backups").join(if is_name { name } else { "default" })
+                Path::new(kind).join(if is_name { name } else { "default" })
             }
         }
     }

@@ -323,7 +323,7 @@ impl Manager {
     }
 
     /// Puts a backup in a project's place, or makes the project of it where there is none.
-    fn put_back(
+    pub(super) fn put_back(
         &self,
         target: &ProjectId,
         backup: &Backup,
@@ -537,7 +537,7 @@ fn no_backup() -> Error {
     Error::new(ErrorKind::NotFound, "it has no backup").hint("take one: tenantry backup create ID")
 }
 
-fn private_folder() -> Result<tempfile::TempDir> {
+pub(super) fn private_folder() -> Result<tempfile::TempDir> {
     tempfile::tempdir()
         .map_err(|error| Error::new(ErrorKind::Io, "cannot make a private folder").caused_by(error))
 }
@@ -546,7 +546,7 @@ fn copy_file<'a>(manifest: &'a Manifest, file: &'a Path) -> CopyFile<'a> {
     CopyFile { file, place: &manifest.place, needs: &manifest.needs }
 }
 
-fn require_sound(session: &mut dyn Session) -> Result<()> {
+pub(super) fn require_sound(session: &mut dyn Session) -> Result<()> {
     let damage = session.damage()?;
     if damage.is_empty() {
         return Ok(());

@@ -2,7 +2,10 @@
 //!
 //! It must not do anything: `run` does.
 
+use std::path::PathBuf;
+
 use super::backup::BackupTask;
+use super::rollback::Undo;
 use super::tend::Task;
 use crate::event::Verdict;
 use crate::plan::{Baseline, Drift, Request};
@@ -45,6 +48,8 @@ impl Selection {
 pub enum Operation {
     /// Makes it, at the catalog's head.
     Create,
+    /// Makes it of SQL text in this file.
+    Import(PathBuf),
     /// Moves it to another version, or records one.
     Change(Request),
     /// Deletes it.
@@ -53,6 +58,8 @@ pub enum Operation {
     Tend(Task),
     /// Takes, checks, restores or removes backups of it.
     Backups(BackupTask),
+    /// Takes it back to where it was before a run.
+    RollBack(Undo),
 }
 
 /// Whether `drop` takes a last backup.

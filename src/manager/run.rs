@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::Manager;
 use super::backup::BackupTask;
 use super::command::{FinalCopy, Operation, Run, Safety, Selection};
+use super::record::Recording;
 use super::tend::Task;
 use crate::apply::{Done, Work};
 use crate::backoff::Backoff;
@@ -37,15 +38,24 @@ pub(super) fn new_id() -> String {
 }
 
 /// The one place that counts and tells.
-struct Owner<F> {
+struct Owner<'a, F> {
     tally: Tally,
     observer: F,
+    recording: Option<Recording<'a>>,
 }
 
-impl<F: FnMut(Event)> Owner<F> {
+impl<F: FnMut(Event)> Owner<'_, F> {
+    /// Nothing is told that is not recorded.
+    fn tell(&mut self, event: Event) {
+        if let Some(recording) = &mut self.recording {
+            recording.event(&event);
+        }
+        (self.observer)(event);
+    }
+
     fn finished(&mut self, report: ProjectReport) {
         self.tally.add(&report.outcome);
-        (self.observer)(Event::ProjectFinished(report));
+        self.tell(Event::ProjectFinished(report));
     }
 }
 
@@ -58,23 +68,32 @@ impl Manager {
         let Discovery { projects, left_out } = self.select(run)?;
         let ahead = self.prepare(run, &projects)?;
         let id = new_id();
-        let mut owner = Owner { tally: Tally::default(), observer };
-        (owner.observer)(Event::RunStarted(RunStarted {
+        let mut observer = observer;
+        let (recording, after) = self.recording(run, &id, projects.len(), &mut observer)?;
+        let mut owner = Owner { tally: Tally::default(), observer, recording };
+        owner.tell(Event::RunStarted(RunStarted {
             run: id.clone(),
             command: run.command,
             store: self.store.location(),
             projects: projects.len(),
             dry_run: run.dry_run,
+            after,
         }));
         for it in left_out {
-            (owner.observer)(Event::LeftOut(it));
+            owner.tell(Event::LeftOut(it));
         }
         if !projects.is_empty() {
             self.carry_out(run, &id, &projects, ahead, &mut owner)?;
         }
         let interrupted = self.interrupted.load(Ordering::Relaxed);
-        let summary = Summary::new(owner.tally, started.elapsed(), interrupted, run.verdict);
-        (owner.observer)(Event::RunFinished(summary.clone()));
+        let Owner { tally, mut observer, recording } = owner;
+        let summary = Summary::new(tally, started.elapsed(), interrupted, run.verdict);
+        let finished = Event::RunFinished(summary.clone());
+        if let Some(mut recording) = recording {
+            recording.event(&finished);
+            recording.finish(&summary)?;
+        }
+        observer(finished);
         Ok(summary)
     }
 
@@ -90,7 +109,11 @@ impl Manager {
                 self.archive()?;
                 false
             }
-            Operation::Create => true,
+            Operation::Create | Operation::Import(_) => true,
+            Operation::RollBack(_) => {
+                self.archive()?;
+                true
+            }
             Operation::Tend(task) => {
                 self.require_rules(*task)?;
                 matches!(task, Task::Retain { .. })
@@ -137,7 +160,7 @@ impl Manager {
         id: &str,
         projects: &[ProjectId],
         ahead: Ahead,
-        owner: &mut Owner<F>,
+        owner: &mut Owner<'_, F>,
     ) -> Result<()> {
         let brake = Brake::new(run.max_failures);
         let workers = self.workers()?;
@@ -148,13 +171,15 @@ impl Manager {
                     Operation::Drop(copy) => self.dropped(project, *copy, id),
                     Operation::Tend(task) => self.tended(project, *task, run.dry_run),
                     Operation::Backups(task) => self.with_backups_of(project, task, run.dry_run, id),
+                    Operation::Import(text) => self.imported(project, text, id),
+                    Operation::RollBack(undo) => self.rolled_back(project, undo, run.dry_run, id),
                     Operation::Create | Operation::Change(_) => self.created(project, id),
                 };
                 workers.each(projects, &brake, &self.interrupted, one, |report| owner.finished(report));
                 if let Operation::Backups(BackupTask::Check { .. }) = other
                     && matches!(run.selection, Selection::All { .. })
                 {
-                    (owner.observer)(Event::Backups(self.coverage(projects)?));
+                    owner.tell(Event::Backups(self.coverage(projects)?));
                 }
                 return Ok(());
             }
@@ -310,7 +335,11 @@ impl Manager {
     /// Makes databases that are ready to become projects, until there are as many as the store is to keep, and removes
     /// those of another catalog. An application does this beside its sign-ups, which then need not wait for migrations.
     pub fn top_up_spares(&self) -> Result<Spares> {
-        self.with_template(&new_id(), |template| self.store.top_up(template))
+        let spares = self.with_template(&new_id(), |template| self.store.top_up(template))?;
+        if spares.made + spares.removed > 0 {
+            self.note_in_journal("spares", serde_json::json!(spares))?;
+        }
+        Ok(spares)
     }
 
     fn with_template<T>(&self, run: &str, make: impl FnOnce(Template<'_>) -> Result<T>) -> Result<T> {

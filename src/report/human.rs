@@ -10,7 +10,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tenantry::catalog::Version;
-use tenantry::event::{Coverage, Event, Outcome, ProjectReport, RunStarted, Summary};
+use tenantry::event::{Coverage, Event, Interrupted, Outcome, ProjectReport, RunStarted, Summary};
 use tenantry::plan::Problem;
 use tenantry::{Catalog, Error, ProjectId, Result};
 
@@ -81,6 +81,7 @@ impl Human {
                 self.count(Rank::LeftOut, format!("left alone: {} is {}", it.name, it.reason), None, None);
             }
             Event::ProjectFinished(report) => self.project_finished(&report),
+            Event::Completed(interrupted) => self.interrupted(&interrupted),
             Event::Backups(coverage) => self.coverage = Some(coverage),
             Event::RunFinished(summary) => self.run_finished(&summary),
         }
@@ -211,6 +212,17 @@ impl Human {
                 human_time(summary.elapsed)
             ));
         }
+    }
+
+    fn interrupted(&mut self, interrupted: &Interrupted) {
+        let Interrupted { killed, command, moved, unread } = interrupted;
+        let unread =
+            if unread.is_empty() { String::new() } else { format!(", {} can't be read now", unread.len()) };
+        self.output.line(format_args!(
+            "an earlier {command} was killed: by their ledgers it moved {} project(s) without saying so{unread}; see \
+             tenantry runs show {killed}",
+            moved.len()
+        ));
     }
 
     fn coverage(&mut self, coverage: &Coverage) {

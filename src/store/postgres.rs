@@ -16,9 +16,11 @@ mod script;
 mod session;
 mod survey;
 mod target;
+mod text;
 mod tools;
 mod wall;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -243,6 +245,14 @@ impl Store for PostgresStore {
 
     fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<()> {
         copy::install(self, id, copy).map_err(|error| error.in_project(id))
+    }
+
+    fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
+        text::dump(self, id, out).map_err(|error| error.in_project(id))
+    }
+
+    fn load(&self, text: &Path, file: &Path) -> Result<String> {
+        text::load(self, text, file)
     }
 
     fn hold(&self, id: &ProjectId, _others: Others) -> Result<Box<dyn Held + '_>> {

@@ -15,10 +15,11 @@ mod memory;
 mod read;
 mod rows;
 mod session;
+mod text;
 
 use std::collections::HashMap;
 use std::fs::Metadata;
-use std::io::Write as _;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -180,6 +181,10 @@ impl Store for SqliteStore {
         self.path(id).display().to_string()
     }
 
+    fn is_there(&self) -> bool {
+        self.directory.is_dir()
+    }
+
     fn examine(&self) -> Vec<Finding> {
         examine::examine(&self.directory, &self.pattern)
     }
@@ -241,6 +246,17 @@ impl Store for SqliteStore {
     fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<()> {
         copy::install(&self.directory, &self.pattern.name(id), copy.file)
             .map_err(|error| error.in_project(id))
+    }
+
+    fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
+        let folder = copy::private_folder()?;
+        let file = folder.path().join("copy");
+        self.copy(id, &file)?;
+        text::dump(&file, out).map_err(|error| error.in_project(id))
+    }
+
+    fn load(&self, text: &Path, file: &Path) -> Result<String> {
+        text::load(text, file).map(|()| file.display().to_string())
     }
 
     fn hold(&self, id: &ProjectId, others: Others) -> Result<Box<dyn Held + '_>> {

@@ -401,7 +401,7 @@ impl World {
     /// Everything that can be seen of the store: of files their names, bytes, sizes and times.
     pub(crate) fn snapshot(&self) -> Snapshot {
         match &self.home {
-            Home::Sqlite => Snapshot::Files(snapshot(&self.data())),
+            Home::Sqlite => Snapshot::Files(self.files()),
             Home::Postgres(database) => {
                 // The catalogs' rows with the transactions that wrote them.
                 let catalogs = "SELECT 'relation', oid, relname, xmin FROM pg_class UNION ALL \
@@ -411,9 +411,11 @@ impl World {
         }
     }
 
-    /// The files of the store.
+    /// The files of the store, without what tenantry keeps of it: tests of that look for themselves.
     pub(crate) fn files(&self) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime, u32)> {
-        snapshot(&self.data())
+        let mut files = snapshot(&self.data());
+        files.retain(|path, _| !path.ends_with("journal") && !path.ends_with("backups"));
+        files
     }
 }
 

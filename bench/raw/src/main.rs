@@ -3,6 +3,7 @@
 //!     raw upgrade DIR THREADS SCRIPT   runs SCRIPT in one immediate transaction on every *.db of DIR
 //!     raw version DIR THREADS          opens every *.db of DIR read-only and reads its newest version
 //!     raw replay  DIR THREADS SCRIPT N makes N databases in DIR by running SCRIPT in one transaction
+//!     raw backup  DIR THREADS TO       copies every *.db of DIR into TO by SQLite's backup API, all pages at once
 //!     raw clone   DIR FILE N           makes N copies of FILE in DIR, for a fleet to work on
 
 use std::ffi::{CStr, CString, c_int};
@@ -28,6 +29,15 @@ impl Database {
         let code = unsafe { ffi::sqlite3_exec(self.0, sql.as_ptr(), None, null_mut(), null_mut()) };
         let message = unsafe { CStr::from_ptr(ffi::sqlite3_errmsg(self.0)) };
         assert_eq!(code, ffi::SQLITE_OK, "{message:?}");
+    }
+
+    fn copy_to(&self, target: &Self) {
+        unsafe {
+            let backup = ffi::sqlite3_backup_init(target.0, c"main".as_ptr(), self.0, c"main".as_ptr());
+            assert!(!backup.is_null());
+            assert_eq!(ffi::sqlite3_backup_step(backup, -1), ffi::SQLITE_DONE);
+            assert_eq!(ffi::sqlite3_backup_finish(backup), ffi::SQLITE_OK);
+        }
     }
 
     fn newest_version(&self) -> usize {
@@ -98,6 +108,14 @@ fn main() {
             let names: Vec<_> = (0..number(&arguments[4])).map(|id| format!("{directory}/project_r{id}.db")).collect();
             let work = |name: &String| Database::open(name.as_ref(), read_write | ffi::SQLITE_OPEN_CREATE).execute(&sql);
             each(&names, number(&arguments[2]), work);
+        }
+        ["backup", directory, _, to] => {
+            let work = |path: &PathBuf| {
+                let name = Path::new(to).join(path.file_name().expect("a name"));
+                let target = Database::open(&name, read_write | ffi::SQLITE_OPEN_CREATE);
+                Database::open(path, ffi::SQLITE_OPEN_READONLY).copy_to(&target);
+            };
+            each(&databases(directory.as_ref()), number(&arguments[2]), work);
         }
         ["clone", directory, file, _] => {
             let image = std::fs::read(file).expect("a file");

@@ -76,13 +76,13 @@ pub(super) fn install(store: &PostgresStore, id: &ProjectId, copy: CopyFile<'_>)
 }
 
 /// A database of its own, gone when this is dropped.
-struct Scratch<'a> {
+pub(super) struct Scratch<'a> {
     store: &'a PostgresStore,
     name: String,
 }
 
 impl<'a> Scratch<'a> {
-    fn new(store: &'a PostgresStore) -> Result<Self> {
+    pub(super) fn new(store: &'a PostgresStore) -> Result<Self> {
         let name = format!("{SCRATCH}{}", uuid::Uuid::now_v7().simple());
         let mut kept = store.links.get()?;
         let connection = &mut kept.link()?.connection;
@@ -106,7 +106,7 @@ impl<'a> Scratch<'a> {
     }
 
     /// The same schemas' names, in this database.
-    fn store(&self) -> PostgresStore {
+    pub(super) fn store(&self) -> PostgresStore {
         let options = PostgresOptions { spares: 0, isolation: Isolation::None, ..self.store.options.clone() };
         let timeouts = Timeouts { lock: options.lock_timeout, statement: options.statement_timeout };
         PostgresStore {
@@ -166,7 +166,7 @@ impl Drop for Staged<'_> {
 }
 
 impl PostgresStore {
-    fn tools(&self) -> Result<&Path> {
+    pub(super) fn tools(&self) -> Result<&Path> {
         if let Some(folder) = self.tools.get() {
             return Ok(folder);
         }
@@ -176,14 +176,24 @@ impl PostgresStore {
     }
 
     /// Dumps a schema to a file that is not there yet, as it is in a snapshot of another session where one is given.
-    fn dump(&self, schema: &str, file: &Path, snapshot: Option<&str>) -> Result<()> {
+    pub(super) fn dump(&self, schema: &str, file: &Path, snapshot: Option<&str>) -> Result<()> {
+        self.dump_as("--format=custom", schema, file, snapshot)
+    }
+
+    pub(super) fn dump_as(
+        &self,
+        format: &str,
+        schema: &str,
+        file: &Path,
+        snapshot: Option<&str>,
+    ) -> Result<()> {
         // A pattern, of which quotes make a name.
         let schema = format!("--schema={}", quote_name(schema));
         let file = format!("--file={}", file.display());
         let wait = format!("--lock-wait-timeout={}", self.options.lock_timeout.as_millis().max(1));
         let snapshot = snapshot.map(|snapshot| format!("--snapshot={snapshot}"));
         let mut arguments =
-            vec!["--format=custom", "--compress=0", "--no-owner", "--no-privileges", &schema, &file, &wait];
+            vec![format, "--compress=0", "--no-owner", "--no-privileges", &schema, &file, &wait];
         arguments.extend(snapshot.as_deref());
         tools::run(self.tools()?, "pg_dump", self.target(), &arguments)
     }

@@ -72,6 +72,12 @@ fn copy_pages(connection: &Connection, to: &Path) -> rusqlite::Result<()> {
     copied
 }
 
+/// A folder for a copy that nobody else is to see.
+pub(super) fn private_folder() -> Result<tempfile::TempDir> {
+    tempfile::tempdir()
+        .map_err(|error| Error::new(ErrorKind::Io, "cannot make a private folder").caused_by(error))
+}
+
 /// Opens a private copy for whatever is to be tried on it.
 pub(super) fn open_private(file: &Path) -> Result<Connection> {
     let connection = session::connect(&uri(file, "mode=rw"), std::time::Duration::ZERO)?;

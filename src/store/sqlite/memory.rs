@@ -3,6 +3,7 @@
 //! It must behave as the store on disk does in everything but durability.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,11 +11,12 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::books;
-use super::copy::{copy_out, open_private};
+use super::copy::{copy_out, open_private, private_folder};
 use super::create::{TemplateCache, in_memory};
 use super::failure::describe;
 use super::rows::{self, SqliteRows};
 use super::session::SqliteSession;
+use super::text;
 use crate::disk::exists;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Access, Inspection};
@@ -182,6 +184,17 @@ impl Store for MemoryStore {
         let connection = self.filled(id, &open_private(copy.file)?)?;
         projects.insert(id.clone(), connection);
         Ok(())
+    }
+
+    fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
+        let folder = private_folder()?;
+        let file = folder.path().join("copy");
+        self.copy(id, &file)?;
+        text::dump(&file, out).map_err(|error| error.in_project(id))
+    }
+
+    fn load(&self, text: &Path, file: &Path) -> Result<String> {
+        text::load(text, file).map(|()| file.display().to_string())
     }
 
     fn hold(&self, id: &ProjectId, _others: Others) -> Result<Box<dyn Held + '_>> {

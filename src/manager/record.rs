@@ -1,0 +1,196 @@
+//! What a run leaves in the journal; and what is made up for when an earlier one was killed.
+//!
+//! It must not call a run done before the journal says so on the disk. Where a process died in between, the projects' own
+//! ledgers are the truth, and the journal is completed from them.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::Manager;
+use super::backup::BackupTask;
+use super::command::{Operation, Run, Selection};
+use super::run::lock;
+use super::tend::Task;
+use crate::error::Result;
+use crate::event::{Event, Interrupted, Summary};
+use crate::journal::runs::Record;
+use crate::journal::{Journal, Said};
+use crate::project::ProjectId;
+use crate::schema::hexadecimal;
+use crate::sql::quote_text;
+
+/// The record of a run that goes on.
+pub(super) struct Recording<'a> {
+    journal: &'a Journal,
+    record: Record,
+    run: &'a str,
+    command: &'static str,
+}
+
+/// The first line of a run's record.
+#[derive(Serialize)]
+#[serde(tag = "event", rename = "run")]
+struct Begun<'a> {
+    run: &'a str,
+    command: &'static str,
+    options: &'a Value,
+    after: Option<&'a str>,
+}
+
+/// What a run is, in its record: everything that decides what it did.
+fn options(run: &Run, catalog: [u8; 32]) -> Value {
+    let selection = match &run.selection {
+        Selection::Ids(ids) => json!({ "ids": ids }),
+        Selection::All { only, except } => {
+            let texts = |patterns: &[glob::Pattern]| {
+                patterns.iter().map(|it| it.as_str().to_string()).collect::<Vec<_>>()
+            };
+            json!({ "all": true, "only": texts(only), "except": texts(except) })
+        }
+    };
+    json!({
+        "selection": selection,
+        "operation": format!("{:?}", run.operation),
+        "safety": format!("{:?}", run.safety),
+        "max_failures": run.max_failures,
+        "catalog": hexadecimal(&catalog),
+    })
+}
+
+/// Whether a run changes anything that somebody may want to know of later.
+fn changes(run: &Run) -> bool {
+    let only_looks =
+        matches!(run.operation, Operation::Tend(Task::Check) | Operation::Backups(BackupTask::Check { .. }));
+    !run.dry_run && !only_looks
+}
+
+impl Manager {
+    /// Begins the record of a run, after what is left of killed ones; gives none where nothing is to be recorded.
+    pub(super) fn recording<'a>(
+        &'a self,
+        run: &Run,
+        id: &'a str,
+        projects: usize,
+        observer: &mut impl FnMut(Event),
+    ) -> Result<(Option<Recording<'a>>, Option<String>)> {
+        // Nothing can be changed of no project, nor where nothing is; and a mistyped folder is not to be made.
+        let makes = matches!(
+            run.operation,
+            Operation::Create | Operation::Import(_) | Operation::Backups(BackupTask::Restore(_))
+        );
+        let is_there = makes || self.store.is_there();
+        let wanted = changes(run) && projects > 0 && is_there;
+        let Some(journal) = self.journal.as_ref().filter(|_| wanted) else { return Ok((None, None)) };
+        let mut after = None;
+        for killed in journal.killed()? {
+            let interrupted = self.complete(journal, &killed)?;
+            if interrupted.command == run.command {
+                after = Some(killed);
+            }
+            observer(Event::Completed(interrupted));
+        }
+        let options = options(run, self.catalog.hash());
+        let mut record = journal.record(id)?;
+        record.event(&Begun { run: id, command: run.command, options: &options, after: after.as_deref() });
+        let mut payload = options;
+        payload["projects"] = projects.into();
+        payload["store"] = self.store.location().into();
+        payload["after"] = json!(after);
+        let one = match &run.selection {
+            Selection::Ids(ids) if ids.len() == 1 => Some(ids[0].as_str()),
+            _ => None,
+        };
+        journal.append(&Said {
+            kind: "run_started",
+            command: run.command,
+            project: one,
+            run: Some(id),
+            payload,
+        })?;
+        Ok((Some(Recording { journal, record, run: id, command: run.command }), after))
+    }
+
+    /// Finds out what a killed run did, from its record and from the ledgers of the projects that are not in it.
+    fn complete(&self, journal: &Journal, run: &str) -> Result<Interrupted> {
+        let events = journal.events(run)?;
+        let first = events.first().cloned().unwrap_or_default();
+        let reported: Vec<&str> = events
+            .iter()
+            .filter(|event| event["event"] == "project_finished")
+            .filter_map(|event| event["project"].as_str())
+            .collect();
+        let ids = first["options"]["selection"]["ids"].as_array();
+        let projects: Vec<ProjectId> = match ids {
+            Some(ids) => ids.iter().filter_map(|id| id.as_str()?.parse().ok()).collect(),
+            None => self.store.discover()?.projects,
+        };
+        let (mut moved, mut unread) = (BTreeMap::new(), Vec::new());
+        for project in projects.iter().filter(|project| !reported.contains(&project.as_str())) {
+            match self.versions_of_run(project, run) {
+                Ok(versions) if versions.is_empty() => {}
+                Ok(versions) => drop(moved.insert(project.clone(), versions)),
+                Err(error) if error.kind() == crate::ErrorKind::NotFound => {}
+                Err(_) => unread.push(project.clone()),
+            }
+        }
+        let command = first["command"].as_str().unwrap_or_default().to_string();
+        let interrupted = Interrupted { killed: run.to_string(), command, moved, unread };
+        let payload = json!({ "moved": interrupted.moved, "unread": interrupted.unread, "from": "the projects' ledgers" });
+        journal.append(&Said {
+            kind: "run_completed",
+            command: &interrupted.command,
+            project: None,
+            run: Some(run),
+            payload,
+        })?;
+        journal.close(run, &Event::Completed(interrupted.clone()))?;
+        Ok(interrupted)
+    }
+
+    /// The versions that a run moved a project over, as its own ledger has them.
+    fn versions_of_run(&self, project: &ProjectId, run: &str) -> Result<Vec<String>> {
+        let versions = Mutex::new(Vec::new());
+        self.store.read(project, &|rows| {
+            let mut found = Vec::new();
+            if !rows.columns("tenantry_history")?.is_empty() {
+                let from = format!("tenantry_history WHERE run = {} AND action <> 'start'", quote_text(run));
+                rows.each(&["version".into()], &from, &mut |row| {
+                    found.extend(row.into_iter().flatten());
+                    Ok(true)
+                })?;
+            }
+            *lock(&versions) = found;
+            Ok(())
+        })?;
+        Ok(versions.into_inner().unwrap_or_default())
+    }
+
+    /// Writes an entry about something that is no run.
+    pub(super) fn note_in_journal(&self, command: &str, payload: Value) -> Result<()> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        journal.append(&Said { kind: command, command, project: None, run: None, payload }).map(|_| ())
+    }
+}
+
+impl Recording<'_> {
+    pub(super) fn event(&mut self, event: &Event) {
+        self.record.event(event);
+    }
+
+    /// Makes all of it durable, the chain's entry last.
+    pub(super) fn finish(self, summary: &Summary) -> Result<()> {
+        let Self { journal, record, run, command } = self;
+        let close = record.finish()?;
+        let payload = json!({
+            "outcomes": summary.outcomes,
+            "exit": summary.exit,
+            "interrupted": summary.interrupted,
+            "events": journal.hash_of_events(run)?,
+        });
+        journal.append(&Said { kind: "run_finished", command, project: None, run: Some(run), payload })?;
+        close()
+    }
+}

@@ -1,0 +1,240 @@
+//! A run undone: the projects that it moved, and no others, go back to where they were.
+//!
+//! It must not lose what was written since without saying so: `down.sql` is taken where it can't, and a backup that the run
+//! itself took otherwise.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use super::Manager;
+use super::backup::{Restore, Source};
+use super::run::{UNPLANNED, lock};
+use crate::apply::Work;
+use crate::backup::{Backup, Reason};
+use crate::catalog::Migration;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Outcome, ProjectReport};
+use crate::plan::{Down, Request};
+use crate::project::ProjectId;
+use crate::sql::quote_name;
+use crate::sql::statement::{Effect, Moves};
+use crate::store::Others;
+
+/// A run that is to be undone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undo {
+    /// The run.
+    pub run: String,
+    /// The projects that it moved.
+    pub moved: BTreeMap<ProjectId, Moved>,
+}
+
+/// Where a run moved a project.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The version that its ledger said before; none without one.
+    pub from: Option<String>,
+    /// The version that it has since.
+    pub to: String,
+}
+
+/// How a project goes back.
+enum Way {
+    Down,
+    Backup(Box<Backup>),
+}
+
+impl Manager {
+    /// What a run did, by the journal. Errors where there is no such run, or it still goes on.
+    pub fn undo_of(&self, run: &str) -> Result<Undo> {
+        let journal = self.journal.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Configuration, "no journal is kept")
+                .hint("name one: [journal] dir in tenantry.toml")
+        })?;
+        let events = journal.events(run)?;
+        if journal.is_open(run) {
+            return Err(Error::new(ErrorKind::Locked, format!("the run {run} has not ended")).hint(
+                "wait for it; if it was killed, run its command again first, which completes the journal from the ledgers",
+            ));
+        }
+        let text = |value: &serde_json::Value| value.as_str().map(String::from);
+        let mut moved = BTreeMap::new();
+        for event in &events {
+            if event["event"] == "project_finished"
+                && ["upgraded", "stamped", "downgraded"].iter().any(|outcome| event["outcome"] == *outcome)
+                && let (Some(project), Some(to)) = (event["project"].as_str(), text(&event["to"]))
+            {
+                moved.insert(project.parse()?, Moved { from: text(&event["from"]), to });
+            }
+            // What a killed run moved without telling anybody, from the ledgers.
+            for (project, versions) in event["moved"].as_object().into_iter().flatten() {
+                let positions = versions
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|it| self.catalog.position(it.as_str()?));
+                let positions: Vec<usize> = positions.collect();
+                if let (Some(first), Some(last)) = (positions.iter().min(), positions.iter().max()) {
+                    let version = |position: usize| self.catalog.version_at(position).as_str().to_string();
+                    let from = first.checked_sub(1).filter(|from| *from > 0).map(version);
+                    moved.insert(project.parse()?, Moved { from, to: version(*last) });
+                }
+            }
+        }
+        Ok(Undo { run: run.into(), moved })
+    }
+
+    pub(super) fn rolled_back(
+        &self,
+        project: &ProjectId,
+        undo: &Undo,
+        dry_run: bool,
+        run: &str,
+    ) -> ProjectReport {
+        let mut report = ProjectReport::new(project.clone(), Outcome::Planned);
+        let result = match undo.moved.get(project) {
+            None => Ok(Outcome::UpToDate),
+            Some(moved) => self.roll_back(project, &undo.run, moved, dry_run, run, &mut report),
+        };
+        report.outcome = result.unwrap_or_else(|error| Outcome::Failed(error.in_project(project)));
+        report
+    }
+
+    fn roll_back(
+        &self,
+        project: &ProjectId,
+        undone: &str,
+        moved: &Moved,
+        dry_run: bool,
+        run: &str,
+        report: &mut ProjectReport,
+    ) -> Result<Outcome> {
+        let now = self.newest_version(project)?;
+        if now == moved.from {
+            return Ok(Outcome::UpToDate);
+        }
+        if now.as_deref() != Some(&moved.to) {
+            let at = now.unwrap_or_else(|| "no version".into());
+            return Err(Error::new(
+                ErrorKind::VersionMismatch,
+                format!("it was moved again since: it is at {at}, not {}", moved.to),
+            )
+            .hint("roll the later run back first: tenantry runs list"));
+        }
+        let way = self.way_back(project, undone, moved)?;
+        report.notes.push(match &way {
+            Way::Down => "by down.sql, which loses nothing".into(),
+            Way::Backup(backup) => format!("from {}: what was written since is lost", backup.name),
+        });
+        if dry_run {
+            return Ok(Outcome::Planned);
+        }
+        let kept = self.take(project, None, Reason::BeforeRollback, run)?;
+        report.notes.push(format!("to undo it: tenantry backup restore {project} --from {}", kept.name));
+        report.backup = Some(kept.name);
+        let outcome = match way {
+            Way::Down => self.go_down(project, moved, run)?,
+            Way::Backup(backup) => {
+                self.prove(&backup, 3, run, &mut report.steps)?;
+                let restore = Restore { source: Source::Newest, target: None, others: Others::Refuse };
+                self.put_back(project, &backup, &restore, run, report)?;
+                Outcome::Restored
+            }
+        };
+        let now = self.newest_version(project)?;
+        if now != moved.from {
+            return Err(Error::new(
+                ErrorKind::VersionMismatch,
+                format!("afterwards it is at {now:?}, not {:?}", moved.from),
+            ));
+        }
+        Ok(outcome)
+    }
+
+    fn newest_version(&self, project: &ProjectId) -> Result<Option<String>> {
+        let ledger = self.inspected(project)?.ledger;
+        let newest = self.catalog.migrations().iter().rev().map(|it| &it.version).find(|it| ledger.has(it));
+        Ok(newest.map(|version| version.as_str().to_string()))
+    }
+
+    fn positions(&self, moved: &Moved) -> Result<(usize, usize)> {
+        let position = |version: &str| self.catalog.resolve(version);
+        Ok((moved.from.as_deref().map_or(Ok(0), position)?, position(&moved.to)?))
+    }
+
+    fn way_back(&self, project: &ProjectId, undone: &str, moved: &Moved) -> Result<Way> {
+        let (from, to) = self.positions(moved)?;
+        // A project that had no ledger is to have none again, and one that went down has to go up.
+        let lossy = if moved.from.is_none() {
+            Some("it had no ledger before".to_string())
+        } else if from > to {
+            Some("the run went down".to_string())
+        } else {
+            let migrations: Vec<&Migration> = self.catalog.between(from..to).iter().collect();
+            migrations
+                .into_iter()
+                .rev()
+                .find_map(|migration| self.loses(project, migration).transpose())
+                .transpose()?
+        };
+        let Some(lossy) = lossy else { return Ok(Way::Down) };
+        let (backups, _) = self.archive()?.all(project)?;
+        let taken = backups
+            .into_iter()
+            .find(|it| it.manifest.run == undone && it.manifest.reason == Reason::BeforeUpgrade);
+        taken.map(|backup| Way::Backup(Box::new(backup))).ok_or_else(|| {
+            Error::new(ErrorKind::Blocked, format!("{lossy}, and the run took no backup"))
+                .hint("go down all the same: tenantry downgrade ID --to VERSION; or restore an older backup")
+        })
+    }
+
+    /// Why undoing a migration by its `down.sql` would lose something; none where it can't.
+    fn loses(&self, project: &ProjectId, migration: &Migration) -> Result<Option<String>> {
+        let label = migration.label();
+        let Some(down) = &migration.down else { return Ok(Some(format!("{label} has no down.sql"))) };
+        for statement in down.statements() {
+            let words: Vec<String> = statement.sql.split_whitespace().map(str::to_ascii_uppercase).collect();
+            let is_change = statement.effect == Effect::Writes || statement.effect == Effect::Deletes;
+            let drops_part =
+                words.first().is_some_and(|word| word == "ALTER") && words.iter().any(|word| word == "DROP");
+            if is_change || drops_part {
+                return Ok(Some(format!("{label}'s down.sql changes rows or drops columns")));
+            }
+            for moves in &statement.moves {
+                if let Moves::Dropped(table) = moves
+                    && self.has_rows(project, table)?
+                {
+                    return Ok(Some(format!("{label}'s down.sql drops {table}, which has rows")));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn has_rows(&self, project: &ProjectId, table: &str) -> Result<bool> {
+        let has_rows = Mutex::new(false);
+        self.store.read(project, &|rows| {
+            let mut found = false;
+            if !rows.columns(table)?.is_empty() {
+                rows.each(&["1".into()], &quote_name(table), &mut |_| {
+                    found = true;
+                    Ok(false)
+                })?;
+            }
+            *lock(&has_rows) = found;
+            Ok(())
+        })?;
+        Ok(*lock(&has_rows))
+    }
+
+    fn go_down(&self, project: &ProjectId, moved: &Moved, run: &str) -> Result<Outcome> {
+        let (from, _) = self.positions(moved)?;
+        let request = Request::Downgrade(Down::To(from));
+        let work = Work { catalog: &self.catalog, reference: self.reference()?, request, run };
+        match self.performed(&work, project, UNPLANNED).outcome {
+            Outcome::Failed(error) => Err(error),
+            Outcome::Blocked(problems) => Err(super::blocked(project, &problems)),
+            outcome => Ok(outcome),
+        }
+    }
+}

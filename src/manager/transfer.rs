@@ -1,0 +1,91 @@
+//! Projects as plain SQL: written out, and made of what somebody wrote.
+//!
+//! It must not record a version that the schema has not got, whatever the text says of itself.
+
+use std::io::Write;
+use std::path::Path;
+
+use super::Manager;
+use super::backup::{private_folder, require_sound};
+use super::run::UNPLANNED;
+use crate::apply::Work;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Outcome, ProjectReport};
+use crate::plan::{Plan, Problem, Request};
+use crate::project::ProjectId;
+use crate::store::CopyFile;
+
+impl Manager {
+    /// Writes a project as SQL text, as it is at this moment: `sqlite3` or `psql` make the same of it.
+    pub fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
+        self.store.check(id)?;
+        self.store.export(id, out)
+    }
+
+    pub(super) fn imported(&self, project: &ProjectId, text: &Path, run: &str) -> ProjectReport {
+        let mut report = ProjectReport::new(project.clone(), Outcome::Created);
+        if let Err(error) = self.import(project, text, run, &mut report) {
+            report.outcome = Outcome::Failed(error.in_project(project));
+        }
+        report
+    }
+
+    fn import(&self, project: &ProjectId, text: &Path, run: &str, report: &mut ProjectReport) -> Result<()> {
+        let scratch = private_folder()?;
+        let file = scratch.path().join("copy");
+        let place = self.store.load(text, &file)?;
+        let copy = CopyFile { file: &file, place: &place, needs: &[] };
+        let mut found = None;
+        let request = self.to_head();
+        let work = Work { catalog: &self.catalog, reference: self.reference()?, request, run };
+        self.store.unpack(copy, &mut |session| {
+            session.begin(UNPLANNED)?;
+            require_sound(session)?;
+            found = Some(work.plan(&session.inspect()?));
+            session.rollback()
+        })?;
+        let stamp = match found {
+            Some(Ok(plan)) => self.welcome(&plan, report),
+            // It says nothing of its version, and is of none that is known: it can be taken in, not stamped.
+            Some(Err(problems)) if problems.iter().all(|it| matches!(it, Problem::NeedsBaseline { .. })) => {
+                report
+                    .notes
+                    .extend(problems.iter().map(|it| format!("no version was recorded: {}", it.message())));
+                None
+            }
+            Some(Err(problems)) => {
+                let said: Vec<_> = problems.iter().map(Problem::message).collect();
+                return Err(Error::new(
+                    ErrorKind::Blocked,
+                    format!("what it says of its version is not so: {}", said.join("; ")),
+                )
+                .hint(
+                    "export it anew; or take the ledger's tables out of the file, and stamp it afterwards",
+                ));
+            }
+            None => return Err(Error::new(ErrorKind::Internal, "the copy was not looked at")),
+        };
+        self.store.install(project, copy)?;
+        let Some(position) = stamp else { return Ok(()) };
+        let request = Request::Stamp { to: Some(position), force: false };
+        let work = Work { catalog: &self.catalog, reference: self.reference()?, request, run };
+        match self.performed(&work, project, UNPLANNED).outcome {
+            Outcome::Failed(error) => {
+                Err(error.hint("it was imported, without a version: tenantry stamp ID"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Says what a text's project is; gives the position to be recorded, where it has no ledger.
+    fn welcome(&self, plan: &Plan, report: &mut ProjectReport) -> Option<usize> {
+        let stamp = plan.stamp.map(|stamp| stamp.position);
+        let position = stamp.or(plan.recorded).unwrap_or_default();
+        report.to = Some(self.catalog.version_at(position));
+        report.stamped = stamp.map(|position| self.catalog.version_at(position));
+        if plan.to > position {
+            report.notes.push(format!("it lacks {} migration(s): tenantry upgrade ID", plan.to - position));
+        }
+        stamp
+    }
+}

@@ -1,0 +1,362 @@
+//! The journal: what is in it, what can't be done to it unseen, and runs that are shown and undone.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::world::{Report, World};
+
+on_each_store!(
+    whatever_changes_something_is_an_entry,
+    a_killed_run_is_completed_from_the_ledgers_by_the_next,
+    a_run_is_rolled_back_for_just_the_projects_that_it_moved,
+    a_run_whose_way_down_loses_rows_goes_back_by_its_backups,
+);
+
+fn folder(world: &World) -> PathBuf {
+    world.folder().join(world.either("data/journal".to_string(), format!("journal/{}", database(world))))
+}
+
+fn database(world: &World) -> String {
+    if world.is_postgres() { world.database().name.clone() } else { String::new() }
+}
+
+fn run_id(report: &Report) -> String {
+    report.events("run_started")[0]["run"].as_str().unwrap().to_string()
+}
+
+const NOTES: (&str, &str) =
+    ("1_notes", "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT);\n-- down\nDROP TABLE notes;\n");
+const INDEX: (&str, &str) =
+    ("2_index", "CREATE INDEX notes_text ON notes (text);\n-- down\nDROP INDEX notes_text;\n");
+const MORE: (&str, &str) =
+    ("3_more", "CREATE TABLE more (id INTEGER PRIMARY KEY);\n-- down\nDROP TABLE more;\n");
+
+fn whatever_changes_something_is_an_entry(world: &mut World) {
+    world.with_migrations(&[NOTES]).with_legacy_as(1, "legacy");
+    for arguments in [
+        &["status"][..],
+        &["list"],
+        &["doctor"],
+        &["upgrade-all", "--dry-run"],
+        &["stamp", "--all", "--dry-run"],
+        &["analyze", "--all", "--dry-run"],
+        &["check", "--all"],
+        &["backup", "list"],
+        &["backup", "check", "--all"],
+        &["backup", "prune", "--all", "--keep-last", "1", "--dry-run"],
+        &["audit", "show"],
+        &["audit", "verify"],
+        &["runs", "list"],
+        &["export", "legacy"],
+    ] {
+        world.run(arguments);
+        assert!(!folder(world).exists(), "{arguments:?} made a journal");
+        assert!(!crate::backup::folder(world).exists(), "{arguments:?} made a folder for backups");
+    }
+    world.expect(0, &["drop", "legacy", "--yes", "--no-backup"]);
+    std::fs::remove_dir_all(folder(world)).unwrap();
+    world.expect(0, &["create", "1", "2"]);
+    world.with_migrations(&[NOTES, INDEX]);
+    world.expect(0, &["upgrade-all", "--dry-run"]);
+    let upgraded = world.expect(0, &["upgrade-all"]);
+    world.expect(0, &["backup", "create", "1"]);
+    world.expect(0, &["backup", "check", "1"]);
+    world.expect(0, &["backup", "restore", "1"]);
+    world.expect(3, &["drop", "9", "--yes"]);
+    world.expect(0, &["drop", "2", "--yes"]);
+    let shown = world.expect(0, &["audit", "show"]);
+    let entries: Vec<String> = shown
+        .events("entry")
+        .iter()
+        .map(|it| {
+            format!("{} {}", it["entry"]["kind"].as_str().unwrap(), it["entry"]["command"].as_str().unwrap())
+        })
+        .collect();
+    let commands = ["create", "upgrade-all", "backup create", "backup restore", "drop", "drop"];
+    let wanted: Vec<_> =
+        commands.iter().flat_map(|it| [format!("run_started {it}"), format!("run_finished {it}")]).collect();
+    assert_eq!(entries, wanted);
+    let entry = &shown.events("entry")[3]["entry"];
+    assert_eq!(
+        (&entry["payload"]["outcomes"]["upgraded"], &entry["payload"]["exit"]),
+        (&2.into(), &0.into())
+    );
+    assert!(entry["actor"].as_str().is_some_and(|actor| !actor.is_empty()));
+    assert_eq!(world.expect(0, &["audit", "verify"]).0[0]["verified"]["anchor"]["count"], 12);
+    // Each run with what became of each project.
+    let list = world.expect(0, &["runs", "list"]);
+    assert_eq!(list.events("run").len(), 6);
+    assert!(list.events("run").iter().all(|it| it["state"] == "finished"));
+    let shown = world.expect(0, &["runs", "show", &run_id(&upgraded)]);
+    assert_eq!((shown.outcome("1"), shown.project("1")["to"].as_str()), ("upgraded", Some("2")));
+    assert_eq!(shown.0.last().unwrap(), upgraded.0.last().unwrap());
+    assert!(shown.0[0]["options"]["catalog"].as_str().unwrap().len() == 64);
+    assert_eq!(world.run(&["runs", "show", "../../etc/passwd"]).code, 2);
+    assert_eq!(world.run(&["runs", "show", "01a1ffc3-ce06-71cc-b80e-4ddca9db7e7d"]).code, 1);
+    // The events belong to it: a changed one shows.
+    let events = folder(world).join(format!("runs/{}.jsonl", run_id(&upgraded)));
+    let text = std::fs::read_to_string(&events).unwrap();
+    std::fs::write(&events, text.replace("upgraded", "failed")).unwrap();
+    assert_eq!(world.run(&["audit", "verify"]).code, 1);
+    std::fs::write(&events, text).unwrap();
+    world.expect(0, &["audit", "verify"]);
+    // Where it can't be written nothing is changed.
+    let before = world.snapshot();
+    let blocked = world.folder().join("blocked");
+    std::fs::write(&blocked, "no folder").unwrap();
+    let mut command = world.command(&["drop", "1", "--yes"]);
+    let output = command.env("TENANTRY_JOURNAL_DIR", &blocked).output().unwrap();
+    assert!(!output.status.success());
+    assert_eq!(before, world.snapshot(), "something was changed without a journal");
+}
+
+/// Runs an upgrade of these, and kills it once some are done.
+fn killed_upgrade(world: &World, after: usize) -> String {
+    let arguments = ["--format", "json", "--jobs", "1", "upgrade-all"];
+    let mut child = world.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let started: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    for _ in lines.take(after) {}
+    child.kill().unwrap();
+    child.wait().unwrap();
+    if world.is_postgres() {
+        world.wait_until_alone();
+    }
+    started["run"].as_str().unwrap().to_string()
+}
+
+fn a_killed_run_is_completed_from_the_ledgers_by_the_next(world: &mut World) {
+    let ids: Vec<String> = (1..=world.either(60, 20)).map(|number| number.to_string()).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    world.with_migrations(&[NOTES]).expect(0, &[&["create"], &ids[..]].concat());
+    world.with_migrations(&[NOTES, INDEX]);
+    let run = killed_upgrade(world, 5);
+    assert!(world.run(&["runs", "list"]).stdout.contains("open"));
+    let moved: Vec<&str> = ids.iter().copied().filter(|id| world.versions(id) == ["1", "2"]).collect();
+    assert!(moved.len() < ids.len(), "the kill came too late");
+    assert_eq!(world.run(&["runs", "rollback", &run]).code, 1, "a run that has not ended is not undone");
+    // What the record lacks is what its ledgers have beyond it: taken away, it is found again.
+    let record = folder(world).join(format!("runs/{run}.jsonl"));
+    let text = std::fs::read_to_string(&record).unwrap();
+    let cut: Vec<&str> = text.lines().take(3).collect();
+    std::fs::write(&record, cut.join("\n") + "\n{\"v\":1,\"event\":\"proj").unwrap();
+    let report = world.expect(0, &["upgrade-all"]);
+    let completed = report.events("run_completed")[0].clone();
+    let mut told: Vec<&str> = completed["moved"].as_object().unwrap().keys().map(String::as_str).collect();
+    let reported: Vec<Value> = cut.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    told.extend(reported.iter().filter_map(|event| event["project"].as_str()));
+    told.sort_unstable();
+    let mut wanted = moved;
+    wanted.sort_unstable();
+    assert_eq!(told, wanted, "{completed}");
+    assert_eq!(report.events("run_started")[0]["after"], run);
+    let list = world.expect(0, &["runs", "list"]);
+    let states: Vec<&str> = list.events("run").iter().map(|it| it["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["finished", "killed", "finished"]);
+    assert_eq!(list.events("run")[2]["after"], run);
+    assert_eq!(world.expect(0, &["runs", "show", &run]).events("run_completed").len(), 1);
+    world.expect(0, &["audit", "verify"]);
+    // And it can be undone as any other.
+    let undone = world.expect(0, &["runs", "rollback", &run]);
+    assert_eq!(undone.count("downgraded"), wanted.len() as u64);
+    assert_eq!(world.expect(0, &["status"]).count("planned"), wanted.len() as u64);
+}
+
+fn a_run_is_rolled_back_for_just_the_projects_that_it_moved(world: &mut World) {
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1", "2", "3"]);
+    world.with_migrations(&[NOTES, INDEX]).expect(0, &["create", "new"]);
+    world.expect(0, &["upgrade", "3"]);
+    let run = run_id(&world.expect(0, &["upgrade-all"]));
+    world.execute("1", "INSERT INTO notes (text) VALUES ('since')");
+    let before = world.snapshot();
+    let planned = world.expect(0, &["runs", "rollback", &run, "--dry-run"]);
+    assert_eq!((planned.count("planned"), before == world.snapshot()), (2, true));
+    assert!(planned.project("1")["notes"][0].as_str().unwrap().starts_with("by down.sql"));
+    let report = world.expect(0, &["runs", "rollback", &run]);
+    assert_eq!((report.outcome("1"), report.outcome("2")), ("downgraded", "downgraded"));
+    for (id, versions) in [("1", vec!["1"]), ("2", vec!["1"]), ("3", vec!["1", "2"]), ("new", vec!["1", "2"])]
+    {
+        assert_eq!(world.versions(id), versions, "{id}");
+    }
+    assert_eq!(world.query("1", "SELECT text FROM notes"), ["since"]);
+    assert_eq!(world.expect(0, &["runs", "rollback", &run]).count("up_to_date"), 2);
+    // A project that went on since is not taken back over what came after.
+    let run = run_id(&world.expect(0, &["upgrade", "1", "2"]));
+    world.with_migrations(&[NOTES, INDEX, MORE]).expect(0, &["upgrade", "2"]);
+    let report = world.expect(3, &["runs", "rollback", &run]);
+    assert_eq!((report.outcome("1"), report.error("2").0), ("downgraded", "version_mismatch"));
+    assert_eq!(world.versions("2"), ["1", "2", "3"]);
+}
+
+fn a_run_whose_way_down_loses_rows_goes_back_by_its_backups(world: &mut World) {
+    let fill = (
+        "2_fill",
+        "CREATE TABLE copies (id INTEGER);\nINSERT INTO copies SELECT id FROM notes;\nUPDATE notes SET text = 'gone';\n-- down\nDROP TABLE copies;\n",
+    );
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1", "2"]);
+    world.execute("1", "INSERT INTO notes (text) VALUES ('kept')");
+    world.with_migrations(&[NOTES, fill]);
+    // Without a backup there is no way back that loses nothing.
+    let run = run_id(&world.expect(0, &["upgrade", "1"]));
+    assert_eq!(world.expect(3, &["runs", "rollback", &run]).error("1").0, "blocked");
+    world.expect(0, &["downgrade", "1", "--steps", "1"]);
+    world.execute("1", "UPDATE notes SET text = 'kept'");
+    let before = [world.contents("1"), world.contents("2")];
+    let run = run_id(&world.expect(0, &["upgrade-all", "--backup"]));
+    assert_eq!(world.query("1", "SELECT text FROM notes"), ["gone"]);
+    let planned = world.expect(0, &["runs", "rollback", &run, "--dry-run"]);
+    assert!(planned.project("1")["notes"][0].as_str().unwrap().contains("what was written since is lost"));
+    let report = world.expect(0, &["runs", "rollback", &run]);
+    assert_eq!((report.outcome("1"), report.outcome("2")), ("restored", "downgraded"));
+    assert_eq!(before, [world.contents("1"), world.contents("2")]);
+    assert_eq!((world.versions("1"), world.versions("2")), (vec!["1".to_string()], vec!["1".to_string()]));
+}
+
+/// A journal of some entries, and its lines.
+fn journal() -> (World, PathBuf, Vec<String>) {
+    let mut world = World::sqlite();
+    world.with_migrations(&[NOTES]);
+    for id in ["1", "2", "3"] {
+        world.expect(0, &["create", id]);
+    }
+    let path = folder(&world).join("journal.jsonl");
+    let lines = std::fs::read_to_string(&path).unwrap().lines().map(String::from).collect();
+    (world, path, lines)
+}
+
+#[test]
+fn the_seven_attacks_on_the_journal_are_found() {
+    use sha2::{Digest as _, Sha256};
+    let (world, path, lines) = journal();
+    let anchor = world.run(&["audit", "anchor"]).stdout.trim().to_string();
+    let seal = |text: &str| {
+        let hash = Sha256::digest(format!("tenantry journal 1\0{text}"));
+        format!(
+            "{text},\"hash\":\"{}\"}}",
+            hash.iter().fold(String::new(), |all, byte| format!("{all}{byte:02x}"))
+        )
+    };
+    let text = |line: &str| line.rsplit_once(",\"hash\":\"").unwrap().0.to_string();
+    let hash = |line: &str| line.rsplit_once(",\"hash\":\"").unwrap().1[..64].to_string();
+    assert_eq!(seal(&text(&lines[0])), lines[0], "this test knows how entries are sealed");
+    // Whoever may write the file can make every hash anew from a point on.
+    let rewritten = |from: usize, edit: &dyn Fn(&str) -> String| {
+        let mut all = lines.clone();
+        for index in from..all.len() {
+            let before = hash(&lines[index.max(1) - 1]);
+            let mut line = text(&all[index]);
+            if index == from {
+                line = edit(&line);
+            } else {
+                line = line.replace(&before, &hash(&all[index - 1]));
+            }
+            all[index] = seal(&line);
+        }
+        all
+    };
+    let forged = {
+        let last = lines.last().unwrap();
+        let own = text(last).replace("\"seq\":6", "\"seq\":7");
+        let own = own.replace(&hash(&lines[4]), &hash(last));
+        [lines.clone(), vec![seal(&own)]].concat()
+    };
+    let mut inserted = lines.clone();
+    inserted.insert(3, lines[2].clone());
+    let mut swapped = lines.clone();
+    swapped.swap(2, 3);
+    let without = |gone: usize| {
+        lines.iter().enumerate().filter(|(at, _)| *at != gone).map(|(_, it)| it.clone()).collect::<Vec<_>>()
+    };
+    let edited = {
+        let mut all = lines.clone();
+        all[1] = all[1].replace("run_finished", "run_finishad");
+        all
+    };
+    let alone = &["audit", "verify"][..];
+    let anchored = &["audit", "verify", "--anchor", &anchor][..];
+    let exact = &["audit", "verify", "--anchor", &anchor, "--exact"][..];
+    for (attack, all, without_anchor, with_anchor, with_exact) in [
+        ("edit", edited, Some("entry 2"), Some("entry 2"), Some("entry 2")),
+        ("delete", without(2), Some("entry 4 follows entry 2"), Some("entry 4"), Some("entry 4")),
+        (
+            "delete the first",
+            without(0),
+            Some("begins with entry 2"),
+            Some("begins with"),
+            Some("begins with"),
+        ),
+        ("insert", inserted, Some("entry 3 follows entry 3"), Some("entry 3"), Some("entry 3")),
+        ("swap", swapped, Some("entry 4 follows entry 2"), Some("entry 4"), Some("entry 4")),
+        ("truncate", lines[..4].to_vec(), None, Some("cut off"), Some("cut off")),
+        (
+            "rewrite",
+            rewritten(2, &|line| line.replace("create", "creata")),
+            None,
+            Some("rewritten"),
+            Some("rewritten"),
+        ),
+        ("append", forged, None, None, Some("1 entries were appended")),
+    ] {
+        std::fs::write(&path, all.join("\n") + "\n").unwrap();
+        for (arguments, wanted) in [(alone, without_anchor), (anchored, with_anchor), (exact, with_exact)] {
+            let ran = world.run(arguments);
+            match wanted {
+                Some(wanted) => assert!(
+                    ran.code == 1 && ran.stderr.contains(wanted),
+                    "{attack} {arguments:?}: {}",
+                    ran.stderr
+                ),
+                None => assert_eq!(ran.code, 0, "{attack} {arguments:?}: {}", ran.stderr),
+            }
+        }
+    }
+    // Not one bit of it can change unseen.
+    let whole = lines.join("\n") + "\n";
+    for index in (0..whole.len()).step_by(17) {
+        let mut bytes = whole.clone().into_bytes();
+        bytes[index] ^= 1 << (index % 7);
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(world.run(alone).code, 1, "byte {index}");
+    }
+    std::fs::write(&path, whole).unwrap();
+    world.expect(0, exact);
+}
+
+#[test]
+fn what_a_killed_process_left_of_an_entry_is_cut_off_and_said() {
+    let (world, path, lines) = journal();
+    std::fs::write(&path, lines.join("\n") + "\n" + &lines[2][..40]).unwrap();
+    assert!(world.run(&["audit", "verify"]).stderr.contains("not whole"));
+    world.expect(0, &["create", "4"]);
+    let shown = world.expect(0, &["audit", "show"]);
+    assert_eq!(
+        (&shown.0[6]["entry"]["kind"], &shown.0[6]["entry"]["payload"]["bytes"]),
+        (&"torn".into(), &40.into())
+    );
+    world.expect(0, &["audit", "verify"]);
+}
+
+#[test]
+fn old_entries_are_pruned_to_a_checkpoint_that_the_rest_goes_on_from() {
+    let (world, path, lines) = journal();
+    let anchor = world.run(&["audit", "anchor"]).stdout.trim().to_string();
+    assert!(world.run(&["audit", "prune", "--older-than", "1d"]).stdout.starts_with("0 "));
+    assert!(world.run(&["audit", "prune", "--older-than", "0s"]).stdout.starts_with("5 "));
+    let left = std::fs::read_to_string(&path).unwrap();
+    assert_eq!((left.lines().count(), left.lines().last()), (2, lines.last().map(String::as_str)));
+    world.expect(0, &["audit", "verify", "--anchor", &anchor, "--exact"]);
+    world.expect(0, &["create", "4"]);
+    world.expect(0, &["audit", "verify", "--anchor", &anchor]);
+    assert!(world.run(&["audit", "prune", "--older-than", "0s"]).stdout.starts_with("3 "));
+    world.expect(0, &["audit", "verify"]);
+    assert!(world.run(&["audit", "verify", "--anchor", &anchor]).stderr.contains("after the anchor"));
+    // A checkpoint is an entry like any other: nothing in it can change unseen, nor can it be taken away.
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replacen("checkpoint", "checkpaint", 1)).unwrap();
+    assert_eq!(world.run(&["audit", "verify"]).code, 1);
+    std::fs::write(&path, text.split_once('\n').unwrap().1).unwrap();
+    assert!(world.run(&["audit", "verify"]).stderr.contains("those before it are gone"));
+}

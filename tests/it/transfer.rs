@@ -1,0 +1,210 @@
+//! Projects as plain SQL, as `sqlite3` and `psql` write and read it.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::world::World;
+
+on_each_store!(
+    an_export_is_what_the_databases_own_program_reads_and_an_import_the_same,
+    an_import_stamps_only_what_it_verified,
+    an_import_refuses_what_reaches_beyond_the_project,
+);
+
+const NOTES: (&str, &str) = ("1_notes", "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT);\n");
+const MORE: (&str, &str) = ("2_more", "CREATE TABLE more (id INTEGER PRIMARY KEY);\n");
+
+fn file(world: &World, text: &str) -> String {
+    let path = world.folder().join(format!("{}.sql", uuid::Uuid::now_v7().simple()));
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+fn exported(world: &World, id: &str) -> String {
+    let path = world.folder().join(format!("export-{id}.sql"));
+    let ran = world.run(&["export", id, "--output", path.to_str().unwrap()]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(world.run(&["export", id]).stdout.lines().count(), text.lines().count());
+    assert!(world.run(&["export", id, "--output", path.to_str().unwrap()]).stderr.contains("cannot write"));
+    path.display().to_string()
+}
+
+/// Runs the real program on a text.
+fn sqlite3(database: &PathBuf, text: &str) {
+    let mut child = Command::new("sqlite3").arg("-bail").arg(database).stdin(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+fn an_export_is_what_the_databases_own_program_reads_and_an_import_the_same(world: &mut World) {
+    world.with_legacy_as(1, "1").expect(0, &["upgrade", "1"]);
+    if !world.is_postgres() {
+        // Whatever is hard to write down.
+        world.execute("1", "CREATE TABLE odd (a, \"b \"\"c\" TEXT, d AS (a || 'x'), e AS (a || 'y') STORED);
+            INSERT INTO odd (a, \"b \"\"c\") VALUES (-9223372036854775808, 'it''s'), (9e999, char(10) || ';' || char(0) || 'x'), (-9e999, NULL),
+                (x'4100', 'z'), (1.0, ''), (0.1, 'é'), (-0.0, 'a'), (1e300, 'b');
+            CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT); INSERT INTO counted VALUES (41); DELETE FROM counted;
+            CREATE VIRTUAL TABLE found USING fts5(text); INSERT INTO found (rowid, text) VALUES (3, 'needle'), (7, 'hay');
+            CREATE TRIGGER odd_insert AFTER INSERT ON odd BEGIN UPDATE odd SET a = 'touched'; END;");
+    }
+    let text = exported(world, "1");
+    // How a virtual table keeps its rows is its own business.
+    let contents_of = |world: &World, id: &str| {
+        let mut contents = world.contents(id);
+        contents.retain(|table, _| !table.starts_with("found_"));
+        contents
+    };
+    let contents = contents_of(world, "1");
+    if world.is_postgres() {
+        let elsewhere = World::postgres();
+        elsewhere.database().run(&["-1", "-q", "-f", &text]);
+        assert_eq!(contents, elsewhere.contents("1"));
+        let status = elsewhere.expect(0, &["status"]);
+        assert_eq!(status.outcome("1"), "up_to_date", "another schema");
+    } else {
+        sqlite3(&world.path("loaded"), &std::fs::read_to_string(&text).unwrap());
+        for (table, rows) in contents_of(world, "loaded") {
+            assert_eq!(contents[&table], rows, "{table}");
+        }
+        assert_eq!(world.query("loaded", "SELECT rowid FROM found('needle')"), ["3"]);
+        assert_eq!(world.query("loaded", "SELECT seq FROM sqlite_sequence WHERE name = 'counted'"), ["41"]);
+        let bytes = "SELECT hex(a), typeof(a), hex(\"b \"\"c\"), typeof(\"b \"\"c\") FROM odd";
+        assert_eq!(world.query("1", bytes), world.query("loaded", bytes));
+        world.assert_sound("loaded");
+        // What the real program writes is read as well.
+        let dump = Command::new("sqlite3").arg(world.path("plain")).arg("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT); INSERT INTO notes VALUES (1, 'a' || char(10) || 'b'); CREATE INDEX i ON notes (text);").output().unwrap();
+        assert!(dump.status.success());
+        let dump = Command::new("sqlite3").arg(world.path("plain")).arg(".dump").output().unwrap();
+        let path = file(world, &String::from_utf8(dump.stdout).unwrap());
+        world.expect(0, &["import", "dumped", &path]);
+        assert_eq!(world.contents("dumped"), world.contents("plain"));
+    }
+    let report = world.expect(world.either(3, 0), &["import", "new", &text]);
+    if world.is_postgres() {
+        assert_eq!(
+            (report.outcome("new"), report.project("new")["to"].as_str()),
+            ("created", Some("20260114000000"))
+        );
+    } else {
+        // The odd table is no part of its version, and the file says that it has that version.
+        assert!(
+            report.error("new").1.contains("what it says of its version is not so"),
+            "{}",
+            report.error("new").1
+        );
+        world.execute("1", "DROP TRIGGER odd_insert; DROP TABLE odd; DROP TABLE counted; DROP TABLE found");
+        std::fs::remove_file(&text).unwrap();
+        let text = exported(world, "1");
+        assert_eq!(world.expect(0, &["import", "new", &text]).outcome("new"), "created");
+    }
+    assert_eq!(world.contents("1"), world.contents("new"));
+    assert_eq!(world.expect(0, &["status", "new"]).outcome("new"), "up_to_date");
+    assert_eq!(world.expect(3, &["import", "1", &text_of(world, "new")]).error("1").0, "already_exists");
+    assert_eq!(world.run(&["export", "missing"]).code, 1);
+}
+
+fn text_of(world: &World, id: &str) -> String {
+    exported(world, id)
+}
+
+/// A text as the database's own program would write it: one table.
+fn table(world: &World, columns: &str) -> String {
+    world.either(
+        format!("PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\nCREATE TABLE notes ({columns});\nINSERT INTO notes VALUES(1,'x');\nCOMMIT;\n"),
+        format!(
+            "CREATE SCHEMA other;\nCREATE TABLE other.notes ({});\nCOPY other.notes (id, text) FROM stdin;\n1\tx\n\\.\n",
+            columns.replace("INTEGER PRIMARY KEY", "INTEGER GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY")
+        ),
+    )
+}
+
+fn an_import_stamps_only_what_it_verified(world: &mut World) {
+    world.with_migrations(&[NOTES, MORE]);
+    let text = file(world, &table(world, "id INTEGER PRIMARY KEY, text TEXT"));
+    let report = world.expect(0, &["import", "1", &text]);
+    assert_eq!(
+        (report.project("1")["stamped"].as_str(), report.project("1")["to"].as_str()),
+        (Some("1"), Some("1"))
+    );
+    assert_eq!(
+        (world.versions("1"), world.query("1", "SELECT text FROM notes")),
+        (vec!["1".to_string()], vec!["x".to_string()])
+    );
+    assert_eq!(world.expect(0, &["upgrade", "1"]).outcome("1"), "upgraded");
+    // A schema of no version is taken in, and not stamped.
+    let text = file(
+        world,
+        &table(world, "id INTEGER PRIMARY KEY, text TEXT, other TEXT").replace("'x'", "'x',NULL"),
+    );
+    let report = world.expect(0, &["import", "2", &text]);
+    assert!(
+        report.project("2")["notes"][0].as_str().unwrap().starts_with("no version was recorded"),
+        "{}",
+        report.project("2")
+    );
+    assert_eq!(world.expect(4, &["upgrade", "2"]).outcome("2"), "blocked");
+    // A file that is wrong makes nothing.
+    for (number, text) in
+        ["CREATE TABLE notes (id INTEGER", "CREATE TABLE;", "", "INSERT INTO nothing VALUES (1);"]
+            .iter()
+            .enumerate()
+    {
+        let id = format!("bad{number}");
+        let ran = world.run(&["import", &id, &file(world, text)]);
+        assert_eq!(ran.code, 3, "{text}: {}{}", ran.stdout, ran.stderr);
+    }
+    assert_eq!(world.run(&["list"]).stdout.lines().filter(|line| line.starts_with("bad")).count(), 0);
+}
+
+fn an_import_refuses_what_reaches_beyond_the_project(world: &mut World) {
+    world.with_migrations(&[NOTES]);
+    let good = table(world, "id INTEGER PRIMARY KEY, text TEXT");
+    let marker = world.folder().join("marker");
+    let marker = marker.to_str().unwrap();
+    let attacks: Vec<String> = world.either(
+        vec![
+            format!("ATTACH '{marker}' AS other;"),
+            format!("attach database '{marker}' as other;"),
+            "PRAGMA journal_mode=WAL;".into(),
+            "PRAGMA writable_schema=ON;".into(),
+            "PRAGMA main.user_version = 3;".into(),
+            "PRAGMA page_size(512);".into(),
+            format!(".shell touch {marker}"),
+            format!(".output {marker}"),
+            format!("VACUUM INTO '{marker}';"),
+            "SELECT load_extension('x');".into(),
+            "ROLLBACK;".into(),
+        ],
+        vec![
+            format!("\\! touch {marker}"),
+            format!("SELECT 1 \\g {marker}"),
+            format!("\\copy other.notes to '{marker}'"),
+            format!("COPY other.notes TO PROGRAM 'touch {marker}';"),
+            format!("COPY other.notes TO '{marker}';"),
+            format!("COPY other.notes FROM '{marker}';"),
+            "CREATE ROLE evil;".into(),
+            "ALTER SYSTEM SET work_mem = '1MB';".into(),
+            "DROP SCHEMA public;".into(),
+            "CREATE DATABASE evil;".into(),
+            format!("DO $$ BEGIN EXECUTE 'COPY other.notes TO ''{marker}'''; END $$;"),
+            format!("SELECT lo_export(1, '{marker}');"),
+            "COMMIT;".into(),
+            "CREATE SCHEMA second; CREATE TABLE second.t (id INTEGER);".into(),
+        ],
+    );
+    for attack in attacks {
+        let ran = world.run(&["import", "1", &file(world, &format!("{good}{attack}\n"))]);
+        assert_eq!(ran.code, 3, "{attack}: {}{}", ran.stdout, ran.stderr);
+        assert!(!std::path::Path::new(marker).exists(), "{attack}");
+        assert_eq!(world.run(&["list"]).stdout, "", "{attack}");
+    }
+    // The line is named.
+    let ran = world.run(&[
+        "import",
+        "1",
+        &file(world, &world.either(format!("{good}\n.shell x\n"), format!("{good}\n\\! x\n"))),
+    ]);
+    let line = good.lines().count() + 2;
+    assert!(ran.stdout.contains(&format!(".sql:{line})")), "{}", ran.stdout);
+}
