@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
 
 use super::destination::{Destination, write_private};
 use super::manifest::{DataFile, Manifest, Moment, Reason};
@@ -202,11 +201,6 @@ impl Archive {
         }
     }
 
-    /// A private folder with room for what is unpacked.
-    pub fn workspace(&self) -> Result<TempDir> {
-        self.0.workspace()
-    }
-
     /// Remembers that a backup was checked, and held.
     pub fn mark_verified(&self, backup: &Backup, level: u8) -> Result<()> {
         let mark = Mark {
@@ -216,24 +210,14 @@ impl Archive {
         let text = serde_json::to_string(&mark).map_err(|error| {
             Error::new(ErrorKind::Internal, "cannot write that it was verified").caused_by(error)
         })?;
-        let workspace = self.0.workspace()?;
-        let file = workspace.path().join("verified");
-        write_private(&file, &text)?;
-        let name = format!("{}-{}{VERIFIED}", backup.name, mark.verified.at.in_names());
-        let older = self.marks(&backup.name)?;
-        match self.0.put(&name, &file) {
-            // Somebody else verified it this very millisecond.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
-            other => other?,
-        }
-        older.into_iter().try_for_each(|name| self.remove_file(&name))
+        self.0.note(&format!("{}{VERIFIED}", backup.name), &text)
     }
 
     /// Removes a backup: first what shows it.
     pub fn remove(&self, name: &str) -> Result<()> {
         self.remove_file(&format!("{name}{MANIFEST}"))?;
         self.remove_file(&format!("{name}{DATA}"))?;
-        self.marks(name)?.into_iter().try_for_each(|mark| self.remove_file(&mark))
+        self.remove_file(&format!("{name}{VERIFIED}"))
     }
 
     /// Removes what a project's killed backups left, older than this; gives how many files.
@@ -260,18 +244,10 @@ impl Archive {
         }
     }
 
-    fn marks(&self, name: &str) -> Result<Vec<String>> {
-        let Some((folder, stem)) = name.split_once('/') else { return Ok(Vec::new()) };
-        let files = self.0.list(folder)?;
-        let marks = files.iter().filter(|file| file.starts_with(stem) && file.ends_with(VERIFIED));
-        Ok(marks.map(|file| format!("{folder}/{file}")).collect())
-    }
-
     /// A mark that is of another manifest, or can't be read, is none: then the backup is simply not verified.
     fn verified(&self, name: &str, document: &[u8]) -> Option<Verified> {
-        let newest = self.marks(name).ok()?.pop()?;
         let mut text = String::new();
-        self.0.open(&newest).ok()?.take(4096).read_to_string(&mut text).ok()?;
+        self.0.open(&format!("{name}{VERIFIED}")).ok()?.take(4096).read_to_string(&mut text).ok()?;
         let mark: Mark = serde_json::from_str(&text).ok()?;
         (mark.manifest == hexadecimal(&Sha256::digest(document))).then_some(mark.verified)
     }

@@ -23,6 +23,9 @@ pub trait Destination: Send + Sync {
     /// Takes a finished file over, durably, under a name that is not taken. It is wholly there or not at all.
     fn put(&self, name: &str, file: &Path) -> Result<()>;
 
+    /// Writes a small text under a name, over what is there. A power cut may lose it, but leaves none of it half written.
+    fn note(&self, name: &str, text: &str) -> Result<()>;
+
     /// Opens what is under a name.
     fn open(&self, name: &str) -> Result<Box<dyn Read + Send>>;
 
@@ -88,6 +91,14 @@ impl Destination for Directory {
             .map_err(|error| Error::io("sync", file, error))?;
         rename_new(file, &path)?;
         sync_directory(folder)
+    }
+
+    fn note(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.path(name)?;
+        let random = uuid::Uuid::new_v4().simple().to_string();
+        let temporary = path.with_file_name(format!("{WORKSPACE}{random}"));
+        write_private(&temporary, text)?;
+        std::fs::rename(&temporary, &path).map_err(|error| Error::io("rename", &temporary, error))
     }
 
     fn open(&self, name: &str) -> Result<Box<dyn Read + Send>> {

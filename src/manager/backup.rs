@@ -264,17 +264,16 @@ impl Manager {
                 ));
             }
         };
+        // What nothing was done to was looked at already.
+        if plan.is_empty() {
+            return Ok(format!("it is at {}, the newest version", self.catalog.version_at(plan.to)));
+        }
         session.begin(UNPLANNED)?;
         require_sound(session)?;
         let rules = self.require_rules_hold(session)?;
         session.rollback()?;
         let (from, to) = (self.catalog.version_at(plan.from), self.catalog.version_at(plan.to));
-        let moved = if plan.from == plan.to {
-            format!("it is at {to}")
-        } else {
-            format!("upgraded from {from} to {to}")
-        };
-        Ok(format!("{moved}; integrity and foreign keys hold, {rules}"))
+        Ok(format!("upgraded from {from} to {to}; integrity and foreign keys hold, {rules}"))
     }
 
     fn require_rules_hold(&self, session: &mut dyn Session) -> Result<String> {

@@ -17,18 +17,23 @@ use crate::store::{Contents, Table};
 /// What a database's file says of itself, and means something to applications.
 const MARKS: [&str; 2] = ["application_id", "user_version"];
 
+/// Every table with its columns: not the figures of the planner, which are nobody's rows, nor a column that is worked out when it
+/// is read, which has nothing of its own.
+const COLUMNS: &str = r"SELECT t.name, c.name FROM main.sqlite_schema t JOIN pragma_table_xinfo(t.name, 'main') c
+    WHERE t.type = 'table' AND t.rootpage > 0 AND t.name NOT LIKE 'sqlite\_stat%' ESCAPE '\' AND c.hidden IN (0, 3)
+    ORDER BY t.name, c.cid";
+
 pub(super) fn contents(connection: &Connection) -> Result<Contents> {
     let read = || -> rusqlite::Result<Contents> {
-        // Figures of the planner are no rows of anybody's.
-        let names: Vec<String> = connection
-            .prepare(
-                "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND rootpage > 0 AND name NOT LIKE 'sqlite\\_stat%' ESCAPE '\\'",
-            )?
-            .query_map((), |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
+        let mut columns: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut statement = connection.prepare(COLUMNS)?;
+        let mut rows = statement.query(())?;
+        while let Some(row) = rows.next()? {
+            columns.entry(row.get(0)?).or_default().push(quote_name(&row.get::<_, String>(1)?));
+        }
         let mut tables = BTreeMap::new();
-        for name in names {
-            let table = table(connection, &name)?;
+        for (name, columns) in columns {
+            let table = table(connection, &name, &columns)?;
             tables.insert(name, table);
         }
         let mut marks = BTreeMap::new();
@@ -42,13 +47,7 @@ pub(super) fn contents(connection: &Connection) -> Result<Contents> {
     read().map_err(|error| describe("cannot read its rows", error))
 }
 
-fn table(connection: &Connection, name: &str) -> rusqlite::Result<Table> {
-    // A column that is worked out when it is read has nothing of its own.
-    let columns: Vec<String> = connection
-        .prepare("SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE hidden IN (0, 3) ORDER BY cid")?
-        .query_map([name], |row| row.get::<_, String>(0))?
-        .map(|column| Ok(quote_name(&column?)))
-        .collect::<rusqlite::Result<_>>()?;
+fn table(connection: &Connection, name: &str, columns: &[String]) -> rusqlite::Result<Table> {
     let mut statement =
         connection.prepare(&format!("SELECT {} FROM main.{}", columns.join(", "), quote_name(name)))?;
     let mut rows = statement.query(())?;
