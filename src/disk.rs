@@ -2,11 +2,12 @@
 //!
 //! It must not overwrite anything.
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{DirBuilder, File, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use tempfile::TempDir;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -44,6 +45,14 @@ pub(crate) fn make_private(path: &Path) -> Result<()> {
         }
         _ => sync_directory(path.parent().unwrap_or(Path::new("."))),
     }
+}
+
+/// A folder that only its owner can look into, gone when it is dropped.
+pub(crate) fn private_folder() -> Result<TempDir> {
+    tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir()
+        .map_err(|error| Error::new(ErrorKind::Io, "cannot make a private folder").caused_by(error))
 }
 
 /// Makes names in a folder durable.

@@ -54,9 +54,9 @@ pub struct Coverage {
     pub projects: usize,
     /// Those that have no backup.
     pub without: Vec<ProjectId>,
-    /// How many have a backup that was verified within the last 7 days.
+    /// How many have a backup that was restored and compared (level 3 or more) within the last 7 days.
     pub verified_in_7_days: usize,
-    /// The oldest backup that was never verified.
+    /// The oldest backup that never was.
     pub oldest_unverified: Option<String>,
 }
 

@@ -7,7 +7,7 @@ pub(crate) mod runs;
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -167,14 +167,7 @@ impl Journal {
         let path = self.path();
         let is_new = !path.exists();
         let failed = |error: std::io::Error| Error::io("write", &path, error);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed)?;
-        flock(&file, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+        let mut file = self.locked(true).map_err(failed)?;
         let (mut last, torn) = self.tail(&mut file)?;
         if torn > 0 {
             let said = Said {
@@ -191,6 +184,20 @@ impl Journal {
             sync_directory(&self.directory)?;
         }
         Ok(entry)
+    }
+
+    /// The journal's file, which nobody else writes or replaces as long as it is open.
+    fn locked(&self, create: bool) -> std::io::Result<File> {
+        let path = self.path();
+        loop {
+            let file = OpenOptions::new().read(true).append(true).create(create).mode(0o600).open(&path)?;
+            flock(&file, FlockOperation::LockExclusive)?;
+            // While this waited, pruning may have put another one in its place.
+            let (held, there) = (file.metadata()?, std::fs::metadata(&path));
+            if there.is_ok_and(|there| (held.dev(), held.ino()) == (there.dev(), there.ino())) {
+                return Ok(file);
+            }
+        }
     }
 
     fn write(&self, file: &mut File, last: Option<&Entry>, said: &Said<'_>) -> Result<Entry> {
@@ -373,12 +380,11 @@ impl Journal {
     pub fn prune(&self, older_than: std::time::Duration) -> Result<u64> {
         let path = self.path();
         let failed = |error: std::io::Error| Error::io("write", &path, error);
-        let lock = match OpenOptions::new().read(true).append(true).open(&path) {
+        let _lock = match self.locked(false) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(failed(error)),
         };
-        flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
         let mut entries = Vec::new();
         self.each(|entry| entries.push(entry))?;
         let old = entries.iter().take_while(|entry| entry.at.age() > older_than).count();

@@ -183,7 +183,7 @@ pub trait Held {
 
     /// Puts a copy in its place: it is the old one or the new one, whatever happens. Says where the old one is, if it was
     /// kept.
-    fn replace(self: Box<Self>, copy: CopyFile<'_>) -> Result<Option<String>>;
+    fn replace(self: Box<Self>, copy: CopyFile<'_>, old: Old) -> Result<Option<String>>;
 }
 
 /// What to do when others have a project open that is to be replaced.
@@ -193,6 +193,15 @@ pub enum Others {
     Refuse,
     /// Replace it all the same; and what can't be read any more, too.
     Ignore,
+}
+
+/// What becomes of a project that is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Old {
+    /// It is gone.
+    Gone,
+    /// It gets another name, which is no project's.
+    Aside,
 }
 
 /// A project copied, and what was in it at that moment.

@@ -203,6 +203,10 @@ impl Archive {
 
     /// Remembers that a backup was checked, and held.
     pub fn mark_verified(&self, backup: &Backup, level: u8) -> Result<()> {
+        // A lower level takes nothing back from a higher one.
+        if backup.verified.is_some_and(|it| it.level > level) {
+            return Ok(());
+        }
         let mark = Mark {
             verified: Verified { level, at: Moment::now() },
             manifest: hexadecimal(&Sha256::digest(backup.manifest.seal()?)),
@@ -211,6 +215,11 @@ impl Archive {
             Error::new(ErrorKind::Internal, "cannot write that it was verified").caused_by(error)
         })?;
         self.0.note(&format!("{}{VERIFIED}", backup.name), &text)
+    }
+
+    /// Forgets that a backup was checked, and held.
+    pub fn unmark(&self, name: &str) -> Result<()> {
+        self.remove_file(&format!("{name}{VERIFIED}"))
     }
 
     /// Removes a backup: first what shows it.

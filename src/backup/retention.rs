@@ -32,7 +32,8 @@ impl Keep {
 
     /// Which of a project's backups, oldest first, may go.
     ///
-    /// Whatever is said, the newest stays, the newest that was verified, and the newest of each kind that an undo needs.
+    /// Whatever is said, the newest stays, the newest that was verified, the newest of each kind that an undo
+    /// needs, and the newest from before an upgrade at each version.
     #[must_use]
     pub fn surplus<'a>(&self, backups: &'a [Backup]) -> Vec<&'a Backup> {
         let mut kept: HashSet<&str> = HashSet::new();
@@ -45,6 +46,12 @@ impl Keep {
         for reason in undo {
             keep(newest_first().find(|backup| backup.manifest.reason == reason));
         }
+        // A run that is to be undone went on from where the project was then.
+        let mut ledgers = HashSet::new();
+        let before_upgrades = newest_first().filter(|it| it.manifest.reason == Reason::BeforeUpgrade);
+        before_upgrades
+            .filter(|it| ledgers.insert(&it.manifest.ledger))
+            .for_each(|backup| keep(Some(backup)));
         newest_first().take(self.last).for_each(|backup| keep(Some(backup)));
         if let Some(within) = self.within {
             newest_first()

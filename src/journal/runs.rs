@@ -28,9 +28,18 @@ pub(crate) struct Record {
     events: File,
     path: PathBuf,
     /// Locked as long as this process lives.
+    #[expect(dead_code, reason = "it is held, not read")]
     open: File,
     /// The first event that could not be written.
     failure: Option<std::io::Error>,
+}
+
+/// A run whose process is gone.
+pub(crate) struct Killed {
+    pub(crate) run: String,
+    /// Held, so that one process alone looks after it.
+    #[expect(dead_code, reason = "it is held, not read")]
+    lock: File,
 }
 
 #[derive(Serialize)]
@@ -50,22 +59,15 @@ impl Record {
         }
     }
 
-    /// Makes the events durable; gives what to call once the journal says that the run ended.
-    pub(crate) fn finish(mut self) -> Result<impl FnOnce() -> Result<()>> {
+    /// Makes the events durable. The run goes on until this is dropped.
+    pub(crate) fn sync(&mut self) -> Result<()> {
         let failed = |error| {
             Error::io("write", &self.path, error).hint("what was done is done, and in the projects' ledgers")
         };
-        if let Some(error) = self.failure.take() {
-            return Err(failed(error));
+        match self.failure.take() {
+            Some(error) => Err(failed(error)),
+            None => self.events.sync_data().map_err(failed),
         }
-        self.events.sync_data().map_err(failed)?;
-        Ok(move || {
-            let open = self.path.with_extension(OPEN);
-            let removed = std::fs::remove_file(&open).map_err(|error| Error::io("remove", &open, error));
-            // Up to here its lock says that the run goes on.
-            drop(self.open);
-            removed
-        })
     }
 }
 
@@ -104,8 +106,8 @@ impl Journal {
         Ok(Record { events, path, open, failure: None })
     }
 
-    /// The runs that were begun and never ended, whose process is gone.
-    pub(crate) fn killed(&self) -> Result<Vec<String>> {
+    /// The runs that were begun and never ended, whose process is gone. As long as one is held nobody else looks after it.
+    pub(crate) fn killed(&self) -> Result<Vec<Killed>> {
         let folder = self.runs_folder();
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -120,10 +122,10 @@ impl Journal {
             // One that just ended is gone by now.
             let Ok(file) = File::open(&path) else { continue };
             if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && path.exists() {
-                killed.push(run);
+                killed.push(Killed { run, lock: file });
             }
         }
-        killed.sort();
+        killed.sort_by(|a, b| a.run.cmp(&b.run));
         Ok(killed)
     }
 
@@ -133,8 +135,8 @@ impl Journal {
         self.run_path(run).is_ok_and(|path| path.with_extension(OPEN).exists())
     }
 
-    /// Adds an event to a killed run's record, and closes it.
-    pub(crate) fn close(&self, run: &str, event: &impl Serialize) -> Result<()> {
+    /// Adds an event to a killed run's record.
+    pub(crate) fn add(&self, run: &str, event: &impl Serialize) -> Result<()> {
         let path = self.run_path(run)?;
         let failed = |error: std::io::Error| Error::io("write", &path, error);
         let mut text = serde_json::to_string(&Line { v: 1, event })
@@ -148,10 +150,20 @@ impl Journal {
         let write = || {
             let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
             file.write_all(text.as_bytes())?;
-            file.sync_data()?;
-            std::fs::remove_file(path.with_extension(OPEN))
+            file.sync_data()
         };
         write().map_err(failed)
+    }
+
+    /// Says that a run has ended, or was looked after.
+    pub(crate) fn close(&self, run: &str) -> Result<()> {
+        let open = self.run_path(run)?.with_extension(OPEN);
+        match std::fs::remove_file(&open) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::io("remove", &open, error))
+            }
+            _ => sync_directory(&self.runs_folder()),
+        }
     }
 
     /// The SHA-256 of a run's events, in hexadecimal; none where they are gone.

@@ -13,11 +13,13 @@ use super::command::{FinalCopy, Run, Safety, Selection};
 use super::run::{UNPLANNED, failed};
 use crate::apply::Work;
 use crate::backup::{Archive, Backup, Keep, Manifest, Moment, Note, Reason};
+use crate::disk::{exists, private_folder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Coverage, Outcome, ProjectReport, Step};
 use crate::plan::{Baseline, Drift, Problem, Request};
 use crate::project::ProjectId;
-use crate::store::{Contents, CopyFile, Discovery, LeftOut, Mode, Others, Session};
+use crate::schema::bookkeeping::{DIESEL, HISTORY};
+use crate::store::{Contents, CopyFile, Discovery, LeftOut, Mode, Old, Others, Session};
 use crate::tend::check;
 
 /// What is done with a project's backups.
@@ -72,6 +74,15 @@ pub enum Source {
     At(Moment),
     /// One by its name, or the newest with this label.
     Named(String),
+}
+
+/// What a backup has to be besides what it was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Strictness {
+    /// Sound, and as the set's rules have it.
+    Full,
+    /// Nothing: what was not sound then is wanted back all the same.
+    AsItWas,
 }
 
 /// How old the leftovers of killed backups are before they are removed: what is younger may still be written.
@@ -184,13 +195,27 @@ impl Manager {
             None => archive.newest(project, None)?.ok_or_else(no_backup)?,
         };
         report.backup = Some(backup.name.clone());
-        self.prove(&backup, level, run, &mut report.steps)?;
-        archive.mark_verified(&backup, level)?;
+        match self.prove(&backup, level, run, Strictness::Full, &mut report.steps) {
+            Ok(()) => archive.mark_verified(&backup, level)?,
+            // Whatever it was once, it is not now.
+            Err(error) if error.kind() == ErrorKind::CheckFailed => {
+                archive.unmark(&backup.name)?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        }
         Ok(Outcome::Verified)
     }
 
     /// Checks a backup up to a level.
-    pub(super) fn prove(&self, backup: &Backup, level: u8, run: &str, steps: &mut Vec<Step>) -> Result<()> {
+    pub(super) fn prove(
+        &self,
+        backup: &Backup,
+        level: u8,
+        run: &str,
+        strictness: Strictness,
+        steps: &mut Vec<Step>,
+    ) -> Result<()> {
         let scratch = private_folder()?;
         let file = scratch.path().join("copy");
         self.archive()?.unpack(backup, &file)?;
@@ -207,7 +232,7 @@ impl Manager {
                 .hint("trust another backup of this project; see which: tenantry backup list ID")
         };
         self.store.unpack(copy_file(manifest, &file), &mut |session| {
-            self.prove_restored(session, manifest, level, run, &step).map_err(broken)
+            self.prove_restored(session, manifest, level, run, strictness, &step).map_err(broken)
         })
     }
 
@@ -217,11 +242,19 @@ impl Manager {
         manifest: &Manifest,
         level: u8,
         run: &str,
+        strictness: Strictness,
         step: &dyn Fn(u8, String),
     ) -> Result<()> {
         session.begin(UNPLANNED)?;
-        require_sound(session)?;
-        step(2, "restored; integrity and foreign keys hold".into());
+        match require_sound(session) {
+            Err(error) if strictness == Strictness::AsItWas => {
+                step(2, format!("restored; {}", error.message()));
+            }
+            other => {
+                other?;
+                step(2, "restored; integrity and foreign keys hold".into());
+            }
+        }
         if level >= 3 {
             let inspection = session.inspect()?;
             let found = inspection.schema.fingerprint().to_string();
@@ -242,7 +275,10 @@ impl Manager {
             let request = self.to_head();
             let work = Work { catalog: &self.catalog, reference: self.reference()?, request, run };
             match work.plan(&inspection) {
-                Ok(plan) if plan.from == plan.to => step(3, self.require_rules_hold(session)?),
+                Ok(plan) if plan.from == plan.to && strictness == Strictness::Full => {
+                    step(3, self.require_rules_hold(session)?);
+                }
+                _ if strictness == Strictness::AsItWas => {}
                 _ => step(3, "the set's rules are those of its newest version, where it is not".into()),
             }
             session.rollback()?;
@@ -307,21 +343,29 @@ impl Manager {
         ));
         if dry_run {
             // Only what changes nothing at all.
-            self.prove(&backup, 1, run, &mut report.steps)?;
+            self.prove(&backup, 1, run, Strictness::Full, &mut report.steps)?;
             report.notes.push(match self.inspected(target) {
                 Err(error) if error.kind() == ErrorKind::NotFound => format!("would make {target}"),
-                _ if restore.target.is_some() => return Err(crate::disk::exists().in_project(target)),
+                _ if restore.target.is_some() => return Err(exists().in_project(target)),
                 _ => format!("would take the place of {target}, after a backup of that"),
             });
             return Ok(Outcome::Planned);
         }
-        self.prove(&backup, 3, run, &mut report.steps)?;
-        self.archive()?.mark_verified(&backup, 3)?;
-        self.put_back(target, &backup, restore, run, report)?;
+        let strictness =
+            if restore.others == Others::Ignore { Strictness::AsItWas } else { Strictness::Full };
+        self.prove(&backup, 3, run, strictness, &mut report.steps).map_err(|error| {
+            error.hint("trust another backup of this project (tenantry backup list ID); one that is only not sound is \
+                        restored as it was by --force")
+        })?;
+        if strictness == Strictness::Full {
+            self.archive()?.mark_verified(&backup, 3)?;
+        }
+        self.put_back(target, &backup, restore, run, report, &|_| Ok(()))?;
         Ok(Outcome::Restored)
     }
 
-    /// Puts a backup in a project's place, or makes the project of it where there is none.
+    /// Puts a backup in a project's place, or makes the project of it where there is none. `may` sees what the project is at
+    /// that moment, when nobody else can change it any more.
     pub(super) fn put_back(
         &self,
         target: &ProjectId,
@@ -329,6 +373,7 @@ impl Manager {
         restore: &Restore,
         run: &str,
         report: &mut ProjectReport,
+        may: &dyn Fn(&Manifest) -> Result<()>,
     ) -> Result<()> {
         let scratch = private_folder()?;
         let file = scratch.path().join("copy");
@@ -345,17 +390,19 @@ impl Manager {
         };
         let location = self.store.location();
         let note = self.note(&location, None, Reason::BeforeRestore, run);
-        match self.archive()?.take(target, note, |file| held.copy(file)) {
+        let old = match self.archive()?.take(target, note, |file| held.copy(file)) {
             Ok(undo) => {
+                may(&undo.manifest)?;
                 report
                     .notes
                     .push(format!("to undo it: tenantry backup restore {target} --from {}", undo.name));
+                Old::Gone
             }
-            // What can't be read is set aside instead.
-            Err(error) if error.kind() == ErrorKind::NotADatabase && restore.others == Others::Ignore => {}
-            Err(error) => return Err(error),
-        }
-        report.notes.extend(held.replace(copy)?);
+            // What can't be read any more is set aside instead.
+            Err(error) if restore.others == Others::Ignore && is_past_reading(&error) => Old::Aside,
+            Err(error) => return Err(error.hint("--force sets aside what can't be read any more")),
+        };
+        report.notes.extend(held.replace(copy, old)?);
         Ok(())
     }
 
@@ -367,7 +414,16 @@ impl Manager {
                 Error::new(ErrorKind::NotFound, format!("it has no backup from before {moment}"))
                     .hint("see which it has: tenantry backup list ID")
             }),
-            Source::Named(name) if name.contains('/') => archive.get(name),
+            Source::Named(name) if name.contains('/') => {
+                let backup = archive.get(name)?;
+                if backup.manifest.project == *project {
+                    return Ok(backup);
+                }
+                let other = &backup.manifest.project;
+                Err(Error::new(ErrorKind::Usage, format!("{name} is a backup of {other}")).hint(format!(
+                    "to make another project of it: tenantry backup restore {other} --from {name} --as NEWID"
+                )))
+            }
             Source::Named(label) => {
                 let (backups, _) = archive.all(project)?;
                 let named = |backup: &Backup| {
@@ -432,10 +488,14 @@ impl Manager {
             if backups.is_empty() && broken.is_empty() {
                 coverage.without.push(project.clone());
             }
-            if backups.iter().any(|it| it.verified.is_some_and(|verified| verified.at.age() < WEEK)) {
+            if backups
+                .iter()
+                .any(|it| it.verified.is_some_and(|verified| verified.level >= 3 && verified.at.age() < WEEK))
+            {
                 coverage.verified_in_7_days += 1;
             }
-            if let Some(first) = backups.into_iter().find(|it| it.verified.is_none())
+            if let Some(first) =
+                backups.into_iter().find(|it| it.verified.is_none_or(|verified| verified.level < 3))
                 && oldest.as_ref().is_none_or(|(moment, _)| first.manifest.taken_at < *moment)
             {
                 oldest = Some((first.manifest.taken_at, first.name));
@@ -459,7 +519,7 @@ impl Manager {
         let mut steps = Vec::new();
         let taken = self.take(project, None, Reason::BeforeUpgrade, work.run).and_then(|backup| {
             if safety == Safety::CheckedBackup {
-                self.prove(&backup, 3, work.run, &mut steps)?;
+                self.prove(&backup, 3, work.run, Strictness::Full, &mut steps)?;
                 self.archive()?.mark_verified(&backup, 3)?;
             }
             Ok(backup)
@@ -469,15 +529,14 @@ impl Manager {
             Err(error) => return ProjectReport { steps, ..failed(project, error) },
         };
         let mut report = self.performed(work, project, mode);
-        if matches!(report.outcome, Outcome::Failed(_)) {
-            match self.undo_in_part(project, &backup, work.run, &mut report) {
-                Ok(()) => {}
-                Err(error) => report.notes.push(format!(
-                    "could not be put back ({}); do it by hand: tenantry backup restore {project} --from {}",
-                    error.summary(),
-                    backup.name
-                )),
-            }
+        // Only what this run itself did is undone: what it could not even begin was another's.
+        let is_ours = matches!(&report.outcome, Outcome::Failed(error) if error.kind() != ErrorKind::Locked);
+        if is_ours && let Err(error) = self.undo_in_part(work, project, &backup, &mut report) {
+            report.notes.push(format!(
+                "it is left as it is ({}); to put it back by hand: tenantry backup restore {project} --from {}",
+                error.summary(),
+                backup.name
+            ));
         }
         ProjectReport { backup: Some(backup.name), steps, ..report }
     }
@@ -485,18 +544,37 @@ impl Manager {
     /// Only what ran outside a transaction can have left a project between two versions.
     fn undo_in_part(
         &self,
+        work: &Work<'_>,
         project: &ProjectId,
         backup: &Backup,
-        run: &str,
         report: &mut ProjectReport,
     ) -> Result<()> {
-        let ledger = self.inspected(project)?.ledger;
-        let is_moved = ledger.applied.len() != backup.manifest.ledger.len();
-        if ledger.dirty().is_empty() && !is_moved {
+        let begun = self.versions_of_run(project, work.run)?;
+        if begun.is_empty() {
             return Ok(());
         }
+        let scripts: Vec<String> = self
+            .catalog
+            .migrations()
+            .iter()
+            .filter(|migration| begun.iter().any(|version| version == migration.version.as_str()))
+            .map(|migration| migration.up.text().to_lowercase())
+            .collect();
+        let may = |now: &Manifest| {
+            let is_migrations =
+                |name: &str| scripts.iter().any(|script| script.contains(&name.to_lowercase()));
+            let was =
+                backup.manifest.tables.iter().filter(|(name, _)| !is_books(name) && !is_migrations(name));
+            match was.into_iter().find(|(name, was)| now.tables.get(*name) != Some(was)) {
+                None => Ok(()),
+                Some((name, _)) => Err(Error::new(
+                    ErrorKind::Blocked,
+                    format!("somebody wrote into {name} since the backup was taken, which would be lost"),
+                )),
+            }
+        };
         let restore = Restore { source: Source::Newest, target: None, others: Others::Refuse };
-        self.put_back(project, backup, &restore, run, report)?;
+        self.put_back(project, backup, &restore, work.run, report, &may)?;
         report.notes.push(format!("put back to what it was, from {}", backup.name));
         Ok(())
     }
@@ -532,13 +610,17 @@ impl Manager {
     }
 }
 
-fn no_backup() -> Error {
-    Error::new(ErrorKind::NotFound, "it has no backup").hint("take one: tenantry backup create ID")
+/// Whether a table is a ledger's, which every run writes.
+fn is_books(table: &str) -> bool {
+    [DIESEL, HISTORY].contains(&table)
 }
 
-pub(super) fn private_folder() -> Result<tempfile::TempDir> {
-    tempfile::tempdir()
-        .map_err(|error| Error::new(ErrorKind::Io, "cannot make a private folder").caused_by(error))
+fn is_past_reading(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotADatabase | ErrorKind::Corrupt | ErrorKind::Database)
+}
+
+fn no_backup() -> Error {
+    Error::new(ErrorKind::NotFound, "it has no backup").hint("take one: tenantry backup create ID")
 }
 
 fn copy_file<'a>(manifest: &'a Manifest, file: &'a Path) -> CopyFile<'a> {

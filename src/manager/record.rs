@@ -14,7 +14,7 @@ use super::backup::BackupTask;
 use super::command::{Operation, Run, Selection};
 use super::run::lock;
 use super::tend::Task;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::event::{Event, Interrupted, Summary};
 use crate::journal::runs::Record;
 use crate::journal::{Journal, Said};
@@ -86,9 +86,9 @@ impl Manager {
         let Some(journal) = self.journal.as_ref().filter(|_| wanted) else { return Ok((None, None)) };
         let mut after = None;
         for killed in journal.killed()? {
-            let interrupted = self.complete(journal, &killed)?;
+            let Some(interrupted) = self.complete(journal, &killed.run)? else { continue };
             if interrupted.command == run.command {
-                after = Some(killed);
+                after = Some(killed.run.clone());
             }
             observer(Event::Completed(interrupted));
         }
@@ -114,8 +114,23 @@ impl Manager {
     }
 
     /// Finds out what a killed run did, from its record and from the ledgers of the projects that are not in it.
-    fn complete(&self, journal: &Journal, run: &str) -> Result<Interrupted> {
-        let events = journal.events(run)?;
+    /// Gives nothing where it had ended, and only its last step was missing; or where it was another store's.
+    fn complete(&self, journal: &Journal, run: &str) -> Result<Option<Interrupted>> {
+        let mut is_finished = false;
+        journal
+            .each(|entry| is_finished |= entry.kind == "run_finished" && entry.run.as_deref() == Some(run))?;
+        if is_finished {
+            journal.close(run)?;
+            return Ok(None);
+        }
+        let events = match journal.events(run) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            events => events?,
+        };
+        let store = events.iter().find_map(|event| event["store"].as_str());
+        if store.is_some_and(|store| store != self.store.location()) {
+            return Ok(None);
+        }
         let first = events.first().cloned().unwrap_or_default();
         let reported: Vec<&str> = events
             .iter()
@@ -132,13 +147,19 @@ impl Manager {
             match self.versions_of_run(project, run) {
                 Ok(versions) if versions.is_empty() => {}
                 Ok(versions) => drop(moved.insert(project.clone(), versions)),
-                Err(error) if error.kind() == crate::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(_) => unread.push(project.clone()),
             }
         }
         let command = first["command"].as_str().unwrap_or_default().to_string();
         let interrupted = Interrupted { killed: run.to_string(), command, moved, unread };
-        let payload = json!({ "moved": interrupted.moved, "unread": interrupted.unread, "from": "the projects' ledgers" });
+        journal.add(run, &Event::Completed(interrupted.clone()))?;
+        let payload = json!({
+            "moved": interrupted.moved,
+            "unread": interrupted.unread,
+            "from": "the projects' ledgers",
+            "events": journal.hash_of_events(run)?,
+        });
         journal.append(&Said {
             kind: "run_completed",
             command: &interrupted.command,
@@ -146,17 +167,17 @@ impl Manager {
             run: Some(run),
             payload,
         })?;
-        journal.close(run, &Event::Completed(interrupted.clone()))?;
-        Ok(interrupted)
+        journal.close(run)?;
+        Ok(Some(interrupted))
     }
 
-    /// The versions that a run moved a project over, as its own ledger has them.
-    fn versions_of_run(&self, project: &ProjectId, run: &str) -> Result<Vec<String>> {
+    /// The versions that a run moved a project over, or began to, as its own ledger has them.
+    pub(super) fn versions_of_run(&self, project: &ProjectId, run: &str) -> Result<Vec<String>> {
         let versions = Mutex::new(Vec::new());
         self.store.read(project, &|rows| {
             let mut found = Vec::new();
             if !rows.columns("tenantry_history")?.is_empty() {
-                let from = format!("tenantry_history WHERE run = {} AND action <> 'start'", quote_text(run));
+                let from = format!("tenantry_history WHERE run = {}", quote_text(run));
                 rows.each(&["version".into()], &from, &mut |row| {
                     found.extend(row.into_iter().flatten());
                     Ok(true)
@@ -182,8 +203,8 @@ impl Recording<'_> {
 
     /// Makes all of it durable, the chain's entry last.
     pub(super) fn finish(self, summary: &Summary) -> Result<()> {
-        let Self { journal, record, run, command } = self;
-        let close = record.finish()?;
+        let Self { journal, mut record, run, command } = self;
+        record.sync()?;
         let payload = json!({
             "outcomes": summary.outcomes,
             "exit": summary.exit,
@@ -191,6 +212,9 @@ impl Recording<'_> {
             "events": journal.hash_of_events(run)?,
         });
         journal.append(&Said { kind: "run_finished", command, project: None, run: Some(run), payload })?;
-        close()
+        journal.close(run)?;
+        // Up to here its lock says that the run goes on.
+        drop(record);
+        Ok(())
     }
 }

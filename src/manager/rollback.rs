@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::Manager;
-use super::backup::{Restore, Source};
+use super::backup::{Restore, Source, Strictness};
 use super::run::{UNPLANNED, lock};
 use crate::apply::Work;
 use crate::backup::{Backup, Reason};
@@ -135,9 +135,9 @@ impl Manager {
         let outcome = match way {
             Way::Down => self.go_down(project, moved, run)?,
             Way::Backup(backup) => {
-                self.prove(&backup, 3, run, &mut report.steps)?;
+                self.prove(&backup, 3, run, Strictness::AsItWas, &mut report.steps)?;
                 let restore = Restore { source: Source::Newest, target: None, others: Others::Refuse };
-                self.put_back(project, &backup, &restore, run, report)?;
+                self.put_back(project, &backup, &restore, run, report, &|_| Ok(()))?;
                 Outcome::Restored
             }
         };
@@ -193,12 +193,16 @@ impl Manager {
         let label = migration.label();
         let Some(down) = &migration.down else { return Ok(Some(format!("{label} has no down.sql"))) };
         for statement in down.statements() {
-            let words: Vec<String> = statement.sql.split_whitespace().map(str::to_ascii_uppercase).collect();
-            let is_change = statement.effect == Effect::Writes || statement.effect == Effect::Deletes;
-            let drops_part =
-                words.first().is_some_and(|word| word == "ALTER") && words.iter().any(|word| word == "DROP");
-            if is_change || drops_part {
-                return Ok(Some(format!("{label}'s down.sql changes rows or drops columns")));
+            let words: Vec<String> =
+                statement.sql.split_whitespace().take(2).map(str::to_ascii_uppercase).collect();
+            let is_harmless = match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+                ["CREATE", ..] => statement.effect == Effect::Defines,
+                ["DROP", "INDEX" | "VIEW" | "TRIGGER" | "TABLE"] | ["COMMENT" | "ANALYZE", ..] => true,
+                _ => false,
+            };
+            let cascades = statement.sql.to_ascii_uppercase().contains("CASCADE");
+            if !is_harmless || cascades {
+                return Ok(Some(format!("{label}'s down.sql does more than drop what is empty")));
             }
             for moves in &statement.moves {
                 if let Moves::Dropped(table) = moves

@@ -6,9 +6,10 @@ use std::io::Write;
 use std::path::Path;
 
 use super::Manager;
-use super::backup::{private_folder, require_sound};
+use super::backup::require_sound;
 use super::run::UNPLANNED;
 use crate::apply::Work;
+use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
 use crate::plan::{Plan, Problem, Request};
@@ -31,6 +32,7 @@ impl Manager {
     }
 
     fn import(&self, project: &ProjectId, text: &Path, run: &str, report: &mut ProjectReport) -> Result<()> {
+        const HINT: &str = "it was imported, without a version: tenantry stamp ID";
         let scratch = private_folder()?;
         let file = scratch.path().join("copy");
         let place = self.store.load(text, &file)?;
@@ -70,9 +72,8 @@ impl Manager {
         let request = Request::Stamp { to: Some(position), force: false };
         let work = Work { catalog: &self.catalog, reference: self.reference()?, request, run };
         match self.performed(&work, project, UNPLANNED).outcome {
-            Outcome::Failed(error) => {
-                Err(error.hint("it was imported, without a version: tenantry stamp ID"))
-            }
+            Outcome::Failed(error) => Err(error.hint(HINT)),
+            Outcome::Blocked(problems) => Err(super::blocked(project, &problems).hint(HINT)),
             _ => Ok(()),
         }
     }

@@ -229,7 +229,7 @@ impl Human {
         let Coverage { projects, without, verified_in_7_days, oldest_unverified } = coverage;
         let output = &mut self.output;
         output.line(format_args!(
-            "\n{verified_in_7_days} of {projects} have a backup that was verified in the last 7 days"
+            "\n{verified_in_7_days} of {projects} have a backup that was restored and compared in the last 7 days"
         ));
         if !without.is_empty() {
             let named: Vec<_> = without.iter().take(NAMED).map(ToString::to_string).collect();
@@ -237,7 +237,7 @@ impl Human {
             output.line(format_args!("{} without any: {}{more}", without.len(), named.join(", ")));
         }
         if let Some(oldest) = oldest_unverified {
-            output.line(format_args!("the oldest that was never verified: {oldest}"));
+            output.line(format_args!("the oldest that never was: {oldest}"));
         }
     }
 

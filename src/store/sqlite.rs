@@ -29,6 +29,7 @@ use diesel::connection::SimpleConnection as _;
 use diesel::{Connection as _, SqliteConnection};
 use rusqlite::Connection;
 
+use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Access, Inspection};
 use crate::project::{NamePattern, ProjectId};
@@ -249,7 +250,7 @@ impl Store for SqliteStore {
     }
 
     fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
-        let folder = copy::private_folder()?;
+        let folder = private_folder()?;
         let file = folder.path().join("copy");
         self.copy(id, &file)?;
         text::dump(&file, out).map_err(|error| error.in_project(id))

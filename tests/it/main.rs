@@ -38,6 +38,7 @@ mod journal;
 mod library;
 mod postgres;
 mod prompt_train;
+mod restore;
 mod schema;
 mod schema_postgres;
 mod set_orchestrator;

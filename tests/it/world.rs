@@ -366,9 +366,15 @@ impl World {
             command.arg("--set").arg(set);
         }
         command.args(arguments);
-        for variable in
-            ["TENANTRY_STORE", "TENANTRY_SET", "TENANTRY_MIGRATIONS", "TENANTRY_ENV", "TENANTRY_CONFIG"]
-        {
+        for variable in [
+            "TENANTRY_STORE",
+            "TENANTRY_SET",
+            "TENANTRY_MIGRATIONS",
+            "TENANTRY_ENV",
+            "TENANTRY_CONFIG",
+            "TENANTRY_BACKUP_DIR",
+            "TENANTRY_JOURNAL_DIR",
+        ] {
             command.env_remove(variable);
         }
         command

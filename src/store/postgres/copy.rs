@@ -12,12 +12,12 @@ use diesel::sql_types::Text;
 use super::connect::{Links, Timeouts};
 use super::session::PostgresSession;
 use super::{Isolation, OWN, PostgresOptions, PostgresStore, tools};
-use crate::disk::exists;
+use crate::disk::{exists, private_folder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::project::ProjectId;
 use crate::sql::{quote_name, quote_text};
 use crate::store::cache::SchemaCache;
-use crate::store::{Copied, CopyFile, ForeignKeys, Held, Lock, Look, Mode, Session};
+use crate::store::{Copied, CopyFile, ForeignKeys, Held, Lock, Look, Mode, Old, Session};
 
 pub(super) const ALONE: Mode =
     Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look: Look::Anew };
@@ -138,8 +138,7 @@ struct Staged<'a> {
 impl<'a> Staged<'a> {
     fn new(store: &'a PostgresStore, copy: CopyFile<'_>) -> Result<Self> {
         let name = format!("{OWN}restore_{}", uuid::Uuid::now_v7().simple());
-        let folder = tempfile::tempdir()
-            .map_err(|error| Error::new(ErrorKind::Io, "cannot make a private folder").caused_by(error))?;
+        let folder = private_folder()?;
         let renamed = folder.path().join("renamed");
         unpack(store, copy, &mut |session| {
             session.begin_transaction()?;
@@ -242,6 +241,36 @@ impl PostgresSession<'_> {
         self.batch("cannot lock its tables", &sql)
     }
 
+    /// Nothing of another schema may go with this one.
+    fn require_alone(&mut self) -> Result<()> {
+        let oid = self.place()?.oid;
+        let sql = format!(
+            "SELECT coalesce(string_agg(DISTINCT c.oid::regclass::text, ', '), '') AS value FROM pg_depend d \
+             JOIN pg_class own ON d.refclassid = 'pg_class'::regclass AND own.oid = d.refobjid AND own.relnamespace = {oid} \
+             LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid \
+             LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid \
+             JOIN pg_class c ON c.oid = coalesce(r.ev_class, k.conrelid) AND c.relnamespace <> {oid}"
+        );
+        self.reader()?;
+        let others = self.value(&sql)?;
+        if others.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Blocked, format!("{others} depend on it, and would go with it"))
+            .hint("drop them first, and make them anew afterwards"))
+    }
+
+    /// Statements that give the schema and what is in it back to whom it belongs to, and to whom it was granted, as far as
+    /// that is there afterwards.
+    fn grants(&mut self) -> Result<Vec<String>> {
+        let oid = self.place()?.oid;
+        let sql = include_str!("grants.sql").replace("{schema}", &oid.to_string());
+        self.reader()?;
+        let rows: QueryResult<Vec<Value>> = diesel::sql_query(sql).load(&mut self.kept.link()?.connection);
+        let rows = rows.map_err(|error| self.failed("cannot see whom it is granted to", &error))?;
+        Ok(rows.into_iter().map(|row| row.value).collect())
+    }
+
     fn rename(&mut self, from: &str, to: &str) -> Result<()> {
         let sql = format!("ALTER SCHEMA {} RENAME TO {}", quote_name(from), quote_name(to));
         self.batch("cannot give the copy its name", &sql)?;
@@ -259,15 +288,32 @@ impl Held for PostgresSession<'_> {
         PostgresSession::remove(&mut self)
     }
 
-    fn replace(mut self: Box<Self>, copy: CopyFile<'_>) -> Result<Option<String>> {
+    fn replace(mut self: Box<Self>, copy: CopyFile<'_>, old: Old) -> Result<Option<String>> {
         let staged = Staged::new(self.store, copy)?;
         let name = self.name.clone();
+        let grants = self.grants()?;
         self.reader()?;
-        self.batch("cannot delete what is replaced", &format!("DROP SCHEMA {} CASCADE", quote_name(&name)))?;
+        let aside = match old {
+            Old::Gone => {
+                self.require_alone()?;
+                let sql = format!("DROP SCHEMA {} CASCADE", quote_name(&name));
+                self.batch("cannot delete what is replaced", &sql)?;
+                None
+            }
+            Old::Aside => {
+                let aside = format!("{OWN}damaged_{}", uuid::Uuid::now_v7().simple());
+                let sql = format!("ALTER SCHEMA {} RENAME TO {}", quote_name(&name), quote_name(&aside));
+                self.batch("cannot set aside what is replaced", &sql)?;
+                Some(format!("what was there is now the schema {aside}"))
+            }
+        };
         self.rename(&staged.name, &name)?;
         self.grant_again()?;
+        for grant in grants {
+            self.batch("cannot let others use it again", &grant)?;
+        }
         self.remember_state()?;
         self.commit()?;
-        Ok(None)
+        Ok(aside)
     }
 }

@@ -38,7 +38,7 @@ GROUP BY k.oid, cn.nspname, c.relname, pn.nspname, p.relname";
 
 /// Each table, as a query that reads all of every row; and where the extension amcheck is there, each B-tree.
 const READING: &str = "
-SELECT ARRAY[format('SELECT ARRAY[count(t::text)::text] AS texts FROM ONLY %s t', c.oid::regclass), c.relname::text] AS texts
+SELECT ARRAY[format('SELECT ARRAY[count((t.*)::text)::text] AS texts FROM ONLY %s t', c.oid::regclass), c.relname::text] AS texts
 FROM pg_class c WHERE c.relnamespace = {schema} AND c.relkind IN ('r', 'm') AND c.relispopulated
 UNION ALL
 SELECT ARRAY[format('SELECT ARRAY[%I.bt_index_check(%s)::text] AS texts', n.nspname, c.oid), c.relname::text]
@@ -128,7 +128,7 @@ const SUMS: &str = "
 SELECT ARRAY[format($$SELECT ARRAY[%L, count(*)::text, concat_ws(',', sum(a), sum(b), sum(c), sum(d))] AS texts FROM
     (SELECT ('x' || substr(h, 1, 16))::bit(64)::bigint AS a, ('x' || substr(h, 17, 16))::bit(64)::bigint AS b,
             ('x' || substr(h, 33, 16))::bit(64)::bigint AS c, ('x' || substr(h, 49, 16))::bit(64)::bigint AS d
-     FROM (SELECT encode(sha256(convert_to(t::text, 'UTF8')), 'hex') AS h FROM ONLY %I.%I t) hashes) lanes$$,
+     FROM (SELECT encode(sha256(convert_to((t.*)::text, 'UTF8')), 'hex') AS h FROM ONLY %I.%I t) hashes) lanes$$,
     relname, {name}, relname)] AS texts
 FROM pg_class WHERE relnamespace = {schema} AND relkind = 'r' ORDER BY relname";
 

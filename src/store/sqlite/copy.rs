@@ -18,7 +18,7 @@ use crate::disk::sync_directory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Access;
 use crate::store::cache::SchemaCache;
-use crate::store::{Copied, CopyFile, Held, Others};
+use crate::store::{Copied, CopyFile, Held, Old, Others};
 
 /// How many pages are copied between two looks.
 const PAGES: i32 = 4_096;
@@ -70,12 +70,6 @@ fn copy_pages(connection: &Connection, to: &Path) -> rusqlite::Result<()> {
         connection.execute_batch("ROLLBACK")?;
     }
     copied
-}
-
-/// A folder for a copy that nobody else is to see.
-pub(super) fn private_folder() -> Result<tempfile::TempDir> {
-    tempfile::tempdir()
-        .map_err(|error| Error::new(ErrorKind::Io, "cannot make a private folder").caused_by(error))
 }
 
 /// Opens a private copy for whatever is to be tried on it.
@@ -176,7 +170,7 @@ impl Held for HeldFile<'_> {
         sync_directory(self.path.parent().unwrap_or(Path::new(".")))
     }
 
-    fn replace(self: Box<Self>, copy: CopyFile<'_>) -> Result<Option<String>> {
+    fn replace(self: Box<Self>, copy: CopyFile<'_>, old: Old) -> Result<Option<String>> {
         let directory = self.path.parent().unwrap_or(Path::new("."));
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let temporary = temporary_name(directory, &name);
@@ -186,12 +180,21 @@ impl Held for HeldFile<'_> {
                 std::fs::metadata(&self.path).map_err(|error| Error::io("look at", &self.path, error))?;
             std::fs::set_permissions(&temporary, like.permissions())
                 .map_err(|error| Error::io("set the permissions of", &temporary, error))?;
-            let aside = match &self.connection {
-                Some(_) => {
+            let owner =
+                std::fs::metadata(&temporary).map_err(|error| Error::io("look at", &temporary, error))?;
+            if (owner.uid(), owner.gid()) != (like.uid(), like.gid()) {
+                std::os::unix::fs::chown(&temporary, Some(like.uid()), Some(like.gid())).map_err(
+                    |error| {
+                        Error::io("give away", &temporary, error).hint("restore it as its owner, or as root")
+                    },
+                )?;
+            }
+            let aside = match (&self.connection, old) {
+                (Some(_), Old::Gone) => {
                     self.settle()?;
                     None
                 }
-                None => Some(set_aside(&self.path)?),
+                (None, _) | (_, Old::Aside) => Some(set_aside(&self.path)?),
             };
             // From here on it is the copy; a moment ago it was what was there before.
             std::fs::rename(&temporary, &self.path)

@@ -8,16 +8,17 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rusqlite::backup::StepResult;
 use rusqlite::{Connection, OpenFlags};
 
 use super::books;
-use super::copy::{copy_out, open_private, private_folder};
+use super::copy::{copy_out, open_private};
 use super::create::{TemplateCache, in_memory};
 use super::failure::describe;
 use super::rows::{self, SqliteRows};
 use super::session::SqliteSession;
 use super::text;
-use crate::disk::exists;
+use crate::disk::{exists, private_folder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Access, Inspection};
 use crate::project::ProjectId;
@@ -25,7 +26,7 @@ use crate::sql::Dialect;
 use crate::store::cache::SchemaCache;
 use crate::store::connection::Connector;
 use crate::store::{
-    Care, Copied, CopyFile, Discovery, Finding, Held, Others, Rows, Session, Store, Template,
+    Care, Copied, CopyFile, Discovery, Finding, Held, Old, Others, Rows, Session, Store, Template,
 };
 
 /// A fleet in this process's memory, gone when it is dropped.
@@ -70,7 +71,11 @@ impl MemoryStore {
         let mut connection = self.connect(id)?;
         rusqlite::backup::Backup::new(source, &mut connection)
             .and_then(|backup| backup.step(-1))
-            .map_err(|error| describe("cannot fill it", error).in_project(id))?;
+            .map_err(|error| describe("cannot fill it", error).in_project(id))
+            .and_then(|step| match step {
+                StepResult::Done => Ok(()),
+                _ => Err(Error::new(ErrorKind::Locked, "others use it").in_project(id)),
+            })?;
         Ok(connection)
     }
 
@@ -98,7 +103,7 @@ impl Held for HeldMemory<'_> {
         Ok(())
     }
 
-    fn replace(self: Box<Self>, copy: CopyFile<'_>) -> Result<Option<String>> {
+    fn replace(self: Box<Self>, copy: CopyFile<'_>, _old: Old) -> Result<Option<String>> {
         self.store.filled(&self.id, &open_private(copy.file)?).map(|_| None)
     }
 }

@@ -14,7 +14,7 @@ use super::failure::describe;
 use super::file::uri;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::statement::{Statement, split};
-use crate::sql::{Dialect, quote_name};
+use crate::sql::{Dialect, quote_name, tokens};
 
 /// Pragmas that dumps begin with, and that change nothing but the connection.
 const HARMLESS: [&str; 2] = ["foreign_keys", "defer_foreign_keys"];
@@ -64,12 +64,14 @@ fn write_all(connection: &Connection, out: &mut dyn Write) -> Result<(), Failure
     writeln!(out, "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;")?;
     let is_shadow = |name: &String| shadows.contains(name);
     for (_, name, sql) in objects.iter().filter(|(kind, name, _)| kind == "table" && !is_shadow(name)) {
-        writeln!(out, "{sql};")?;
+        writeln!(out, "{sql}\n;")?;
         rows(connection, name, out)?;
     }
     // SQLite keeps its own table of numbers when the last table that needs it is gone, and makes it for the first only.
-    let counts =
-        |(kind, _, sql): &Object| kind == "table" && sql.to_ascii_uppercase().contains("AUTOINCREMENT");
+    let counts = |(kind, _, sql): &Object| {
+        let words = tokens(sql, Dialect::Sqlite).unwrap_or_default();
+        kind == "table" && words.iter().any(|word| word.is("AUTOINCREMENT"))
+    };
     let has_sequences = objects.iter().any(counts);
     if has_sequences {
         writeln!(out, "DELETE FROM sqlite_sequence;")?;
@@ -78,7 +80,7 @@ fn write_all(connection: &Connection, out: &mut dyn Write) -> Result<(), Failure
     // Triggers last: none may fire for the rows above.
     for wanted in ["index", "view", "trigger"] {
         for (_, _, sql) in objects.iter().filter(|(kind, _, _)| kind == wanted) {
-            writeln!(out, "{sql};")?;
+            writeln!(out, "{sql}\n;")?;
         }
     }
     writeln!(out, "COMMIT;")?;
