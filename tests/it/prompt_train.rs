@@ -234,6 +234,11 @@ fn the_rules_of_the_system_hold_and_its_queries_have_their_indexes() {
     );
     // Another branch of a conversation is analysed for itself.
     world.execute("a", "INSERT INTO conversation_analyses (conversation_id, branch_id) VALUES ('00000000-0000-0000-0000-000000000001', 'main'), ('00000000-0000-0000-0000-000000000001', 'branch_2')");
+    // A train that comes without an owner gets one, and one that comes with its own has that alone.
+    world.execute("a", "INSERT INTO trains (train_id, name) VALUES ('alone', 'Alone')");
+    world.execute("a", "BEGIN; INSERT INTO trains (id, train_id, name) VALUES ('00000000-0000-0000-0000-0000000000aa', 'owned', 'Owned'); INSERT INTO train_members (train_id, user_email, role) VALUES ('00000000-0000-0000-0000-0000000000aa', 'ada@example', 'owner'); COMMIT");
+    let owners = "SELECT t.train_id, m.user_email FROM trains t LEFT JOIN train_members m ON m.train_id = t.id WHERE t.train_id IN ('alone', 'owned') ORDER BY 1";
+    assert_eq!(world.query("a", owners), ["alone|todo@localhost", "owned|ada@example"]);
     // updated_at follows by its trigger.
     world.execute("a", "INSERT INTO conversation_analyses (conversation_id, updated_at) VALUES (gen_random_uuid(), '2000-01-01')");
     world.execute(
