@@ -6,7 +6,9 @@
 mod backup;
 mod command;
 mod pool;
+mod prove;
 mod record;
+mod restore;
 mod rollback;
 mod run;
 mod tend;
@@ -23,7 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Outcome, ProjectReport, Summary};
 use crate::fleet::Workers;
 use crate::journal::Journal;
-use crate::plan::{Baseline, Drift, Inspection, Problem, Reference, Request};
+use crate::plan::{Inspection, Problem, Reference};
 use crate::project::ProjectId;
 use crate::rules::Rules;
 use crate::store::Store;
@@ -195,7 +197,7 @@ impl Manager {
 
     /// Makes a project, at the catalog's head. Errors with [`ErrorKind::AlreadyExists`] when it exists.
     pub fn create(&self, id: &ProjectId) -> Result<()> {
-        self.create_in_run(id, &run::new_id())
+        self.run_one("create", id, Operation::Create).map(drop)
     }
 
     /// One project, read.
@@ -211,8 +213,7 @@ impl Manager {
             |range| self.catalog.between(range).iter().map(|migration| migration.version.clone()).collect();
         let version =
             self.catalog.migrations().iter().rev().map(|it| &it.version).find(|it| inspection.ledger.has(it));
-        let request =
-            Request::Upgrade { to: self.catalog.head(), baseline: Baseline::Stamp, drift: Drift::Refuse };
+        let request = self.to_head();
         let work = Work { catalog: &self.catalog, reference: self.reference()?, request, run: "" };
         let (pending, problems) = match work.plan(&inspection) {
             Ok(plan) => (versions(plan.from..plan.to), Vec::new()),
@@ -223,9 +224,13 @@ impl Manager {
 
     /// Brings one project to the catalog's head. Errors with [`ErrorKind::Blocked`] when it has problems.
     pub fn upgrade(&self, id: &ProjectId) -> Result<ProjectReport> {
-        let mut run = Run::upgrade_all(self.catalog.head());
-        run.selection = Selection::Ids(vec![id.clone()]);
-        run.command = "upgrade";
+        self.run_one("upgrade", id, Operation::Change(self.to_head()))
+    }
+
+    /// A run of one project, whose outcome is the caller's business.
+    fn run_one(&self, command: &'static str, id: &ProjectId, operation: Operation) -> Result<ProjectReport> {
+        let selection = Selection::Ids(vec![id.clone()]);
+        let run = Run { command, selection, operation, ..Run::upgrade_all(self.catalog.head()) };
         let mut found = None;
         self.run(&run, |event| {
             if let Event::ProjectFinished(report) = event {

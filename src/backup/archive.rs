@@ -7,6 +7,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -52,7 +53,7 @@ pub struct Verified {
 }
 
 /// What a backup is taken for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Note<'a> {
     /// What whoever asked for it calls it.
     pub label: Option<&'a str>,
@@ -61,7 +62,7 @@ pub struct Note<'a> {
     /// The run that takes it.
     pub run: &'a str,
     /// The store that it is taken from, without a password.
-    pub store: &'a str,
+    pub store: String,
 }
 
 impl Archive {
@@ -133,7 +134,7 @@ impl Archive {
     pub fn take(
         &self,
         project: &ProjectId,
-        note: Note<'_>,
+        note: &Note<'_>,
         copy: impl FnOnce(&Path) -> Result<Copied>,
     ) -> Result<Backup> {
         let workspace = self.0.workspace()?;
@@ -145,7 +146,7 @@ impl Archive {
             format: Manifest::format(),
             tenantry: env!("CARGO_PKG_VERSION").into(),
             database: copied.database,
-            store: note.store.into(),
+            store: note.store.clone(),
             project: project.clone(),
             place: copied.place,
             taken_at,
@@ -229,8 +230,13 @@ impl Archive {
         self.remove_file(&format!("{name}{VERIFIED}"))
     }
 
+    /// Removes what killed processes were still making, where nobody went on with it for this long.
+    pub fn sweep_unfinished(&self, idle: Duration) -> Result<()> {
+        self.0.sweep(idle)
+    }
+
     /// Removes what a project's killed backups left, older than this; gives how many files.
-    pub fn sweep(&self, project: &ProjectId, older_than: std::time::Duration) -> Result<usize> {
+    pub fn sweep(&self, project: &ProjectId, older_than: Duration) -> Result<usize> {
         let files = self.0.list(project.as_str())?;
         let finished: Vec<&str> = files.iter().filter_map(|file| file.strip_suffix(MANIFEST)).collect();
         let mut swept = 0;

@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io::{ErrorKind as IoErrorKind, Read, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -37,6 +38,9 @@ pub trait Destination: Send + Sync {
 
     /// Removes what is under a name.
     fn remove(&self, name: &str) -> Result<()>;
+
+    /// Removes what killed processes left of their private folders and files, where nobody wrote into it for this long.
+    fn sweep(&self, idle: Duration) -> Result<()>;
 }
 
 /// What begins the names of private folders.
@@ -125,26 +129,75 @@ impl Destination for Directory {
         std::fs::remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
         sync_directory(path.parent().unwrap_or(&self.0))
     }
+
+    fn sweep(&self, idle: Duration) -> Result<()> {
+        for folder in [PathBuf::new()].into_iter().chain(self.folders()?.into_iter().map(PathBuf::from)) {
+            for path in entries(&self.0.join(folder))? {
+                let is_private = path
+                    .file_name()
+                    .is_some_and(|name| name.as_encoded_bytes().starts_with(WORKSPACE.as_bytes()));
+                if is_private && is_idle(&path, idle)? {
+                    let remove = if path.is_dir() {
+                        std::fs::remove_dir_all(&path)
+                    } else {
+                        std::fs::remove_file(&path)
+                    };
+                    unless_gone(remove).map_err(|error| Error::io("remove", &path, error))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a file, or a folder with all that is in it, was not written for so long.
+fn is_idle(path: &Path, idle: Duration) -> Result<bool> {
+    let metadata = match path.symlink_metadata() {
+        Err(error) if error.kind() == IoErrorKind::NotFound => return Ok(false),
+        other => other.map_err(|error| Error::io("look at", path, error))?,
+    };
+    let written = metadata.modified().map_err(|error| Error::io("look at", path, error))?;
+    // What was written in the future was written by a clock that is not to be trusted.
+    if written.elapsed().unwrap_or_default() < idle {
+        return Ok(false);
+    }
+    if !metadata.is_dir() {
+        return Ok(true);
+    }
+    for inner in entries(path)? {
+        if !is_idle(&inner, idle)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Another process that does the same is no error.
+fn unless_gone(done: std::io::Result<()>) -> std::io::Result<()> {
+    match done {
+        Err(error) if error.kind() == IoErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// What is in a folder; nothing where there is none.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let read = || -> std::io::Result<Vec<PathBuf>> {
+        std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
+    };
+    match read() {
+        Err(error) if error.kind() == IoErrorKind::NotFound => Ok(Vec::new()),
+        other => other.map_err(|error| Error::io("list", folder, error)),
+    }
 }
 
 /// What is in a folder, sorted; hidden things are nobody's business.
 fn names(folder: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
-    let failed = |error| Error::io("list", folder, error);
-    let entries = match std::fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == IoErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
+    let name_of = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?;
+        (!name.starts_with('.') && is_wanted(&path)).then(|| name.to_string())
     };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        if let Ok(name) = entry.file_name().into_string()
-            && !name.starts_with('.')
-            && is_wanted(&entry.path())
-        {
-            names.push(name);
-        }
-    }
+    let mut names: Vec<String> = entries(folder)?.into_iter().filter_map(name_of).collect();
     names.sort();
     Ok(names)
 }

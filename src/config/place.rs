@@ -66,18 +66,54 @@ impl Place {
         match self {
             Self::Directory(directory) => directory.join(kind),
             #[cfg(feature = "postgres")]
-            Self::Server(Url(url)) => {
-                let path = url.split('?').next().unwrap_or_default();
-                let name = path
-                    .rsplit_once('@')
-                    .map_or(path, |(_, rest)| rest)
-                    .rsplit('/')
-                    .next()
-                    .unwrap_or_default();
-                let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-                let is_name = !name.is_empty() && path.matches('/').count() > 2 && name.bytes().all(is_plain);
-                Path::new(kind).join(if is_name { name } else { "default" })
-            }
+            Self::Server(Url(url)) => Path::new(kind).join(name_of(url).unwrap_or("default".into())),
+        }
+    }
+}
+
+/// `DATABASE@HOST-PORT`, as far as a URL says them in words that a folder's name can have.
+#[cfg(feature = "postgres")]
+fn name_of(url: &str) -> Option<String> {
+    let is_plain = |text: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        !text.is_empty() && !text.starts_with('.') && text.bytes().all(allowed)
+    };
+    let (_, rest) = url.split('?').next()?.split_once("://")?;
+    let (server, database) = rest.split_once('/')?;
+    let host = server.rsplit('@').next()?;
+    // A port alone is that of a socket of this machine.
+    let host = if host.starts_with(':') { format!("local{host}") } else { host.into() }.replace(':', "-");
+    match (is_plain(database), is_plain(&host)) {
+        (true, true) => Some(format!("{database}@{host}")),
+        (true, false) => Some(database.into()),
+        _ => None,
+    }
+}
+
+#[cfg(all(test, feature = "postgres"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_databases_of_two_servers_have_two_folders() {
+        for (url, folder) in [
+            (
+                "postgres://app:pass@word@db.example.com:5433/fleet?sslmode=require",
+                "fleet@db.example.com-5433",
+            ),
+            ("postgres://localhost/fleet", "fleet@localhost"),
+            ("postgresql:///fleet?host=/run/postgresql", "fleet"),
+            ("postgres://user@[::1]/fleet", "fleet"),
+            ("postgres://user@:5433/fleet?host=/run", "fleet@local-5433"),
+            ("postgres://host/..", "default"),
+            ("postgres://host/%2e%2e%2f", "default"),
+            ("postgres://host", "default"),
+        ] {
+            assert_eq!(
+                Place::parse(url).unwrap().own_folder("backups"),
+                Path::new("backups").join(folder),
+                "{url}"
+            );
         }
     }
 }

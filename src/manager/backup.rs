@@ -1,26 +1,18 @@
-//! Backups of projects: taken, proven by restoring them, put in a project's place, removed.
+//! Backups of projects: what can be asked for, which is meant, and those taken, checked and removed.
 //!
-//! It must not call a backup verified at a level that was not run, and must not replace a project whose present state is
-//! not kept.
+//! It must not call a backup verified at a level that was not run: `prove` runs them, `restore` puts them back.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use super::Manager;
-use super::command::{FinalCopy, Run, Safety, Selection};
-use super::run::{UNPLANNED, failed};
-use crate::apply::Work;
-use crate::backup::{Archive, Backup, Keep, Manifest, Moment, Note, Reason};
-use crate::disk::{exists, private_folder};
+use super::command::{Run, Selection};
+use super::prove::{Proof, Strictness};
+use crate::backup::{Archive, Backup, Keep, Moment, Note, Reason};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Coverage, Outcome, ProjectReport, Step};
-use crate::plan::{Baseline, Drift, Problem, Request};
+use crate::event::{Coverage, Outcome, ProjectReport};
 use crate::project::ProjectId;
-use crate::schema::bookkeeping::{DIESEL, HISTORY};
-use crate::store::{Contents, CopyFile, Discovery, LeftOut, Mode, Old, Others, Session};
-use crate::tend::check;
+use crate::store::{Discovery, LeftOut, Others};
 
 /// What is done with a project's backups.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,17 +68,8 @@ pub enum Source {
     Named(String),
 }
 
-/// What a backup has to be besides what it was made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Strictness {
-    /// Sound, and as the set's rules have it.
-    Full,
-    /// Nothing: what was not sound then is wanted back all the same.
-    AsItWas,
-}
-
 /// How old the leftovers of killed backups are before they are removed: what is younger may still be written.
-const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+pub(super) const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 impl BackupTask {
     /// Whether migrations are run, so that it has to be known where they lead.
@@ -164,9 +147,8 @@ impl Manager {
         report
     }
 
-    fn note<'a>(&self, location: &'a str, label: Option<&'a str>, reason: Reason, run: &'a str) -> Note<'a> {
-        let _ = self;
-        Note { label, reason, run, store: location }
+    pub(super) fn note<'a>(&self, label: Option<&'a str>, reason: Reason, run: &'a str) -> Note<'a> {
+        Note { label, reason, run, store: self.store.location() }
     }
 
     pub(super) fn take(
@@ -176,9 +158,8 @@ impl Manager {
         reason: Reason,
         run: &str,
     ) -> Result<Backup> {
-        let location = self.store.location();
-        let note = self.note(&location, label, reason, run);
-        self.retry(|| self.archive()?.take(project, note, |file| self.store.copy(project, file)))
+        let note = self.note(label, reason, run);
+        self.retry(|| self.archive()?.take(project, &note, |file| self.store.copy(project, file)))
     }
 
     fn checked_backup(
@@ -195,7 +176,7 @@ impl Manager {
             None => archive.newest(project, None)?.ok_or_else(no_backup)?,
         };
         report.backup = Some(backup.name.clone());
-        match self.prove(&backup, level, run, Strictness::Full, &mut report.steps) {
+        match self.prove(&backup, Proof { level, strictness: Strictness::Full, run }, &mut report.steps) {
             Ok(()) => archive.mark_verified(&backup, level)?,
             // Whatever it was once, it is not now.
             Err(error) if error.kind() == ErrorKind::CheckFailed => {
@@ -207,206 +188,7 @@ impl Manager {
         Ok(Outcome::Verified)
     }
 
-    /// Checks a backup up to a level.
-    pub(super) fn prove(
-        &self,
-        backup: &Backup,
-        level: u8,
-        run: &str,
-        strictness: Strictness,
-        steps: &mut Vec<Step>,
-    ) -> Result<()> {
-        let scratch = private_folder()?;
-        let file = scratch.path().join("copy");
-        self.archive()?.unpack(backup, &file)?;
-        let manifest = &backup.manifest;
-        let steps = RefCell::new(steps);
-        let step = |level: u8, found: String| steps.borrow_mut().push(Step { level, found });
-        step(1, format!("its file has {} bytes and the SHA-256 that it had", manifest.file.size));
-        if level < 2 {
-            return Ok(());
-        }
-        let broken = |error: Error| {
-            error
-                .at(&backup.name, None)
-                .hint("trust another backup of this project; see which: tenantry backup list ID")
-        };
-        self.store.unpack(copy_file(manifest, &file), &mut |session| {
-            self.prove_restored(session, manifest, level, run, strictness, &step).map_err(broken)
-        })
-    }
-
-    fn prove_restored(
-        &self,
-        session: &mut dyn Session,
-        manifest: &Manifest,
-        level: u8,
-        run: &str,
-        strictness: Strictness,
-        step: &dyn Fn(u8, String),
-    ) -> Result<()> {
-        session.begin(UNPLANNED)?;
-        match require_sound(session) {
-            Err(error) if strictness == Strictness::AsItWas => {
-                step(2, format!("restored; {}", error.message()));
-            }
-            other => {
-                other?;
-                step(2, "restored; integrity and foreign keys hold".into());
-            }
-        }
-        if level >= 3 {
-            let inspection = session.inspect()?;
-            let found = inspection.schema.fingerprint().to_string();
-            if found != manifest.schema {
-                let message = format!("its restored schema is {found}, and was {}", manifest.schema);
-                return Err(Error::new(ErrorKind::CheckFailed, message));
-            }
-            require_same(&session.contents()?, manifest)?;
-            let rows: u64 = manifest.tables.values().map(|table| table.rows).sum();
-            step(
-                3,
-                format!(
-                    "schema {:.12}, {} table(s) and {rows} row(s) as they were",
-                    found,
-                    manifest.tables.len()
-                ),
-            );
-            let request = self.to_head();
-            let work = Work { catalog: &self.catalog, reference: self.reference()?, request, run };
-            match work.plan(&inspection) {
-                Ok(plan) if plan.from == plan.to && strictness == Strictness::Full => {
-                    step(3, self.require_rules_hold(session)?);
-                }
-                _ if strictness == Strictness::AsItWas => {}
-                _ => step(3, "the set's rules are those of its newest version, where it is not".into()),
-            }
-            session.rollback()?;
-            if level >= 4 {
-                step(4, self.prove_upgrade(session, &work)?);
-            }
-        }
-        session.rollback()
-    }
-
-    fn prove_upgrade(&self, session: &mut dyn Session, work: &Work<'_>) -> Result<String> {
-        let plan = match work.perform(session, UNPLANNED)? {
-            Ok(plan) => plan,
-            Err(problems) => {
-                let said: Vec<_> = problems.iter().map(Problem::message).collect();
-                return Err(Error::new(
-                    ErrorKind::CheckFailed,
-                    format!("its restored copy can't be upgraded: {}", said.join("; ")),
-                ));
-            }
-        };
-        // What nothing was done to was looked at already.
-        if plan.is_empty() {
-            return Ok(format!("it is at {}, the newest version", self.catalog.version_at(plan.to)));
-        }
-        session.begin(UNPLANNED)?;
-        require_sound(session)?;
-        let rules = self.require_rules_hold(session)?;
-        session.rollback()?;
-        let (from, to) = (self.catalog.version_at(plan.from), self.catalog.version_at(plan.to));
-        Ok(format!("upgraded from {from} to {to}; integrity and foreign keys hold, {rules}"))
-    }
-
-    fn require_rules_hold(&self, session: &mut dyn Session) -> Result<String> {
-        for rule in &self.rules.checks {
-            if let Some(wrong) = check(session, rule)? {
-                return Err(Error::new(ErrorKind::CheckFailed, wrong));
-            }
-        }
-        Ok(format!("{} rule(s) of the set hold", self.rules.checks.len()))
-    }
-
-    pub(super) fn to_head(&self) -> Request {
-        Request::Upgrade { to: self.catalog.head(), baseline: Baseline::Stamp, drift: Drift::Refuse }
-    }
-
-    fn restored(
-        &self,
-        project: &ProjectId,
-        restore: &Restore,
-        dry_run: bool,
-        run: &str,
-        report: &mut ProjectReport,
-    ) -> Result<Outcome> {
-        let backup = self.find(project, &restore.source)?;
-        report.backup = Some(backup.name.clone());
-        let target = restore.target.as_ref().unwrap_or(project);
-        self.store.check(target)?;
-        report.notes.push(format!(
-            "{} was taken at {}, {}",
-            backup.name, backup.manifest.taken_at, backup.manifest.reason
-        ));
-        if dry_run {
-            // Only what changes nothing at all.
-            self.prove(&backup, 1, run, Strictness::Full, &mut report.steps)?;
-            report.notes.push(match self.inspected(target) {
-                Err(error) if error.kind() == ErrorKind::NotFound => format!("would make {target}"),
-                _ if restore.target.is_some() => return Err(exists().in_project(target)),
-                _ => format!("would take the place of {target}, after a backup of that"),
-            });
-            return Ok(Outcome::Planned);
-        }
-        let strictness =
-            if restore.others == Others::Ignore { Strictness::AsItWas } else { Strictness::Full };
-        self.prove(&backup, 3, run, strictness, &mut report.steps).map_err(|error| {
-            error.hint("trust another backup of this project (tenantry backup list ID); one that is only not sound is \
-                        restored as it was by --force")
-        })?;
-        if strictness == Strictness::Full {
-            self.archive()?.mark_verified(&backup, 3)?;
-        }
-        self.put_back(target, &backup, restore, run, report, &|_| Ok(()))?;
-        Ok(Outcome::Restored)
-    }
-
-    /// Puts a backup in a project's place, or makes the project of it where there is none. `may` sees what the project is at
-    /// that moment, when nobody else can change it any more.
-    pub(super) fn put_back(
-        &self,
-        target: &ProjectId,
-        backup: &Backup,
-        restore: &Restore,
-        run: &str,
-        report: &mut ProjectReport,
-        may: &dyn Fn(&Manifest) -> Result<()>,
-    ) -> Result<()> {
-        let scratch = private_folder()?;
-        let file = scratch.path().join("copy");
-        self.archive()?.unpack(backup, &file)?;
-        let copy = copy_file(&backup.manifest, &file);
-        if restore.target.is_some() {
-            return self.store.install(target, copy);
-        }
-        self.pools.forget(target);
-        let mut held = match self.store.hold(target, restore.others) {
-            Ok(held) => held,
-            Err(error) if error.kind() == ErrorKind::NotFound => return self.store.install(target, copy),
-            Err(error) => return Err(error),
-        };
-        let location = self.store.location();
-        let note = self.note(&location, None, Reason::BeforeRestore, run);
-        let old = match self.archive()?.take(target, note, |file| held.copy(file)) {
-            Ok(undo) => {
-                may(&undo.manifest)?;
-                report
-                    .notes
-                    .push(format!("to undo it: tenantry backup restore {target} --from {}", undo.name));
-                Old::Gone
-            }
-            // What can't be read any more is set aside instead.
-            Err(error) if restore.others == Others::Ignore && is_past_reading(&error) => Old::Aside,
-            Err(error) => return Err(error.hint("--force sets aside what can't be read any more")),
-        };
-        report.notes.extend(held.replace(copy, old)?);
-        Ok(())
-    }
-
-    fn find(&self, project: &ProjectId, source: &Source) -> Result<Backup> {
+    pub(super) fn find(&self, project: &ProjectId, source: &Source) -> Result<Backup> {
         let archive = self.archive()?;
         match source {
             Source::Newest => archive.newest(project, None)?.ok_or_else(no_backup),
@@ -504,162 +286,8 @@ impl Manager {
         coverage.oldest_unverified = oldest.map(|(_, name)| name);
         Ok(coverage)
     }
-
-    /// Changes a project, after a backup where one is wanted; and puts it back where it was changed in part.
-    pub(super) fn performed_safely(
-        &self,
-        work: &Work<'_>,
-        project: &ProjectId,
-        mode: Mode,
-        safety: Safety,
-    ) -> ProjectReport {
-        if safety == Safety::None {
-            return self.performed(work, project, mode);
-        }
-        let mut steps = Vec::new();
-        let taken = self.take(project, None, Reason::BeforeUpgrade, work.run).and_then(|backup| {
-            if safety == Safety::CheckedBackup {
-                self.prove(&backup, 3, work.run, Strictness::Full, &mut steps)?;
-                self.archive()?.mark_verified(&backup, 3)?;
-            }
-            Ok(backup)
-        });
-        let backup = match taken {
-            Ok(backup) => backup,
-            Err(error) => return ProjectReport { steps, ..failed(project, error) },
-        };
-        let mut report = self.performed(work, project, mode);
-        // Only what this run itself did is undone: what it could not even begin was another's.
-        let is_ours = matches!(&report.outcome, Outcome::Failed(error) if error.kind() != ErrorKind::Locked);
-        if is_ours && let Err(error) = self.undo_in_part(work, project, &backup, &mut report) {
-            report.notes.push(format!(
-                "it is left as it is ({}); to put it back by hand: tenantry backup restore {project} --from {}",
-                error.summary(),
-                backup.name
-            ));
-        }
-        ProjectReport { backup: Some(backup.name), steps, ..report }
-    }
-
-    /// Only what ran outside a transaction can have left a project between two versions.
-    fn undo_in_part(
-        &self,
-        work: &Work<'_>,
-        project: &ProjectId,
-        backup: &Backup,
-        report: &mut ProjectReport,
-    ) -> Result<()> {
-        let begun = self.versions_of_run(project, work.run)?;
-        if begun.is_empty() {
-            return Ok(());
-        }
-        let scripts: Vec<String> = self
-            .catalog
-            .migrations()
-            .iter()
-            .filter(|migration| begun.iter().any(|version| version == migration.version.as_str()))
-            .map(|migration| migration.up.text().to_lowercase())
-            .collect();
-        let may = |now: &Manifest| {
-            let is_migrations =
-                |name: &str| scripts.iter().any(|script| script.contains(&name.to_lowercase()));
-            let was =
-                backup.manifest.tables.iter().filter(|(name, _)| !is_books(name) && !is_migrations(name));
-            match was.into_iter().find(|(name, was)| now.tables.get(*name) != Some(was)) {
-                None => Ok(()),
-                Some((name, _)) => Err(Error::new(
-                    ErrorKind::Blocked,
-                    format!("somebody wrote into {name} since the backup was taken, which would be lost"),
-                )),
-            }
-        };
-        let restore = Restore { source: Source::Newest, target: None, others: Others::Refuse };
-        self.put_back(project, backup, &restore, work.run, report, &may)?;
-        report.notes.push(format!("put back to what it was, from {}", backup.name));
-        Ok(())
-    }
-
-    pub(super) fn dropped(&self, project: &ProjectId, copy: FinalCopy, run: &str) -> ProjectReport {
-        self.pools.forget(project);
-        let location = self.store.location();
-        let drop = || {
-            let mut held = self.store.hold(project, Others::Refuse)?;
-            let backup = match copy {
-                FinalCopy::Keep => {
-                    let note = self.note(&location, None, Reason::BeforeDrop, run);
-                    Some(self.archive()?.take(project, note, |file| held.copy(file))?)
-                }
-                FinalCopy::None => None,
-            };
-            held.remove()?;
-            Ok(backup)
-        };
-        match self.retry(drop) {
-            Ok(backup) => ProjectReport {
-                notes: backup
-                    .iter()
-                    .map(|backup| {
-                        format!("to have it back: tenantry backup restore {project} --from {}", backup.name)
-                    })
-                    .collect(),
-                backup: backup.map(|backup| backup.name),
-                ..ProjectReport::new(project.clone(), Outcome::Dropped)
-            },
-            Err(error) => failed(project, error),
-        }
-    }
-}
-
-/// Whether a table is a ledger's, which every run writes.
-fn is_books(table: &str) -> bool {
-    [DIESEL, HISTORY].contains(&table)
-}
-
-fn is_past_reading(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotADatabase | ErrorKind::Corrupt | ErrorKind::Database)
 }
 
 fn no_backup() -> Error {
     Error::new(ErrorKind::NotFound, "it has no backup").hint("take one: tenantry backup create ID")
-}
-
-fn copy_file<'a>(manifest: &'a Manifest, file: &'a Path) -> CopyFile<'a> {
-    CopyFile { file, place: &manifest.place, needs: &manifest.needs }
-}
-
-pub(super) fn require_sound(session: &mut dyn Session) -> Result<()> {
-    let damage = session.damage()?;
-    if damage.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::CheckFailed, format!("its restored copy is damaged: {}", damage.join("; "))))
-}
-
-fn require_same(found: &Contents, manifest: &Manifest) -> Result<()> {
-    let differs = |what: String| Err(Error::new(ErrorKind::CheckFailed, what));
-    for (name, was) in &manifest.tables {
-        match found.tables.get(name) {
-            None => return differs(format!("its restored copy has no table {name}")),
-            Some(is) if is.rows != was.rows => {
-                return differs(format!(
-                    "its restored table {name} has {} row(s), and had {}",
-                    is.rows, was.rows
-                ));
-            }
-            Some(is) if is.hash != was.hash => {
-                return differs(format!("the rows of its restored table {name} are not those that it had"));
-            }
-            Some(_) => {}
-        }
-    }
-    if let Some(extra) = found.tables.keys().find(|name| !manifest.tables.contains_key(*name)) {
-        return differs(format!("its restored copy has a table {extra} that it had not"));
-    }
-    if found.marks != manifest.marks {
-        return differs(format!(
-            "its restored copy says {:?} of itself, and said {:?}",
-            found.marks, manifest.marks
-        ));
-    }
-    Ok(())
 }

@@ -85,7 +85,11 @@ impl Manager {
         let wanted = changes(run) && projects > 0 && is_there;
         let Some(journal) = self.journal.as_ref().filter(|_| wanted) else { return Ok((None, None)) };
         let mut after = None;
-        for killed in journal.killed()? {
+        let killed = journal.killed()?;
+        if !killed.is_empty() {
+            journal.mend()?;
+        }
+        for killed in killed {
             let Some(interrupted) = self.complete(journal, &killed.run)? else { continue };
             if interrupted.command == run.command {
                 after = Some(killed.run.clone());

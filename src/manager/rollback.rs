@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use super::Manager;
-use super::backup::{Restore, Source, Strictness};
+use super::backup::{Restore, Source};
+use super::prove::{Proof, Strictness};
 use super::run::{UNPLANNED, lock};
 use crate::apply::Work;
 use crate::backup::{Backup, Reason};
@@ -135,7 +136,8 @@ impl Manager {
         let outcome = match way {
             Way::Down => self.go_down(project, moved, run)?,
             Way::Backup(backup) => {
-                self.prove(&backup, 3, run, Strictness::AsItWas, &mut report.steps)?;
+                let proof = Proof { level: 3, strictness: Strictness::AsItWas, run };
+                self.prove(&backup, proof, &mut report.steps)?;
                 let restore = Restore { source: Source::Newest, target: None, others: Others::Refuse };
                 self.put_back(project, &backup, &restore, run, report, &|_| Ok(()))?;
                 Outcome::Restored

@@ -9,7 +9,7 @@ use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use super::Manager;
-use super::backup::BackupTask;
+use super::backup::{ABANDONED, BackupTask};
 use super::command::{FinalCopy, Operation, Run, Safety, Selection};
 use super::record::Recording;
 use super::tend::Task;
@@ -176,12 +176,10 @@ impl Manager {
                     Operation::Create | Operation::Change(_) => self.created(project, id),
                 };
                 workers.each(projects, &brake, &self.interrupted, one, |report| owner.finished(report));
-                if let Operation::Backups(BackupTask::Check { .. }) = other
-                    && matches!(run.selection, Selection::All { .. })
-                {
-                    owner.tell(Event::Backups(self.coverage(projects)?));
-                }
-                return Ok(());
+                return match other {
+                    Operation::Backups(task) => self.after_backups(run, task, projects, owner),
+                    _ => Ok(()),
+                };
             }
         };
         let work = Work { catalog: &self.catalog, reference: self.reference()?, request, run: id };
@@ -206,6 +204,24 @@ impl Manager {
             self.performed_safely(&work, project, mode.unwrap_or(UNPLANNED), run.safety)
         };
         workers.each(&ids, &brake, &self.interrupted, perform, |report| owner.finished(report));
+        Ok(())
+    }
+
+    /// What is said, or done, of all backups together.
+    fn after_backups<F: FnMut(Event)>(
+        &self,
+        run: &Run,
+        task: &BackupTask,
+        projects: &[ProjectId],
+        owner: &mut Owner<'_, F>,
+    ) -> Result<()> {
+        match task {
+            BackupTask::Check { .. } if matches!(run.selection, Selection::All { .. }) => {
+                owner.tell(Event::Backups(self.coverage(projects)?));
+            }
+            BackupTask::Prune(_) if !run.dry_run => self.archive()?.sweep_unfinished(ABANDONED)?,
+            _ => {}
+        }
         Ok(())
     }
 

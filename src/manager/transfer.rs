@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 use super::Manager;
-use super::backup::require_sound;
+use super::prove::require_sound;
 use super::run::UNPLANNED;
 use crate::apply::Work;
 use crate::disk::private_folder;

@@ -29,7 +29,6 @@ use diesel::connection::SimpleConnection as _;
 use diesel::{Connection as _, SqliteConnection};
 use rusqlite::Connection;
 
-use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Access, Inspection};
 use crate::project::{NamePattern, ProjectId};
@@ -250,10 +249,7 @@ impl Store for SqliteStore {
     }
 
     fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
-        let folder = private_folder()?;
-        let file = folder.path().join("copy");
-        self.copy(id, &file)?;
-        text::dump(&file, out).map_err(|error| error.in_project(id))
+        text::export(out, |file| self.copy(id, file)).map_err(|error| error.in_project(id))
     }
 
     fn load(&self, text: &Path, file: &Path) -> Result<String> {

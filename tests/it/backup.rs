@@ -28,7 +28,7 @@ pub(crate) fn names(world: &World, id: &str) -> Vec<String> {
 
 pub(crate) fn folder(world: &World) -> PathBuf {
     let location = if world.is_postgres() {
-        format!("backups/{}", world.database().name)
+        format!("backups/{}", world.own_folder())
     } else {
         "data/backups".to_string()
     };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use diesel::RunQueryDsl as _;
 
 use crate::backup::{folder, names};
-use crate::faults::{Random, repeated};
+use crate::faults::{Random, fault_library, repeated, run_with_fault};
 use crate::world::World;
 
 on_each_store!(
@@ -218,4 +218,70 @@ fn a_project_that_others_have_open_or_nobody_can_read_is_restored_by_force_only(
     std::fs::remove_file(world.path("2")).unwrap();
     std::fs::write(world.data().join("project_2.db-wal"), "stale").unwrap();
     assert_eq!(world.expect(3, &["backup", "restore", "2"]).error("2").0, "already_exists");
+}
+
+#[test]
+fn a_forced_restore_killed_at_any_operation_loses_nothing_that_is_only_in_a_wal() {
+    let tools = tempfile::tempdir().unwrap();
+    let library = fault_library(tools.path());
+    let (mut at, mut new) = (1, 0);
+    loop {
+        let mut world = World::sqlite();
+        world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
+        world.expect(0, &["backup", "create", "1"]);
+        world.execute("1", "PRAGMA journal_mode = WAL");
+        let application = world.application("1", "INSERT INTO notes (text) VALUES ('only there')");
+        let arguments = ["--lock-timeout", "0.2", "backup", "restore", "1", "--force"];
+        let ended = run_with_fault(&world, &arguments, &library, "kill", at);
+        application.kill();
+        let found = world.query("1", "SELECT text FROM notes");
+        world.assert_sound("1");
+        if ended.is_none() {
+            assert_eq!(found, Vec::<String>::new());
+            break;
+        }
+        assert!(found == ["only there"] || found.is_empty(), "{found:?}");
+        new += usize::from(found.is_empty());
+        // Before the new one has its name, nothing of the old one is gone.
+        let left = world.files().into_keys().any(|path| path.extension().is_some_and(|it| it == "new"));
+        assert!(!left || !found.is_empty(), "operation {at}: the row is lost, and the new file not there");
+        at += 1;
+    }
+    assert!(at > 20 && new > 0, "{at} operations, {new} of them after the swap: this proves nothing");
+}
+
+#[test]
+fn what_killed_processes_were_making_is_swept_by_prune_after_a_day() {
+    let mut world = World::sqlite();
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
+    world.expect(0, &["backup", "create", "1"]);
+    let days_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 24 * 3600);
+    let age = |path: &std::path::Path| std::fs::File::open(path).unwrap().set_modified(days_ago).unwrap();
+    let make = |name: &str, is_old: bool| {
+        let path = folder(&world).join(name);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::write(path.join("copy"), "half of it").unwrap();
+        if is_old {
+            age(&path.join("copy"));
+        }
+        age(&path);
+        path
+    };
+    // One that is still written to is old by its folder alone.
+    let (abandoned, written) = (make(".new-abandoned", true), make(".new-written", false));
+    let others = make("not-ours", true);
+    let note = folder(&world).join("1/.new-note");
+    std::fs::write(&note, "half").unwrap();
+    age(&note);
+    let data = folder(&world).join("1/20200101T000000.000Z-00000000.zst");
+    std::fs::write(&data, "a copy without a manifest").unwrap();
+    let prune = ["backup", "prune", "--all", "--keep-last", "1"];
+    world.expect(0, &[&prune[..], &["--dry-run"]].concat());
+    assert!([&abandoned, &written, &others, &note, &data].iter().all(|path| path.exists()));
+    world.expect(0, &prune);
+    assert_eq!(
+        [&abandoned, &written, &others, &note, &data].map(|path| path.exists()),
+        [false, true, true, false, false]
+    );
+    assert_eq!(names(&world, "1").len(), 1);
 }

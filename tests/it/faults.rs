@@ -176,7 +176,7 @@ fn a_kill_at_any_instant_leaves_every_project_old_or_new_with_a_wal() {
 }
 
 /// The preloaded library that makes the n-th operation on files fail.
-fn fault_library(folder: &Path) -> PathBuf {
+pub(crate) fn fault_library(folder: &Path) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fault.c");
     let library = folder.join("fault.so");
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
@@ -187,7 +187,7 @@ fn fault_library(folder: &Path) -> PathBuf {
 }
 
 /// Runs a command whose operation of this number fails; `None` once it has so few that none did, and all went well.
-fn run_with_fault(
+pub(crate) fn run_with_fault(
     world: &World,
     arguments: &[&str],
     library: &Path,

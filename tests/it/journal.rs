@@ -16,11 +16,11 @@ on_each_store!(
 );
 
 fn folder(world: &World) -> PathBuf {
-    world.folder().join(world.either("data/journal".to_string(), format!("journal/{}", database(world))))
-}
-
-fn database(world: &World) -> String {
-    if world.is_postgres() { world.database().name.clone() } else { String::new() }
+    world.folder().join(if world.is_postgres() {
+        format!("journal/{}", world.own_folder())
+    } else {
+        "data/journal".into()
+    })
 }
 
 fn run_id(report: &Report) -> String {
@@ -337,6 +337,25 @@ fn what_a_killed_process_left_of_an_entry_is_cut_off_and_said() {
         (&"torn".into(), &40.into())
     );
     world.expect(0, &["audit", "verify"]);
+}
+
+#[test]
+fn a_killed_run_whose_entry_was_torn_hinders_no_run_after_it() {
+    let mut world = World::sqlite();
+    let ids: Vec<String> = (1..=60).map(|number| number.to_string()).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    world.with_migrations(&[NOTES]).expect(0, &[&["create"], &ids[..]].concat());
+    world.with_migrations(&[NOTES, INDEX]);
+    killed_upgrade(&world, 5);
+    let path = folder(&world).join("journal.jsonl");
+    let whole = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, whole.clone() + &whole[..40]).unwrap();
+    assert_eq!(world.expect(0, &["upgrade-all"]).events("run_completed").len(), 1);
+    world.expect(0, &["audit", "verify"]);
+    let kinds = |report: &Report| {
+        report.events("entry").iter().map(|it| it["entry"]["kind"].to_string()).collect::<Vec<_>>()
+    };
+    assert!(kinds(&world.expect(0, &["audit", "show"])).contains(&"\"torn\"".to_string()));
 }
 
 #[test]

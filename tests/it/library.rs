@@ -7,6 +7,7 @@ use diesel::prelude::*;
 use diesel_migrations::MigrationHarness as _;
 use tenantry::config::{Config, Layer};
 use tenantry::event::Event;
+use tenantry::journal::Journal;
 use tenantry::{Catalog, Dialect, ErrorKind, Manager, ProjectConnection, ProjectId};
 
 use crate::world::World;
@@ -18,6 +19,7 @@ on_each_store!(
     connections_are_bounded_over_the_fleet_and_idle_ones_are_closed,
     trap_13_a_connection_given_back_in_a_transaction_is_not_given_out_again,
     the_observer_sees_every_event_in_order_on_the_callers_thread,
+    what_an_application_does_is_in_the_journal,
 );
 
 fn catalog(world: &World) -> Catalog {
@@ -234,6 +236,18 @@ fn the_observer_sees_every_event_in_order_on_the_callers_thread(world: &mut Worl
     let count = usize::try_from(world.legacy_count()).unwrap();
     assert_eq!((names.len(), names[0], names[count + 1]), (count + 2, "started", "finished"));
     assert_eq!((summary.outcomes.count("upgraded"), summary.exit), (count, 0));
+}
+
+fn what_an_application_does_is_in_the_journal(world: &mut World) {
+    let folder = world.folder().join("its journal");
+    let manager = manager(world).with_journal(Journal::new(&folder, "the application"));
+    manager.create(&id("a")).unwrap();
+    assert_eq!(manager.create(&id("a")).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    let mut entries = Vec::new();
+    Journal::new(&folder, "").each(|entry| entries.push((entry.actor, entry.kind, entry.command))).unwrap();
+    let entry = |kind: &str| ("the application".to_string(), kind.to_string(), "create".to_string());
+    let run = [entry("run_started"), entry("run_finished")];
+    assert_eq!(entries, [run.clone(), run].concat());
 }
 
 #[test]

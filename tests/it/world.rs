@@ -37,6 +37,13 @@ pub(crate) struct Application {
     _output: Lines<BufReader<ChildStdout>>,
 }
 
+impl Application {
+    /// Ends it before it can tidy up.
+    pub(crate) fn kill(mut self) {
+        self.process.kill().unwrap();
+    }
+}
+
 impl Drop for Application {
     fn drop(&mut self) {
         drop(self.process.stdin.take());
@@ -167,6 +174,12 @@ impl World {
                 format!("postgres://postgres@:{port}/{name}?host={socket}")
             }
         }
+    }
+
+    /// The name of the folder that is a database's own.
+    pub(crate) fn own_folder(&self) -> String {
+        let Database { port, name, .. } = self.database();
+        format!("{name}@local-{port}")
     }
 
     /// The folder around the store, for whatever else a test needs.

@@ -23,7 +23,7 @@ pub(super) const ALONE: Mode =
     Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look: Look::Anew };
 
 /// What begins the names of databases that copies are restored into.
-pub(super) const SCRATCH: &str = "tenantry_scratch_";
+const SCRATCH: &str = "tenantry_scratch_";
 
 #[derive(QueryableByName)]
 struct Value {

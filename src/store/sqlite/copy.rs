@@ -135,6 +135,12 @@ impl<'a> HeldFile<'a> {
                 Ok(())
             };
             settle().map_err(|error| describe("cannot settle its journal", error))?;
+        } else if self.connection.is_some() {
+            // While this one lets nobody write, another brings what is in the WAL into the file.
+            let other = session::connect(&uri(&self.path, "mode=rw"), self.store.lock_timeout)?;
+            other
+                .query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(()))
+                .map_err(|error| describe("cannot empty its WAL", error))?;
         }
         for suffix in COMPANIONS {
             remove_if_there(&companion(&self.path, suffix))?;
@@ -218,10 +224,12 @@ fn lock(connection: &Connection) -> Result<()> {
         .map_err(|error| describe("cannot lock it", error))
 }
 
-/// Gives what is no database another name, with what lies beside it.
+/// Gives what can't be read another name, with what lies beside it. The file itself keeps its first one as well, until what
+/// takes its place has that: at no moment is there nothing.
 fn set_aside(path: &Path) -> Result<PathBuf> {
     let aside = companion(path, &format!(".damaged-{}", uuid::Uuid::now_v7().simple()));
-    for suffix in COMPANIONS.iter().chain(&[""]) {
+    std::fs::hard_link(path, &aside).map_err(|error| Error::io("set aside", path, error))?;
+    for suffix in COMPANIONS {
         let from = companion(path, suffix);
         match std::fs::rename(&from, companion(&aside, suffix)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -18,7 +18,7 @@ use super::failure::describe;
 use super::rows::{self, SqliteRows};
 use super::session::SqliteSession;
 use super::text;
-use crate::disk::{exists, private_folder};
+use crate::disk::exists;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Access, Inspection};
 use crate::project::ProjectId;
@@ -192,10 +192,7 @@ impl Store for MemoryStore {
     }
 
     fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
-        let folder = private_folder()?;
-        let file = folder.path().join("copy");
-        self.copy(id, &file)?;
-        text::dump(&file, out).map_err(|error| error.in_project(id))
+        text::export(out, |file| self.copy(id, file)).map_err(|error| error.in_project(id))
     }
 
     fn load(&self, text: &Path, file: &Path) -> Result<String> {

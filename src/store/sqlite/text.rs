@@ -12,15 +12,24 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::failure::describe;
 use super::file::uri;
+use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::statement::{Statement, split};
 use crate::sql::{Dialect, quote_name, tokens};
+use crate::store::Copied;
 
 /// Pragmas that dumps begin with, and that change nothing but the connection.
 const HARMLESS: [&str; 2] = ["foreign_keys", "defer_foreign_keys"];
 
-/// Writes a private copy of a database as text.
-pub(super) fn dump(copy: &Path, out: &mut dyn Write) -> Result<()> {
+/// Writes a database as text, by a private copy of it.
+pub(super) fn export(out: &mut dyn Write, copy: impl FnOnce(&Path) -> Result<Copied>) -> Result<()> {
+    let folder = private_folder()?;
+    let file = folder.path().join("copy");
+    copy(&file)?;
+    dump(&file, out)
+}
+
+fn dump(copy: &Path, out: &mut dyn Write) -> Result<()> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(uri(copy, "mode=ro&immutable=1"), flags)

@@ -1,0 +1,189 @@
+//! Backups proven: restored into a private database, compared with their manifests, upgraded.
+//!
+//! It must not say of a level that it holds before it was run.
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use super::Manager;
+use super::run::UNPLANNED;
+use crate::apply::Work;
+use crate::backup::{Backup, Manifest};
+use crate::disk::private_folder;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Step;
+use crate::plan::{Baseline, Drift, Problem, Request};
+use crate::store::{Contents, CopyFile, Session};
+use crate::tend::check;
+
+/// How far a backup is checked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Proof<'a> {
+    /// 1 to 4: see [`BackupTask::Check`](super::BackupTask).
+    pub(super) level: u8,
+    pub(super) strictness: Strictness,
+    /// The run that checks it.
+    pub(super) run: &'a str,
+}
+
+/// What a backup has to be besides what it was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Strictness {
+    /// Sound, and as the set's rules have it.
+    Full,
+    /// Nothing: what was not sound then is wanted back all the same.
+    AsItWas,
+}
+
+impl Manager {
+    /// Checks a backup up to a level.
+    pub(super) fn prove(&self, backup: &Backup, proof: Proof<'_>, steps: &mut Vec<Step>) -> Result<()> {
+        let scratch = private_folder()?;
+        let file = scratch.path().join("copy");
+        self.archive()?.unpack(backup, &file)?;
+        let manifest = &backup.manifest;
+        let steps = RefCell::new(steps);
+        let step = |level: u8, found: String| steps.borrow_mut().push(Step { level, found });
+        step(1, format!("its file has {} bytes and the SHA-256 that it had", manifest.file.size));
+        if proof.level < 2 {
+            return Ok(());
+        }
+        let broken = |error: Error| {
+            error
+                .at(&backup.name, None)
+                .hint("trust another backup of this project; see which: tenantry backup list ID")
+        };
+        self.store.unpack(copy_file(manifest, &file), &mut |session| {
+            self.prove_restored(session, manifest, proof, &step).map_err(broken)
+        })
+    }
+
+    fn prove_restored(
+        &self,
+        session: &mut dyn Session,
+        manifest: &Manifest,
+        proof: Proof<'_>,
+        step: &dyn Fn(u8, String),
+    ) -> Result<()> {
+        let Proof { level, strictness, run } = proof;
+        session.begin(UNPLANNED)?;
+        match require_sound(session) {
+            Err(error) if strictness == Strictness::AsItWas => {
+                step(2, format!("restored; {}", error.message()));
+            }
+            other => {
+                other?;
+                step(2, "restored; integrity and foreign keys hold".into());
+            }
+        }
+        if level >= 3 {
+            let inspection = session.inspect()?;
+            let found = inspection.schema.fingerprint().to_string();
+            if found != manifest.schema {
+                let message = format!("its restored schema is {found}, and was {}", manifest.schema);
+                return Err(Error::new(ErrorKind::CheckFailed, message));
+            }
+            require_same(&session.contents()?, manifest)?;
+            let rows: u64 = manifest.tables.values().map(|table| table.rows).sum();
+            step(
+                3,
+                format!(
+                    "schema {:.12}, {} table(s) and {rows} row(s) as they were",
+                    found,
+                    manifest.tables.len()
+                ),
+            );
+            let request = self.to_head();
+            let work = Work { catalog: &self.catalog, reference: self.reference()?, request, run };
+            match work.plan(&inspection) {
+                Ok(plan) if plan.from == plan.to && strictness == Strictness::Full => {
+                    step(3, self.require_rules_hold(session)?);
+                }
+                _ if strictness == Strictness::AsItWas => {}
+                _ => step(3, "the set's rules are those of its newest version, where it is not".into()),
+            }
+            session.rollback()?;
+            if level >= 4 {
+                step(4, self.prove_upgrade(session, &work)?);
+            }
+        }
+        session.rollback()
+    }
+
+    fn prove_upgrade(&self, session: &mut dyn Session, work: &Work<'_>) -> Result<String> {
+        let plan = match work.perform(session, UNPLANNED)? {
+            Ok(plan) => plan,
+            Err(problems) => {
+                let said: Vec<_> = problems.iter().map(Problem::message).collect();
+                return Err(Error::new(
+                    ErrorKind::CheckFailed,
+                    format!("its restored copy can't be upgraded: {}", said.join("; ")),
+                ));
+            }
+        };
+        // What nothing was done to was looked at already.
+        if plan.is_empty() {
+            return Ok(format!("it is at {}, the newest version", self.catalog.version_at(plan.to)));
+        }
+        session.begin(UNPLANNED)?;
+        require_sound(session)?;
+        let rules = self.require_rules_hold(session)?;
+        session.rollback()?;
+        let (from, to) = (self.catalog.version_at(plan.from), self.catalog.version_at(plan.to));
+        Ok(format!("upgraded from {from} to {to}; integrity and foreign keys hold, {rules}"))
+    }
+
+    fn require_rules_hold(&self, session: &mut dyn Session) -> Result<String> {
+        for rule in &self.rules.checks {
+            if let Some(wrong) = check(session, rule)? {
+                return Err(Error::new(ErrorKind::CheckFailed, wrong));
+            }
+        }
+        Ok(format!("{} rule(s) of the set hold", self.rules.checks.len()))
+    }
+
+    pub(super) fn to_head(&self) -> Request {
+        Request::Upgrade { to: self.catalog.head(), baseline: Baseline::Stamp, drift: Drift::Refuse }
+    }
+}
+
+pub(super) fn copy_file<'a>(manifest: &'a Manifest, file: &'a Path) -> CopyFile<'a> {
+    CopyFile { file, place: &manifest.place, needs: &manifest.needs }
+}
+
+pub(super) fn require_sound(session: &mut dyn Session) -> Result<()> {
+    let damage = session.damage()?;
+    if damage.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::CheckFailed, format!("its restored copy is damaged: {}", damage.join("; "))))
+}
+
+fn require_same(found: &Contents, manifest: &Manifest) -> Result<()> {
+    let differs = |what: String| Err(Error::new(ErrorKind::CheckFailed, what));
+    for (name, was) in &manifest.tables {
+        match found.tables.get(name) {
+            None => return differs(format!("its restored copy has no table {name}")),
+            Some(is) if is.rows != was.rows => {
+                return differs(format!(
+                    "its restored table {name} has {} row(s), and had {}",
+                    is.rows, was.rows
+                ));
+            }
+            Some(is) if is.hash != was.hash => {
+                return differs(format!("the rows of its restored table {name} are not those that it had"));
+            }
+            Some(_) => {}
+        }
+    }
+    if let Some(extra) = found.tables.keys().find(|name| !manifest.tables.contains_key(*name)) {
+        return differs(format!("its restored copy has a table {extra} that it had not"));
+    }
+    if found.marks != manifest.marks {
+        return differs(format!(
+            "its restored copy says {:?} of itself, and said {:?}",
+            found.marks, manifest.marks
+        ));
+    }
+    Ok(())
+}

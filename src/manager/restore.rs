@@ -1,0 +1,216 @@
+//! Projects put back: what takes a project's place, and what is kept of it before anything is done to it.
+//!
+//! It must not replace or delete a project whose present state is not kept, nor lose what others wrote meanwhile.
+
+use super::Manager;
+use super::backup::{Restore, Source};
+use super::command::{FinalCopy, Safety};
+use super::prove::{Proof, Strictness, copy_file};
+use super::run::failed;
+use crate::apply::Work;
+use crate::backup::{Backup, Manifest, Reason};
+use crate::disk::{exists, private_folder};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Outcome, ProjectReport};
+use crate::project::ProjectId;
+use crate::schema::bookkeeping::{DIESEL, HISTORY};
+use crate::store::{Mode, Old, Others};
+
+impl Manager {
+    pub(super) fn restored(
+        &self,
+        project: &ProjectId,
+        restore: &Restore,
+        dry_run: bool,
+        run: &str,
+        report: &mut ProjectReport,
+    ) -> Result<Outcome> {
+        let backup = self.find(project, &restore.source)?;
+        report.backup = Some(backup.name.clone());
+        let target = restore.target.as_ref().unwrap_or(project);
+        self.store.check(target)?;
+        report.notes.push(format!(
+            "{} was taken at {}, {}",
+            backup.name, backup.manifest.taken_at, backup.manifest.reason
+        ));
+        let (from, here) = (&backup.manifest.store, self.store.location());
+        if *from != here {
+            report.notes.push(format!("it was taken of {from}, and this is {here}"));
+        }
+        if dry_run {
+            // Only what changes nothing at all.
+            self.prove(&backup, Proof { level: 1, strictness: Strictness::Full, run }, &mut report.steps)?;
+            report.notes.push(match self.inspected(target) {
+                Err(error) if error.kind() == ErrorKind::NotFound => format!("would make {target}"),
+                _ if restore.target.is_some() => return Err(exists().in_project(target)),
+                _ => format!("would take the place of {target}, after a backup of that"),
+            });
+            return Ok(Outcome::Planned);
+        }
+        let strictness =
+            if restore.others == Others::Ignore { Strictness::AsItWas } else { Strictness::Full };
+        self.prove(&backup, Proof { level: 3, strictness, run }, &mut report.steps).map_err(|error| {
+            error.hint("trust another backup of this project (tenantry backup list ID); one that is only not sound is \
+                        restored as it was by --force")
+        })?;
+        if strictness == Strictness::Full {
+            self.archive()?.mark_verified(&backup, 3)?;
+        }
+        self.put_back(target, &backup, restore, run, report, &|_| Ok(()))?;
+        Ok(Outcome::Restored)
+    }
+
+    /// Puts a backup in a project's place, or makes the project of it where there is none. `may` sees what the project is at
+    /// that moment, when nobody else can change it any more.
+    pub(super) fn put_back(
+        &self,
+        target: &ProjectId,
+        backup: &Backup,
+        restore: &Restore,
+        run: &str,
+        report: &mut ProjectReport,
+        may: &dyn Fn(&Manifest) -> Result<()>,
+    ) -> Result<()> {
+        let scratch = private_folder()?;
+        let file = scratch.path().join("copy");
+        self.archive()?.unpack(backup, &file)?;
+        let copy = copy_file(&backup.manifest, &file);
+        if restore.target.is_some() {
+            return self.store.install(target, copy);
+        }
+        self.pools.forget(target);
+        let mut held = match self.store.hold(target, restore.others) {
+            Ok(held) => held,
+            Err(error) if error.kind() == ErrorKind::NotFound => return self.store.install(target, copy),
+            Err(error) => return Err(error),
+        };
+        let note = self.note(None, Reason::BeforeRestore, run);
+        let old = match self.archive()?.take(target, &note, |file| held.copy(file)) {
+            Ok(undo) => {
+                may(&undo.manifest)?;
+                report
+                    .notes
+                    .push(format!("to undo it: tenantry backup restore {target} --from {}", undo.name));
+                Old::Gone
+            }
+            // What can't be read any more is set aside instead.
+            Err(error) if restore.others == Others::Ignore && is_past_reading(&error) => Old::Aside,
+            Err(error) => return Err(error.hint("--force sets aside what can't be read any more")),
+        };
+        report.notes.extend(held.replace(copy, old)?);
+        Ok(())
+    }
+
+    /// Changes a project, after a backup where one is wanted; and puts it back where it was changed in part.
+    pub(super) fn performed_safely(
+        &self,
+        work: &Work<'_>,
+        project: &ProjectId,
+        mode: Mode,
+        safety: Safety,
+    ) -> ProjectReport {
+        if safety == Safety::None {
+            return self.performed(work, project, mode);
+        }
+        let mut steps = Vec::new();
+        let taken = self.take(project, None, Reason::BeforeUpgrade, work.run).and_then(|backup| {
+            if safety == Safety::CheckedBackup {
+                let proof = Proof { level: 3, strictness: Strictness::Full, run: work.run };
+                self.prove(&backup, proof, &mut steps)?;
+                self.archive()?.mark_verified(&backup, 3)?;
+            }
+            Ok(backup)
+        });
+        let backup = match taken {
+            Ok(backup) => backup,
+            Err(error) => return ProjectReport { steps, ..failed(project, error) },
+        };
+        let mut report = self.performed(work, project, mode);
+        // Only what this run itself did is undone: what it could not even begin was another's.
+        let is_ours = matches!(&report.outcome, Outcome::Failed(error) if error.kind() != ErrorKind::Locked);
+        if is_ours && let Err(error) = self.undo_in_part(work, project, &backup, &mut report) {
+            report.notes.push(format!(
+                "it is left as it is ({}); to put it back by hand: tenantry backup restore {project} --from {}",
+                error.summary(),
+                backup.name
+            ));
+        }
+        ProjectReport { backup: Some(backup.name), steps, ..report }
+    }
+
+    /// Only what ran outside a transaction can have left a project between two versions.
+    fn undo_in_part(
+        &self,
+        work: &Work<'_>,
+        project: &ProjectId,
+        backup: &Backup,
+        report: &mut ProjectReport,
+    ) -> Result<()> {
+        let begun = self.versions_of_run(project, work.run)?;
+        if begun.is_empty() {
+            return Ok(());
+        }
+        let scripts: Vec<String> = self
+            .catalog
+            .migrations()
+            .iter()
+            .filter(|migration| begun.iter().any(|version| version == migration.version.as_str()))
+            .map(|migration| migration.up.text().to_lowercase())
+            .collect();
+        let may = |now: &Manifest| {
+            let is_migrations =
+                |name: &str| scripts.iter().any(|script| script.contains(&name.to_lowercase()));
+            let was =
+                backup.manifest.tables.iter().filter(|(name, _)| !is_books(name) && !is_migrations(name));
+            match was.into_iter().find(|(name, was)| now.tables.get(*name) != Some(was)) {
+                None => Ok(()),
+                Some((name, _)) => Err(Error::new(
+                    ErrorKind::Blocked,
+                    format!("somebody wrote into {name} since the backup was taken, which would be lost"),
+                )),
+            }
+        };
+        let restore = Restore { source: Source::Newest, target: None, others: Others::Refuse };
+        self.put_back(project, backup, &restore, work.run, report, &may)?;
+        report.notes.push(format!("put back to what it was, from {}", backup.name));
+        Ok(())
+    }
+
+    pub(super) fn dropped(&self, project: &ProjectId, copy: FinalCopy, run: &str) -> ProjectReport {
+        self.pools.forget(project);
+        let drop = || {
+            let mut held = self.store.hold(project, Others::Refuse)?;
+            let backup = match copy {
+                FinalCopy::Keep => {
+                    let note = self.note(None, Reason::BeforeDrop, run);
+                    Some(self.archive()?.take(project, &note, |file| held.copy(file))?)
+                }
+                FinalCopy::None => None,
+            };
+            held.remove()?;
+            Ok(backup)
+        };
+        match self.retry(drop) {
+            Ok(backup) => ProjectReport {
+                notes: backup
+                    .iter()
+                    .map(|backup| {
+                        format!("to have it back: tenantry backup restore {project} --from {}", backup.name)
+                    })
+                    .collect(),
+                backup: backup.map(|backup| backup.name),
+                ..ProjectReport::new(project.clone(), Outcome::Dropped)
+            },
+            Err(error) => failed(project, error),
+        }
+    }
+}
+
+/// Whether a table is a ledger's, which every run writes.
+fn is_books(table: &str) -> bool {
+    [DIESEL, HISTORY].contains(&table)
+}
+
+fn is_past_reading(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotADatabase | ErrorKind::Corrupt | ErrorKind::Database)
+}
