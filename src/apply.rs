@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{Action, Entry};
 use crate::plan::{self, Inspection, Plan, Problem, Reference, Request};
 use crate::schema::{Difference, Schema};
+use crate::sql::quote_name;
 use crate::sql::statement::Moves;
 use crate::store::{Census, Direction, ForeignKeys, Lock, Look, Mode, Session};
 
@@ -18,6 +19,17 @@ pub(crate) struct Work<'a> {
     pub(crate) reference: &'a Reference,
     pub(crate) request: Request,
     pub(crate) run: &'a str,
+    /// Whether a table that has rows may be dropped.
+    pub(crate) drops: Drops,
+}
+
+/// What a migration may drop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drops {
+    /// What it says.
+    Anything,
+    /// Only tables without rows.
+    Empty,
 }
 
 /// What was done: the plan as it stood under the lock, or the problems found there.
@@ -117,11 +129,18 @@ impl Work<'_> {
         let mut armed = found.schema.writes_may_delete();
         let mut before = None;
         for migration in &migrations {
-            let counts = script(migration, direction).is_some_and(|script| script.may_delete(&mut armed));
+            let script = script(migration, direction);
+            let counts =
+                script.is_some_and(|script| script.may_delete(&mut armed)) || self.drops == Drops::Empty;
+            if self.drops == Drops::Empty {
+                keep_still(session, self.catalog, script)?;
+            }
             before = if counts { Some(before.map_or_else(|| session.census(), Ok)?) } else { None };
             entries.push(run_one(session, migration, direction)?);
             before = match before {
-                Some(before) => Some(prove_rows(&before, session.census()?, migration, direction)?),
+                Some(before) => {
+                    Some(prove_rows(&before, session.census()?, migration, direction, self.drops)?)
+                }
                 None => None,
             };
         }
@@ -151,7 +170,7 @@ impl Work<'_> {
         let mut finish = || {
             let entry = run_one(session, migration, direction)?;
             session.begin(mode)?;
-            prove_rows(&before, session.census()?, migration, direction)?;
+            prove_rows(&before, session.census()?, migration, direction, self.drops)?;
             self.prove_schema(&*session.schema()?, segment)?;
             session.record(&[entry], self.run)?;
             session.commit()
@@ -240,7 +259,13 @@ fn script(migration: &Migration, direction: Direction) -> Option<&Script> {
 
 /// No new violation of a foreign key, and no table with fewer rows that the migration did not say it deletes from; gives
 /// back what was counted afterwards.
-fn prove_rows(before: &Census, after: Census, migration: &Migration, direction: Direction) -> Result<Census> {
+fn prove_rows(
+    before: &Census,
+    after: Census,
+    migration: &Migration,
+    direction: Direction,
+    drops: Drops,
+) -> Result<Census> {
     for ((child, parent), count) in &after.violations {
         let known = before.violations.get(&(child.clone(), parent.clone())).copied().unwrap_or_default();
         if *count > known {
@@ -256,6 +281,12 @@ fn prove_rows(before: &Census, after: Census, migration: &Migration, direction: 
     };
     for (table, count) in before.rows.iter().filter(|(table, _)| !declared(table)) {
         let left = match destination(table, &after, script(migration, direction)) {
+            Destination::Dropped if drops == Drops::Empty && *count > 0 => {
+                let message = format!("{table}, which it drops, has {count} row(s)");
+                return Err(Error::new(ErrorKind::RowsLost, message)
+                    .in_migration(migration.label())
+                    .hint("somebody writes into it: stop that, or restore a backup"));
+            }
             Destination::Dropped => continue,
             Destination::Named(name) if declared(&name) => continue,
             Destination::Named(name) => after.rows.get(&name).copied().unwrap_or_default(),
@@ -268,6 +299,18 @@ fn prove_rows(before: &Census, after: Census, migration: &Migration, direction: 
         }
     }
     Ok(after)
+}
+
+/// Lets nobody write into the tables that a script drops, from before they are counted.
+fn keep_still(session: &mut dyn Session, catalog: &Catalog, script: Option<&Script>) -> Result<()> {
+    for moves in script.into_iter().flat_map(Script::statements).flat_map(|statement| &statement.moves) {
+        if let Moves::Dropped(table) = moves
+            && let Some(lock) = catalog.dialect().keep_still(&quote_name(table))
+        {
+            session.change(&lock)?;
+        }
+    }
+    Ok(())
 }
 
 enum Destination {

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
 use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
 
 use crate::catalog::Version;
 use crate::error::Error;
@@ -41,10 +41,21 @@ pub struct Interrupted {
     pub killed: String,
     /// Its command.
     pub command: String,
-    /// The versions it moved projects over that are not in its record.
-    pub moved: BTreeMap<ProjectId, Vec<String>>,
+    /// The projects that it moved, of those that are not in its record.
+    pub moved: BTreeMap<ProjectId, Moved>,
+    /// The projects that it was to drop and that are gone, of those that are not in its record.
+    pub gone: Vec<ProjectId>,
     /// Projects that can't be read now.
     pub unread: Vec<ProjectId>,
+}
+
+/// Where a run moved a project.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// The version that its ledger said before; none without one.
+    pub from: Option<String>,
+    /// The version that it had afterwards.
+    pub to: String,
 }
 
 /// How well a fleet is covered by backups.

@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::apply::{Work, build_reference};
+use crate::apply::{Drops, Work, build_reference};
 use crate::backup::Archive;
 use crate::catalog::{Catalog, Version};
 use crate::error::{Error, ErrorKind, Result};
@@ -35,7 +35,7 @@ use crate::store::sqlite::MemoryStore;
 pub use backup::{BackupTask, Restore, Sample, Source};
 pub use command::{FinalCopy, Operation, Run, Safety, Selection};
 pub use pool::PooledConnection;
-pub use rollback::{Moved, Undo};
+pub use rollback::Undo;
 pub use tend::Task;
 
 use pool::Pools;
@@ -214,7 +214,13 @@ impl Manager {
         let version =
             self.catalog.migrations().iter().rev().map(|it| &it.version).find(|it| inspection.ledger.has(it));
         let request = self.to_head();
-        let work = Work { catalog: &self.catalog, reference: self.reference()?, request, run: "" };
+        let work = Work {
+            catalog: &self.catalog,
+            reference: self.reference()?,
+            request,
+            run: "",
+            drops: Drops::Anything,
+        };
         let (pending, problems) = match work.plan(&inspection) {
             Ok(plan) => (versions(plan.from..plan.to), Vec::new()),
             Err(problems) => (Vec::new(), problems),

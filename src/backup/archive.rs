@@ -41,6 +41,8 @@ pub struct Backup {
     pub manifest: Manifest,
     /// How far it was checked last, and when.
     pub verified: Option<Verified>,
+    /// When it was last checked, where it failed then.
+    pub failed: Option<Moment>,
 }
 
 /// That a backup was checked, and held.
@@ -107,7 +109,9 @@ impl Archive {
                 Error::new(ErrorKind::CheckFailed, "its manifest is that of another backup").at(name, None)
             );
         }
-        Ok(Backup { name: name.into(), verified: self.verified(name, &document), manifest })
+        let checked = self.checked(name, &document);
+        let failed = checked.filter(|it| it.level == 0).map(|it| it.at);
+        Ok(Backup { name: name.into(), verified: checked.filter(|it| it.level > 0), failed, manifest })
     }
 
     /// A project's backups, oldest first, and those that can't be read.
@@ -166,7 +170,7 @@ impl Archive {
         let document = workspace.path().join("manifest");
         write_private(&document, &manifest.seal()?)?;
         self.0.put(&format!("{name}{MANIFEST}"), &document)?;
-        Ok(Backup { name, manifest, verified: None })
+        Ok(Backup { name, manifest, verified: None, failed: None })
     }
 
     /// Looks at the size and the hash of a backup's file, and unpacks it into a file that is not there yet.
@@ -202,10 +206,10 @@ impl Archive {
         }
     }
 
-    /// Remembers that a backup was checked, and held.
-    pub fn mark_verified(&self, backup: &Backup, level: u8) -> Result<()> {
+    /// Remembers the level at which a backup was checked, and held; 0 where it did not, whatever it did before.
+    pub fn mark(&self, backup: &Backup, level: u8) -> Result<()> {
         // A lower level takes nothing back from a higher one.
-        if backup.verified.is_some_and(|it| it.level > level) {
+        if level > 0 && backup.verified.is_some_and(|it| it.level > level) {
             return Ok(());
         }
         let mark = Mark {
@@ -216,11 +220,6 @@ impl Archive {
             Error::new(ErrorKind::Internal, "cannot write that it was verified").caused_by(error)
         })?;
         self.0.note(&format!("{}{VERIFIED}", backup.name), &text)
-    }
-
-    /// Forgets that a backup was checked, and held.
-    pub fn unmark(&self, name: &str) -> Result<()> {
-        self.remove_file(&format!("{name}{VERIFIED}"))
     }
 
     /// Removes a backup: first what shows it.
@@ -259,8 +258,8 @@ impl Archive {
         }
     }
 
-    /// A mark that is of another manifest, or can't be read, is none: then the backup is simply not verified.
-    fn verified(&self, name: &str, document: &[u8]) -> Option<Verified> {
+    /// How its last check ended. A mark that is of another manifest, or can't be read, is none.
+    fn checked(&self, name: &str, document: &[u8]) -> Option<Verified> {
         let mut text = String::new();
         self.0.open(&format!("{name}{VERIFIED}")).ok()?.take(4096).read_to_string(&mut text).ok()?;
         let mark: Mark = serde_json::from_str(&text).ok()?;

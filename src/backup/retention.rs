@@ -32,12 +32,13 @@ impl Keep {
 
     /// Which of a project's backups, oldest first, may go.
     ///
-    /// Whatever is said, the newest stays, the newest that was verified, the newest of each kind that an undo
+    /// One that failed its check counts for nothing, and stays for whoever looks into it. Whatever is said, the newest stays, the newest that was verified, the newest of each kind that an undo
     /// needs, and the newest from before an upgrade at each version.
     #[must_use]
     pub fn surplus<'a>(&self, backups: &'a [Backup]) -> Vec<&'a Backup> {
         let mut kept: HashSet<&str> = HashSet::new();
-        let newest_first = || backups.iter().rev();
+        // What failed its check is no backup to count on.
+        let newest_first = || backups.iter().rev().filter(|backup| backup.failed.is_none());
         let mut keep = |backup: Option<&'a Backup>| kept.extend(backup.map(|backup| backup.name.as_str()));
         keep(newest_first().next());
         keep(newest_first().find(|backup| backup.verified.is_some_and(|it| it.level >= 3)));
@@ -72,7 +73,12 @@ impl Keep {
             let date = it.manifest.taken_at.date();
             (date.year(), date.month().into())
         });
-        backups.iter().filter(|backup| !kept.contains(backup.name.as_str())).collect()
+        newest_first()
+            .filter(|backup| !kept.contains(backup.name.as_str()))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect()
     }
 }
 
@@ -106,6 +112,7 @@ mod tests {
                 needs: Vec::new(),
             },
             verified: is_verified.then_some(Verified { level: 3, at: taken_at }),
+            failed: None,
         }
     }
 

@@ -246,11 +246,21 @@ fn show_event(output: &mut Output, event: &Value) {
             let time = event["elapsed_us"].as_u64().unwrap_or_default();
             let (project, outcome) = (text("project"), text("outcome"));
             output.line(format_args!("{project}: {outcome}{moved}{error} ({time} µs)"));
+            for note in event["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                output.line(format_args!("    {note}"));
+            }
         }
         "run_completed" => {
             output.line(format_args!("killed; from the projects' ledgers:"));
-            for (project, versions) in event["moved"].as_object().into_iter().flatten() {
-                output.line(format_args!("{project}: moved over {versions}"));
+            for (project, found) in event["moved"].as_object().into_iter().flatten() {
+                let from = found["from"].as_str().unwrap_or("no ledger");
+                output.line(format_args!(
+                    "{project}: moved from {from} to {}",
+                    found["to"].as_str().unwrap_or_default()
+                ));
+            }
+            for project in event["gone"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                output.line(format_args!("{project}: dropped"));
             }
         }
         "run_finished" => output.line(format_args!("ended: {}", event["outcomes"])),

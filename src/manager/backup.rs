@@ -177,21 +177,44 @@ impl Manager {
         };
         report.backup = Some(backup.name.clone());
         match self.prove(&backup, Proof { level, strictness: Strictness::Full, run }, &mut report.steps) {
-            Ok(()) => archive.mark_verified(&backup, level)?,
-            // Whatever it was once, it is not now.
-            Err(error) if error.kind() == ErrorKind::CheckFailed => {
-                archive.unmark(&backup.name)?;
+            Ok(()) => self.mark(&backup, level, report)?,
+            Err(error) => {
+                // What a migration or a rule does not like is not the backup's fault.
+                let is_whole = report.steps.iter().any(|step| step.level >= 3);
+                if error.kind() == ErrorKind::CheckFailed && !is_whole {
+                    self.mark(&backup, 0, report)?;
+                }
                 return Err(error);
             }
-            Err(error) => return Err(error),
         }
         Ok(Outcome::Verified)
+    }
+
+    /// Remembers how a check ended; 0 where it failed. That this can't be written, on a medium that is only read, say,
+    /// changes nothing about the backup.
+    pub(super) fn mark(&self, backup: &Backup, level: u8, report: &mut ProjectReport) -> Result<()> {
+        if let Err(error) = self.archive()?.mark(backup, level) {
+            report.notes.push(format!("that it was checked can't be written down: {}", error.summary()));
+        }
+        Ok(())
     }
 
     pub(super) fn find(&self, project: &ProjectId, source: &Source) -> Result<Backup> {
         let archive = self.archive()?;
         match source {
-            Source::Newest => archive.newest(project, None)?.ok_or_else(no_backup),
+            // What an undo keeps is what somebody wanted to be rid of.
+            Source::Newest => {
+                let is_undo = |it: &Backup| {
+                    matches!(it.manifest.reason, Reason::BeforeRestore | Reason::BeforeRollback)
+                };
+                for name in archive.names(project)?.iter().rev() {
+                    let backup = archive.get(name)?;
+                    if !is_undo(&backup) {
+                        return Ok(backup);
+                    }
+                }
+                Err(no_backup())
+            }
             Source::At(moment) => archive.newest(project, Some(*moment))?.ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, format!("it has no backup from before {moment}"))
                     .hint("see which it has: tenantry backup list ID")
@@ -234,6 +257,12 @@ impl Manager {
         let (backups, broken) = archive.all(project)?;
         let left = |error: &Error| format!("left for whoever looks into it: {}", error.summary());
         report.notes.extend(broken.iter().map(left));
+        let failed = backups.iter().filter(|backup| backup.failed.is_some());
+        report
+            .notes
+            .extend(failed.map(|backup| {
+                format!("left for whoever looks into it: {}, whose check failed", backup.name)
+            }));
         let surplus = keep.surplus(&backups);
         for backup in &surplus {
             if !dry_run {

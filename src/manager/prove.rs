@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::Manager;
 use super::run::UNPLANNED;
-use crate::apply::Work;
+use crate::apply::{Drops, Work};
 use crate::backup::{Backup, Manifest};
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
@@ -49,9 +49,14 @@ impl Manager {
             return Ok(());
         }
         let broken = |error: Error| {
-            error
-                .at(&backup.name, None)
-                .hint("trust another backup of this project; see which: tenantry backup list ID")
+            let error = error.at(&backup.name, None);
+            // What is wrong with a migration is not the backup's fault, and says itself what to do.
+            match error.next_step() {
+                Some(_) => error,
+                None => {
+                    error.hint("trust another backup of this project; see which: tenantry backup list ID")
+                }
+            }
         };
         self.store.unpack(copy_file(manifest, &file), &mut |session| {
             self.prove_restored(session, manifest, proof, &step).map_err(broken)
@@ -94,7 +99,13 @@ impl Manager {
                 ),
             );
             let request = self.to_head();
-            let work = Work { catalog: &self.catalog, reference: self.reference()?, request, run };
+            let work = Work {
+                catalog: &self.catalog,
+                reference: self.reference()?,
+                request,
+                run,
+                drops: Drops::Anything,
+            };
             match work.plan(&inspection) {
                 Ok(plan) if plan.from == plan.to && strictness == Strictness::Full => {
                     step(3, self.require_rules_hold(session)?);
@@ -115,10 +126,10 @@ impl Manager {
             Ok(plan) => plan,
             Err(problems) => {
                 let said: Vec<_> = problems.iter().map(Problem::message).collect();
-                return Err(Error::new(
-                    ErrorKind::CheckFailed,
-                    format!("its restored copy can't be upgraded: {}", said.join("; ")),
-                ));
+                let message = format!("its restored copy can't be upgraded: {}", said.join("; "));
+                let hint =
+                    problems.first().map_or_else(|| "look at the migrations".to_string(), Problem::hint);
+                return Err(Error::new(ErrorKind::CheckFailed, message).hint(hint));
             }
         };
         // What nothing was done to was looked at already.

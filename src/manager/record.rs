@@ -15,12 +15,13 @@ use super::command::{Operation, Run, Selection};
 use super::run::lock;
 use super::tend::Task;
 use crate::error::{ErrorKind, Result};
-use crate::event::{Event, Interrupted, Summary};
+use crate::event::{Event, Interrupted, Moved, Summary};
 use crate::journal::runs::Record;
 use crate::journal::{Journal, Said};
+use crate::ledger::Action;
 use crate::project::ProjectId;
+use crate::schema::bookkeeping::HISTORY;
 use crate::schema::hexadecimal;
-use crate::sql::quote_text;
 
 /// The record of a run that goes on.
 pub(super) struct Recording<'a> {
@@ -58,6 +59,31 @@ fn options(run: &Run, catalog: [u8; 32]) -> Value {
         "max_failures": run.max_failures,
         "catalog": hexadecimal(&catalog),
     })
+}
+
+/// A row of a project's history.
+pub(super) struct Done {
+    pub(super) version: String,
+    pub(super) action: Action,
+    pub(super) run: String,
+}
+
+/// The version that rows of a history lead to.
+fn newest(history: &[Done]) -> Option<&str> {
+    let mut applied: Vec<&str> = Vec::new();
+    for Done { version, action, .. } in history {
+        applied.retain(|known| known != version);
+        if *action != Action::Revert {
+            applied.push(version);
+        }
+    }
+    applied.last().copied()
+}
+
+/// Whether two stores' locations are of one: a folder has many names.
+pub(super) fn is_same_store(one: &str, other: &str) -> bool {
+    let real = |location: &str| std::fs::canonicalize(location.strip_prefix("sqlite:")?).ok();
+    one == other || real(one).is_some_and(|one| real(other) == Some(one))
 }
 
 /// Whether a run changes anything that somebody may want to know of later.
@@ -132,7 +158,7 @@ impl Manager {
             events => events?,
         };
         let store = events.iter().find_map(|event| event["store"].as_str());
-        if store.is_some_and(|store| store != self.store.location()) {
+        if store.is_some_and(|store| !is_same_store(store, &self.store.location())) {
             return Ok(None);
         }
         let first = events.first().cloned().unwrap_or_default();
@@ -146,20 +172,24 @@ impl Manager {
             Some(ids) => ids.iter().filter_map(|id| id.as_str()?.parse().ok()).collect(),
             None => self.store.discover()?.projects,
         };
-        let (mut moved, mut unread) = (BTreeMap::new(), Vec::new());
+        let command = first["command"].as_str().unwrap_or_default().to_string();
+        let (mut moved, mut gone, mut unread) = (BTreeMap::new(), Vec::new(), Vec::new());
         for project in projects.iter().filter(|project| !reported.contains(&project.as_str())) {
-            match self.versions_of_run(project, run) {
-                Ok(versions) if versions.is_empty() => {}
-                Ok(versions) => drop(moved.insert(project.clone(), versions)),
+            match self.moved_in_run(project, run) {
+                Ok(None) => {}
+                Ok(Some(found)) => drop(moved.insert(project.clone(), found)),
+                Err(error) if error.kind() == ErrorKind::NotFound && command == "drop" => {
+                    gone.push(project.clone());
+                }
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(_) => unread.push(project.clone()),
             }
         }
-        let command = first["command"].as_str().unwrap_or_default().to_string();
-        let interrupted = Interrupted { killed: run.to_string(), command, moved, unread };
+        let interrupted = Interrupted { killed: run.to_string(), command, moved, gone, unread };
         journal.add(run, &Event::Completed(interrupted.clone()))?;
         let payload = json!({
             "moved": interrupted.moved,
+            "gone": interrupted.gone,
             "unread": interrupted.unread,
             "from": "the projects' ledgers",
             "events": journal.hash_of_events(run)?,
@@ -175,22 +205,47 @@ impl Manager {
         Ok(Some(interrupted))
     }
 
-    /// The versions that a run moved a project over, or began to, as its own ledger has them.
-    pub(super) fn versions_of_run(&self, project: &ProjectId, run: &str) -> Result<Vec<String>> {
-        let versions = Mutex::new(Vec::new());
+    /// What was ever done to a project, as its own ledger has it.
+    pub(super) fn history(&self, project: &ProjectId) -> Result<Vec<Done>> {
+        let found = Mutex::new(Vec::new());
         self.store.read(project, &|rows| {
-            let mut found = Vec::new();
-            if !rows.columns("tenantry_history")?.is_empty() {
-                let from = format!("tenantry_history WHERE run = {}", quote_text(run));
-                rows.each(&["version".into()], &from, &mut |row| {
-                    found.extend(row.into_iter().flatten());
+            let mut read = Vec::new();
+            if !rows.columns(HISTORY)?.is_empty() {
+                let columns = ["version", "action", "run"].map(String::from);
+                rows.each(&columns, &format!("{HISTORY} ORDER BY sequence"), &mut |row| {
+                    if let [Some(version), Some(action), Some(run)] = row.as_slice()
+                        && let Some(action) = Action::parse(action)
+                    {
+                        read.push(Done { version: version.clone(), action, run: run.clone() });
+                    }
                     Ok(true)
                 })?;
             }
-            *lock(&versions) = found;
+            *lock(&found) = read;
             Ok(())
         })?;
-        Ok(versions.into_inner().unwrap_or_default())
+        Ok(std::mem::take(&mut *lock(&found)))
+    }
+
+    /// Where a run moved a project, as its own ledger has it; none where it did not.
+    pub(super) fn moved_in_run(&self, project: &ProjectId, run: &str) -> Result<Option<Moved>> {
+        let mut history = self.history(project)?;
+        history.retain(|done| done.action != Action::Start);
+        let Some(first) = history.iter().position(|done| done.run == run) else { return Ok(None) };
+        let last = history.iter().rposition(|done| done.run == run).unwrap_or(first);
+        let from = match (newest(&history[..first]), &history[first]) {
+            (Some(version), _) => Some(version.to_string()),
+            (None, Done { action: Action::Revert, version, .. }) => Some(version.clone()),
+            // What diesel did left no history: it was where this migration follows.
+            (None, Done { action: Action::Apply, version, .. }) => {
+                let position = self.catalog.position(version).unwrap_or_default().saturating_sub(1);
+                (position > 0).then(|| self.catalog.version_at(position).as_str().to_string())
+            }
+            (None, _) => None,
+        };
+        let nothing = || self.catalog.version_at(0).as_str().to_string();
+        let to = newest(&history[..=last]).map_or_else(nothing, ToString::to_string);
+        Ok(Some(Moved { from, to }))
     }
 
     /// Writes an entry about something that is no run.

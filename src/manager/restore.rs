@@ -2,18 +2,23 @@
 //!
 //! It must not replace or delete a project whose present state is not kept, nor lose what others wrote meanwhile.
 
+use std::collections::HashSet;
+
 use super::Manager;
 use super::backup::{Restore, Source};
 use super::command::{FinalCopy, Safety};
 use super::prove::{Proof, Strictness, copy_file};
+use super::record::is_same_store;
 use super::run::failed;
 use crate::apply::Work;
 use crate::backup::{Backup, Manifest, Reason};
+use crate::catalog::{Migration, Script};
 use crate::disk::{exists, private_folder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
 use crate::project::ProjectId;
 use crate::schema::bookkeeping::{DIESEL, HISTORY};
+use crate::sql::{Dialect, tokens};
 use crate::store::{Mode, Old, Others};
 
 impl Manager {
@@ -34,7 +39,7 @@ impl Manager {
             backup.name, backup.manifest.taken_at, backup.manifest.reason
         ));
         let (from, here) = (&backup.manifest.store, self.store.location());
-        if *from != here {
+        if !is_same_store(from, &here) {
             report.notes.push(format!("it was taken of {from}, and this is {here}"));
         }
         if dry_run {
@@ -43,7 +48,8 @@ impl Manager {
             report.notes.push(match self.inspected(target) {
                 Err(error) if error.kind() == ErrorKind::NotFound => format!("would make {target}"),
                 _ if restore.target.is_some() => return Err(exists().in_project(target)),
-                _ => format!("would take the place of {target}, after a backup of that"),
+                Ok(_) => format!("would take the place of {target}, after a backup of that"),
+                Err(error) => return Err(error),
             });
             return Ok(Outcome::Planned);
         }
@@ -54,7 +60,7 @@ impl Manager {
                         restored as it was by --force")
         })?;
         if strictness == Strictness::Full {
-            self.archive()?.mark_verified(&backup, 3)?;
+            self.mark(&backup, 3, report)?;
         }
         self.put_back(target, &backup, restore, run, report, &|_| Ok(()))?;
         Ok(Outcome::Restored)
@@ -117,7 +123,7 @@ impl Manager {
             if safety == Safety::CheckedBackup {
                 let proof = Proof { level: 3, strictness: Strictness::Full, run: work.run };
                 self.prove(&backup, proof, &mut steps)?;
-                self.archive()?.mark_verified(&backup, 3)?;
+                self.archive()?.mark(&backup, 3)?;
             }
             Ok(backup)
         });
@@ -146,20 +152,18 @@ impl Manager {
         backup: &Backup,
         report: &mut ProjectReport,
     ) -> Result<()> {
-        let begun = self.versions_of_run(project, work.run)?;
+        let mut begun = self.history(project)?;
+        begun.retain(|done| done.run == work.run);
         if begun.is_empty() {
             return Ok(());
         }
-        let scripts: Vec<String> = self
-            .catalog
-            .migrations()
-            .iter()
-            .filter(|migration| begun.iter().any(|version| version == migration.version.as_str()))
-            .map(|migration| migration.up.text().to_lowercase())
-            .collect();
+        let is_begun =
+            |migration: &&Migration| begun.iter().any(|done| done.version == migration.version.as_str());
+        let scripts = self.catalog.migrations().iter().filter(is_begun);
+        let named: HashSet<String> =
+            scripts.flat_map(|migration| words(&migration.up, self.catalog.dialect())).collect();
         let may = |now: &Manifest| {
-            let is_migrations =
-                |name: &str| scripts.iter().any(|script| script.contains(&name.to_lowercase()));
+            let is_migrations = |name: &str| named.contains(&name.to_lowercase());
             let was =
                 backup.manifest.tables.iter().filter(|(name, _)| !is_books(name) && !is_migrations(name));
             match was.into_iter().find(|(name, was)| now.tables.get(*name) != Some(was)) {
@@ -204,6 +208,12 @@ impl Manager {
             Err(error) => failed(project, error),
         }
     }
+}
+
+/// The names in a script, in lower case: quoted or not, since whichever case a store folds them to.
+fn words(script: &Script, dialect: Dialect) -> Vec<String> {
+    let all = tokens(script.text(), dialect).unwrap_or_default();
+    all.iter().map(|token| token.text.trim_matches(['"', '`', '[', ']', '\'']).to_lowercase()).collect()
 }
 
 /// Whether a table is a ledger's, which every run writes.

@@ -6,15 +6,17 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use serde::Deserialize as _;
+
 use super::Manager;
 use super::backup::{Restore, Source};
 use super::prove::{Proof, Strictness};
 use super::run::{UNPLANNED, lock};
-use crate::apply::Work;
+use crate::apply::{Drops, Work};
 use crate::backup::{Backup, Reason};
 use crate::catalog::Migration;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Outcome, ProjectReport};
+use crate::event::{Moved, Outcome, ProjectReport};
 use crate::plan::{Down, Request};
 use crate::project::ProjectId;
 use crate::sql::quote_name;
@@ -30,13 +32,11 @@ pub struct Undo {
     pub moved: BTreeMap<ProjectId, Moved>,
 }
 
-/// Where a run moved a project.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Moved {
-    /// The version that its ledger said before; none without one.
-    pub from: Option<String>,
-    /// The version that it has since.
-    pub to: String,
+/// A place as an event has it.
+fn read(event: &serde_json::Value) -> Result<Moved> {
+    Moved::deserialize(event).map_err(|error| {
+        Error::new(ErrorKind::Corrupt, "an event of the run is not as tenantry writes it").caused_by(error)
+    })
 }
 
 /// How a project goes back.
@@ -58,29 +58,31 @@ impl Manager {
                 "wait for it; if it was killed, run its command again first, which completes the journal from the ledgers",
             ));
         }
-        let text = |value: &serde_json::Value| value.as_str().map(String::from);
         let mut moved = BTreeMap::new();
-        for event in &events {
-            if event["event"] == "project_finished"
-                && ["upgraded", "stamped", "downgraded"].iter().any(|outcome| event["outcome"] == *outcome)
-                && let (Some(project), Some(to)) = (event["project"].as_str(), text(&event["to"]))
-            {
-                moved.insert(project.parse()?, Moved { from: text(&event["from"]), to });
+        for event in events.iter().filter(|event| event["event"] == "project_finished") {
+            let Some(project) = event["project"].as_str() else { continue };
+            let project: ProjectId = project.parse()?;
+            match event["outcome"].as_str() {
+                Some("upgraded" | "stamped" | "downgraded") => drop(moved.insert(project, read(event)?)),
+                // What was committed before it failed is in the ledger alone.
+                Some("failed") => match self.moved_in_run(&project, run) {
+                    Ok(Some(found)) => drop(moved.insert(project, found)),
+                    Ok(None) => {}
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(error.in_project(&project)),
+                },
+                _ => {}
             }
-            // What a killed run moved without telling anybody, from the ledgers.
-            for (project, versions) in event["moved"].as_object().into_iter().flatten() {
-                let positions = versions
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|it| self.catalog.position(it.as_str()?));
-                let positions: Vec<usize> = positions.collect();
-                if let (Some(first), Some(last)) = (positions.iter().min(), positions.iter().max()) {
-                    let version = |position: usize| self.catalog.version_at(position).as_str().to_string();
-                    let from = first.checked_sub(1).filter(|from| *from > 0).map(version);
-                    moved.insert(project.parse()?, Moved { from, to: version(*last) });
-                }
-            }
+        }
+        // What a killed run moved without telling anybody.
+        for (project, found) in events.iter().filter_map(|event| event["moved"].as_object()).flatten() {
+            moved.insert(project.parse()?, read(found)?);
+        }
+        if moved.is_empty() {
+            let message = "the run took no project from one version to another";
+            let hint =
+                format!("what it did, and how to have back what it replaced: tenantry runs show {run}");
+            return Err(Error::new(ErrorKind::Usage, message).hint(hint));
         }
         Ok(Undo { run: run.into(), moved })
     }
@@ -111,14 +113,15 @@ impl Manager {
         report: &mut ProjectReport,
     ) -> Result<Outcome> {
         let now = self.newest_version(project)?;
-        if now == moved.from {
+        let at = now.clone().unwrap_or_else(|| self.catalog.version_at(0).as_str().into());
+        if now == moved.from || (moved.from.as_deref() == Some(&at) && moved.to != at) {
             return Ok(Outcome::UpToDate);
         }
-        if now.as_deref() != Some(&moved.to) {
-            let at = now.unwrap_or_else(|| "no version".into());
+        let by_others = self.history(project)?.last().is_some_and(|done| done.run != undone);
+        if at != moved.to || by_others {
             return Err(Error::new(
                 ErrorKind::VersionMismatch,
-                format!("it was moved again since: it is at {at}, not {}", moved.to),
+                format!("it was moved again since the run took it to {}: it is at {at}", moved.to),
             )
             .hint("roll the later run back first: tenantry runs list"));
         }
@@ -207,9 +210,12 @@ impl Manager {
                 return Ok(Some(format!("{label}'s down.sql does more than drop what is empty")));
             }
             for moves in &statement.moves {
-                if let Moves::Dropped(table) = moves
-                    && self.has_rows(project, table)?
-                {
+                let Moves::Dropped(table) = moves else { continue };
+                // Nobody can be kept from writing into it before it is gone.
+                if !migration.is_transactional() {
+                    return Ok(Some(format!("{label}'s down.sql drops {table} outside a transaction")));
+                }
+                if self.has_rows(project, table)? {
                     return Ok(Some(format!("{label}'s down.sql drops {table}, which has rows")));
                 }
             }
@@ -236,7 +242,8 @@ impl Manager {
     fn go_down(&self, project: &ProjectId, moved: &Moved, run: &str) -> Result<Outcome> {
         let (from, _) = self.positions(moved)?;
         let request = Request::Downgrade(Down::To(from));
-        let work = Work { catalog: &self.catalog, reference: self.reference()?, request, run };
+        let work =
+            Work { catalog: &self.catalog, reference: self.reference()?, request, run, drops: Drops::Empty };
         match self.performed(&work, project, UNPLANNED).outcome {
             Outcome::Failed(error) => Err(error),
             Outcome::Blocked(problems) => Err(super::blocked(project, &problems)),

@@ -13,7 +13,7 @@ use super::backup::{ABANDONED, BackupTask};
 use super::command::{FinalCopy, Operation, Run, Safety, Selection};
 use super::record::Recording;
 use super::tend::Task;
-use crate::apply::{Done, Work};
+use crate::apply::{Done, Drops, Work};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Outcome, ProjectReport, RunStarted, Summary, Tally};
@@ -182,7 +182,13 @@ impl Manager {
                 };
             }
         };
-        let work = Work { catalog: &self.catalog, reference: self.reference()?, request, run: id };
+        let work = Work {
+            catalog: &self.catalog,
+            reference: self.reference()?,
+            request,
+            run: id,
+            drops: Drops::Anything,
+        };
         let planned = Mutex::new(Vec::new());
         let ahead = Mutex::new(ahead);
         let survey = |projects: &[ProjectId]| {
@@ -363,7 +369,7 @@ impl Manager {
         let fill = |session: &mut dyn Session| {
             let to = self.catalog.head();
             let request = Request::Upgrade { to, baseline: Baseline::Stamp, drift: Drift::Refuse };
-            let work = Work { catalog: &self.catalog, reference, request, run };
+            let work = Work { catalog: &self.catalog, reference, request, run, drops: Drops::Anything };
             let mode =
                 Mode { foreign_keys: ForeignKeys::Compared, lock: Lock::Transaction, look: Look::Anew };
             work.perform(session, mode).map(|_| ())

@@ -215,11 +215,12 @@ impl Human {
     }
 
     fn interrupted(&mut self, interrupted: &Interrupted) {
-        let Interrupted { killed, command, moved, unread } = interrupted;
+        let Interrupted { killed, command, moved, gone, unread } = interrupted;
+        let gone = if gone.is_empty() { String::new() } else { format!(" and dropped {}", gone.len()) };
         let unread =
             if unread.is_empty() { String::new() } else { format!(", {} can't be read now", unread.len()) };
         self.output.line(format_args!(
-            "an earlier {command} was killed: by their ledgers it moved {} project(s) without saying so{unread}; see \
+            "an earlier {command} was killed: by their ledgers it moved {} project(s){gone} without saying so{unread}; see \
              tenantry runs show {killed}",
             moved.len()
         ));

@@ -2,6 +2,8 @@
 //!
 //! A table is told by its name *and* its columns, since an application may well have a `schema_migrations` of its own.
 
+use crate::sql::Token;
+
 /// diesel's table, which is also the first half of tenantry's ledger.
 pub const DIESEL: &str = "__diesel_schema_migrations";
 /// tenantry's table, the second half of its ledger.
@@ -45,6 +47,16 @@ pub fn is_bookkeeping(table: &str, columns: &[String]) -> bool {
     let only_theirs = *name != "schema_migrations"
         || columns.iter().all(|column| SCHEMA_MIGRATIONS.contains(&column.as_str()));
     only_theirs && needed.iter().all(|column| has(column))
+}
+
+/// Whether a statement has something done whenever a ledger is written, which is no part of any schema's meaning.
+pub(crate) fn acts_on_a_ledger(tokens: &[Token<'_>]) -> bool {
+    let is_action = tokens.iter().take(8).any(|token| token.is("TRIGGER") || token.is("RULE"));
+    let is_ledger = |token: &Token<'_>| {
+        let name = token.text.trim_matches(['"', '`', '[', ']', '\'']);
+        [DIESEL, HISTORY].iter().any(|ledger| name.eq_ignore_ascii_case(ledger))
+    };
+    is_action && tokens.first().is_some_and(|first| first.is("CREATE")) && tokens.iter().any(is_ledger)
 }
 
 #[cfg(test)]

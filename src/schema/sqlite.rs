@@ -57,7 +57,9 @@ pub fn schema(rows: &[Row]) -> Schema {
     let names = rows.iter().map(|row| canonical_name(&row.name));
     let known: Vec<String> =
         columns.values().flatten().cloned().chain(names).chain(PSEUDO_TABLES.map(String::from)).collect();
-    let is_mine = |row: &&Row| row.kind != "table" && !books.contains(&row.table.to_ascii_lowercase());
+    // What a trigger on a ledger does is done to the project.
+    let is_books = |row: &Row| row.kind != "trigger" && books.contains(&row.table.to_ascii_lowercase());
+    let is_mine = |row: &&Row| row.kind != "table" && !is_books(row);
     for row in rows.iter().filter(is_mine) {
         let (kind, facets) = match row.kind.as_str() {
             // Without a text it belongs to a constraint, which is a facet of its table.

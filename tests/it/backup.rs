@@ -15,6 +15,8 @@ on_each_store!(
     a_project_that_is_dropped_can_be_had_back,
     a_fleet_is_checked_and_its_coverage_told,
     backups_that_are_not_kept_are_removed,
+    what_failed_its_check_is_no_backup_to_count_on,
+    a_restore_without_a_name_passes_over_what_undos_keep,
     an_upgrade_that_fails_in_part_is_put_back,
     an_upgrade_with_checked_backups_takes_one_of_each_project,
     only_the_owner_can_read_backups,
@@ -116,6 +118,64 @@ fn a_dry_run_of_restore_and_prune_changes_nothing(world: &mut World) {
     world.expect(3, &["backup", "restore", "1", "--as", "2", "--dry-run"]);
     assert_eq!(before, world.snapshot(), "a dry run changed the store");
     assert_eq!(archive, crate::world::snapshot(&folder(world).join("1")), "a dry run changed the backups");
+}
+
+fn what_failed_its_check_is_no_backup_to_count_on(world: &mut World) {
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
+    for _ in 0..3 {
+        world.expect(0, &["backup", "create", "1"]);
+    }
+    let all = names(world, "1");
+    let data = folder(world).join(format!("{}.zst", all[2]));
+    let bytes = std::fs::read(&data).unwrap();
+    std::fs::write(&data, &bytes[1..]).unwrap();
+    world.expect(3, &["backup", "check", "1"]);
+    let list = world.expect(0, &["backup", "list"]);
+    assert!(list.events("backup")[2]["failed"].is_string() && list.events("backup")[1]["failed"].is_null());
+    assert!(world.run(&["backup", "list"]).stdout.contains("FAILED its check"));
+    let report = world.expect(0, &["backup", "prune", "1", "--keep-last", "1"]);
+    assert_eq!(names(world, "1"), all[1..], "the good one is gone");
+    assert!(report.project("1")["notes"].to_string().contains("whose check failed"));
+    // Mended, it is one again.
+    std::fs::write(&data, bytes).unwrap();
+    world.expect(0, &["backup", "check", "1", "--level", "3"]);
+    // What a migration can't do is not the backup's fault.
+    world.with_migrations(&[NOTES, ("2_broken", "CREATE UNIQUE INDEX one_note ON notes (length(text));\n")]);
+    world.execute("1", "INSERT INTO notes (text) VALUES ('a'), ('b')");
+    world.expect(0, &["backup", "create", "1", "--label", "twice"]);
+    world.expect(0, &["backup", "check", "1", "--level", "3"]);
+    world.expect(3, &["backup", "check", "1", "--level", "4"]);
+    let newest = world.expect(0, &["backup", "list"]).events("backup").pop().unwrap().clone();
+    assert_eq!((&newest["verified"]["level"], newest["failed"].is_null()), (&3.into(), true));
+    // Nor is that it can't be written down.
+    let mark = folder(world).join(format!("{}.verified", names(world, "1").pop().unwrap()));
+    std::fs::remove_file(&mark).unwrap();
+    std::fs::create_dir_all(mark.join("in the way")).unwrap();
+    let report = world.expect(0, &["backup", "check", "1", "--level", "3"]);
+    assert!(report.project("1")["notes"].to_string().contains("can't be written down"));
+    // A part that has no project is done.
+    let parts = [1, 2, 3].map(|part| {
+        world
+            .expect(0, &["backup", "check", "--all", "--sample", &format!("{part}/3"), "--level", "1"])
+            .count("verified")
+    });
+    assert_eq!(parts.iter().sum::<u64>(), 1);
+}
+
+fn a_restore_without_a_name_passes_over_what_undos_keep(world: &mut World) {
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
+    world.expect(0, &["backup", "create", "1"]);
+    world.execute("1", "INSERT INTO notes (text) VALUES ('not wanted')");
+    for _ in 0..2 {
+        world.expect(0, &["backup", "restore", "1"]);
+        assert_eq!(world.query("1", "SELECT text FROM notes"), Vec::<String>::new());
+    }
+    // Files of two folders are two questions.
+    let name = names(world, "1").remove(0);
+    let here = folder(world).join(format!("{name}.json"));
+    let here = here.to_str().unwrap();
+    assert_eq!(world.run(&["backup", "check", here, &name]).code, 2);
+    world.expect(0, &["backup", "check", here]);
 }
 
 fn a_backup_is_checked_to_the_level_that_is_said(world: &mut World) {

@@ -21,23 +21,33 @@ const NOTES: (&str, &str) = (
     "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT);\nCREATE INDEX notes_text ON notes (text);\n",
 );
 
-/// Writes rows one commit at a time until it is told to stop; says how many are committed.
+/// How many of the newest rows the writer leaves: a copy is to take long enough, not ever longer.
+const ROWS: u64 = 5000;
+
+/// Writes rows one commit at a time until it is told to stop; says which is committed. There is never a gap between them.
 fn write(world: &World, stop: &AtomicBool, committed: &AtomicU64, mode: Option<&str>) {
-    if let Some(mode) = mode {
+    let mut run: Box<dyn FnMut(&str)> = if let Some(mode) = mode {
         let connection = world.connect("1");
         connection.query_row(&format!("PRAGMA journal_mode = {mode}"), (), |_| Ok(())).unwrap();
-        while !stop.load(Ordering::Relaxed) {
-            connection.execute("INSERT INTO notes (text) VALUES (hex(randomblob(100)))", ()).unwrap();
-            committed.fetch_add(1, Ordering::SeqCst);
+        Box::new(move |sql| {
+            connection.execute(sql, ()).unwrap();
+        })
+    } else {
+        let mut connection = world.own_connection("1");
+        Box::new(move |sql| {
+            diesel::sql_query(sql).execute(&mut connection).unwrap();
+        })
+    };
+    let text = if mode.is_some() { "hex(randomblob(100))" } else { "repeat(md5(random()::text), 6)" };
+    for id in 1_u64.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
         }
-        return;
-    }
-    let mut connection = world.own_connection("1");
-    while !stop.load(Ordering::Relaxed) {
-        diesel::sql_query("INSERT INTO notes (text) VALUES (repeat(md5(random()::text), 6))")
-            .execute(&mut connection)
-            .unwrap();
-        committed.fetch_add(1, Ordering::SeqCst);
+        run(&format!("INSERT INTO notes (id, text) VALUES ({id}, {text})"));
+        committed.store(id, Ordering::SeqCst);
+        if id % ROWS == 0 {
+            run(&format!("DELETE FROM notes WHERE id <= {}", id - ROWS));
+        }
     }
 }
 
@@ -56,8 +66,11 @@ fn backups_under_a_writer(world: &mut World, mode: Option<&str>) {
             assert_eq!(report.outcome("1"), "verified");
             let copy = format!("copy{number}");
             world.expect(0, &["backup", "restore", "1", "--from", &newest, "--as", &copy]);
-            let found: u64 = world.query(&copy, "SELECT count(*) FROM notes")[0].parse().unwrap();
-            assert!(found >= before, "{found} rows of at least {before}");
+            let last =
+                world.query(&copy, "SELECT coalesce(max(id), 0) FROM notes")[0].parse::<u64>().unwrap();
+            assert!(last >= before, "the last row is {last}, and {before} was committed");
+            let gaps = world.query(&copy, "SELECT coalesce(max(id) - min(id) + 1, 0) - count(*) FROM notes");
+            assert_eq!(gaps, ["0"]);
             world.assert_sound(&copy);
         }
         stop.store(true, Ordering::Relaxed);

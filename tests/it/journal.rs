@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use diesel::connection::SimpleConnection as _;
 use serde_json::Value;
 
 use crate::world::{Report, World};
@@ -13,6 +14,11 @@ on_each_store!(
     a_killed_run_is_completed_from_the_ledgers_by_the_next,
     a_run_is_rolled_back_for_just_the_projects_that_it_moved,
     a_run_whose_way_down_loses_rows_goes_back_by_its_backups,
+    a_project_that_failed_after_a_part_was_committed_goes_back_as_well,
+    a_killed_downgrade_is_completed_as_one,
+    a_killed_drop_says_what_is_gone,
+    a_run_that_another_went_on_from_is_not_undone_over_it,
+    a_way_down_that_would_drop_rows_is_not_gone,
 );
 
 fn folder(world: &World) -> PathBuf {
@@ -113,9 +119,9 @@ fn whatever_changes_something_is_an_entry(world: &mut World) {
     assert_eq!(before, world.snapshot(), "something was changed without a journal");
 }
 
-/// Runs an upgrade of these, and kills it once some are done.
-fn killed_upgrade(world: &World, after: usize) -> String {
-    let arguments = ["--format", "json", "--jobs", "1", "upgrade-all"];
+/// Runs a command, and kills it once some projects are done.
+fn killed(world: &World, arguments: &[&str], after: usize) -> String {
+    let arguments = [&["--format", "json", "--jobs", "1"], arguments].concat();
     let mut child = world.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let started: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
@@ -133,7 +139,7 @@ fn a_killed_run_is_completed_from_the_ledgers_by_the_next(world: &mut World) {
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     world.with_migrations(&[NOTES]).expect(0, &[&["create"], &ids[..]].concat());
     world.with_migrations(&[NOTES, INDEX]);
-    let run = killed_upgrade(world, 5);
+    let run = killed(world, &["upgrade-all"], 5);
     assert!(world.run(&["runs", "list"]).stdout.contains("open"));
     let moved: Vec<&str> = ids.iter().copied().filter(|id| world.versions(id) == ["1", "2"]).collect();
     assert!(moved.len() < ids.len(), "the kill came too late");
@@ -213,6 +219,99 @@ fn a_run_whose_way_down_loses_rows_goes_back_by_its_backups(world: &mut World) {
     assert_eq!((report.outcome("1"), report.outcome("2")), ("restored", "downgraded"));
     assert_eq!(before, [world.contents("1"), world.contents("2")]);
     assert_eq!((world.versions("1"), world.versions("2")), (vec!["1".to_string()], vec!["1".to_string()]));
+}
+
+fn a_project_that_failed_after_a_part_was_committed_goes_back_as_well(world: &mut World) {
+    let outside = (
+        "2_index",
+        "CREATE INDEX notes_text ON notes (text);\n-- down\nDROP INDEX notes_text;\n-- metadata\nrun_in_transaction = false\n",
+    );
+    let unique = ("3_unique", "CREATE UNIQUE INDEX once ON notes (text);\n-- down\nDROP INDEX once;\n");
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1", "2", "3"]);
+    world.execute("1", "INSERT INTO notes (text) VALUES ('twice'), ('twice')");
+    let before = [world.contents("1"), world.contents("2")];
+    world.with_migrations(&[NOTES, outside]).expect(0, &["upgrade", "3"]);
+    world.execute("3", "INSERT INTO notes (text) VALUES ('twice'), ('twice')");
+    world.with_migrations(&[NOTES, outside, unique]);
+    let report = world.expect(3, &["upgrade-all"]);
+    assert_eq!(["1", "2", "3"].map(|id| report.outcome(id)), ["failed", "upgraded", "failed"]);
+    assert_eq!(world.versions("1"), ["1", "2"]);
+    let undone = world.expect(0, &["runs", "rollback", &run_id(&report)]);
+    assert_eq!(["1", "2"].map(|id| undone.outcome(id)), ["downgraded"; 2]);
+    assert_eq!(undone.events("project_finished").len(), 2, "the third was not moved");
+    assert_eq!((world.versions("1"), world.versions("3").len()), (vec!["1".to_string()], 2));
+    assert_eq!(before, [world.contents("1"), world.contents("2")]);
+    // What a drop takes away is not between two versions.
+    let dropped = run_id(&world.expect(0, &["drop", "3", "--yes"]));
+    let refused = world.run(&["runs", "rollback", &dropped]);
+    assert!(refused.code == 2 && refused.stderr.contains("runs show"), "{}", refused.stderr);
+}
+
+fn a_killed_downgrade_is_completed_as_one(world: &mut World) {
+    let ids: Vec<String> = (1..=world.either(60, 20)).map(|number| number.to_string()).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    world.with_migrations(&[NOTES, INDEX, MORE]).expect(0, &[&["create"], &ids[..]].concat());
+    let run = killed(world, &[&["downgrade"], &ids[..], &["--to", "1"]].concat(), 5);
+    let record = folder(world).join(format!("runs/{run}.jsonl"));
+    let text = std::fs::read_to_string(&record).unwrap();
+    std::fs::write(&record, text.lines().take(3).collect::<Vec<_>>().join("\n") + "\n").unwrap();
+    let report = world.expect(0, &["upgrade-all"]);
+    let moved = report.events("run_completed")[0]["moved"].as_object().unwrap().clone();
+    assert!(moved.len() > 1, "the kill came too early");
+    for (id, found) in moved {
+        assert_eq!((found["from"].as_str(), found["to"].as_str()), (Some("3"), Some("1")), "{id}");
+    }
+}
+
+fn a_killed_drop_says_what_is_gone(world: &mut World) {
+    let ids: Vec<String> = (1..=world.either(80, 20)).map(|number| number.to_string()).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    world.with_migrations(&[NOTES]).expect(0, &[&["create"], &ids[..]].concat());
+    let run = killed(world, &[&["drop"], &ids[..], &["--yes", "--no-backup"]].concat(), 5);
+    let record = folder(world).join(format!("runs/{run}.jsonl"));
+    let text = std::fs::read_to_string(&record).unwrap();
+    std::fs::write(&record, text.lines().take(3).collect::<Vec<_>>().join("\n") + "\n").unwrap();
+    let left = world.expect(0, &["status"]).events("project_finished").len();
+    assert!((1..ids.len() - 2).contains(&left), "the kill came too early or too late");
+    let report = world.expect(0, &["upgrade-all"]);
+    let gone = report.events("run_completed")[0]["gone"].as_array().unwrap().len();
+    assert_eq!(gone, ids.len() - left - 1, "one is in the record");
+}
+
+fn a_run_that_another_went_on_from_is_not_undone_over_it(world: &mut World) {
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
+    world.with_migrations(&[NOTES, INDEX]);
+    let first = run_id(&world.expect(0, &["upgrade", "1", "--backup"]));
+    world.expect(0, &["downgrade", "1", "--steps", "1"]);
+    world.execute("1", "INSERT INTO notes (text) VALUES ('precious')");
+    let second = run_id(&world.expect(0, &["upgrade", "1", "--backup"]));
+    assert_eq!(world.expect(3, &["runs", "rollback", &first]).error("1").0, "version_mismatch");
+    assert_eq!(world.query("1", "SELECT text FROM notes"), ["precious"]);
+    assert_eq!(world.expect(0, &["runs", "rollback", &second]).outcome("1"), "downgraded");
+}
+
+/// Rows that are committed after it was seen that there are none, and before the way down has its lock.
+fn a_way_down_that_would_drop_rows_is_not_gone(world: &mut World) {
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
+    let more = ("2_more", "CREATE TABLE more (id INTEGER PRIMARY KEY);\n-- down\nDROP TABLE more;\n");
+    world.with_migrations(&[NOTES, more]);
+    let run = run_id(&world.expect(0, &["upgrade", "1"]));
+    let before = world.contents("1");
+    // Filled between the look and the lock.
+    let mut application = world.own_connection("1");
+    let begin = world.either("BEGIN IMMEDIATE", "BEGIN");
+    application.batch_execute(&format!("{begin}; INSERT INTO more (id) VALUES (42)")).unwrap();
+    let mut command = world.command(&["--lock-timeout", "20", "runs", "rollback", &run]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(900));
+    application.batch_execute("COMMIT").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    let mut with_row = before;
+    with_row.insert("more".into(), world.contents("1")["more"].clone());
+    assert_eq!(
+        (world.contents("1"), world.query("1", "SELECT id FROM more")),
+        (with_row, vec!["42".to_string()])
+    );
 }
 
 /// A journal of some entries, and its lines.
@@ -346,7 +445,7 @@ fn a_killed_run_whose_entry_was_torn_hinders_no_run_after_it() {
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     world.with_migrations(&[NOTES]).expect(0, &[&["create"], &ids[..]].concat());
     world.with_migrations(&[NOTES, INDEX]);
-    killed_upgrade(&world, 5);
+    killed(&world, &["upgrade-all"], 5);
     let path = folder(&world).join("journal.jsonl");
     let whole = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, whole.clone() + &whole[..40]).unwrap();

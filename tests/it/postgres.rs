@@ -344,6 +344,35 @@ fn an_index_built_concurrently_waits_for_others_as_long_as_it_takes() {
 }
 
 #[test]
+fn trap_26_the_locks_of_a_server_do_not_run_out_over_many_schemas() {
+    let server = Server::new(
+        "max_locks_per_transaction = 20\nmax_connections = 16\nmax_wal_senders = 0\nautovacuum_max_workers = 1\nmax_worker_processes = 1",
+        "",
+    );
+    let mut world = World::on(&server, 5432);
+    let tables = |text: &dyn Fn(usize) -> String| (1..=3).map(text).collect::<String>();
+    let first = tables(&|number| format!("CREATE TABLE t{number} (id INTEGER PRIMARY KEY, text TEXT);\n"));
+    let second = tables(&|number| format!("ALTER TABLE t{number} ADD COLUMN more TEXT;\n"));
+    world.with_migrations(&[("1_first", &first)]);
+    let ids: Vec<String> = (1..=250).map(|number| number.to_string()).collect();
+    world.expect(0, &[&["create"], &ids.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
+    // What a transaction over all of them would meet.
+    let all_at_once = "DO $$ DECLARE t regclass; BEGIN FOR t IN SELECT oid FROM pg_class WHERE relname ~ '^t[0-9]+$' LOOP \
+                       EXECUTE format('SELECT FROM %s WHERE id = 1', t); END LOOP; END $$";
+    let refused = world.database().psql(None).args(["-c", all_at_once]).output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("out of shared memory"),
+        "the server has room for all"
+    );
+    world.with_migrations(&[("1_first", &first), ("2_second", &second)]);
+    assert_eq!(world.expect(0, &["upgrade-all", "--dry-run"]).count("planned"), 250);
+    assert_eq!(world.expect(0, &["upgrade-all"]).count("upgraded"), 250);
+    assert_eq!(world.expect(0, &["status"]).count("up_to_date"), 250);
+    assert_eq!(world.expect(0, &["backup", "create", "1", "75", "250"]).count("backed_up"), 3);
+    assert_eq!(world.expect(0, &["check", "--all"]).count("checked"), 250);
+}
+
+#[test]
 fn a_manager_goes_on_after_its_server_was_restarted() {
     let server = Server::new("", "");
     let world = World::on(&server, 5432);

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use crate::world::World;
 
 on_each_store!(
+    a_trigger_on_a_ledger_is_not_taken_from_a_file,
     an_export_is_what_the_databases_own_program_reads_and_an_import_the_same,
     an_import_stamps_only_what_it_verified,
     an_import_refuses_what_reaches_beyond_the_project,
@@ -207,4 +208,47 @@ fn an_import_refuses_what_reaches_beyond_the_project(world: &mut World) {
     ]);
     let line = good.lines().count() + 2;
     assert!(ran.stdout.contains(&format!(".sql:{line})")), "{}", ran.stdout);
+}
+
+fn a_trigger_on_a_ledger_is_not_taken_from_a_file(world: &mut World) {
+    world.with_migrations(&[("1_notes", "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT);\n")]);
+    world.expect(0, &["create", "1"]);
+    let text = exported(world, "1");
+    let evil = world.either(
+        "CREATE TRIGGER evil AFTER INSERT ON \"tenantry_history\" BEGIN DELETE FROM notes; END;\n",
+        "CREATE RULE evil AS ON INSERT TO \"project_1\".\"tenantry_history\" DO ALSO DELETE FROM project_1.notes;\n",
+    );
+    let whole = std::fs::read_to_string(&text).unwrap();
+    let at = whole.rfind("COMMIT;").unwrap_or(whole.len());
+    std::fs::write(&text, format!("{}{evil}{}", &whole[..at], &whole[at..])).unwrap();
+    let refused = world.run(&["import", "2", &text]);
+    assert!(refused.code != 0, "{}", refused.stdout);
+    assert!(
+        format!("{}{}", refused.stdout, refused.stderr).contains("a trigger on a ledger"),
+        "{}{}",
+        refused.stdout,
+        refused.stderr
+    );
+    assert_eq!(world.expect(0, &["status"]).events("project_finished").len(), 1);
+}
+
+#[test]
+fn search_indexes_find_after_an_import_what_they_found_before() {
+    let mut world = World::sqlite();
+    world.with_project(
+        "1",
+        "CREATE TABLE texts (text TEXT); INSERT INTO texts VALUES ('alpha'), ('gone'), ('beta'), ('gamma'); DELETE FROM texts WHERE text = 'gone';
+         CREATE VIRTUAL TABLE found USING fts5(text, content = 'texts'); INSERT INTO found(found) VALUES ('rebuild');
+         CREATE VIRTUAL TABLE words USING fts5vocab('found', 'row');",
+    );
+    let search = "SELECT text FROM texts WHERE rowid IN (SELECT rowid FROM found WHERE found MATCH 'beta')";
+    assert_eq!(world.query("1", search), ["beta"]);
+    let text = exported(&world, "1");
+    world.run(&["import", "2", &text]);
+    assert_eq!(world.query("2", search), ["beta"]);
+    assert_eq!(world.query("2", "SELECT term FROM words"), ["alpha", "beta", "gamma"]);
+    // What nobody can read is not left out unseen.
+    world.execute("1", "CREATE VIRTUAL TABLE blind USING fts5(text, content = '')");
+    let refused = world.run(&["export", "1"]);
+    assert!(refused.code != 0 && refused.stderr.contains("blind"), "{}", refused.stderr);
 }

@@ -13,6 +13,7 @@ use super::copy::Scratch;
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::project::ProjectId;
+use crate::schema::bookkeeping::acts_on_a_ledger;
 use crate::sql::statement::split;
 use crate::sql::{Dialect, Token, TokenKind, Unclosed, tokens};
 
@@ -293,6 +294,7 @@ fn permitted(sql: &str, line: usize, path: &Path) -> Result<String> {
         [first, second, ..] if ELSEWHERE.contains(second) && *first != "COPY" => {
             refuse(&format!("{first} {second}"))
         }
+        ["CREATE", ..] if acts_on_a_ledger(&found) => refuse("a trigger on a ledger"),
         [first, ..] if TAKEN.contains(first) => Ok(sql.into()),
         [first, ..] => refuse(first),
         [] => Ok(sql.into()),

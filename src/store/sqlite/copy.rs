@@ -181,7 +181,10 @@ impl Held for HeldFile<'_> {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let temporary = temporary_name(directory, &name);
         let put = || -> Result<Option<String>> {
-            write_file(&temporary, |target| std::io::copy(&mut File::open(copy.file)?, target).map(|_| ()))?;
+            // Nobody may read it before it has the mode of what it replaces.
+            write_file(&temporary, 0o600, |target| {
+                std::io::copy(&mut File::open(copy.file)?, target).map(|_| ())
+            })?;
             let like =
                 std::fs::metadata(&self.path).map_err(|error| Error::io("look at", &self.path, error))?;
             std::fs::set_permissions(&temporary, like.permissions())

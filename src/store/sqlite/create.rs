@@ -4,6 +4,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -101,7 +102,7 @@ pub(super) fn install(
     require_free(&path)?;
     let temporary = temporary_name(directory, name);
     let put = || {
-        write_file(&temporary, write)?;
+        write_file(&temporary, 0o666, write)?;
         rename_new(&temporary, &path)?;
         sync_directory(directory).map_err(|error| {
             error.hint("the database is there and whole, but might not survive a power cut: look at the disk")
@@ -135,10 +136,14 @@ pub(super) fn temporary_name(directory: &Path, name: &str) -> PathBuf {
     directory.join(format!(".{name}.{}.new", uuid::Uuid::now_v7().simple()))
 }
 
-/// Writes a new file, durably.
-pub(super) fn write_file(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
+/// Writes a new file, durably, with this mode as far as the process's mask allows it.
+pub(super) fn write_file(
+    path: &Path,
+    mode: u32,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<()> {
     let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         write(&mut file)?;
         file.sync_all()
     };

@@ -14,6 +14,7 @@ use super::failure::describe;
 use super::file::uri;
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
+use crate::schema::bookkeeping::acts_on_a_ledger;
 use crate::sql::statement::{Statement, split};
 use crate::sql::{Dialect, quote_name, tokens};
 use crate::store::Copied;
@@ -37,12 +38,47 @@ fn dump(copy: &Path, out: &mut dyn Write) -> Result<()> {
     write_all(&connection, out).map_err(|failure| match failure {
         Failure::Database(error) => describe("cannot read it", error),
         Failure::Output(error) => Error::new(ErrorKind::Io, "cannot write the export").caused_by(error),
+        Failure::Contentless(table) => Error::new(
+            ErrorKind::Usage,
+            format!("{table} is a search index that does not keep its text"),
+        )
+        .hint("it can't be written as SQL: drop it before, and fill it anew; a backup keeps it as it is"),
     })
 }
 
 enum Failure {
     Database(rusqlite::Error),
     Output(io::Error),
+    /// A table whose rows nobody can read.
+    Contentless(String),
+}
+
+/// How the rows of a table are written.
+enum Source {
+    /// One by one.
+    Rows,
+    /// It is a view of others.
+    Nothing,
+    /// It is made of another table's rows, once these are there.
+    Rebuilt,
+    /// Not at all.
+    Unreadable,
+}
+
+/// How the rows of a table with this definition are written.
+fn source(sql: &str) -> Source {
+    let all = tokens(sql, Dialect::Sqlite).unwrap_or_default();
+    let using = all.iter().position(|token| token.is("USING"));
+    let is_virtual = all.get(1).is_some_and(|token| token.is("VIRTUAL"));
+    let Some(using) = using.filter(|_| is_virtual) else { return Source::Rows };
+    let module = all.get(using + 1).map(|token| token.text.to_ascii_lowercase()).unwrap_or_default();
+    let content = all.windows(3).find(|it| it[0].is("CONTENT") && it[1].text == "=").map(|it| it[2].text);
+    match (module.as_str(), content) {
+        ("fts5vocab" | "fts4aux" | "fts3tokenize", _) => Source::Nothing,
+        ("fts4" | "fts5", Some("''" | "\"\"")) => Source::Unreadable,
+        ("fts4" | "fts5", Some(_)) => Source::Rebuilt,
+        _ => Source::Rows,
+    }
 }
 
 impl From<rusqlite::Error> for Failure {
@@ -71,10 +107,19 @@ fn write_all(connection: &Connection, out: &mut dyn Write) -> Result<(), Failure
         .query_map((), |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     writeln!(out, "PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;")?;
+    let mut rebuilt = Vec::new();
     let is_shadow = |name: &String| shadows.contains(name);
     for (_, name, sql) in objects.iter().filter(|(kind, name, _)| kind == "table" && !is_shadow(name)) {
         writeln!(out, "{sql}\n;")?;
-        rows(connection, name, out)?;
+        match source(sql) {
+            Source::Rows => rows(connection, name, out)?,
+            Source::Rebuilt => rebuilt.push(quote_name(name)),
+            Source::Nothing => {}
+            Source::Unreadable => return Err(Failure::Contentless(name.clone())),
+        }
+    }
+    for name in rebuilt {
+        writeln!(out, "INSERT INTO {name}({name}) VALUES('rebuild');")?;
     }
     // SQLite keeps its own table of numbers when the last table that needs it is gone, and makes it for the first only.
     let counts = |(kind, _, sql): &Object| {
@@ -235,6 +280,9 @@ fn permit(statement: &Statement, path: &Path) -> Result<()> {
             let name = word(statement, 1).to_ascii_lowercase();
             let name = name.rsplit('.').next().unwrap_or_default();
             if is_harmless(name) { Ok(()) } else { refuse(format!("PRAGMA {name}")) }
+        }
+        "CREATE" if acts_on_a_ledger(&tokens(&statement.sql, Dialect::Sqlite).unwrap_or_default()) => {
+            refuse("a trigger on a ledger".into())
         }
         _ => Ok(()),
     }
