@@ -17,6 +17,7 @@ on_each_store!(
     a_project_that_failed_after_a_part_was_committed_goes_back_as_well,
     a_killed_downgrade_is_completed_as_one,
     a_killed_drop_says_what_is_gone,
+    a_killed_run_is_completed_under_another_catalog_and_by_another_name_of_the_store,
     a_run_that_another_went_on_from_is_not_undone_over_it,
     a_way_down_that_would_drop_rows_is_not_gone,
 );
@@ -276,6 +277,33 @@ fn a_killed_drop_says_what_is_gone(world: &mut World) {
     let report = world.expect(0, &["upgrade-all"]);
     let gone = report.events("run_completed")[0]["gone"].as_array().unwrap().len();
     assert_eq!(gone, ids.len() - left - 1, "one is in the record");
+}
+
+fn a_killed_run_is_completed_under_another_catalog_and_by_another_name_of_the_store(world: &mut World) {
+    let ids: Vec<String> = (1..=world.either(60, 20)).map(|number| number.to_string()).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    world.with_migrations(&[NOTES]).expect(0, &[&["create"], &ids[..]].concat());
+    world.with_migrations(&[NOTES, INDEX]);
+    let run = killed(world, &["upgrade-all"], 5);
+    let record = folder(world).join(format!("runs/{run}.jsonl"));
+    let text = std::fs::read_to_string(&record).unwrap();
+    std::fs::write(&record, text.lines().take(3).collect::<Vec<_>>().join("\n") + "\n").unwrap();
+    world.with_migrations(&[("7_others", "CREATE TABLE others (id INTEGER PRIMARY KEY);\n")]);
+    let url = if world.is_postgres() {
+        world.url()
+    } else {
+        format!("sqlite:{}/../{}/", world.data().display(), world.data().file_name().unwrap().display())
+    };
+    let output = world.command_on(&url, &["--format", "json", "backup", "create", "1"]).output().unwrap();
+    let output = String::from_utf8(output.stdout).unwrap();
+    let events = output.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let completed =
+        events.into_iter().find(|event| event["event"] == "run_completed").expect("it was completed");
+    let moved = completed["moved"].as_object().unwrap();
+    assert!(!moved.is_empty(), "the kill came too early");
+    for (id, found) in moved {
+        assert_eq!((found["from"].as_str(), found["to"].as_str()), (Some("1"), Some("2")), "{id}");
+    }
 }
 
 fn a_run_that_another_went_on_from_is_not_undone_over_it(world: &mut World) {
