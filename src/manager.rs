@@ -5,6 +5,7 @@
 
 mod backup;
 mod command;
+mod history;
 mod pool;
 mod prove;
 mod record;
@@ -25,7 +26,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Outcome, ProjectReport, Summary};
 use crate::fleet::Workers;
 use crate::journal::Journal;
-use crate::plan::{Inspection, Problem, Reference};
+use crate::plan::{Baseline, Drift, Inspection, Problem, Reference, Request};
 use crate::project::ProjectId;
 use crate::rules::Rules;
 use crate::store::Store;
@@ -200,6 +201,22 @@ impl Manager {
         self.run_one("create", id, Operation::Create).map(drop)
     }
 
+    /// All that is pending, as a run without options does it.
+    fn to_head(&self) -> Request {
+        Request::Upgrade { to: self.catalog.head(), baseline: Baseline::Stamp, drift: Drift::Refuse }
+    }
+
+    /// What projects are brought to.
+    fn work<'a>(&'a self, request: Request, run: &'a str) -> Result<Work<'a>> {
+        Ok(Work {
+            catalog: &self.catalog,
+            reference: self.reference()?,
+            request,
+            run,
+            drops: Drops::Anything,
+        })
+    }
+
     /// One project, read.
     fn inspected(&self, id: &ProjectId) -> Result<Inspection> {
         let mut inspections = self.store.inspect(std::slice::from_ref(id));
@@ -214,13 +231,7 @@ impl Manager {
         let version =
             self.catalog.migrations().iter().rev().map(|it| &it.version).find(|it| inspection.ledger.has(it));
         let request = self.to_head();
-        let work = Work {
-            catalog: &self.catalog,
-            reference: self.reference()?,
-            request,
-            run: "",
-            drops: Drops::Anything,
-        };
+        let work = self.work(request, "")?;
         let (pending, problems) = match work.plan(&inspection) {
             Ok(plan) => (versions(plan.from..plan.to), Vec::new()),
             Err(problems) => (Vec::new(), problems),

@@ -52,6 +52,11 @@ pub trait Store: Send + Sync {
     /// Every project, and every odd thing found where projects are, named. Opens nothing.
     fn discover(&self) -> Result<Discovery>;
 
+    /// Whether this is the store at a location, as one was [given](Store::location) before.
+    fn is_at(&self, location: &str) -> bool {
+        self.location() == location
+    }
+
     /// Reads projects' ledgers and schemas, in their order, and changes not one byte doing so.
     fn inspect(&self, ids: &[ProjectId]) -> Vec<Result<Inspection>>;
 

@@ -32,8 +32,9 @@ impl Keep {
 
     /// Which of a project's backups, oldest first, may go.
     ///
-    /// One that failed its check counts for nothing, and stays for whoever looks into it. Whatever is said, the newest stays, the newest that was verified, the newest of each kind that an undo
-    /// needs, and the newest from before an upgrade at each version.
+    /// Whatever is said, the newest stays, the newest that was verified, the newest of each kind that an undo needs, and
+    /// the newest from before an upgrade at each version. One that failed its check counts for nothing, and stays for
+    /// whoever looks into it.
     #[must_use]
     pub fn surplus<'a>(&self, backups: &'a [Backup]) -> Vec<&'a Backup> {
         let mut kept: HashSet<&str> = HashSet::new();
@@ -73,12 +74,8 @@ impl Keep {
             let date = it.manifest.taken_at.date();
             (date.year(), date.month().into())
         });
-        newest_first()
-            .filter(|backup| !kept.contains(backup.name.as_str()))
-            .collect::<Vec<_>>()
-            .into_iter()
-            .rev()
-            .collect()
+        let may_go = |backup: &&Backup| backup.failed.is_none() && !kept.contains(backup.name.as_str());
+        backups.iter().filter(may_go).collect()
     }
 }
 

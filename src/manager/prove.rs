@@ -7,12 +7,12 @@ use std::path::Path;
 
 use super::Manager;
 use super::run::UNPLANNED;
-use crate::apply::{Drops, Work};
+use crate::apply::Work;
 use crate::backup::{Backup, Manifest};
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Step;
-use crate::plan::{Baseline, Drift, Problem, Request};
+use crate::plan::Problem;
 use crate::store::{Contents, CopyFile, Session};
 use crate::tend::check;
 
@@ -99,13 +99,7 @@ impl Manager {
                 ),
             );
             let request = self.to_head();
-            let work = Work {
-                catalog: &self.catalog,
-                reference: self.reference()?,
-                request,
-                run,
-                drops: Drops::Anything,
-            };
+            let work = self.work(request, run)?;
             match work.plan(&inspection) {
                 Ok(plan) if plan.from == plan.to && strictness == Strictness::Full => {
                     step(3, self.require_rules_hold(session)?);
@@ -151,10 +145,6 @@ impl Manager {
             }
         }
         Ok(format!("{} rule(s) of the set hold", self.rules.checks.len()))
-    }
-
-    pub(super) fn to_head(&self) -> Request {
-        Request::Upgrade { to: self.catalog.head(), baseline: Baseline::Stamp, drift: Drift::Refuse }
     }
 }
 

@@ -4,7 +4,6 @@
 //! ledgers are the truth, and the journal is completed from them.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -12,15 +11,12 @@ use serde_json::{Value, json};
 use super::Manager;
 use super::backup::BackupTask;
 use super::command::{Operation, Run, Selection};
-use super::run::lock;
 use super::tend::Task;
 use crate::error::{ErrorKind, Result};
-use crate::event::{Event, Interrupted, Moved, Summary};
+use crate::event::{Event, Interrupted, Summary};
 use crate::journal::runs::Record;
 use crate::journal::{Journal, Said};
-use crate::ledger::Action;
 use crate::project::ProjectId;
-use crate::schema::bookkeeping::HISTORY;
 use crate::schema::hexadecimal;
 
 /// The record of a run that goes on.
@@ -59,31 +55,6 @@ fn options(run: &Run, catalog: [u8; 32]) -> Value {
         "max_failures": run.max_failures,
         "catalog": hexadecimal(&catalog),
     })
-}
-
-/// A row of a project's history.
-pub(super) struct Done {
-    pub(super) version: String,
-    pub(super) action: Action,
-    pub(super) run: String,
-}
-
-/// The version that rows of a history lead to.
-fn newest(history: &[Done]) -> Option<&str> {
-    let mut applied: Vec<&str> = Vec::new();
-    for Done { version, action, .. } in history {
-        applied.retain(|known| known != version);
-        if *action != Action::Revert {
-            applied.push(version);
-        }
-    }
-    applied.last().copied()
-}
-
-/// Whether two stores' locations are of one: a folder has many names.
-pub(super) fn is_same_store(one: &str, other: &str) -> bool {
-    let real = |location: &str| std::fs::canonicalize(location.strip_prefix("sqlite:")?).ok();
-    one == other || real(one).is_some_and(|one| real(other) == Some(one))
 }
 
 /// Whether a run changes anything that somebody may want to know of later.
@@ -158,34 +129,10 @@ impl Manager {
             events => events?,
         };
         let store = events.iter().find_map(|event| event["store"].as_str());
-        if store.is_some_and(|store| !is_same_store(store, &self.store.location())) {
+        if store.is_some_and(|store| !self.store.is_at(store)) {
             return Ok(None);
         }
-        let first = events.first().cloned().unwrap_or_default();
-        let reported: Vec<&str> = events
-            .iter()
-            .filter(|event| event["event"] == "project_finished")
-            .filter_map(|event| event["project"].as_str())
-            .collect();
-        let ids = first["options"]["selection"]["ids"].as_array();
-        let projects: Vec<ProjectId> = match ids {
-            Some(ids) => ids.iter().filter_map(|id| id.as_str()?.parse().ok()).collect(),
-            None => self.store.discover()?.projects,
-        };
-        let command = first["command"].as_str().unwrap_or_default().to_string();
-        let (mut moved, mut gone, mut unread) = (BTreeMap::new(), Vec::new(), Vec::new());
-        for project in projects.iter().filter(|project| !reported.contains(&project.as_str())) {
-            match self.moved_in_run(project, run) {
-                Ok(None) => {}
-                Ok(Some(found)) => drop(moved.insert(project.clone(), found)),
-                Err(error) if error.kind() == ErrorKind::NotFound && command == "drop" => {
-                    gone.push(project.clone());
-                }
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(_) => unread.push(project.clone()),
-            }
-        }
-        let interrupted = Interrupted { killed: run.to_string(), command, moved, gone, unread };
+        let interrupted = self.made_up_for(run, &events)?;
         journal.add(run, &Event::Completed(interrupted.clone()))?;
         let payload = json!({
             "moved": interrupted.moved,
@@ -205,47 +152,28 @@ impl Manager {
         Ok(Some(interrupted))
     }
 
-    /// What was ever done to a project, as its own ledger has it.
-    pub(super) fn history(&self, project: &ProjectId) -> Result<Vec<Done>> {
-        let found = Mutex::new(Vec::new());
-        self.store.read(project, &|rows| {
-            let mut read = Vec::new();
-            if !rows.columns(HISTORY)?.is_empty() {
-                let columns = ["version", "action", "run"].map(String::from);
-                rows.each(&columns, &format!("{HISTORY} ORDER BY sequence"), &mut |row| {
-                    if let [Some(version), Some(action), Some(run)] = row.as_slice()
-                        && let Some(action) = Action::parse(action)
-                    {
-                        read.push(Done { version: version.clone(), action, run: run.clone() });
-                    }
-                    Ok(true)
-                })?;
-            }
-            *lock(&found) = read;
-            Ok(())
-        })?;
-        Ok(std::mem::take(&mut *lock(&found)))
-    }
-
-    /// Where a run moved a project, as its own ledger has it; none where it did not.
-    pub(super) fn moved_in_run(&self, project: &ProjectId, run: &str) -> Result<Option<Moved>> {
-        let mut history = self.history(project)?;
-        history.retain(|done| done.action != Action::Start);
-        let Some(first) = history.iter().position(|done| done.run == run) else { return Ok(None) };
-        let last = history.iter().rposition(|done| done.run == run).unwrap_or(first);
-        let from = match (newest(&history[..first]), &history[first]) {
-            (Some(version), _) => Some(version.to_string()),
-            (None, Done { action: Action::Revert, version, .. }) => Some(version.clone()),
-            // What diesel did left no history: it was where this migration follows.
-            (None, Done { action: Action::Apply, version, .. }) => {
-                let position = self.catalog.position(version).unwrap_or_default().saturating_sub(1);
-                (position > 0).then(|| self.catalog.version_at(position).as_str().to_string())
-            }
-            (None, _) => None,
+    /// What became of the projects that a killed run's events don't report, by what is there now.
+    fn made_up_for(&self, run: &str, events: &[Value]) -> Result<Interrupted> {
+        let begun = events.first().cloned().unwrap_or_default();
+        let reports = events.iter().filter(|event| event["event"] == "project_finished");
+        let reported: Vec<&str> = reports.filter_map(|event| event["project"].as_str()).collect();
+        let projects: Vec<ProjectId> = match begun["options"]["selection"]["ids"].as_array() {
+            Some(ids) => ids.iter().filter_map(|id| id.as_str()?.parse().ok()).collect(),
+            None => self.store.discover()?.projects,
         };
-        let nothing = || self.catalog.version_at(0).as_str().to_string();
-        let to = newest(&history[..=last]).map_or_else(nothing, ToString::to_string);
-        Ok(Some(Moved { from, to }))
+        let command = begun["command"].as_str().unwrap_or_default().to_string();
+        let (mut moved, mut gone, mut unread) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for project in projects.into_iter().filter(|project| !reported.contains(&project.as_str())) {
+            match self.moved_in_run(&project, run) {
+                Ok(None) => {}
+                Ok(Some(found)) => drop(moved.insert(project, found)),
+                Err(error) if error.kind() == ErrorKind::NotFound => gone.push(project),
+                Err(_) => unread.push(project),
+            }
+        }
+        // What is not there was never made by any other command.
+        gone.retain(|_| command == "drop");
+        Ok(Interrupted { killed: run.to_string(), command, moved, gone, unread })
     }
 
     /// Writes an entry about something that is no run.

@@ -8,7 +8,6 @@ use super::Manager;
 use super::backup::{Restore, Source};
 use super::command::{FinalCopy, Safety};
 use super::prove::{Proof, Strictness, copy_file};
-use super::record::is_same_store;
 use super::run::failed;
 use crate::apply::Work;
 use crate::backup::{Backup, Manifest, Reason};
@@ -38,9 +37,9 @@ impl Manager {
             "{} was taken at {}, {}",
             backup.name, backup.manifest.taken_at, backup.manifest.reason
         ));
-        let (from, here) = (&backup.manifest.store, self.store.location());
-        if !is_same_store(from, &here) {
-            report.notes.push(format!("it was taken of {from}, and this is {here}"));
+        let from = &backup.manifest.store;
+        if !self.store.is_at(from) {
+            report.notes.push(format!("it was taken of {from}, and this is {}", self.store.location()));
         }
         if dry_run {
             // Only what changes nothing at all.

@@ -242,8 +242,7 @@ impl Manager {
     fn go_down(&self, project: &ProjectId, moved: &Moved, run: &str) -> Result<Outcome> {
         let (from, _) = self.positions(moved)?;
         let request = Request::Downgrade(Down::To(from));
-        let work =
-            Work { catalog: &self.catalog, reference: self.reference()?, request, run, drops: Drops::Empty };
+        let work = Work { drops: Drops::Empty, ..self.work(request, run)? };
         match self.performed(&work, project, UNPLANNED).outcome {
             Outcome::Failed(error) => Err(error),
             Outcome::Blocked(problems) => Err(super::blocked(project, &problems)),

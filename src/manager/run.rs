@@ -13,12 +13,12 @@ use super::backup::{ABANDONED, BackupTask};
 use super::command::{FinalCopy, Operation, Run, Safety, Selection};
 use super::record::Recording;
 use super::tend::Task;
-use crate::apply::{Done, Drops, Work};
+use crate::apply::{Done, Work};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Outcome, ProjectReport, RunStarted, Summary, Tally};
 use crate::fleet::Brake;
-use crate::plan::{Baseline, Drift, Inspection, Plan, Problem, Request};
+use crate::plan::{Inspection, Plan, Problem};
 use crate::project::ProjectId;
 use crate::store::{Discovery, ForeignKeys, Lock, Look, Mode, Session, Spares, Template};
 
@@ -182,13 +182,7 @@ impl Manager {
                 };
             }
         };
-        let work = Work {
-            catalog: &self.catalog,
-            reference: self.reference()?,
-            request,
-            run: id,
-            drops: Drops::Anything,
-        };
+        let work = self.work(request, id)?;
         let planned = Mutex::new(Vec::new());
         let ahead = Mutex::new(ahead);
         let survey = |projects: &[ProjectId]| {
@@ -365,11 +359,10 @@ impl Manager {
     }
 
     fn with_template<T>(&self, run: &str, make: impl FnOnce(Template<'_>) -> Result<T>) -> Result<T> {
-        let reference = self.reference()?;
+        // Before anything is begun on the server.
+        self.reference()?;
         let fill = |session: &mut dyn Session| {
-            let to = self.catalog.head();
-            let request = Request::Upgrade { to, baseline: Baseline::Stamp, drift: Drift::Refuse };
-            let work = Work { catalog: &self.catalog, reference, request, run, drops: Drops::Anything };
+            let work = self.work(self.to_head(), run)?;
             let mode =
                 Mode { foreign_keys: ForeignKeys::Compared, lock: Lock::Transaction, look: Look::Anew };
             work.perform(session, mode).map(|_| ())

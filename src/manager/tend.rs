@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 
 use super::Manager;
 use super::run::{failed, lock};
-use crate::apply::{Drops, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
 use crate::plan::{Baseline, Drift, Inspection, Problem, Request};
@@ -97,13 +96,7 @@ impl Manager {
         // A difference in the schema is no reason to keep what is old: the names in the rules are looked up.
         let request =
             Request::Upgrade { to: self.catalog.head(), baseline: Baseline::Stamp, drift: Drift::Keep };
-        let work = Work {
-            catalog: &self.catalog,
-            reference: self.reference()?,
-            request,
-            run: "",
-            drops: Drops::Anything,
-        };
+        let work = self.work(request, "")?;
         let plan = match work.plan(&self.inspected(project)?) {
             Ok(plan) => plan,
             Err(problems) => return Ok(Err(problems)),

@@ -8,7 +8,6 @@ use std::path::Path;
 use super::Manager;
 use super::prove::require_sound;
 use super::run::UNPLANNED;
-use crate::apply::{Drops, Work};
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
@@ -39,13 +38,7 @@ impl Manager {
         let copy = CopyFile { file: &file, place: &place, needs: &[] };
         let mut found = None;
         let request = self.to_head();
-        let work = Work {
-            catalog: &self.catalog,
-            reference: self.reference()?,
-            request,
-            run,
-            drops: Drops::Anything,
-        };
+        let work = self.work(request, run)?;
         self.store.unpack(copy, &mut |session| {
             session.begin(UNPLANNED)?;
             require_sound(session)?;
@@ -76,13 +69,7 @@ impl Manager {
         self.store.install(project, copy)?;
         let Some(position) = stamp else { return Ok(()) };
         let request = Request::Stamp { to: Some(position), force: false };
-        let work = Work {
-            catalog: &self.catalog,
-            reference: self.reference()?,
-            request,
-            run,
-            drops: Drops::Anything,
-        };
+        let work = self.work(request, run)?;
         match self.performed(&work, project, UNPLANNED).outcome {
             Outcome::Failed(error) => Err(error.hint(HINT)),
             Outcome::Blocked(problems) => Err(super::blocked(project, &problems).hint(HINT)),

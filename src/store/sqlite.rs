@@ -177,6 +177,14 @@ impl Store for SqliteStore {
         format!("sqlite:{}", self.directory.display())
     }
 
+    /// A folder has many names.
+    fn is_at(&self, location: &str) -> bool {
+        let is_this =
+            |folder: PathBuf| std::fs::canonicalize(&self.directory).is_ok_and(|this| this == folder);
+        self.location() == location
+            || location.strip_prefix("sqlite:").is_some_and(|it| std::fs::canonicalize(it).is_ok_and(is_this))
+    }
+
     fn place(&self, id: &ProjectId) -> String {
         self.path(id).display().to_string()
     }

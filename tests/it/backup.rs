@@ -16,7 +16,6 @@ on_each_store!(
     a_fleet_is_checked_and_its_coverage_told,
     backups_that_are_not_kept_are_removed,
     what_failed_its_check_is_no_backup_to_count_on,
-    a_restore_without_a_name_passes_over_what_undos_keep,
     an_upgrade_that_fails_in_part_is_put_back,
     an_upgrade_with_checked_backups_takes_one_of_each_project,
     only_the_owner_can_read_backups,
@@ -160,22 +159,6 @@ fn what_failed_its_check_is_no_backup_to_count_on(world: &mut World) {
             .count("verified")
     });
     assert_eq!(parts.iter().sum::<u64>(), 1);
-}
-
-fn a_restore_without_a_name_passes_over_what_undos_keep(world: &mut World) {
-    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
-    world.expect(0, &["backup", "create", "1"]);
-    world.execute("1", "INSERT INTO notes (text) VALUES ('not wanted')");
-    for _ in 0..2 {
-        world.expect(0, &["backup", "restore", "1"]);
-        assert_eq!(world.query("1", "SELECT text FROM notes"), Vec::<String>::new());
-    }
-    // Files of two folders are two questions.
-    let name = names(world, "1").remove(0);
-    let here = folder(world).join(format!("{name}.json"));
-    let here = here.to_str().unwrap();
-    assert_eq!(world.run(&["backup", "check", here, &name]).code, 2);
-    world.expect(0, &["backup", "check", here]);
 }
 
 fn a_backup_is_checked_to_the_level_that_is_said(world: &mut World) {

@@ -4,7 +4,6 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use diesel::connection::SimpleConnection as _;
 use serde_json::Value;
 
 use crate::world::{Report, World};
@@ -12,14 +11,9 @@ use crate::world::{Report, World};
 on_each_store!(
     whatever_changes_something_is_an_entry,
     a_killed_run_is_completed_from_the_ledgers_by_the_next,
-    a_run_is_rolled_back_for_just_the_projects_that_it_moved,
-    a_run_whose_way_down_loses_rows_goes_back_by_its_backups,
-    a_project_that_failed_after_a_part_was_committed_goes_back_as_well,
     a_killed_downgrade_is_completed_as_one,
     a_killed_drop_says_what_is_gone,
     a_killed_run_is_completed_under_another_catalog_and_by_another_name_of_the_store,
-    a_run_that_another_went_on_from_is_not_undone_over_it,
-    a_way_down_that_would_drop_rows_is_not_gone,
 );
 
 fn folder(world: &World) -> PathBuf {
@@ -30,15 +24,15 @@ fn folder(world: &World) -> PathBuf {
     })
 }
 
-fn run_id(report: &Report) -> String {
+pub(crate) fn run_id(report: &Report) -> String {
     report.events("run_started")[0]["run"].as_str().unwrap().to_string()
 }
 
-const NOTES: (&str, &str) =
+pub(crate) const NOTES: (&str, &str) =
     ("1_notes", "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT);\n-- down\nDROP TABLE notes;\n");
-const INDEX: (&str, &str) =
+pub(crate) const INDEX: (&str, &str) =
     ("2_index", "CREATE INDEX notes_text ON notes (text);\n-- down\nDROP INDEX notes_text;\n");
-const MORE: (&str, &str) =
+pub(crate) const MORE: (&str, &str) =
     ("3_more", "CREATE TABLE more (id INTEGER PRIMARY KEY);\n-- down\nDROP TABLE more;\n");
 
 fn whatever_changes_something_is_an_entry(world: &mut World) {
@@ -120,6 +114,23 @@ fn whatever_changes_something_is_an_entry(world: &mut World) {
     assert_eq!(before, world.snapshot(), "something was changed without a journal");
 }
 
+/// Makes projects, so many that a run of one job takes a while; gives their ids.
+fn created(world: &mut World, migrations: &[(&str, &str)]) -> Vec<String> {
+    let ids: Vec<String> = (1..=world.either(60, 20)).map(|number| number.to_string()).collect();
+    let command: Vec<&str> = ["create"].into_iter().chain(ids.iter().map(String::as_str)).collect();
+    world.with_migrations(migrations).expect(0, &command);
+    ids
+}
+
+/// Takes away what a run's record has after its first lines, as a power cut would; gives what is left.
+fn cut(world: &World, run: &str, lines: usize) -> String {
+    let record = folder(world).join(format!("runs/{run}.jsonl"));
+    let text = std::fs::read_to_string(&record).unwrap();
+    let left = text.lines().take(lines).collect::<Vec<_>>().join("\n") + "\n";
+    std::fs::write(&record, &left).unwrap();
+    left
+}
+
 /// Runs a command, and kills it once some projects are done.
 fn killed(world: &World, arguments: &[&str], after: usize) -> String {
     let arguments = [&["--format", "json", "--jobs", "1"], arguments].concat();
@@ -136,9 +147,8 @@ fn killed(world: &World, arguments: &[&str], after: usize) -> String {
 }
 
 fn a_killed_run_is_completed_from_the_ledgers_by_the_next(world: &mut World) {
-    let ids: Vec<String> = (1..=world.either(60, 20)).map(|number| number.to_string()).collect();
+    let ids = created(world, &[NOTES]);
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    world.with_migrations(&[NOTES]).expect(0, &[&["create"], &ids[..]].concat());
     world.with_migrations(&[NOTES, INDEX]);
     let run = killed(world, &["upgrade-all"], 5);
     assert!(world.run(&["runs", "list"]).stdout.contains("open"));
@@ -146,14 +156,13 @@ fn a_killed_run_is_completed_from_the_ledgers_by_the_next(world: &mut World) {
     assert!(moved.len() < ids.len(), "the kill came too late");
     assert_eq!(world.run(&["runs", "rollback", &run]).code, 1, "a run that has not ended is not undone");
     // What the record lacks is what its ledgers have beyond it: taken away, it is found again.
+    let left = cut(world, &run, 3);
     let record = folder(world).join(format!("runs/{run}.jsonl"));
-    let text = std::fs::read_to_string(&record).unwrap();
-    let cut: Vec<&str> = text.lines().take(3).collect();
-    std::fs::write(&record, cut.join("\n") + "\n{\"v\":1,\"event\":\"proj").unwrap();
+    std::fs::write(&record, format!("{left}{{\"v\":1,\"event\":\"proj")).unwrap();
     let report = world.expect(0, &["upgrade-all"]);
     let completed = report.events("run_completed")[0].clone();
     let mut told: Vec<&str> = completed["moved"].as_object().unwrap().keys().map(String::as_str).collect();
-    let reported: Vec<Value> = cut.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let reported: Vec<Value> = left.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     told.extend(reported.iter().filter_map(|event| event["project"].as_str()));
     told.sort_unstable();
     let mut wanted = moved;
@@ -172,90 +181,11 @@ fn a_killed_run_is_completed_from_the_ledgers_by_the_next(world: &mut World) {
     assert_eq!(world.expect(0, &["status"]).count("planned"), wanted.len() as u64);
 }
 
-fn a_run_is_rolled_back_for_just_the_projects_that_it_moved(world: &mut World) {
-    world.with_migrations(&[NOTES]).expect(0, &["create", "1", "2", "3"]);
-    world.with_migrations(&[NOTES, INDEX]).expect(0, &["create", "new"]);
-    world.expect(0, &["upgrade", "3"]);
-    let run = run_id(&world.expect(0, &["upgrade-all"]));
-    world.execute("1", "INSERT INTO notes (text) VALUES ('since')");
-    let before = world.snapshot();
-    let planned = world.expect(0, &["runs", "rollback", &run, "--dry-run"]);
-    assert_eq!((planned.count("planned"), before == world.snapshot()), (2, true));
-    assert!(planned.project("1")["notes"][0].as_str().unwrap().starts_with("by down.sql"));
-    let report = world.expect(0, &["runs", "rollback", &run]);
-    assert_eq!((report.outcome("1"), report.outcome("2")), ("downgraded", "downgraded"));
-    for (id, versions) in [("1", vec!["1"]), ("2", vec!["1"]), ("3", vec!["1", "2"]), ("new", vec!["1", "2"])]
-    {
-        assert_eq!(world.versions(id), versions, "{id}");
-    }
-    assert_eq!(world.query("1", "SELECT text FROM notes"), ["since"]);
-    assert_eq!(world.expect(0, &["runs", "rollback", &run]).count("up_to_date"), 2);
-    // A project that went on since is not taken back over what came after.
-    let run = run_id(&world.expect(0, &["upgrade", "1", "2"]));
-    world.with_migrations(&[NOTES, INDEX, MORE]).expect(0, &["upgrade", "2"]);
-    let report = world.expect(3, &["runs", "rollback", &run]);
-    assert_eq!((report.outcome("1"), report.error("2").0), ("downgraded", "version_mismatch"));
-    assert_eq!(world.versions("2"), ["1", "2", "3"]);
-}
-
-fn a_run_whose_way_down_loses_rows_goes_back_by_its_backups(world: &mut World) {
-    let fill = (
-        "2_fill",
-        "CREATE TABLE copies (id INTEGER);\nINSERT INTO copies SELECT id FROM notes;\nUPDATE notes SET text = 'gone';\n-- down\nDROP TABLE copies;\n",
-    );
-    world.with_migrations(&[NOTES]).expect(0, &["create", "1", "2"]);
-    world.execute("1", "INSERT INTO notes (text) VALUES ('kept')");
-    world.with_migrations(&[NOTES, fill]);
-    // Without a backup there is no way back that loses nothing.
-    let run = run_id(&world.expect(0, &["upgrade", "1"]));
-    assert_eq!(world.expect(3, &["runs", "rollback", &run]).error("1").0, "blocked");
-    world.expect(0, &["downgrade", "1", "--steps", "1"]);
-    world.execute("1", "UPDATE notes SET text = 'kept'");
-    let before = [world.contents("1"), world.contents("2")];
-    let run = run_id(&world.expect(0, &["upgrade-all", "--backup"]));
-    assert_eq!(world.query("1", "SELECT text FROM notes"), ["gone"]);
-    let planned = world.expect(0, &["runs", "rollback", &run, "--dry-run"]);
-    assert!(planned.project("1")["notes"][0].as_str().unwrap().contains("what was written since is lost"));
-    let report = world.expect(0, &["runs", "rollback", &run]);
-    assert_eq!((report.outcome("1"), report.outcome("2")), ("restored", "downgraded"));
-    assert_eq!(before, [world.contents("1"), world.contents("2")]);
-    assert_eq!((world.versions("1"), world.versions("2")), (vec!["1".to_string()], vec!["1".to_string()]));
-}
-
-fn a_project_that_failed_after_a_part_was_committed_goes_back_as_well(world: &mut World) {
-    let outside = (
-        "2_index",
-        "CREATE INDEX notes_text ON notes (text);\n-- down\nDROP INDEX notes_text;\n-- metadata\nrun_in_transaction = false\n",
-    );
-    let unique = ("3_unique", "CREATE UNIQUE INDEX once ON notes (text);\n-- down\nDROP INDEX once;\n");
-    world.with_migrations(&[NOTES]).expect(0, &["create", "1", "2", "3"]);
-    world.execute("1", "INSERT INTO notes (text) VALUES ('twice'), ('twice')");
-    let before = [world.contents("1"), world.contents("2")];
-    world.with_migrations(&[NOTES, outside]).expect(0, &["upgrade", "3"]);
-    world.execute("3", "INSERT INTO notes (text) VALUES ('twice'), ('twice')");
-    world.with_migrations(&[NOTES, outside, unique]);
-    let report = world.expect(3, &["upgrade-all"]);
-    assert_eq!(["1", "2", "3"].map(|id| report.outcome(id)), ["failed", "upgraded", "failed"]);
-    assert_eq!(world.versions("1"), ["1", "2"]);
-    let undone = world.expect(0, &["runs", "rollback", &run_id(&report)]);
-    assert_eq!(["1", "2"].map(|id| undone.outcome(id)), ["downgraded"; 2]);
-    assert_eq!(undone.events("project_finished").len(), 2, "the third was not moved");
-    assert_eq!((world.versions("1"), world.versions("3").len()), (vec!["1".to_string()], 2));
-    assert_eq!(before, [world.contents("1"), world.contents("2")]);
-    // What a drop takes away is not between two versions.
-    let dropped = run_id(&world.expect(0, &["drop", "3", "--yes"]));
-    let refused = world.run(&["runs", "rollback", &dropped]);
-    assert!(refused.code == 2 && refused.stderr.contains("runs show"), "{}", refused.stderr);
-}
-
 fn a_killed_downgrade_is_completed_as_one(world: &mut World) {
-    let ids: Vec<String> = (1..=world.either(60, 20)).map(|number| number.to_string()).collect();
+    let ids = created(world, &[NOTES, INDEX, MORE]);
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    world.with_migrations(&[NOTES, INDEX, MORE]).expect(0, &[&["create"], &ids[..]].concat());
     let run = killed(world, &[&["downgrade"], &ids[..], &["--to", "1"]].concat(), 5);
-    let record = folder(world).join(format!("runs/{run}.jsonl"));
-    let text = std::fs::read_to_string(&record).unwrap();
-    std::fs::write(&record, text.lines().take(3).collect::<Vec<_>>().join("\n") + "\n").unwrap();
+    cut(world, &run, 3);
     let report = world.expect(0, &["upgrade-all"]);
     let moved = report.events("run_completed")[0]["moved"].as_object().unwrap().clone();
     assert!(moved.len() > 1, "the kill came too early");
@@ -265,13 +195,10 @@ fn a_killed_downgrade_is_completed_as_one(world: &mut World) {
 }
 
 fn a_killed_drop_says_what_is_gone(world: &mut World) {
-    let ids: Vec<String> = (1..=world.either(80, 20)).map(|number| number.to_string()).collect();
+    let ids = created(world, &[NOTES]);
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    world.with_migrations(&[NOTES]).expect(0, &[&["create"], &ids[..]].concat());
     let run = killed(world, &[&["drop"], &ids[..], &["--yes", "--no-backup"]].concat(), 5);
-    let record = folder(world).join(format!("runs/{run}.jsonl"));
-    let text = std::fs::read_to_string(&record).unwrap();
-    std::fs::write(&record, text.lines().take(3).collect::<Vec<_>>().join("\n") + "\n").unwrap();
+    cut(world, &run, 3);
     let left = world.expect(0, &["status"]).events("project_finished").len();
     assert!((1..ids.len() - 2).contains(&left), "the kill came too early or too late");
     let report = world.expect(0, &["upgrade-all"]);
@@ -280,14 +207,10 @@ fn a_killed_drop_says_what_is_gone(world: &mut World) {
 }
 
 fn a_killed_run_is_completed_under_another_catalog_and_by_another_name_of_the_store(world: &mut World) {
-    let ids: Vec<String> = (1..=world.either(60, 20)).map(|number| number.to_string()).collect();
-    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    world.with_migrations(&[NOTES]).expect(0, &[&["create"], &ids[..]].concat());
+    created(world, &[NOTES]);
     world.with_migrations(&[NOTES, INDEX]);
     let run = killed(world, &["upgrade-all"], 5);
-    let record = folder(world).join(format!("runs/{run}.jsonl"));
-    let text = std::fs::read_to_string(&record).unwrap();
-    std::fs::write(&record, text.lines().take(3).collect::<Vec<_>>().join("\n") + "\n").unwrap();
+    cut(world, &run, 3);
     world.with_migrations(&[("7_others", "CREATE TABLE others (id INTEGER PRIMARY KEY);\n")]);
     let url = if world.is_postgres() {
         world.url()
@@ -304,42 +227,6 @@ fn a_killed_run_is_completed_under_another_catalog_and_by_another_name_of_the_st
     for (id, found) in moved {
         assert_eq!((found["from"].as_str(), found["to"].as_str()), (Some("1"), Some("2")), "{id}");
     }
-}
-
-fn a_run_that_another_went_on_from_is_not_undone_over_it(world: &mut World) {
-    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
-    world.with_migrations(&[NOTES, INDEX]);
-    let first = run_id(&world.expect(0, &["upgrade", "1", "--backup"]));
-    world.expect(0, &["downgrade", "1", "--steps", "1"]);
-    world.execute("1", "INSERT INTO notes (text) VALUES ('precious')");
-    let second = run_id(&world.expect(0, &["upgrade", "1", "--backup"]));
-    assert_eq!(world.expect(3, &["runs", "rollback", &first]).error("1").0, "version_mismatch");
-    assert_eq!(world.query("1", "SELECT text FROM notes"), ["precious"]);
-    assert_eq!(world.expect(0, &["runs", "rollback", &second]).outcome("1"), "downgraded");
-}
-
-/// Rows that are committed after it was seen that there are none, and before the way down has its lock.
-fn a_way_down_that_would_drop_rows_is_not_gone(world: &mut World) {
-    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
-    let more = ("2_more", "CREATE TABLE more (id INTEGER PRIMARY KEY);\n-- down\nDROP TABLE more;\n");
-    world.with_migrations(&[NOTES, more]);
-    let run = run_id(&world.expect(0, &["upgrade", "1"]));
-    let before = world.contents("1");
-    // Filled between the look and the lock.
-    let mut application = world.own_connection("1");
-    let begin = world.either("BEGIN IMMEDIATE", "BEGIN");
-    application.batch_execute(&format!("{begin}; INSERT INTO more (id) VALUES (42)")).unwrap();
-    let mut command = world.command(&["--lock-timeout", "20", "runs", "rollback", &run]);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(900));
-    application.batch_execute("COMMIT").unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(3));
-    let mut with_row = before;
-    with_row.insert("more".into(), world.contents("1")["more"].clone());
-    assert_eq!(
-        (world.contents("1"), world.query("1", "SELECT id FROM more")),
-        (with_row, vec!["42".to_string()])
-    );
 }
 
 /// A journal of some entries, and its lines.
@@ -469,9 +356,7 @@ fn what_a_killed_process_left_of_an_entry_is_cut_off_and_said() {
 #[test]
 fn a_killed_run_whose_entry_was_torn_hinders_no_run_after_it() {
     let mut world = World::sqlite();
-    let ids: Vec<String> = (1..=60).map(|number| number.to_string()).collect();
-    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    world.with_migrations(&[NOTES]).expect(0, &[&["create"], &ids[..]].concat());
+    created(&mut world, &[NOTES]);
     world.with_migrations(&[NOTES, INDEX]);
     killed(&world, &["upgrade-all"], 5);
     let path = folder(&world).join("journal.jsonl");

@@ -4,6 +4,7 @@ use crate::backup::{folder, names};
 use crate::world::World;
 
 on_each_store!(
+    a_restore_without_a_name_passes_over_what_undos_keep,
     a_project_that_was_not_sound_is_had_back_as_it_was,
     a_backup_of_another_project_is_refused,
     a_backup_that_fails_its_check_is_verified_no_more,
@@ -70,7 +71,9 @@ fn a_backup_that_fails_its_check_is_verified_no_more(world: &mut World) {
 fn a_put_back_loses_nothing_that_others_wrote(world: &mut World) {
     world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
     world.execute("1", "INSERT INTO notes (text) VALUES ('same'), ('same')");
-    let first = ("2_outside", "CREATE TABLE steps (id INTEGER);\n-- metadata\nrun_in_transaction = false\n");
+    // The other's name ends with the name of the table that is written into: a part of a name is not the name.
+    let first =
+        ("2_outside", "CREATE TABLE brothers (id INTEGER);\n-- metadata\nrun_in_transaction = false\n");
     world.with_migrations(&[NOTES, first, UNIQUE_LATER]);
     let trigger = world.either(
         "CREATE TRIGGER meanwhile AFTER INSERT ON tenantry_history BEGIN INSERT INTO others (note) VALUES (1); END",
@@ -93,6 +96,22 @@ const UNIQUE_LATER: (&str, &str) = (
     "3_unique",
     "CREATE UNIQUE INDEX unique_notes ON notes (text);\n-- metadata\nrun_in_transaction = false\n",
 );
+
+fn a_restore_without_a_name_passes_over_what_undos_keep(world: &mut World) {
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
+    world.expect(0, &["backup", "create", "1"]);
+    world.execute("1", "INSERT INTO notes (text) VALUES ('not wanted')");
+    for _ in 0..2 {
+        world.expect(0, &["backup", "restore", "1"]);
+        assert_eq!(world.query("1", "SELECT text FROM notes"), Vec::<String>::new());
+    }
+    // Files of two folders are two questions.
+    let name = names(world, "1").remove(0);
+    let here = folder(world).join(format!("{name}.json"));
+    let here = here.to_str().unwrap();
+    assert_eq!(world.run(&["backup", "check", here, &name]).code, 2);
+    world.expect(0, &["backup", "check", here]);
+}
 
 #[test]
 fn a_run_that_could_not_begin_undoes_nobodys_work() {

@@ -1,0 +1,128 @@
+//! Runs that are undone: which projects go back, by what, and what is not lost.
+
+use std::process::Stdio;
+
+use diesel::connection::SimpleConnection as _;
+
+use crate::journal::{INDEX, MORE, NOTES, run_id};
+use crate::world::World;
+
+on_each_store!(
+    a_run_is_rolled_back_for_just_the_projects_that_it_moved,
+    a_run_whose_way_down_loses_rows_goes_back_by_its_backups,
+    a_project_that_failed_after_a_part_was_committed_goes_back_as_well,
+    a_run_that_another_went_on_from_is_not_undone_over_it,
+    a_way_down_that_would_drop_rows_is_not_gone,
+);
+
+fn a_run_is_rolled_back_for_just_the_projects_that_it_moved(world: &mut World) {
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1", "2", "3"]);
+    world.with_migrations(&[NOTES, INDEX]).expect(0, &["create", "new"]);
+    world.expect(0, &["upgrade", "3"]);
+    let run = run_id(&world.expect(0, &["upgrade-all"]));
+    world.execute("1", "INSERT INTO notes (text) VALUES ('since')");
+    let before = world.snapshot();
+    let planned = world.expect(0, &["runs", "rollback", &run, "--dry-run"]);
+    assert_eq!((planned.count("planned"), before == world.snapshot()), (2, true));
+    assert!(planned.project("1")["notes"][0].as_str().unwrap().starts_with("by down.sql"));
+    let report = world.expect(0, &["runs", "rollback", &run]);
+    assert_eq!((report.outcome("1"), report.outcome("2")), ("downgraded", "downgraded"));
+    for (id, versions) in [("1", vec!["1"]), ("2", vec!["1"]), ("3", vec!["1", "2"]), ("new", vec!["1", "2"])]
+    {
+        assert_eq!(world.versions(id), versions, "{id}");
+    }
+    assert_eq!(world.query("1", "SELECT text FROM notes"), ["since"]);
+    assert_eq!(world.expect(0, &["runs", "rollback", &run]).count("up_to_date"), 2);
+    // A project that went on since is not taken back over what came after.
+    let run = run_id(&world.expect(0, &["upgrade", "1", "2"]));
+    world.with_migrations(&[NOTES, INDEX, MORE]).expect(0, &["upgrade", "2"]);
+    let report = world.expect(3, &["runs", "rollback", &run]);
+    assert_eq!((report.outcome("1"), report.error("2").0), ("downgraded", "version_mismatch"));
+    assert_eq!(world.versions("2"), ["1", "2", "3"]);
+}
+
+fn a_run_whose_way_down_loses_rows_goes_back_by_its_backups(world: &mut World) {
+    let fill = (
+        "2_fill",
+        "CREATE TABLE copies (id INTEGER);\nINSERT INTO copies SELECT id FROM notes;\nUPDATE notes SET text = 'gone';\n-- down\nDROP TABLE copies;\n",
+    );
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1", "2"]);
+    world.execute("1", "INSERT INTO notes (text) VALUES ('kept')");
+    world.with_migrations(&[NOTES, fill]);
+    // Without a backup there is no way back that loses nothing.
+    let run = run_id(&world.expect(0, &["upgrade", "1"]));
+    assert_eq!(world.expect(3, &["runs", "rollback", &run]).error("1").0, "blocked");
+    world.expect(0, &["downgrade", "1", "--steps", "1"]);
+    world.execute("1", "UPDATE notes SET text = 'kept'");
+    let before = [world.contents("1"), world.contents("2")];
+    let run = run_id(&world.expect(0, &["upgrade-all", "--backup"]));
+    assert_eq!(world.query("1", "SELECT text FROM notes"), ["gone"]);
+    let planned = world.expect(0, &["runs", "rollback", &run, "--dry-run"]);
+    assert!(planned.project("1")["notes"][0].as_str().unwrap().contains("what was written since is lost"));
+    let report = world.expect(0, &["runs", "rollback", &run]);
+    assert_eq!((report.outcome("1"), report.outcome("2")), ("restored", "downgraded"));
+    assert_eq!(before, [world.contents("1"), world.contents("2")]);
+    assert_eq!((world.versions("1"), world.versions("2")), (vec!["1".to_string()], vec!["1".to_string()]));
+}
+
+fn a_project_that_failed_after_a_part_was_committed_goes_back_as_well(world: &mut World) {
+    let outside = (
+        "2_index",
+        "CREATE INDEX notes_text ON notes (text);\n-- down\nDROP INDEX notes_text;\n-- metadata\nrun_in_transaction = false\n",
+    );
+    let unique = ("3_unique", "CREATE UNIQUE INDEX once ON notes (text);\n-- down\nDROP INDEX once;\n");
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1", "2", "3"]);
+    world.execute("1", "INSERT INTO notes (text) VALUES ('twice'), ('twice')");
+    let before = [world.contents("1"), world.contents("2")];
+    world.with_migrations(&[NOTES, outside]).expect(0, &["upgrade", "3"]);
+    world.execute("3", "INSERT INTO notes (text) VALUES ('twice'), ('twice')");
+    world.with_migrations(&[NOTES, outside, unique]);
+    let report = world.expect(3, &["upgrade-all"]);
+    assert_eq!(["1", "2", "3"].map(|id| report.outcome(id)), ["failed", "upgraded", "failed"]);
+    assert_eq!(world.versions("1"), ["1", "2"]);
+    let undone = world.expect(0, &["runs", "rollback", &run_id(&report)]);
+    assert_eq!(["1", "2"].map(|id| undone.outcome(id)), ["downgraded"; 2]);
+    assert_eq!(undone.events("project_finished").len(), 2, "the third was not moved");
+    assert_eq!((world.versions("1"), world.versions("3").len()), (vec!["1".to_string()], 2));
+    assert_eq!(before, [world.contents("1"), world.contents("2")]);
+    // What a drop takes away is not between two versions.
+    let dropped = run_id(&world.expect(0, &["drop", "3", "--yes"]));
+    let refused = world.run(&["runs", "rollback", &dropped]);
+    assert!(refused.code == 2 && refused.stderr.contains("runs show"), "{}", refused.stderr);
+}
+
+fn a_run_that_another_went_on_from_is_not_undone_over_it(world: &mut World) {
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
+    world.with_migrations(&[NOTES, INDEX]);
+    let first = run_id(&world.expect(0, &["upgrade", "1", "--backup"]));
+    world.expect(0, &["downgrade", "1", "--steps", "1"]);
+    world.execute("1", "INSERT INTO notes (text) VALUES ('precious')");
+    let second = run_id(&world.expect(0, &["upgrade", "1", "--backup"]));
+    assert_eq!(world.expect(3, &["runs", "rollback", &first]).error("1").0, "version_mismatch");
+    assert_eq!(world.query("1", "SELECT text FROM notes"), ["precious"]);
+    assert_eq!(world.expect(0, &["runs", "rollback", &second]).outcome("1"), "downgraded");
+}
+
+/// Rows that are committed after it was seen that there are none, and before the way down has its lock.
+fn a_way_down_that_would_drop_rows_is_not_gone(world: &mut World) {
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
+    let more = ("2_more", "CREATE TABLE more (id INTEGER PRIMARY KEY);\n-- down\nDROP TABLE more;\n");
+    world.with_migrations(&[NOTES, more]);
+    let run = run_id(&world.expect(0, &["upgrade", "1"]));
+    let before = world.contents("1");
+    // Filled between the look and the lock.
+    let mut application = world.own_connection("1");
+    let begin = world.either("BEGIN IMMEDIATE", "BEGIN");
+    application.batch_execute(&format!("{begin}; INSERT INTO more (id) VALUES (42)")).unwrap();
+    let mut command = world.command(&["--lock-timeout", "20", "runs", "rollback", &run]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(900));
+    application.batch_execute("COMMIT").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    let mut with_row = before;
+    with_row.insert("more".into(), world.contents("1")["more"].clone());
+    assert_eq!(
+        (world.contents("1"), world.query("1", "SELECT id FROM more")),
+        (with_row, vec!["42".to_string()])
+    );
+}
