@@ -30,12 +30,13 @@ impl SchemaCache {
         self.0.read().unwrap_or_else(PoisonError::into_inner).by_fingerprint.get(&fingerprint).cloned()
     }
 
-    pub(super) fn insert(&self, text: Vec<u8>, schema: Arc<Schema>) {
+    /// Remembers a schema, by the text that was read of it where one tells all of it.
+    pub(super) fn insert(&self, text: Option<Vec<u8>>, schema: &Arc<Schema>) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if known.by_text.len() >= REMEMBERED {
+        if known.by_text.len().max(known.by_fingerprint.len()) >= REMEMBERED {
             *known = Known::default();
         }
-        known.by_fingerprint.insert(schema.fingerprint(), Arc::clone(&schema));
-        known.by_text.insert(text, schema);
+        known.by_fingerprint.insert(schema.fingerprint(), Arc::clone(schema));
+        known.by_text.extend(text.map(|text| (text, Arc::clone(schema))));
     }
 }

@@ -11,6 +11,7 @@ mod create;
 mod discover;
 mod examine;
 mod failure;
+mod members;
 mod rows;
 mod script;
 mod session;
@@ -38,7 +39,7 @@ use crate::store::{
     Care, Copied, CopyFile, Discovery, Finding, Held, Others, Rows, Session, Spares, Store, Template,
 };
 
-use catalog::{Parts, Reader};
+use catalog::{Queries, Reader};
 use connect::{Link, Links, Server, Timeouts};
 use session::PostgresSession;
 use target::Target;
@@ -59,7 +60,7 @@ pub struct PostgresStore {
     links: Links,
     schemas: SchemaCache,
     /// The queries on the catalogs, as the server's version wants them.
-    parts: OnceLock<Arc<Parts>>,
+    queries: OnceLock<Arc<Queries>>,
     /// Where the server's own programs are.
     tools: OnceLock<PathBuf>,
 }
@@ -113,7 +114,7 @@ impl PostgresStore {
             options,
             links: Links::new(target, timeouts),
             schemas: SchemaCache::default(),
-            parts: OnceLock::new(),
+            queries: OnceLock::new(),
             tools: OnceLock::new(),
         })
     }
@@ -145,15 +146,15 @@ impl PostgresStore {
         Ok(name)
     }
 
-    fn parts(&self, server: Server) -> Arc<Parts> {
-        Arc::clone(self.parts.get_or_init(|| Arc::new(Parts::new(server.version))))
+    fn queries(&self, server: Server) -> Arc<Queries> {
+        Arc::clone(self.queries.get_or_init(|| Arc::new(Queries::new(server.version))))
     }
 
     /// Asks the catalogs over a connection.
     fn reader<'a>(&'a self, link: &'a mut Link) -> Reader<'a> {
         Reader {
             target: self.target(),
-            parts: self.parts(link.server),
+            queries: self.queries(link.server),
             schemas: &self.schemas,
             connection: &mut link.connection,
         }

@@ -77,7 +77,7 @@ fn a_put_back_loses_nothing_that_others_wrote(world: &mut World) {
     world.with_migrations(&[NOTES, first, UNIQUE_LATER]);
     let trigger = world.either(
         "CREATE TRIGGER meanwhile AFTER INSERT ON tenantry_history BEGIN INSERT INTO others (note) VALUES (1); END",
-        "CREATE FUNCTION meanwhile() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO others (note) VALUES (1); RETURN NULL; END $$;
+        "CREATE FUNCTION meanwhile() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO project_1.others (note) VALUES (1); RETURN NULL; END $$;
          CREATE TRIGGER meanwhile AFTER INSERT ON tenantry_history FOR EACH STATEMENT EXECUTE FUNCTION meanwhile()",
     );
     // A trigger on the ledger plays the application: what it writes comes between the backup and the failure.

@@ -334,6 +334,63 @@ fn everything_that_changes_behaviour_changes_the_fingerprint_and_is_named() {
     }
 }
 
+/// Something of each kind whose row in the catalogs names another by its number.
+const ENTANGLED: &str = "CREATE TYPE m AS ENUM ('a', 'b'); CREATE SEQUENCE s; CREATE TABLE p (id serial PRIMARY KEY); \
+    CREATE TABLE q (id serial PRIMARY KEY); \
+    CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; \
+    CREATE FUNCTION h() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; \
+    CREATE FUNCTION g(a int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1'; \
+    CREATE FUNCTION g(a text) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1'; \
+    CREATE FUNCTION of_m(x m, y m[], z p) RETURNS SETOF p LANGUAGE sql SET search_path FROM CURRENT BEGIN ATOMIC SELECT p.* FROM p; END; \
+    CREATE TABLE t (a int DEFAULT nextval('s'), b m DEFAULT 'a', c m[] DEFAULT '{a,b}', d int REFERENCES p, \
+        e int DEFAULT g(1), \"f 16400\" text CHECK (g(\"f 16400\") > 0), CHECK (b <> 'b')); \
+    CREATE INDEX i ON t (g(a)) WHERE b = 'a'; CREATE INDEX j ON t USING gin (c); \
+    CREATE VIEW v AS SELECT a, b, \"f 16400\" FROM t WHERE b = 'b'; \
+    CREATE TRIGGER r BEFORE INSERT ON t FOR EACH ROW WHEN (NEW.b = 'a') EXECUTE FUNCTION f(); \
+    CREATE RULE u AS ON DELETE TO q DO ALSO DELETE FROM p";
+
+#[test]
+fn schemas_made_alike_are_understood_once() {
+    let schemas = read(&[
+        ENTANGLED.into(),
+        format!("CREATE TABLE x (a int); {ENTANGLED}; DROP TABLE x"),
+        ENTANGLED.into(),
+    ]);
+    assert!(schemas.iter().all(|schema| Arc::ptr_eq(schema, &schemas[0])), "each was spelled out");
+}
+
+#[test]
+fn what_points_at_another_object_is_another_schema() {
+    let changes = [
+        "ALTER TABLE t ALTER a SET DEFAULT nextval('p_id_seq')",
+        "ALTER TABLE t ALTER b SET DEFAULT 'b'",
+        "ALTER TABLE t ALTER c SET DEFAULT '{b,a}'",
+        "ALTER TABLE t ALTER e SET DEFAULT g('1'::text)",
+        "ALTER TABLE t DROP CONSTRAINT t_d_fkey, ADD FOREIGN KEY (d) REFERENCES q",
+        "ALTER TABLE t DROP CONSTRAINT t_b_check, ADD CHECK (b <> 'a')",
+        "DROP INDEX i; CREATE INDEX i ON t (g(a::text)) WHERE b = 'a'",
+        "DROP INDEX i; CREATE INDEX i ON t (g(a)) WHERE b = 'b'",
+        "CREATE OR REPLACE VIEW v AS SELECT a, b, \"f 16400\" FROM t WHERE b = 'a'",
+        "CREATE OR REPLACE VIEW v AS SELECT d AS a, b, \"f 16400\" FROM t WHERE b = 'b'",
+        "DROP TRIGGER r ON t; CREATE TRIGGER r BEFORE INSERT ON t FOR EACH ROW WHEN (NEW.b = 'a') EXECUTE FUNCTION h()",
+        "DROP TRIGGER r ON t; CREATE TRIGGER r BEFORE INSERT ON t FOR EACH ROW WHEN (NEW.b = 'b') EXECUTE FUNCTION f()",
+        "CREATE OR REPLACE RULE u AS ON DELETE TO q DO ALSO DELETE FROM q WHERE false",
+        "DROP FUNCTION of_m; CREATE FUNCTION of_m(x m, y m[], z q) RETURNS SETOF p LANGUAGE sql SET search_path FROM CURRENT \
+            BEGIN ATOMIC SELECT p.* FROM p; END",
+        "DROP FUNCTION of_m; CREATE FUNCTION of_m(x m, y m[], z p) RETURNS SETOF p LANGUAGE sql SET search_path FROM CURRENT \
+            BEGIN ATOMIC SELECT q.* FROM q; END",
+        "ALTER FUNCTION of_m SET search_path = public",
+        "ALTER SEQUENCE s OWNED BY t.a",
+    ];
+    let scripts: Vec<String> = std::iter::once(ENTANGLED.to_string())
+        .chain(changes.iter().map(|change| format!("{ENTANGLED}; {change}")))
+        .collect();
+    let schemas = read(&scripts);
+    for (change, schema) in changes.iter().zip(&schemas[1..]) {
+        assert_ne!(schema.fingerprint(), schemas[0].fingerprint(), "{change}");
+    }
+}
+
 #[test]
 fn whatever_changes_a_schema_changes_its_state_in_the_catalogs() {
     // A project whose state is unchanged is not read again, so each of these has to be seen by its state alone.

@@ -3,14 +3,17 @@
 //! It must not change anything, and its own queries must always run with one `search_path`: Postgres keeps a query's plan
 //! only as long as that is the same.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
+use diesel::connection::SimpleConnection as _;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{Bool, Nullable, Oid, Text};
+use diesel::sql_types::{BigInt, Bool, Nullable, Oid, Text};
 
-use super::failure::describe;
+use super::failure::{describe, described};
+use super::members;
 use super::target::Target;
 use crate::catalog::Version;
 use crate::error::{Error, ErrorKind, Result};
@@ -21,17 +24,29 @@ use crate::store::cache::SchemaCache;
 
 /// The comment on roles that tenantry made.
 pub(super) const OUR_ROLE: &str = "a project of tenantry";
+/// How often a schema is read again that changes while it is read.
+pub(super) const ATTEMPTS: u32 = 10;
 /// The `search_path` that tenantry's own queries run with.
 pub(super) const NEUTRAL: &str = "pg_catalog";
 
-/// The parts of the queries, as this server's version has the catalogs.
-pub(super) struct Parts {
-    states: String,
+/// The queries on the catalogs, as this server's version has them.
+pub(super) struct Queries {
+    /// The members of one schema: before and after its number.
+    members: [String; 2],
+    /// What the members of one schema come to, likewise.
+    state: [String; 2],
+    /// That of the schema `n.oid` in a larger query.
+    state_of_many: String,
+    /// One schema in words; `{schema}` stands for its number.
     facets: String,
 }
 
-impl Parts {
+impl Queries {
     pub(super) fn new(version: i32) -> Self {
+        // In a function's settings the schema's name is with or without quotes.
+        const OWN_PATH: &str = "('search_path=' || p.pronamespace::regnamespace::text, \
+            format('search_path=\"%s\"', trim('\"' FROM p.pronamespace::regnamespace::text)))";
+        const STATE: &str = "SELECT concat_ws('.', count(*), sum(hash)) AS state";
         let since = |first: i32, expression: &'static str, otherwise: &'static str| {
             if version >= first { expression } else { otherwise }
         };
@@ -40,71 +55,60 @@ impl Parts {
                 .replace("{delete_columns}", since(150_000, "c.confdelsetcols", "NULL::int[]"))
                 .replace("{not_enforced}", since(180_000, "NOT c.conenforced", "false"))
                 .replace("{function_body}", since(140_000, "pg_get_function_sqlbody(p.oid)", "NULL::text"))
+                .replace("{function_tree}", since(140_000, "p.prosqlbody", "NULL::text"))
+                .replace("{own_path}", OWN_PATH)
         };
-        Self { states: fit(include_str!("states.sql")), facets: fit(include_str!("facets.sql")) }
+        let members = fit(include_str!("members.sql"));
+        let of_one = |select: &str| {
+            let sql = members.replace("{select}", select);
+            let (before, after) = sql.split_once("{schema}").unwrap_or((&sql, ""));
+            [before.to_string(), after.to_string()]
+        };
+        Self {
+            members: of_one("SELECT hash, what, name, body, tree"),
+            state: of_one(STATE),
+            state_of_many: members.replace("{select}", STATE).replace("{schema}", "n.oid"),
+            facets: fit(include_str!("facets.sql")),
+        }
     }
 }
 
-/// Asks for one schema's facets, with its state as the last row. The server keeps the plan.
-struct Facets<'a> {
-    parts: &'a Parts,
+/// A query on one schema, whose rows are `T`. The server keeps the plan.
+struct About<'a, T> {
+    sql: &'a [String; 2],
     schema: u32,
-    path: &'a str,
+    rows: PhantomData<T>,
 }
 
-impl QueryFragment<Pg> for Facets<'_> {
+impl<'a, T> About<'a, T> {
+    fn new(sql: &'a [String; 2], schema: u32) -> Self {
+        Self { sql, schema, rows: PhantomData }
+    }
+}
+
+impl<T> QueryFragment<Pg> for About<'_, T> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("WITH input AS MATERIALIZED (SELECT ");
+        let [before, after] = self.sql;
+        out.push_sql(before);
         out.push_bind_param::<Oid, _>(&self.schema)?;
-        out.push_sql("::oid AS schema, ");
-        out.push_bind_param::<Text, _>(self.path)?;
-        out.push_sql("::text AS path), ");
-        out.push_sql(&self.parts.states);
-        out.push_sql(", ");
-        out.push_sql(&self.parts.facets);
-        out.push_sql(" SELECT * FROM facets UNION ALL SELECT 'state', '', '', '', state FROM states");
+        out.push_sql(after);
         Ok(())
     }
 }
 
-impl QueryId for Facets<'_> {
-    type QueryId = Facets<'static>;
+impl<T: 'static> QueryId for About<'_, T> {
+    type QueryId = About<'static, T>;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl Query for Facets<'_> {
-    type SqlType = (Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>);
+impl<T> Query for About<'_, T> {
+    type SqlType = T;
 }
 
-impl RunQueryDsl<PgConnection> for Facets<'_> {}
+impl<T> RunQueryDsl<PgConnection> for About<'_, T> {}
 
-/// Asks for one schema's state alone.
-struct State<'a> {
-    parts: &'a Parts,
-    schema: u32,
-}
-
-impl QueryFragment<Pg> for State<'_> {
-    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("WITH input AS MATERIALIZED (SELECT ");
-        out.push_bind_param::<Oid, _>(&self.schema)?;
-        out.push_sql("::oid AS schema, NULL::text AS path), ");
-        out.push_sql(&self.parts.states);
-        out.push_sql(" SELECT coalesce((SELECT state FROM states), '')");
-        Ok(())
-    }
-}
-
-impl QueryId for State<'_> {
-    type QueryId = State<'static>;
-    const HAS_STATIC_QUERY_ID: bool = true;
-}
-
-impl Query for State<'_> {
-    type SqlType = Text;
-}
-
-impl RunQueryDsl<PgConnection> for State<'_> {}
+/// A row of members.sql.
+type Member = (BigInt, Text, Nullable<Text>, Nullable<Text>, Nullable<Text>);
 
 /// Tries a project's advisory lock. Locks are of one database anyway.
 struct TryLock<'a> {
@@ -185,6 +189,29 @@ pub(super) struct Placed {
     pub(super) role_is_ours: Option<bool>,
 }
 
+/// A part of a schema in words.
+#[derive(QueryableByName)]
+struct Spelled {
+    #[diesel(sql_type = Nullable<Text>)]
+    kind: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    object: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    facet: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    key: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    value: Option<String>,
+}
+
+impl From<Spelled> for Row {
+    fn from(Spelled { kind, object, facet, key, value }: Spelled) -> Self {
+        let [kind, object, facet, key, value] =
+            [kind, object, facet, key, value].map(Option::unwrap_or_default);
+        Self { kind, object, facet, key, value }
+    }
+}
+
 /// One of the schemas that were asked for.
 #[derive(QueryableByName)]
 pub(super) struct Found {
@@ -225,7 +252,7 @@ impl Known {
 pub(super) struct Reader<'a> {
     pub(super) connection: &'a mut PgConnection,
     pub(super) target: &'a Target,
-    pub(super) parts: Arc<Parts>,
+    pub(super) queries: Arc<Queries>,
     pub(super) schemas: &'a SchemaCache,
 }
 
@@ -233,11 +260,10 @@ impl Reader<'_> {
     /// The states of all these schemas, in one query; schemas that there are not are left out.
     pub(super) fn states(&mut self, names: &str) -> Result<Vec<Found>> {
         let sql = format!(
-            "WITH input AS MATERIALIZED (SELECT oid AS schema, NULL::text AS path FROM pg_namespace WHERE nspname = ANY ({names})), {} \
-             SELECT n.oid, n.nspname::text AS name, coalesce(s.state, '') AS state, \
+            "SELECT n.oid, n.nspname::text AS name, ({}) AS state, \
              has_schema_privilege(n.oid, 'CREATE') AND NOT pg_is_in_recovery() AS writable \
-             FROM input i JOIN pg_namespace n ON n.oid = i.schema LEFT JOIN states s ON s.schema = i.schema",
-            self.parts.states
+             FROM pg_namespace n WHERE n.nspname = ANY ({names})",
+            self.queries.state_of_many
         );
         diesel::sql_query(sql)
             .load(self.connection)
@@ -261,40 +287,45 @@ impl Reader<'_> {
 
     /// One schema's state.
     pub(super) fn state(&mut self, oid: u32) -> Result<String> {
-        State { parts: &self.parts, schema: oid }
+        About::<Text>::new(&self.queries.state, oid)
             .get_result(self.connection)
             .map_err(|error| describe("cannot read its schema", self.target, &error))
     }
 
-    /// One schema, whole. Leaves its `search_path` at the schema until the transaction ends.
+    /// One schema, whole.
     pub(super) fn schema(&mut self, oid: u32, quoted: &str) -> Result<Read> {
-        type Facet = (Option<String>, Option<String>, Option<String>, Option<String>, Option<String>);
-        let facets: Vec<Facet> = Facets { parts: &self.parts, schema: oid, path: quoted }
-            .load(self.connection)
-            .map_err(|error| describe("cannot read its schema", self.target, &error))?;
-        let mut rows = Vec::with_capacity(facets.len());
-        let mut state = String::new();
-        for (kind, object, facet, key, value) in facets {
-            let [kind, object, facet, key, value] =
-                [kind, object, facet, key, value].map(Option::unwrap_or_default);
-            if kind == "state" {
-                state = value;
-            } else {
-                rows.push(Row { kind, object, facet, key, value });
+        for _ in 0..ATTEMPTS {
+            let rows: Vec<members::Row> = About::<Member>::new(&self.queries.members, oid)
+                .load(self.connection)
+                .map_err(|error| describe("cannot read its schema", self.target, &error))?;
+            let (state, text) = (members::state(&rows), members::text(&rows));
+            if let Some(schema) = text.as_ref().and_then(|text| self.schemas.get(text)) {
+                return Ok(Read { schema, state });
+            }
+            let schema = self.spell_out(oid, quoted)?;
+            // Between the two queries somebody may have changed it.
+            if self.state(oid)? == state {
+                let schema = Arc::new(schema);
+                self.schemas.insert(text, &schema);
+                return Ok(Read { schema, state });
             }
         }
+        let message = "somebody changes it again and again";
+        Err(described("cannot read its schema", self.target, ErrorKind::Locked, message))
+    }
+
+    fn spell_out(&mut self, oid: u32, quoted: &str) -> Result<Schema> {
+        let sql = self.queries.facets.replace("{schema}", &oid.to_string());
+        let read = || -> QueryResult<Vec<Spelled>> {
+            self.connection.batch_execute(&format!("SET LOCAL search_path = {quoted}"))?;
+            let facets = diesel::sql_query(sql).load(self.connection)?;
+            self.connection.batch_execute(&format!("SET LOCAL search_path = {NEUTRAL}"))?;
+            Ok(facets)
+        };
+        let facets = read().map_err(|error| describe("cannot read its schema", self.target, &error))?;
+        let mut rows: Vec<Row> = facets.into_iter().map(Row::from).collect();
         rows.sort_unstable();
-        let mut text = Vec::new();
-        for part in rows.iter().flat_map(|row| [&row.kind, &row.object, &row.facet, &row.key, &row.value]) {
-            text.extend_from_slice(&part.len().to_le_bytes());
-            text.extend_from_slice(part.as_bytes());
-        }
-        if let Some(schema) = self.schemas.get(&text) {
-            return Ok(Read { schema, state });
-        }
-        let read = Arc::new(schema(&rows));
-        self.schemas.insert(text, Arc::clone(&read));
-        Ok(Read { schema: read, state })
+        Ok(schema(&rows))
     }
 }
 

@@ -53,7 +53,8 @@ pub(super) struct Timeouts {
 
 impl Timeouts {
     /// The settings that tenantry's transactions rely on, for a session or, by `LOCAL`, for one transaction. Its own
-    /// queries are long and cheap: planning one anew for each of the first schemas takes longer than all of its answers.
+    /// queries are long and cheap: planning one anew for each of the first schemas, or compiling it, takes longer than all
+    /// of its answers.
     fn sql(&self, scope: &str, version: i32) -> String {
         let lock = self.lock.as_millis().max(1);
         // Since version 14 the server itself looks whether its client is still there.
@@ -66,7 +67,7 @@ impl Timeouts {
             "SET {scope} lock_timeout = {lock}; SET {scope} statement_timeout = 0; \
              SET {scope} idle_in_transaction_session_timeout = '60s'; {interval}\
              SET {scope} standard_conforming_strings = on; SET {scope} search_path = {NEUTRAL}; \
-             SET {scope} plan_cache_mode = force_generic_plan"
+             SET {scope} plan_cache_mode = force_generic_plan; SET {scope} jit = off"
         )
     }
 }
@@ -76,14 +77,16 @@ impl Timeouts {
     /// have not; and plans as the server makes them for anybody.
     pub(super) fn of_statements(&self, scope: &str) -> String {
         let statement = self.statement.map_or(0, |timeout| timeout.as_millis().max(1));
-        format!("SET {scope} statement_timeout = {statement}; SET {scope} plan_cache_mode TO DEFAULT")
+        format!(
+            "SET {scope} statement_timeout = {statement}; SET {scope} plan_cache_mode TO DEFAULT; SET {scope} jit TO DEFAULT"
+        )
     }
 
     /// What gives tenantry's own queries their settings back.
     pub(super) fn after_statements() -> String {
         format!(
             "SET LOCAL search_path = {NEUTRAL}; SET LOCAL statement_timeout = 0; \
-             SET LOCAL plan_cache_mode = force_generic_plan"
+             SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL jit = off"
         )
     }
 

@@ -113,7 +113,7 @@ impl<'a> Scratch<'a> {
             links: Links::new(self.store.target().with("dbname", &self.name), timeouts),
             options,
             schemas: SchemaCache::default(),
-            parts: std::sync::OnceLock::new(),
+            queries: std::sync::OnceLock::new(),
             tools: std::sync::OnceLock::new(),
         }
     }

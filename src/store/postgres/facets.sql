@@ -1,6 +1,41 @@
--- What each schema in `input` is, in words: `facets`. Goes on where states.sql ends, on which a part of these queries is
--- built; they are apart because the server reads a query anew after each change of any schema's name, and this is much.
-sequences AS MATERIALIZED (
+-- What a schema is, in words. It is asked only for what was not seen before: see members.sql.
+--
+-- Names of the schema's own objects come out bare, since the search_path is the schema.
+WITH members AS MATERIALIZED (
+    SELECT classid, objid FROM pg_depend
+    -- What is granted is no part of a schema.
+    WHERE refclassid = 'pg_namespace'::regclass AND refobjid = {schema} AND classid <> 'pg_default_acl'::regclass
+), relations AS MATERIALIZED (
+    SELECT c.oid, c.relname, c.relkind, c.relpersistence, c.reloptions, c.relrowsecurity, c.relforcerowsecurity,
+        c.relispartition, c.relpartbound, c.relreplident, c.reloftype, c.relhasrules
+    FROM members JOIN pg_class c ON c.oid = members.objid
+    WHERE members.classid = 'pg_class'::regclass
+        AND c.relname NOT IN ('__diesel_schema_migrations', 'tenantry_history')
+), indexes AS MATERIALIZED (
+    SELECT r.oid AS relation, i.indexrelid, i.indisvalid, i.indkey, i.indnkeyatts, i.indisreplident,
+        {nulls_not_distinct} AS nulls_not_distinct
+    FROM relations r JOIN pg_index i ON i.indrelid = r.oid
+    WHERE r.relkind IN ('r', 'p', 'm')
+), constraints AS MATERIALIZED (
+    SELECT r.oid AS relation, r.relname, r.relkind, c.oid, c.conname, c.contype, c.condeferrable, c.condeferred, c.convalidated,
+        c.conindid, c.conkey, c.confrelid, c.confkey, c.confupdtype, c.confdeltype, c.confmatchtype, c.conbin, c.connoinherit,
+        c.conparentid, {delete_columns} AS delete_columns, {not_enforced} AS not_enforced
+    FROM relations r JOIN pg_constraint c ON c.conrelid = r.oid
+    WHERE r.relkind IN ('r', 'p', 'f')
+), attributes AS MATERIALIZED (
+    SELECT r.oid AS relation, r.relname, r.relkind, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attcollation, a.attnotnull,
+        a.attidentity, a.attgenerated, a.atthasdef
+    FROM relations r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0
+    WHERE r.relkind IN ('r', 'p', 'f') AND NOT a.attisdropped
+), triggers AS MATERIALIZED (
+    SELECT r.relname, t.oid, t.tgname, t.tgenabled
+    FROM relations r JOIN pg_trigger t ON t.tgrelid = r.oid AND NOT t.tgisinternal
+    WHERE r.relkind IN ('r', 'p', 'v', 'f')
+), types AS MATERIALIZED (
+    SELECT t.oid, t.typname, t.typtype, t.typbasetype, t.typtypmod, t.typnotnull, t.typdefault, t.typrelid
+    FROM members m JOIN pg_type t ON t.oid = m.objid
+    WHERE m.classid = 'pg_type'::regclass
+), sequences AS MATERIALIZED (
     SELECT s.seqrelid, d.refobjid AS relation, d.refobjsubid AS attnum, d.deptype,
         concat_ws(' ', format_type(s.seqtypid, NULL), 'start', s.seqstart, 'increment', s.seqincrement, 'from', s.seqmin, 'to',
             s.seqmax, 'cache', s.seqcache, CASE WHEN s.seqcycle THEN 'cycle' END) AS definition
@@ -51,7 +86,6 @@ sequences AS MATERIALIZED (
     JOIN pg_type t ON t.oid = a.atttypid
     LEFT JOIN pg_attrdef f ON f.adrelid = a.relation AND f.adnum = a.attnum AND a.atthasdef
     LEFT JOIN sequences s ON s.relation = a.relation AND s.attnum = a.attnum
-    WHERE a.relkind IN ('r', 'p', 'f') AND NOT a.attisdropped
     UNION ALL
     SELECT r.relkind::text, r.relname, 'inherits', i.inhseqno::text, i.inhparent::regclass::text
     FROM relations r JOIN pg_inherits i ON i.inhrelid = r.oid
@@ -97,7 +131,7 @@ sequences AS MATERIALIZED (
     SELECT 'type', t.typname, 'object', '', concat_ws(' ',
         CASE t.typtype
             WHEN 'e' THEN 'ENUM ' || (SELECT string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder)
-                FROM enums e WHERE e.type = t.oid)
+                FROM pg_enum e WHERE e.enumtypid = t.oid)
             WHEN 'd' THEN 'DOMAIN ' || format_type(t.typbasetype, t.typtypmod)
             WHEN 'r' THEN 'RANGE ' || (SELECT format_type(g.rngsubtype, NULL) FROM pg_range g WHERE g.rngtypid = t.oid)
             WHEN 'c' THEN 'COMPOSITE ' || (SELECT string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ' ORDER BY a.attnum)
@@ -115,10 +149,10 @@ sequences AS MATERIALIZED (
         CASE WHEN p.proisstrict THEN 'STRICT' END, CASE WHEN p.prosecdef THEN 'SECURITY DEFINER' END,
         CASE WHEN p.proleakproof THEN 'LEAKPROOF' END, p.proparallel, p.procost, p.prorows,
         -- A function that sets its search_path to its own schema has the schema's name in it.
-        (SELECT string_agg(CASE WHEN c = format('search_path=%s', entered.path) THEN 'search_path=its own' ELSE c END, ' ')
+        (SELECT string_agg(CASE WHEN c IN {own_path} THEN 'search_path=its own' ELSE c END, ' ')
             FROM unnest(p.proconfig) c),
         'AS', p.prosrc, {function_body})
-    FROM entered, own JOIN pg_proc p ON p.oid = own.objid
+    FROM own JOIN pg_proc p ON p.oid = own.objid
     WHERE own.classid = 'pg_proc'::regclass
     UNION ALL
     SELECT 'extension', e.extname, 'object', '', e.extversion
@@ -132,3 +166,4 @@ sequences AS MATERIALIZED (
     WHERE own.classid NOT IN ('pg_class'::regclass, 'pg_type'::regclass, 'pg_proc'::regclass, 'pg_extension'::regclass,
         'pg_statistic_ext'::regclass)
 )
+SELECT * FROM facets

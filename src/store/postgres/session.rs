@@ -191,7 +191,6 @@ impl<'a> PostgresSession<'a> {
         }
         let (oid, quoted) = (self.place()?.oid, quote_name(&self.name));
         let read = self.reader()?.schema(oid, &quoted)?;
-        self.settings = Settings::Path;
         self.read = Some(read.clone());
         Ok(read)
     }

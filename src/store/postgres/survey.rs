@@ -8,7 +8,7 @@ use std::sync::Arc;
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 
-use super::catalog::{Found, Known, Read, ledger_query, odd_ledger, parse_ledger};
+use super::catalog::{ATTEMPTS, Found, Known, Read, ledger_query, odd_ledger, parse_ledger};
 use super::connect::Link;
 use super::failure::{describe, described};
 use super::{PostgresStore, missing};
@@ -25,9 +25,6 @@ struct Loop {
     #[diesel(sql_type = Text)]
     ledgers: String,
 }
-
-/// How often a project is read again that changes while it is read.
-const ATTEMPTS: u32 = 10;
 
 /// Reads these projects, in their order.
 pub(super) fn inspect(store: &PostgresStore, ids: &[ProjectId]) -> Vec<Result<Inspection>> {

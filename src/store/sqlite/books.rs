@@ -118,7 +118,7 @@ fn read_schema(connection: &Connection, cache: &SchemaCache) -> Result<(Arc<Sche
     };
     let rows: Vec<Row> = statement.query_map((), read).and_then(Iterator::collect).map_err(failed)?;
     let schema = Arc::new(schema(&rows));
-    cache.insert(text, Arc::clone(&schema));
+    cache.insert(Some(text), &schema);
     Ok((schema, books))
 }
 

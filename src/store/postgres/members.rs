@@ -1,0 +1,264 @@
+//! A schema's rows in the catalogs, without the numbers that this server gave its objects.
+//!
+//! Two schemas with one text mean the same, so that only one of them need be spelled out, which takes the server longer
+//! than reading the rows. The other way round nothing is promised: it must rather tell two apart that are alike than take
+//! two for one that are not. It must not ask a database: members.sql does.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+/// A row as members.sql gives it: hash, what, name, body, tree.
+pub(super) type Row = (i64, String, Option<String>, Option<String>, Option<String>);
+
+/// What a schema's own objects are called in the text, by their numbers.
+type Own = HashMap<u32, String>;
+
+/// The types whose values are numbers of objects: `regclass` and its like.
+const REFERENCES: [u32; 12] = [24, 26, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191];
+/// The kinds of relations that a row tells all about: tables, views, materialized views, sequences, indexes.
+const PLAIN: [&str; 5] = ["r", "v", "m", "S", "i"];
+
+/// What these rows come to: the same as long as nothing about the schema changed. members.sql has it summed up by the
+/// server as well.
+pub(super) fn state(rows: &[Row]) -> String {
+    let sum: i128 = rows.iter().map(|(hash, ..)| i128::from(*hash)).sum();
+    if rows.is_empty() { "0".into() } else { format!("{}.{sum}", rows.len()) }
+}
+
+/// The text of these rows; none where they don't tell all of the schema.
+pub(super) fn text(rows: &[Row]) -> Option<Vec<u8>> {
+    let own = own(rows)?;
+    let mut lines: Vec<Vec<u8>> = rows.iter().map(|row| line(row, &own)).collect();
+    lines.sort_unstable();
+    Some(lines.concat())
+}
+
+/// Names for all objects that have a number. Each is unique: the kind, and quoted what tells it from others of its kind.
+fn own(rows: &[Row]) -> Option<Own> {
+    let mut own = Own::new();
+    let mut later = Vec::new();
+    for (_, what, name, ..) in rows {
+        let name = name.as_deref().unwrap_or_default();
+        match what.split(' ').collect::<Vec<_>>().as_slice() {
+            ["relation", relation, row, kind, ..] if PLAIN.contains(kind) => {
+                own.insert(number(relation)?, format!("relation{name:?}"));
+                own.insert(number(row)?, format!("row{name:?}"));
+            }
+            ["enum", own_type, array] => {
+                own.insert(number(own_type)?, format!("enum{name:?}"));
+                own.insert(number(array)?, format!("enums{name:?}"));
+            }
+            ["odd" | "relation", ..] => return None,
+            ["label" | "constraint", object, of, ..] => later.push((number(object)?, of.to_string(), name)),
+            ["function", object, ..] => {
+                let (_, takes) = what.split_once(" takes ").unwrap_or_default();
+                let takes = takes.split_once("all").map_or(takes, |(takes, _)| takes);
+                later.push((number(object)?, takes.to_string(), name));
+            }
+            _ => {}
+        }
+    }
+    // None of an object's number is 0.
+    own.remove(&0);
+    for (object, of, name) in later {
+        let mut called = String::from("part of ");
+        put_what(&mut called, &of, &own);
+        let _ = write!(called, "{name:?}");
+        own.insert(object, called);
+    }
+    Some(own)
+}
+
+/// `@16400` as a number.
+fn number(word: &str) -> Option<u32> {
+    word.strip_prefix('@')?.parse().ok()
+}
+
+/// One row: its parts, each after its length.
+fn line((_, what, name, body, tree): &Row, own: &Own) -> Vec<u8> {
+    let mut texts = [String::with_capacity(what.len()), String::new()];
+    put_what(&mut texts[0], what, own);
+    if let Some(tree) = tree {
+        texts[1].reserve(tree.len());
+        put_tree(&mut texts[1], tree, own);
+    }
+    let [what, tree] = texts;
+    let mut line = Vec::new();
+    for part in [Some(&what), name.as_ref(), body.as_ref(), Some(&tree)] {
+        // Nothing is not the same as an empty text.
+        let length = part.map_or(u64::MAX, |part| part.len() as u64);
+        line.extend_from_slice(&length.to_le_bytes());
+        line.extend_from_slice(part.map_or(&[], |part| part.as_bytes()));
+    }
+    line
+}
+
+/// Words, with names for the numbers of the schema's own objects.
+fn put_what(out: &mut String, what: &str, own: &Own) {
+    for word in what.split(' ') {
+        match number(word).and_then(|number| own.get(&number)) {
+            Some(name) => out.push_str(name),
+            None => out.push_str(word),
+        }
+        out.push(' ');
+    }
+}
+
+/// An expression as the server keeps it, with names for the numbers of the schema's own objects and without the places in
+/// the SQL that it was written at.
+///
+/// It is made of lists and of nodes, `{NAME :field value :field value}`. A number there is an object's unless its field
+/// says otherwise; a text of the user's has a backslash before what would let it be taken for something else.
+fn put_tree(out: &mut String, tree: &str, own: &Own) {
+    let mut rest = tree;
+    let (mut field, mut of) = ("", "");
+    while let Some(first) = rest.chars().next() {
+        if let '(' | ')' | '{' | '}' | '[' | ']' | ' ' | '\n' = first {
+            out.push(first);
+            rest = &rest[1..];
+            continue;
+        }
+        let (word, after) = rest.split_at(end_of_word(rest));
+        rest = after;
+        if word.starts_with(':') {
+            field = word;
+        } else if field.ends_with("location") || field == ":stmt_len" {
+            continue;
+        } else if field == ":constvalue" {
+            let (value, after) = rest.split_at(rest.find(']').map_or(0, |end| end + 1));
+            if word != "<>" && refers(of, own) {
+                out.push_str(word);
+                put_value(out, value, own);
+                rest = after;
+                field = "";
+                continue;
+            }
+            field = "";
+        } else if field == ":consttype" {
+            of = word;
+        }
+        match word.parse().ok().and_then(|number: u32| own.get(&number)) {
+            Some(name) if !field.is_empty() && !field.ends_with("typmod") => out.push_str(name),
+            _ => out.push_str(word),
+        }
+    }
+}
+
+/// Where the word ends that a tree begins with.
+fn end_of_word(tree: &str) -> usize {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for (index, it) in tree.char_indices() {
+        match it {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            '"' => is_quoted = !is_quoted,
+            '(' | ')' | '{' | '}' | '[' | ']' | ' ' | '\n' if !is_quoted => return index,
+            _ => {}
+        }
+    }
+    tree.len()
+}
+
+/// Whether a type's values have numbers of objects in them.
+fn refers(of: &str, own: &Own) -> bool {
+    let Ok(number) = of.parse() else { return false };
+    REFERENCES.contains(&number) || own.get(&number).is_some_and(|name| name.starts_with("enum"))
+}
+
+/// The bytes of a value, ` [ 23 -64 0 0 ]`, with names for the numbers that they have in groups of four.
+fn put_value(out: &mut String, value: &str, own: &Own) {
+    let bytes: Vec<u8> = value
+        .split(|it: char| it.is_whitespace() || it == '[' || it == ']')
+        // How the server writes a byte depends on whether its characters have signs.
+        .filter_map(|byte| byte.parse().ok().or_else(|| byte.parse().map(i8::cast_unsigned).ok()))
+        .collect();
+    for group in bytes.chunks(4) {
+        let number = group.try_into().ok().map(u32::from_le_bytes);
+        let _ = match number.and_then(|number| own.get(&number)) {
+            Some(name) => write!(out, " {name}"),
+            None => write!(out, " {group:?}"),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Row, put_tree, text};
+
+    fn own() -> super::Own {
+        [(16_400, "relation\"t\""), (16_410, "enum\"m\""), (16_411, "part of enum\"m\" \"a\"")]
+            .map(|(number, name)| (number, name.to_string()))
+            .into()
+    }
+
+    fn named(tree: &str) -> String {
+        let mut out = String::new();
+        put_tree(&mut out, tree, &own());
+        out
+    }
+
+    #[test]
+    fn a_number_is_an_objects_unless_its_field_says_otherwise() {
+        for (tree, expected) in [
+            ("{RTE :relid 16400}", "{RTE :relid relation\"t\"}"),
+            ("{Q :dependencies (o 16400 7)}", "{Q :dependencies (o relation\"t\" 7)}"),
+            ("{VAR :vartypmod 16400 :location 5}", "{VAR :vartypmod 16400 :location }"),
+            (
+                "{R :colnames (\"16400\" \"x 16400\") :alias x\\ 16400}",
+                "{R :colnames (\"16400\" \"x 16400\") :alias x\\ 16400}",
+            ),
+            (
+                "{CONST :consttype 2205 :constisnull false :constvalue 4 [ 16 64 0 0 0 0 0 0 ]}",
+                "{CONST :consttype 2205 :constisnull false :constvalue 4 relation\"t\" [0, 0, 0, 0]}",
+            ),
+            (
+                "{CONST :consttype 16410 :constvalue 4 [ 27 64 0 0 0 0 0 0 ] :args <>}",
+                "{CONST :consttype enum\"m\" :constvalue 4 part of enum\"m\" \"a\" [0, 0, 0, 0] :args <>}",
+            ),
+            (
+                "{CONST :consttype 23 :constvalue 4 [ 16 64 0 0 0 0 0 0 ]}",
+                "{CONST :consttype 23 :constvalue 4 [ 16 64 0 0 0 0 0 0 ]}",
+            ),
+            (
+                "{CONST :consttype 16410 :constvalue <>} {X :relid 16400}",
+                "{CONST :consttype enum\"m\" :constvalue <>} {X :relid relation\"t\"}",
+            ),
+        ] {
+            assert_eq!(named(tree), expected);
+        }
+    }
+
+    fn table(shift: u32, name: &str) -> Vec<Row> {
+        let (table, row) = (20_000 + shift, 20_001 + shift);
+        vec![
+            (1, format!("relation @{table} @{row} r p f f f d @0 f"), Some(name.into()), None, None),
+            (2, format!("column @{table} 1 @23 -1 @0 f    f f"), Some("a".into()), None, None),
+        ]
+    }
+
+    #[test]
+    fn what_is_not_told_has_no_text() {
+        let mut rows = table(0, "t");
+        assert!(text(&rows).is_some());
+        rows.push((3, "odd".into(), None, None, None));
+        assert_eq!(text(&rows), None);
+        assert_eq!(text(&[(1, "relation @20000 @20001 p p f f f d @0 f".into(), None, None, None)]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_tree_is_read_to_its_end(tree in ".{0,80}") {
+            named(&tree);
+        }
+
+        #[test]
+        fn numbers_and_order_say_nothing_and_names_do(shift in 0_u32..1_000_000, name in "[a-z \"@]{1,4}") {
+            let mut rows = table(shift, &name);
+            rows.reverse();
+            prop_assert_eq!(text(&rows), text(&table(0, &name)));
+            prop_assert_ne!(text(&rows), text(&table(0, "other")));
+        }
+    }
+}
