@@ -2,8 +2,6 @@
 //!
 //! It must not know which database it is on, and must not commit what it has not proven.
 
-use std::time::Instant;
-
 use crate::catalog::{Catalog, Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{Action, Entry};
@@ -11,7 +9,7 @@ use crate::plan::{self, Inspection, Plan, Problem, Reference, Request};
 use crate::schema::{Difference, Schema};
 use crate::sql::quote_name;
 use crate::sql::statement::Moves;
-use crate::store::{Census, Direction, ForeignKeys, Lock, Look, Mode, Session};
+use crate::store::{Census, ForeignKeys, Lock, Look, Mode, Ran, Session, Step};
 
 /// What a project is brought to, and in which run.
 pub(crate) struct Work<'a> {
@@ -115,43 +113,57 @@ impl Work<'_> {
         segment: &Plan,
         mode: Mode,
     ) -> Result<()> {
+        let action = if segment.from <= segment.to { Action::Apply } else { Action::Revert };
         let migrations = segment.migrations(self.catalog);
-        let direction = if segment.from <= segment.to { Direction::Up } else { Direction::Down };
+        let steps: Vec<Step<'_>> =
+            migrations.into_iter().map(|migration| step(migration, action)).collect::<Result<_>>()?;
         let mut entries = match segment.stamp {
             Some(stamp) => found.ledger.entries_for_stamp(self.catalog, stamp.position, stamp.forced),
             None => Vec::new(),
         };
-        if let [alone] = migrations.as_slice()
-            && !alone.is_transactional()
+        if let [alone] = steps.as_slice()
+            && !alone.migration.is_transactional()
         {
-            return self.run_outside(session, alone, direction, segment, mode);
+            return self.run_outside(session, *alone, action, segment, mode);
         }
-        let mut armed = found.schema.writes_may_delete();
-        let mut before = None;
-        for migration in &migrations {
-            let script = script(migration, direction);
-            let counts =
-                script.is_some_and(|script| script.may_delete(&mut armed)) || self.drops == Drops::Empty;
-            if self.drops == Drops::Empty {
-                keep_still(session, self.catalog, script)?;
-            }
-            before = if counts { Some(before.map_or_else(|| session.census(), Ok)?) } else { None };
-            entries.push(run_one(session, migration, direction)?);
-            before = match before {
-                Some(before) => {
-                    Some(prove_rows(&before, session.census()?, migration, direction, self.drops)?)
-                }
-                None => None,
-            };
-        }
-        if !migrations.is_empty() {
+        entries.extend(self.run_inside(session, &steps, action, found)?);
+        if !steps.is_empty() {
             self.prove_schema(&*session.schema()?, segment)?;
         }
         session.record(&entries, self.run)?;
-        session.commit().map_err(|error| match migrations.last() {
-            Some(migration) => error.in_migration(migration.label()),
+        session.commit().map_err(|error| match steps.last() {
+            Some(step) => error.in_migration(step.migration.label()),
             None => error,
         })
+    }
+
+    /// Runs scripts in the transaction, and counts rows around those that may delete some.
+    fn run_inside(
+        &self,
+        session: &mut dyn Session,
+        steps: &[Step<'_>],
+        action: Action,
+        found: &Inspection,
+    ) -> Result<Vec<Entry>> {
+        let mut armed = found.schema.writes_may_delete();
+        let counted = |step: &Step<'_>| step.script.may_delete(&mut armed) || self.drops == Drops::Empty;
+        let counted: Vec<bool> = steps.iter().map(counted).collect();
+        let (mut entries, mut before) = (Vec::new(), None);
+        while let [first, ..] = &steps[entries.len()..] {
+            let (rest, counted) = (&steps[entries.len()..], &counted[entries.len()..]);
+            // What need not be counted around runs in one go.
+            let together = counted.iter().take_while(|counted| !**counted).count().max(1);
+            if self.drops == Drops::Empty {
+                keep_still(session, self.catalog, first.script)?;
+            }
+            before = if counted[0] { Some(before.map_or_else(|| session.census(), Ok)?) } else { None };
+            entries.extend(run(session, &rest[..together], action)?);
+            before = match before {
+                Some(before) => Some(prove_rows(&before, session.census()?, *first, self.drops)?),
+                None => None,
+            };
+        }
+        Ok(entries)
     }
 
     /// A migration without a transaction: its start is durable before it begins, and only its end makes the project
@@ -159,24 +171,24 @@ impl Work<'_> {
     fn run_outside(
         &self,
         session: &mut dyn Session,
-        migration: &Migration,
-        direction: Direction,
+        step: Step<'_>,
+        action: Action,
         segment: &Plan,
         mode: Mode,
     ) -> Result<()> {
         let before = session.census()?;
-        session.record(&[Entry::new(migration, Action::Start)], self.run)?;
+        session.record(&[Entry::new(step.migration, Action::Start)], self.run)?;
         session.commit()?;
         let mut finish = || {
-            let entry = run_one(session, migration, direction)?;
+            let entries = run(session, &[step], action)?;
             session.begin(mode)?;
-            prove_rows(&before, session.census()?, migration, direction, self.drops)?;
+            prove_rows(&before, session.census()?, step, self.drops)?;
             self.prove_schema(&*session.schema()?, segment)?;
-            session.record(&[entry], self.run)?;
+            session.record(&entries, self.run)?;
             session.commit()
         };
         finish().map_err(|error| {
-            error.in_migration(migration.label()).hint(
+            error.in_migration(step.migration.label()).hint(
                 "it ran outside a transaction, so a part of it may be done: look, then say where the project stands \
                  with tenantry stamp ID --to VERSION --force",
             )
@@ -206,12 +218,13 @@ pub(crate) fn build_reference(session: &mut dyn Session, catalog: &Catalog) -> R
     let mode = Mode { foreign_keys: ForeignKeys::Compared, lock: Lock::Transaction, look: Look::Anew };
     let mut schemas = vec![session.schema()?];
     for migration in catalog.migrations() {
+        let step = Step { migration, script: &migration.up };
         let run = |session: &mut dyn Session| {
             if !migration.is_transactional() {
-                return session.execute(migration, Direction::Up);
+                return session.execute(&[step]).map(|_| ());
             }
             session.begin(mode)?;
-            session.execute(migration, Direction::Up)?;
+            session.execute(&[step])?;
             session.commit()
         };
         run(session).map_err(|error| broken(migration, error))?;
@@ -240,21 +253,22 @@ fn broken(migration: &Migration, error: Error) -> Error {
         .hint("mend the migration; no project was touched")
 }
 
-fn run_one(session: &mut dyn Session, migration: &Migration, direction: Direction) -> Result<Entry> {
-    let action = match direction {
-        Direction::Up => Action::Apply,
-        Direction::Down => Action::Revert,
-    };
-    let (entry, started) = (Entry::new(migration, action), Instant::now());
-    session.execute(migration, direction)?;
-    Ok(Entry { duration: started.elapsed(), ..entry })
+/// What is run of a migration.
+fn step(migration: &Migration, action: Action) -> Result<Step<'_>> {
+    let script = if action == Action::Revert { migration.down.as_ref() } else { Some(&migration.up) };
+    let missing =
+        || Error::new(ErrorKind::Internal, "there is no script to run").in_migration(migration.label());
+    Ok(Step { migration, script: script.ok_or_else(missing)? })
 }
 
-fn script(migration: &Migration, direction: Direction) -> Option<&Script> {
-    match direction {
-        Direction::Up => Some(&migration.up),
-        Direction::Down => migration.down.as_ref(),
-    }
+fn run(session: &mut dyn Session, steps: &[Step<'_>], action: Action) -> Result<Vec<Entry>> {
+    let ran = session.execute(steps)?;
+    let entry = |(step, ran): (&Step<'_>, Ran)| Entry {
+        started: ran.started,
+        duration: ran.took,
+        ..Entry::new(step.migration, action)
+    };
+    Ok(steps.iter().zip(ran).map(entry).collect())
 }
 
 /// No new violation of a foreign key, and no table with fewer rows that the migration did not say it deletes from; gives
@@ -262,8 +276,7 @@ fn script(migration: &Migration, direction: Direction) -> Option<&Script> {
 fn prove_rows(
     before: &Census,
     after: Census,
-    migration: &Migration,
-    direction: Direction,
+    Step { migration, script }: Step<'_>,
     drops: Drops,
 ) -> Result<Census> {
     for ((child, parent), count) in &after.violations {
@@ -280,7 +293,7 @@ fn prove_rows(
         migration.metadata.deletes_rows_from.iter().any(|name| name.eq_ignore_ascii_case(table))
     };
     for (table, count) in before.rows.iter().filter(|(table, _)| !declared(table)) {
-        let left = match destination(table, &after, script(migration, direction)) {
+        let left = match destination(table, &after, script) {
             Destination::Dropped if drops == Drops::Empty && *count > 0 => {
                 let message = format!("{table}, which it drops, has {count} row(s)");
                 return Err(Error::new(ErrorKind::RowsLost, message)
@@ -302,8 +315,8 @@ fn prove_rows(
 }
 
 /// Lets nobody write into the tables that a script drops, from before they are counted.
-fn keep_still(session: &mut dyn Session, catalog: &Catalog, script: Option<&Script>) -> Result<()> {
-    for moves in script.into_iter().flat_map(Script::statements).flat_map(|statement| &statement.moves) {
+fn keep_still(session: &mut dyn Session, catalog: &Catalog, script: &Script) -> Result<()> {
+    for moves in script.statements().iter().flat_map(|statement| &statement.moves) {
         if let Moves::Dropped(table) = moves
             && let Some(lock) = catalog.dialect().keep_still(&quote_name(table))
         {
@@ -319,12 +332,12 @@ enum Destination {
 }
 
 /// What a table's rows are in afterwards: a table of its name, or of the last name that it was given.
-fn destination(table: &str, after: &Census, script: Option<&Script>) -> Destination {
+fn destination(table: &str, after: &Census, script: &Script) -> Destination {
     if after.rows.contains_key(table) {
         return Destination::Named(table.into());
     }
     let mut name = table.to_string();
-    for moves in script.into_iter().flat_map(Script::statements).flat_map(|statement| &statement.moves) {
+    for moves in script.statements().iter().flat_map(|statement| &statement.moves) {
         match moves {
             Moves::Dropped(dropped) if *dropped == name => return Destination::Dropped,
             Moves::Renamed { from, to } if *from == name => name.clone_from(to),

@@ -13,8 +13,9 @@ use std::fmt;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use crate::catalog::Migration;
+use crate::catalog::{Migration, Script};
 use crate::error::Result;
 use crate::ledger::Entry;
 use crate::plan::Inspection;
@@ -293,13 +294,22 @@ pub enum Lock {
     Session,
 }
 
-/// Which of a migration's scripts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// up.sql.
-    Up,
-    /// down.sql.
-    Down,
+/// One of a migration's scripts, to be run.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// The migration.
+    pub migration: &'a Migration,
+    /// Its up.sql or its down.sql.
+    pub script: &'a Script,
+}
+
+/// A script that was run.
+#[derive(Clone, Copy, Debug)]
+pub struct Ran {
+    /// When it began.
+    pub started: SystemTime,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// What a database can do for itself.
@@ -349,8 +359,9 @@ pub trait Session: Rows {
     /// Counts rows, and violated foreign keys where the mode says they are compared.
     fn census(&mut self) -> Result<Census>;
 
-    /// Runs one script of a migration.
-    fn execute(&mut self, migration: &Migration, direction: Direction) -> Result<()>;
+    /// Runs these scripts, one after the other; says of each when it began and how long it took. One that can't run in a
+    /// transaction comes alone. Errors name the migration.
+    fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<Ran>>;
 
     /// Writes ledger rows, making the ledger's tables where they are missing.
     fn record(&mut self, entries: &[Entry], run: &str) -> Result<()>;

@@ -22,9 +22,16 @@ pub(super) struct Tables {
 
 /// The statements that write rows into a schema's ledger, making its tables where they are missing.
 ///
-/// With the last row goes what the schema was found to be, and the state of the catalogs that says so: as long as they
+/// `sequence` is that of the last row there is. With the last new row goes what the schema was found to be, and the state of the catalogs that says so: as long as they
 /// have that state, nobody need read the schema again to know it.
-pub(super) fn record(schema: &str, has: Tables, entries: &[Entry], run: &str, read: Option<&Read>) -> String {
+pub(super) fn record(
+    schema: &str,
+    has: Tables,
+    sequence: i64,
+    entries: &[Entry],
+    run: &str,
+    read: Option<&Read>,
+) -> String {
     let quoted = quote_name(schema);
     let mut sql = String::new();
     if !has.diesel {
@@ -70,14 +77,11 @@ pub(super) fn record(schema: &str, has: Tables, entries: &[Entry], run: &str, re
             format_args!("DELETE FROM {quoted}.__diesel_schema_migrations WHERE version IN ({reverted}); "),
         );
     }
-    let rows: Vec<_> = entries
-        .iter()
+    let rows: Vec<_> = (sequence + 1..)
+        .zip(entries)
         .enumerate()
-        .map(|(index, entry)| {
-            let read = read.filter(|_| index + 1 == entries.len());
-            let sequence =
-                format!("{} + (SELECT coalesce(max(sequence), 0) FROM {quoted}.tenantry_history)", index + 1);
-            row(&sequence, entry, run, read)
+        .map(|(index, (sequence, entry))| {
+            row(sequence, entry, run, read.filter(|_| index + 1 == entries.len()))
         })
         .collect();
     if !rows.is_empty() {
@@ -93,7 +97,7 @@ pub(super) fn record(schema: &str, has: Tables, entries: &[Entry], run: &str, re
     sql
 }
 
-fn row(sequence: &str, entry: &Entry, run: &str, read: Option<&Read>) -> String {
+fn row(sequence: i64, entry: &Entry, run: &str, read: Option<&Read>) -> String {
     let started = entry.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (state, fingerprint) = match read {
         Some(read) => (quote_text(&read.state), quote_text(&read.schema.fingerprint().to_string())),

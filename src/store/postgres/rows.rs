@@ -7,7 +7,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{Array, Nullable, Text};
 use sha2::{Digest as _, Sha256};
 
-use super::session::{PostgresSession, Settings};
+use super::session::PostgresSession;
 use crate::error::{ErrorKind, Result};
 use crate::schema::hexadecimal;
 use crate::sql::{quote_name, quote_text};
@@ -60,13 +60,12 @@ struct Texts {
 impl PostgresSession<'_> {
     /// Has the names in what follows mean the schema's own.
     fn enter(&mut self) -> Result<()> {
-        if self.settings != Settings::Path {
-            self.reader()?;
+        if !self.is_inside {
             // What has a time without a zone means UTC.
             let path =
                 format!("SET LOCAL search_path = {}; SET LOCAL TimeZone = 'UTC'", quote_name(&self.name));
             self.batch("cannot read its rows", &path)?;
-            self.settings = Settings::Path;
+            self.is_inside = true;
         }
         Ok(())
     }

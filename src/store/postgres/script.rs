@@ -3,189 +3,272 @@
 //! It must keep the schema's name out of the script: the `search_path` leads it there, and it is asserted afterwards that
 //! it still does.
 
-use diesel::connection::SimpleConnection as _;
+use std::time::{Duration, SystemTime};
 
+use diesel::connection::SimpleConnection as _;
+use diesel::prelude::*;
+use diesel::sql_types::Text;
+
+use super::connect::Timeouts;
 use super::failure::{Failure, MARK, described};
-use super::session::{Kind, PostgresSession, Settings};
+use super::session::{Kind, PostgresSession};
 use super::target::Target;
-use crate::catalog::Script;
+use crate::catalog::{Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::statement::{Control, Statement};
 use crate::sql::{Dialect, quote_name, quote_text, tokens};
+use crate::store::{Ran, Step};
 
-/// One script for one schema.
-pub(super) struct Step<'a> {
+#[derive(QueryableByName)]
+struct Ended {
+    #[diesel(sql_type = Text)]
+    ended: String,
+}
+
+/// Scripts for one schema, to be sent as one.
+pub(super) struct Batch<'a> {
     schema: String,
+    parts: Vec<Part<'a>>,
+    /// What gives them the settings that they run with.
+    settings: String,
+    timeouts: Timeouts,
+}
+
+/// One of them.
+struct Part<'a> {
+    migration: &'a Migration,
     script: &'a Script,
     /// What is sent, statement by statement, with the line each begins on.
     statements: Vec<(String, u32)>,
-    /// What gives them the settings that they run with.
-    settings: String,
-    /// Whether they have these already.
-    is_set: bool,
 }
 
-impl<'a> Step<'a> {
-    pub(super) fn new(
-        schema: String,
-        script: &'a Script,
-        kind: Kind,
-        settings: String,
-        is_set: bool,
-    ) -> Self {
-        let statements = script
-            .statements()
-            .iter()
-            .filter_map(|statement| match kind {
+/// When each part had ended, in microseconds since the first began; kept by the server as a setting, since the answers to
+/// all statements of a batch but the last are lost.
+const ENDED: &str = "tenantry.ended";
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(schema: String, steps: &[Step<'a>], kind: Kind, timeouts: Timeouts) -> Self {
+        let part = |step: &Step<'a>| {
+            let statements = step.script.statements().iter();
+            let statements = statements.filter_map(|statement| match kind {
                 Kind::Existing => Some((statement.sql.clone(), statement.line)),
                 Kind::Within => inside(statement).map(|sql| (sql, statement.line)),
-            })
-            .collect();
-        Self { schema, script, statements, settings, is_set }
+            });
+            Part { migration: step.migration, script: step.script, statements: statements.collect() }
+        };
+        let parts = steps.iter().map(part).collect();
+        let settings =
+            format!("SET LOCAL search_path = {}; {}", quote_name(&schema), timeouts.of_statements("LOCAL"));
+        Self { schema, parts, settings, timeouts }
     }
 
-    fn settings(&self) -> String {
-        format!("SET LOCAL search_path = {}; {}", quote_name(&self.schema), self.settings)
-    }
-
-    /// What goes before the script in a transaction.
+    /// What goes before the scripts.
     fn head(&self) -> String {
-        let settings = if self.is_set { String::new() } else { self.settings() };
-        format!("SAVEPOINT tenantry_step; {settings};\n")
+        let clock = if self.parts.len() > 1 { clock("''") } else { String::new() };
+        format!("SAVEPOINT tenantry_step; {}; {clock}\n", self.settings)
     }
 
-    /// Undoes what was sent, for another try.
-    pub(super) fn again(&self) -> String {
-        format!("ROLLBACK TO SAVEPOINT tenantry_step; {}", self.settings())
-    }
-
-    /// What goes after it: an error with the name of the place where the script has led, should that be another one.
-    pub(super) fn end(&self) -> String {
+    /// What goes after one: an error with the name of the place where it has led, should that be another one.
+    fn mark(&self, index: usize) -> String {
+        let clock = if self.parts.len() > 1 {
+            clock(&format!("concat(current_setting('{ENDED}'), ' ')"))
+        } else {
+            String::new()
+        };
         format!(
-            "SELECT CASE WHEN current_schema() IS DISTINCT FROM {} THEN CAST({} || coalesce(current_schema(), 'nowhere') AS int) END; \
-             RELEASE SAVEPOINT tenantry_step",
+            "SELECT CASE WHEN current_schema() IS DISTINCT FROM {} THEN CAST({} || coalesce(current_schema(), 'nowhere') AS int) END; {clock}\n",
             quote_text(&self.schema),
-            quote_text(MARK),
+            quote_text(&format!("{MARK}{index} ")),
         )
     }
 
-    /// The whole script with what goes before and after.
-    pub(super) fn sql(&self) -> String {
+    fn end() -> String {
+        format!("RELEASE SAVEPOINT tenantry_step; {}", Timeouts::after_statements())
+    }
+
+    /// All that is sent.
+    fn sql(&self) -> String {
         let mut sql = self.head();
-        for (statement, _) in &self.statements {
-            sql.push_str(statement);
-            sql.push_str(";\n");
+        for (index, part) in self.parts.iter().enumerate() {
+            for (statement, _) in &part.statements {
+                sql.push_str(statement);
+                sql.push_str(";\n");
+            }
+            sql.push_str(&self.mark(index));
         }
-        sql.push_str(&self.end());
+        sql.push_str(&Self::end());
         sql
     }
 
-    /// The statements, with the lines they begin on.
-    pub(super) fn statements(&self) -> impl Iterator<Item = (&str, u32)> {
-        self.statements.iter().map(|(sql, line)| (sql.as_str(), *line))
-    }
-
-    /// Whether it may change a setting that outlasts its transaction.
-    pub(super) fn may_set(&self) -> bool {
-        const WORDS: [&str; 4] = ["SET", "SELECT", "DO", "CALL"];
-        let first =
-            |sql: &str| sql.split(|it: char| !it.is_ascii_alphabetic()).next().map(str::to_ascii_uppercase);
-        self.statements().any(|(sql, _)| first(sql).is_some_and(|word| WORDS.contains(&word.as_str())))
-    }
-
-    /// The statement at a position in [`Step::sql`], counted in characters from one, and the line in the script.
-    pub(super) fn place(&self, sql: &str, position: usize) -> Option<(usize, u32)> {
+    /// The part and the line that a position in [`Batch::sql`] is at, counted in characters from one.
+    fn place(&self, sql: &str, position: usize) -> Option<(&Part<'a>, u32)> {
         let offset = sql.char_indices().nth(position.checked_sub(1)?).map_or(sql.len(), |(index, _)| index);
         let mut start = self.head().len();
-        for (index, (statement, line)) in self.statements.iter().enumerate() {
-            let end = start + statement.len();
-            if (start..=end).contains(&offset) {
-                return Some((index, line_of(statement, offset - start, *line)));
+        for (index, part) in self.parts.iter().enumerate() {
+            for (statement, line) in &part.statements {
+                let end = start + statement.len();
+                if (start..=end).contains(&offset) {
+                    return Some((part, line_of(statement, offset - start, *line)));
+                }
+                start = end + 2;
             }
-            start = end + 2;
+            start += self.mark(index).len();
         }
         None
     }
+}
+
+/// The statement that adds the time to what is known of it.
+fn clock(known: &str) -> String {
+    format!("SELECT set_config('{ENDED}', {known} || extract(epoch FROM clock_timestamp()), true);")
+}
+
+impl Part<'_> {
+    /// Whether it may change a setting that outlasts its transaction.
+    fn may_set(&self) -> bool {
+        const WORDS: [&str; 4] = ["SET", "SELECT", "DO", "CALL"];
+        let first =
+            |sql: &str| sql.split(|it: char| !it.is_ascii_alphabetic()).next().map(str::to_ascii_uppercase);
+        self.statements.iter().any(|(sql, _)| first(sql).is_some_and(|word| WORDS.contains(&word.as_str())))
+    }
 
     /// The error of a statement, at its line.
-    pub(super) fn failed(&self, target: &Target, failure: &Failure, line: u32) -> Error {
-        let error = described("a statement failed", target, failure.kind, &failure.message);
-        let error = match failure.kind {
+    fn failed(&self, target: &Target, failure: &Failure, line: impl Into<Option<u32>>) -> Error {
+        let kind = match failure.kind {
             // What has no kind of its own is the statement's fault.
-            ErrorKind::Database | ErrorKind::Migration => {
-                described("a statement failed", target, ErrorKind::Migration, &failure.message)
-            }
-            _ => error,
+            ErrorKind::Database => ErrorKind::Migration,
+            kind => kind,
         };
-        error.at(self.script.path(), line)
+        let error = described("a statement failed", target, kind, &failure.message);
+        error.in_migration(self.migration.label()).at(self.script.path(), line)
     }
 
     /// The error of a script that ends in another schema than its own.
-    pub(super) fn left_its_schema(&self) -> Error {
+    fn left_its_schema(&self) -> Error {
         Error::new(
             ErrorKind::Migration,
             "it changes the search_path, and what comes after it would be in another schema",
         )
+        .in_migration(self.migration.label())
         .at(self.script.path(), None)
         .hint("remove that: a migration is about one project's schema alone, whichever that is")
     }
 }
 
 impl PostgresSession<'_> {
-    /// Runs a script in the transaction, whole; where that fails for a reason without a place, once more statement by
-    /// statement, to find the one.
-    pub(super) fn run_inside(&mut self, script: &Script) -> Result<()> {
-        let settings = self.kept.link()?.timeouts.of_statements("LOCAL");
-        let step =
-            Step::new(self.name.clone(), script, self.kind, settings, self.settings == Settings::Script);
-        let sql = step.sql();
+    /// Runs scripts in the transaction; says when each began and how long it took. They are sent as one, but for those
+    /// that may change what the next would run with, and where each statement's time is limited: of what fails without
+    /// a place it must be known which it was.
+    pub(super) fn run_inside(&mut self, steps: &[Step<'_>]) -> Result<Vec<Ran>> {
+        let timeouts = self.kept.link()?.timeouts;
+        let alone = |step: &Step<'_>| {
+            let batch = Batch::new(String::new(), std::slice::from_ref(step), self.kind, timeouts);
+            timeouts.statement.is_some() || batch.parts.iter().any(Part::may_set)
+        };
+        let alone: Vec<bool> = steps.iter().map(alone).collect();
+        let mut ran = Vec::new();
+        while let Some(rest) = steps.get(ran.len()..).filter(|rest| !rest.is_empty()) {
+            let together = alone[ran.len()..].iter().take_while(|alone| !**alone).count();
+            let batch = Batch::new(self.name.clone(), &rest[..together.max(1)], self.kind, timeouts);
+            ran.extend(self.run_batch(&batch)?);
+        }
+        Ok(ran)
+    }
+
+    fn run_batch(&mut self, batch: &Batch<'_>) -> Result<Vec<Ran>> {
+        let started = SystemTime::now();
+        let sql = batch.sql();
         let result = self.kept.link()?.connection.batch_execute(&sql);
-        let Err(error) = result else { return self.after(&step) };
-        let failure = Failure::of(&error);
-        if failure.message.contains(MARK) {
-            return Err(step.left_its_schema());
+        if let Err(error) = result {
+            self.look_for_the_statement(batch, &sql, &Failure::of(&error))?;
         }
-        if matches!(failure.kind, ErrorKind::Disconnected | ErrorKind::Locked | ErrorKind::Timeout) {
-            return Err(self.failed("a statement failed", &error).at(script.path(), None));
+        let took = started.elapsed().unwrap_or_default();
+        self.is_inside = false;
+        match batch.parts.as_slice() {
+            [part] => {
+                if part.may_set() {
+                    let settled = self.kept.link()?.settle_again();
+                    settled.map_err(|error| self.failed("cannot go on", &error))?;
+                }
+                Ok(vec![Ran { started, took }])
+            }
+            _ => self.ran(started),
         }
-        if let Some((_, line)) = failure.position.and_then(|position| step.place(&sql, position)) {
-            return Err(step.failed(self.store.target(), &failure, line));
+    }
+
+    /// When the parts of a batch began and how long they took, by the server's clock.
+    fn ran(&mut self, started: SystemTime) -> Result<Vec<Ran>> {
+        let sql = format!("SELECT current_setting('{ENDED}') AS ended");
+        let ended = diesel::sql_query(sql).get_result(&mut self.kept.link()?.connection);
+        let Ended { ended } = ended.map_err(|error| self.failed("cannot go on", &error))?;
+        let ended: Vec<f64> = ended.split(' ').filter_map(|at| at.parse().ok()).collect();
+        let since = |from: f64, to: f64| Duration::try_from_secs_f64(to - from).unwrap_or_default();
+        let first = ended.first().copied().unwrap_or_default();
+        Ok(ended
+            .windows(2)
+            .map(|at| Ran { started: started + since(first, at[0]), took: since(at[0], at[1]) })
+            .collect())
+    }
+
+    /// What failed without a place is done once more, statement by statement, to find the one. What waited for a lock in
+    /// vain waits hardly at all this time. Errors, unless it now works.
+    fn look_for_the_statement(&mut self, batch: &Batch<'_>, sql: &str, failure: &Failure) -> Result<()> {
+        let target = self.store.target();
+        if let Some(marked) = failure.message.split(MARK).nth(1) {
+            let index = marked.split(' ').next().and_then(|index| index.parse().ok()).unwrap_or(0_usize);
+            return batch.parts.get(index).map_or(Ok(()), |part| Err(part.left_its_schema()));
         }
-        self.batch("cannot look for the statement", &step.again())?;
-        for (statement, line) in step.statements() {
-            let result = self.kept.link()?.connection.batch_execute(statement);
-            if let Err(error) = result {
-                return Err(step.failed(self.store.target(), &Failure::of(&error), line));
+        if let Some((part, line)) = failure.position.and_then(|position| batch.place(sql, position)) {
+            return Err(part.failed(target, failure, line));
+        }
+        match (failure.kind, batch.parts.as_slice()) {
+            (ErrorKind::Disconnected, [_, _, ..]) => {
+                return Err(described("a statement failed", target, failure.kind, &failure.message));
+            }
+            (ErrorKind::Disconnected | ErrorKind::Locked | ErrorKind::Timeout, [part]) => {
+                return Err(part.failed(target, failure, None));
+            }
+            _ => {}
+        }
+        let lock = batch.timeouts.lock.as_millis().max(1);
+        let again = |lock: u128| format!("{}; SET LOCAL lock_timeout = {lock}", batch.settings);
+        self.batch(
+            "cannot look for the statement",
+            &format!("ROLLBACK TO SAVEPOINT tenantry_step; {}; {}", again(1), clock("''")),
+        )?;
+        for (index, part) in batch.parts.iter().enumerate() {
+            let mark = (batch.mark(index), None);
+            let statements = part.statements.iter().map(|(sql, line)| (sql.clone(), Some(*line)));
+            for (statement, line) in statements.chain([mark]) {
+                let result = self.kept.link()?.connection.batch_execute(&statement);
+                let Err(error) = result else { continue };
+                let failure = Failure::of(&error);
+                let is_elsewhere = failure.message.contains(MARK);
+                return Err(if is_elsewhere {
+                    part.left_its_schema()
+                } else {
+                    part.failed(target, &failure, line)
+                });
             }
         }
         // What failed a moment ago works now: then it is done.
-        self.batch("cannot go on", &step.end())?;
-        self.after(&step)
-    }
-
-    fn after(&mut self, step: &Step<'_>) -> Result<()> {
-        self.settings = Settings::Script;
-        if !step.may_set() {
-            return Ok(());
-        }
-        let settled = self.kept.link()?.settle_again();
-        self.settings = Settings::Own;
-        settled.map_err(|error| self.failed("cannot go on", &error))
+        self.batch("cannot go on", &format!("SET LOCAL lock_timeout = {lock}; {}", Batch::end()))
     }
 
     /// Runs a script outside a transaction, one statement at a time.
-    pub(super) fn run_outside(&mut self, script: &Script) -> Result<()> {
+    pub(super) fn run_outside(&mut self, step: &Step<'_>) -> Result<()> {
         let timeouts = self.kept.link()?.timeouts;
         let settings = timeouts.of_statements("SESSION");
         let path = quote_name(&self.name);
         self.batch("cannot begin", &format!("SET SESSION search_path = {path}; {settings}"))?;
-        let step = Step::new(self.name.clone(), script, self.kind, settings, true);
+        let batch = Batch::new(self.name.clone(), std::slice::from_ref(step), self.kind, timeouts);
         let mut outcome = Ok(());
-        for (statement, line) in step.statements() {
+        let statements = batch.parts.iter().flat_map(|part| part.statements.iter().map(move |it| (part, it)));
+        for (part, (statement, line)) in statements {
             let is_concurrent = statement.to_ascii_uppercase().contains("CONCURRENTLY");
             self.batch("cannot begin", &timeouts.outside(is_concurrent))?;
             if let Err(error) = self.kept.link()?.connection.batch_execute(statement) {
-                outcome = Err(step.failed(self.store.target(), &Failure::of(&error), line));
+                outcome = Err(part.failed(self.store.target(), &Failure::of(&error), *line));
                 break;
             }
         }
@@ -197,7 +280,8 @@ impl PostgresSession<'_> {
         outcome?;
         if open {
             return Err(Error::new(ErrorKind::Migration, "it begins a transaction and does not end it")
-                .at(script.path(), None));
+                .in_migration(step.migration.label())
+                .at(step.script.path(), None));
         }
         Ok(())
     }

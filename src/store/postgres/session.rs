@@ -5,24 +5,23 @@
 //! CONCURRENTLY` of another session would wait for it in turn.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 
 use super::catalog::{Known, NEUTRAL, Placed, Read, Reader, ledger_query, parse_ledger};
-use super::connect::{Kept, Route, Timeouts};
+use super::connect::{Kept, Route};
 use super::failure::{describe, described};
 use super::{PostgresStore, books, missing, wall};
 use crate::backoff::Backoff;
-use crate::catalog::Migration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Entry;
 use crate::plan::{Access, Inspection};
 use crate::schema::Schema;
 use crate::sql::{quote_name, quote_text};
-use crate::store::{Census, Direction, Lock, Look, Mode, Session};
+use crate::store::{Census, Lock, Look, Mode, Ran, Session, Step};
 
 /// How the session's transactions relate to the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,17 +30,6 @@ pub(super) enum Kind {
     Existing,
     /// The schema is made in a transaction that somebody else ends; everything happens in that one.
     Within,
-}
-
-/// What the transaction's settings are good for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Settings {
-    /// tenantry's own queries.
-    Own,
-    /// The same but for the `search_path`, which is the schema.
-    Path,
-    /// Migrations.
-    Script,
 }
 
 #[derive(QueryableByName)]
@@ -74,11 +62,14 @@ pub(super) struct PostgresSession<'a> {
     pub(super) kind: Kind,
     /// Where the schema is, as seen under the lock.
     pub(super) place: Option<Placed>,
-    pub(super) settings: Settings,
+    /// Whether the `search_path` is the schema.
+    pub(super) is_inside: bool,
     /// The schema as it was last read, as long as nothing was run since.
     pub(super) read: Option<Read>,
     /// What goes to the server together with the commit.
     unsent: String,
+    /// The sequence of the ledger's last row, as read under the lock; 0 where there is none.
+    sequence: i64,
     /// The last row written into the ledger: run and version.
     recorded: Option<(String, Entry)>,
     holds: bool,
@@ -93,9 +84,10 @@ impl<'a> PostgresSession<'a> {
             name,
             kind: Kind::Existing,
             place: None,
-            settings: Settings::Own,
+            is_inside: false,
             read: None,
             unsent: String::new(),
+            sequence: 0,
             recorded: None,
             holds: false,
             look: Look::Anew,
@@ -114,7 +106,7 @@ impl<'a> PostgresSession<'a> {
     /// Begins a transaction with tenantry's settings.
     pub(super) fn begin_transaction(&mut self) -> Result<()> {
         let result = self.kept.link()?.begin("");
-        self.settings = Settings::Own;
+        self.is_inside = false;
         self.read = None;
         result.map_err(|error| self.failed("cannot begin", &error))
     }
@@ -163,12 +155,9 @@ impl<'a> PostgresSession<'a> {
 
     /// Asks the catalogs, with the `search_path` that tenantry's own queries always have.
     pub(super) fn reader(&mut self) -> Result<Reader<'_>> {
-        match self.settings {
-            Settings::Own => {}
-            Settings::Path => self.batch("cannot go on", &format!("SET LOCAL search_path = {NEUTRAL}"))?,
-            Settings::Script => self.batch("cannot go on", &Timeouts::after_statements())?,
+        if std::mem::take(&mut self.is_inside) {
+            self.batch("cannot go on", &format!("SET LOCAL search_path = {NEUTRAL}"))?;
         }
-        self.settings = Settings::Own;
         let link = self.kept.link()?;
         Ok(self.store.reader(link))
     }
@@ -202,6 +191,8 @@ impl<'a> PostgresSession<'a> {
         let result = diesel::sql_query(sql).get_result(&mut self.kept.link()?.connection);
         let LedgerRow { ledger, recorded } =
             result.map_err(|error| self.failed("cannot read its ledger", &error))?;
+        let last = recorded.as_deref().and_then(|recorded| recorded.split(' ').next()?.parse().ok());
+        self.sequence = last.unwrap_or_default();
         Ok((Arc::new(parse_ledger(&ledger)?), recorded.as_deref().and_then(Known::parse)))
     }
 
@@ -312,30 +303,24 @@ impl Session for PostgresSession<'_> {
         Ok(Census { rows, ..Census::default() })
     }
 
-    fn execute(&mut self, migration: &Migration, direction: Direction) -> Result<()> {
-        let script = match direction {
-            Direction::Up => Some(&migration.up),
-            Direction::Down => migration.down.as_ref(),
-        };
-        let Some(script) = script else {
-            return Err(
-                Error::new(ErrorKind::Internal, "there is no script to run").in_migration(migration.label())
-            );
-        };
+    fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<Ran>> {
         self.read = None;
-        let result = if migration.is_transactional() || self.kind == Kind::Within {
-            self.run_inside(script)
-        } else {
-            self.run_outside(script)
-        };
-        result.map_err(|error| error.in_migration(migration.label()))
+        match steps {
+            [step] if !step.migration.is_transactional() && self.kind == Kind::Existing => {
+                let started = SystemTime::now();
+                self.run_outside(step)?;
+                Ok(vec![Ran { started, took: started.elapsed().unwrap_or_default() }])
+            }
+            _ => self.run_inside(steps),
+        }
     }
 
     fn record(&mut self, entries: &[Entry], run: &str) -> Result<()> {
         let place = self.place()?;
         let has = books::Tables { diesel: place.diesel, history: place.history };
         let read = self.read.as_ref();
-        self.unsent.push_str(&books::record(&self.name, has, entries, run, read));
+        self.unsent.push_str(&books::record(&self.name, has, self.sequence, entries, run, read));
+        self.sequence += i64::try_from(entries.len()).unwrap_or_default();
         self.unsent.push_str(&wall::on_new_books(self.store, &self.name, place));
         self.recorded = entries.last().map(|entry| (run.to_string(), entry.clone()));
         self.place = Some(Placed { diesel: true, history: true, ..place });

@@ -3,7 +3,7 @@
 //! It must not decide anything: which script runs, and whether what came out is right, is `apply`'s business.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -12,7 +12,7 @@ use super::books;
 use super::failure::{describe, message};
 use super::rows::{self, SqliteRows};
 use crate::backoff::Backoff;
-use crate::catalog::{Migration, Script};
+use crate::catalog::Script;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Entry;
 use crate::plan::{Access, Inspection};
@@ -20,7 +20,7 @@ use crate::schema::Schema;
 use crate::sql::quote_name;
 use crate::sql::statement::Statement;
 use crate::store::cache::SchemaCache;
-use crate::store::{Census, Contents, Direction, ForeignKeys, Lock, Mode, Rows, Session};
+use crate::store::{Census, Contents, ForeignKeys, Lock, Mode, Ran, Rows, Session, Step};
 
 /// How long one attempt to hold a lock on may take, with a part of it held already.
 const ATTEMPT: Duration = Duration::from_millis(10);
@@ -96,6 +96,22 @@ impl<'a> SqliteSession<'a> {
             Some(file) => self.wait_at_most(file.lock_timeout),
             None => Ok(()),
         }
+    }
+
+    fn run(&mut self, step: &Step<'_>) -> Result<Ran> {
+        let started = SystemTime::now();
+        let was_outside = self.connection.is_autocommit();
+        for statement in step.script.statements() {
+            self.connection
+                .execute_batch(&statement.sql)
+                .map_err(|error| statement_failed(&error, step.script, statement))?;
+        }
+        if was_outside && !self.connection.is_autocommit() {
+            self.rollback()?;
+            return Err(Error::new(ErrorKind::Migration, "it begins a transaction and does not end it")
+                .at(step.script.path(), None));
+        }
+        Ok(Ran { started, took: started.elapsed().unwrap_or_default() })
     }
 
     fn reopen(&mut self) -> Result<()> {
@@ -184,29 +200,11 @@ impl Session for SqliteSession<'_> {
         count().map_err(|error| describe("cannot count its rows", error))
     }
 
-    fn execute(&mut self, migration: &Migration, direction: Direction) -> Result<()> {
-        let script = match direction {
-            Direction::Up => Some(&migration.up),
-            Direction::Down => migration.down.as_ref(),
-        };
-        let Some(script) = script else {
-            return Err(
-                Error::new(ErrorKind::Internal, "there is no script to run").in_migration(migration.label())
-            );
-        };
-        let was_outside = self.connection.is_autocommit();
-        for statement in script.statements() {
-            self.connection.execute_batch(&statement.sql).map_err(|error| {
-                statement_failed(&error, script, statement).in_migration(migration.label())
-            })?;
-        }
-        if was_outside && !self.connection.is_autocommit() {
-            self.rollback()?;
-            return Err(Error::new(ErrorKind::Migration, "it begins a transaction and does not end it")
-                .in_migration(migration.label())
-                .at(script.path(), None));
-        }
-        Ok(())
+    fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<Ran>> {
+        steps
+            .iter()
+            .map(|step| self.run(step).map_err(|error| error.in_migration(step.migration.label())))
+            .collect()
     }
 
     fn record(&mut self, entries: &[Entry], run: &str) -> Result<()> {
