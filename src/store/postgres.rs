@@ -11,6 +11,7 @@ mod create;
 mod discover;
 mod examine;
 mod failure;
+mod ledger;
 mod members;
 mod rows;
 mod script;

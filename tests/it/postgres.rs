@@ -210,3 +210,75 @@ fn trap_33_a_role_that_may_only_read_still_gets_a_status() {
     assert!(note.contains("was not compared with the migrations"), "{note}");
     world.database().run(&["-c", &format!("DROP OWNED BY {reader}; DROP ROLE {reader}")]);
 }
+
+#[test]
+fn of_scripts_that_are_sent_as_one_the_one_that_fails_is_named() {
+    let mut world = World::postgres();
+    let one = ("1_one", "CREATE TABLE one (id INTEGER PRIMARY KEY);\nINSERT INTO one VALUES (1);");
+    let (two, four) = ("CREATE TABLE two (id INTEGER);", "CREATE TABLE four (id INTEGER);");
+    world.with_migrations(&[one]).expect(0, &["create", "1"]);
+    world.execute("1", "INSERT INTO one VALUES (5)");
+    let before = world.snapshot();
+    let mut fails = |three: &str| {
+        world.with_migrations(&[one, ("2_two", two), ("3_three", three), ("4_four", four)]);
+        let report = world.expect(3, &["--lock-timeout", "0.2", "upgrade", "1"]);
+        let error = report.project("1")["error"].clone();
+        let text = |key: &str| error[key].as_str().unwrap_or_default().to_string();
+        let file = text("file");
+        assert!(file.ends_with("3_three/up.sql") && text("migration") == "3_three", "{error}");
+        assert_eq!(world.snapshot(), before, "{three}");
+        (text("kind"), error["line"].as_u64())
+    };
+    assert_eq!(
+        fails(
+            "CREATE TABLE x (y INTEGER);\n\nINSERT INTO one SELECT 1 WHERE current_schema() = 'project_1';"
+        ),
+        ("migration".into(), Some(3))
+    );
+    // A row that was there before.
+    let at_once = "ALTER TABLE one ADD x TEXT;\nALTER TABLE one ADD CHECK (1 / (id - 5) < 9);\nCREATE VIEW y AS SELECT 1;";
+    assert_eq!(fails(at_once), ("migration".into(), Some(2)));
+    let trigger = "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS \
+        $$ BEGIN IF current_schema() = 'project_1' THEN PERFORM set_config('search_path', 'public', true); END IF; RETURN NEW; END $$;\n\
+        CREATE TRIGGER t BEFORE INSERT ON one FOR EACH ROW EXECUTE FUNCTION f();\nINSERT INTO one VALUES (2);";
+    assert_eq!(fails(trigger), ("migration".into(), None));
+}
+
+#[test]
+fn of_scripts_that_are_sent_as_one_the_one_that_waits_for_a_lock_is_named() {
+    let mut world = World::postgres();
+    let one = ("1_one", "CREATE TABLE one (id INTEGER);");
+    let (two, four) = ("CREATE TABLE two (id INTEGER);", "CREATE TABLE four (id INTEGER);");
+    world.with_migrations(&[one]).expect(0, &["create", "1"]);
+    let three = "CREATE TABLE three (id INTEGER);\nALTER TABLE one ADD COLUMN x TEXT;";
+    world.with_migrations(&[one, ("2_two", two), ("3_three", three), ("4_four", four)]);
+    let holder = world.application("1", "BEGIN; SELECT count(*) FROM one");
+    let report = world.expect(3, &["--lock-timeout", "0.2", "upgrade", "1"]);
+    let error = &report.project("1")["error"];
+    assert_eq!((error["kind"].as_str(), error["line"].as_u64()), (Some("locked"), Some(2)), "{error}");
+    assert_eq!(error["migration"], "3_three");
+    drop(holder);
+    assert_eq!(world.expect(0, &["upgrade", "1"]).outcome("1"), "upgraded");
+}
+
+#[test]
+fn of_scripts_that_are_sent_as_one_each_has_its_own_time() {
+    let mut world = World::postgres();
+    let one = ("1_one", "CREATE TABLE one (id INTEGER);");
+    world.with_migrations(&[one]).expect(0, &["create", "1"]);
+    let slow = "CREATE TABLE three AS SELECT 1 AS id, pg_sleep(0.3)::text AS x;";
+    let (two, four) = ("CREATE TABLE two (id INTEGER);", "CREATE TABLE four (id INTEGER);");
+    world.with_migrations(&[one, ("2_two", two), ("3_three", slow), ("4_four", four)]);
+    world.expect(0, &["upgrade", "1"]);
+    let history =
+        |what: &str| world.query("1", &format!("SELECT {what} FROM tenantry_history WHERE version <> '1'"));
+    assert_eq!(
+        history(
+            "string_agg(version, ' ' ORDER BY started_at), string_agg((duration_us >= 300000)::text, ' ' ORDER BY sequence)"
+        ),
+        ["2 3 4|false true false"]
+    );
+    let gap = "SELECT b.started_at - a.started_at >= interval '0.3 s' FROM tenantry_history a, tenantry_history b \
+        WHERE a.version = '3' AND b.version = '4'";
+    assert_eq!(world.query("1", gap), ["t"]);
+}

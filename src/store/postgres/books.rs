@@ -1,6 +1,6 @@
 //! The ledger's tables, written.
 //!
-//! It must not read them: `catalog` and `survey` do.
+//! It must not read them: `ledger` does.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;

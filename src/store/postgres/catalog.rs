@@ -1,4 +1,4 @@
-//! Schemas and ledgers, read from the server.
+//! Schemas, read from the server.
 //!
 //! It must not change anything, and its own queries must always run with one `search_path`: Postgres keeps a query's plan
 //! only as long as that is the same.
@@ -15,11 +15,9 @@ use diesel::sql_types::{BigInt, Bool, Nullable, Oid, Text};
 use super::failure::{describe, described};
 use super::members;
 use super::target::Target;
-use crate::catalog::Version;
-use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::{Action, Ledger, Recorded};
+use crate::error::{ErrorKind, Result};
+use crate::schema::Schema;
 use crate::schema::postgres::{Row, schema};
-use crate::schema::{Fingerprint, Schema};
 use crate::store::cache::SchemaCache;
 
 /// The comment on roles that tenantry made.
@@ -37,8 +35,8 @@ pub(super) struct Queries {
     state: [String; 2],
     /// That of the schema `n.oid` in a larger query.
     state_of_many: String,
-    /// One schema in words; `{schema}` stands for its number.
-    facets: String,
+    /// One schema in words, likewise.
+    facets: [String; 2],
 }
 
 impl Queries {
@@ -59,18 +57,29 @@ impl Queries {
                 .replace("{own_path}", OWN_PATH)
         };
         let members = fit(include_str!("members.sql"));
-        let of_one = |select: &str| {
-            let sql = members.replace("{select}", select);
-            let (before, after) = sql.split_once("{schema}").unwrap_or((&sql, ""));
+        let hashes = hashes(&members);
+        let of_one = |sql: &str| {
+            let (before, after) = sql.split_once("{schema}").unwrap_or((sql, ""));
             [before.to_string(), after.to_string()]
         };
         Self {
-            members: of_one("SELECT hash, what, name, body, tree"),
-            state: of_one(STATE),
-            state_of_many: members.replace("{select}", STATE).replace("{schema}", "n.oid"),
-            facets: fit(include_str!("facets.sql")),
+            members: of_one(
+                &members
+                    .replace("{select}", "SELECT hash, what, name, body, tree")
+                    .replace("{{", "")
+                    .replace("}}", ""),
+            ),
+            state: of_one(&hashes.replace("{select}", STATE)),
+            state_of_many: hashes.replace("{select}", STATE).replace("{schema}", "n.oid"),
+            facets: of_one(&fit(include_str!("facets.sql"))),
         }
     }
+}
+
+/// The query for the members, of which only the hashes are wanted.
+fn hashes(members: &str) -> String {
+    let parts = members.split("{{").map(|part| part.split_once("}}").map_or(part, |(_, after)| after));
+    parts.collect()
 }
 
 /// A query on one schema, whose rows are `T`. The server keeps the plan.
@@ -107,10 +116,17 @@ impl<T> Query for About<'_, T> {
 
 impl<T> RunQueryDsl<PgConnection> for About<'_, T> {}
 
+/// A row of facets.sql.
+type Facet = (Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>);
 /// A row of members.sql.
 type Member = (BigInt, Text, Nullable<Text>, Nullable<Text>, Nullable<Text>);
 
-/// Tries a project's advisory lock. Locks are of one database anyway.
+/// The key of a project's advisory lock, by an expression for its schema's name. Locks are of one database anyway.
+pub(super) fn lock_key(name: &str) -> String {
+    format!("hashtextextended('tenantry project ' || {name}, 0)")
+}
+
+/// Tries a project's advisory lock.
 struct TryLock<'a> {
     for_session: bool,
     schema: &'a str,
@@ -121,9 +137,9 @@ impl QueryFragment<Pg> for TryLock<'_> {
         out.push_sql("SELECT CASE WHEN ");
         out.push_bind_param::<Bool, _>(&self.for_session)?;
         out.push_sql(" THEN pg_try_advisory_lock(key) ELSE pg_try_advisory_xact_lock(key) END ");
-        out.push_sql("FROM (SELECT hashtextextended('tenantry project ' || ");
+        out.push_sql(&format!("FROM (SELECT {} AS key FROM (SELECT ", lock_key("name")));
         out.push_bind_param::<Text, _>(self.schema)?;
-        out.push_sql(", 0) AS key) keyed");
+        out.push_sql("::text AS name) named) keyed");
         Ok(())
     }
 }
@@ -139,6 +155,12 @@ impl Query for TryLock<'_> {
 
 impl RunQueryDsl<PgConnection> for TryLock<'_> {}
 
+#[derive(QueryableByName)]
+pub(super) struct There {
+    #[diesel(sql_type = Bool)]
+    pub(super) there: bool,
+}
+
 /// Looks at a schema by its name. A statement of its own, by the catalogs' rows: together with the lock, or by a function
 /// such as `to_regclass`, it would be seen as it was a moment before the lock was had.
 struct Place<'a> {
@@ -153,12 +175,7 @@ impl QueryFragment<Pg> for Place<'_> {
             out.push_sql(table);
             out.push_sql("')");
         }
-        out.push_sql(", has_schema_privilege(n.oid, 'CREATE'), ");
-        out.push_sql("(SELECT coalesce(shobj_description(oid, 'pg_authid') = '");
-        out.push_sql(OUR_ROLE);
-        out.push_sql(
-            "', false) FROM pg_roles WHERE rolname = n.nspname) FROM pg_namespace n WHERE n.nspname = ",
-        );
+        out.push_sql(", has_schema_privilege(n.oid, 'CREATE') FROM pg_namespace n WHERE n.nspname = ");
         out.push_bind_param::<Text, _>(self.schema)?;
         Ok(())
     }
@@ -170,7 +187,7 @@ impl QueryId for Place<'_> {
 }
 
 impl Query for Place<'_> {
-    type SqlType = (Oid, Bool, Bool, Bool, Bool, Nullable<Bool>);
+    type SqlType = (Oid, Bool, Bool, Bool, Bool);
 }
 
 impl RunQueryDsl<PgConnection> for Place<'_> {}
@@ -185,31 +202,6 @@ pub(super) struct Placed {
     pub(super) alembic: bool,
     /// Whether this role may make something in the schema.
     pub(super) writable: bool,
-    /// Whether the role of the schema's name, where there is one, was made by tenantry.
-    pub(super) role_is_ours: Option<bool>,
-}
-
-/// A part of a schema in words.
-#[derive(QueryableByName)]
-struct Spelled {
-    #[diesel(sql_type = Nullable<Text>)]
-    kind: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    object: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    facet: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    key: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    value: Option<String>,
-}
-
-impl From<Spelled> for Row {
-    fn from(Spelled { kind, object, facet, key, value }: Spelled) -> Self {
-        let [kind, object, facet, key, value] =
-            [kind, object, facet, key, value].map(Option::unwrap_or_default);
-        Self { kind, object, facet, key, value }
-    }
 }
 
 /// One of the schemas that were asked for.
@@ -233,18 +225,10 @@ pub(super) struct Read {
     pub(super) state: String,
 }
 
-/// What the ledger says the catalogs' state was when the schema was last read, and what it was.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Known {
-    pub(super) state: String,
-    pub(super) fingerprint: Fingerprint,
-}
-
-impl Known {
-    /// Reads `sequence state fingerprint`.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let (state, fingerprint) = text.split_once(' ')?.1.split_once(' ')?;
-        Some(Self { state: state.into(), fingerprint: Fingerprint::parse(fingerprint)? })
+impl Read {
+    /// A schema that was made a moment ago.
+    pub(super) fn empty() -> Self {
+        Self { schema: Arc::new(schema(&[])), state: members::state(&[]) }
     }
 }
 
@@ -292,6 +276,19 @@ impl Reader<'_> {
             .map_err(|error| describe("cannot read its schema", self.target, &error))
     }
 
+    /// Whether one schema's state is what its ledger says.
+    pub(super) fn is_as_recorded(&mut self, oid: u32, quoted: &str) -> Result<bool> {
+        let [before, after] = &self.queries.state;
+        let sql = format!(
+            "SELECT coalesce(({before}{oid}{after}) = \
+             (SELECT schema_state FROM {quoted}.tenantry_history ORDER BY sequence DESC LIMIT 1), false) AS there"
+        );
+        let found = diesel::sql_query(sql).get_result(self.connection);
+        let There { there } =
+            found.map_err(|error| describe("cannot read its schema", self.target, &error))?;
+        Ok(there)
+    }
+
     /// One schema, whole.
     pub(super) fn schema(&mut self, oid: u32, quoted: &str) -> Result<Read> {
         for _ in 0..ATTEMPTS {
@@ -315,67 +312,22 @@ impl Reader<'_> {
     }
 
     fn spell_out(&mut self, oid: u32, quoted: &str) -> Result<Schema> {
-        let sql = self.queries.facets.replace("{schema}", &oid.to_string());
-        let read = || -> QueryResult<Vec<Spelled>> {
+        type Texts = (Option<String>, Option<String>, Option<String>, Option<String>, Option<String>);
+        let sql = &self.queries.facets;
+        let mut read = || -> QueryResult<Vec<Texts>> {
             self.connection.batch_execute(&format!("SET LOCAL search_path = {quoted}"))?;
-            let facets = diesel::sql_query(sql).load(self.connection)?;
+            let facets = About::<Facet>::new(sql, oid).load(self.connection)?;
             self.connection.batch_execute(&format!("SET LOCAL search_path = {NEUTRAL}"))?;
             Ok(facets)
         };
         let facets = read().map_err(|error| describe("cannot read its schema", self.target, &error))?;
-        let mut rows: Vec<Row> = facets.into_iter().map(Row::from).collect();
+        let row = |(kind, object, facet, key, value): Texts| {
+            let [kind, object, facet, key, value] =
+                [kind, object, facet, key, value].map(Option::unwrap_or_default);
+            Row { kind, object, facet, key, value }
+        };
+        let mut rows: Vec<Row> = facets.into_iter().map(row).collect();
         rows.sort_unstable();
         Ok(schema(&rows))
     }
-}
-
-/// The query for one ledger's rows, in any order, and what the last of them records of the schema, by what tables there
-/// are: diesel's, the history, alembic's; `%1$I` stands for the schema.
-///
-/// One aggregate over all of them and no order: on a fleet most of the time goes into planning it.
-pub(super) fn ledger_query(diesel: bool, history: bool, alembic: bool) -> String {
-    let applied = r"SELECT concat('a', E'\x1f', version) AS line, NULL AS recorded FROM %1$I.__diesel_schema_migrations";
-    let entries = r"SELECT concat_ws(E'\x1f', 'h', sequence, version, checksum, action), concat_ws(' ', lpad(sequence::text, 19, '0'), schema_state, schema_fingerprint) FROM %1$I.tenantry_history";
-    let revisions = r"SELECT concat('r', E'\x1f', version_num), NULL FROM %1$I.alembic_version";
-    let tables = [(diesel, applied), (history, entries), (alembic, revisions)];
-    let mut parts = vec!["SELECT NULL::text AS line, NULL::text AS recorded WHERE false"];
-    parts.extend(tables.iter().filter(|(there, _)| *there).map(|(_, part)| *part));
-    format!(
-        r#"SELECT coalesce(string_agg(line, E'\x1e'), '') AS ledger, max(recorded COLLATE "C") AS recorded FROM ({}) rows"#,
-        parts.join(" UNION ALL ")
-    )
-}
-
-/// Reads a ledger as the query gives it.
-pub(super) fn parse_ledger(text: &str) -> Result<Ledger> {
-    let mut ledger = Ledger::default();
-    let mut history = Vec::new();
-    for line in text.split('\u{1e}').filter(|line| !line.is_empty()) {
-        match line.split('\u{1f}').collect::<Vec<_>>().as_slice() {
-            ["a", version] => ledger.applied.push(Version::new(*version)),
-            ["r", revision] => ledger.revisions.push((*revision).into()),
-            ["h", sequence, version, checksum, action] => {
-                let (sequence, action) = sequence
-                    .parse::<i64>()
-                    .ok()
-                    .zip(Action::parse(action))
-                    .ok_or_else(|| odd_ledger(line))?;
-                history.push((
-                    sequence,
-                    Recorded { version: Version::new(*version), checksum: (*checksum).into(), action },
-                ));
-            }
-            _ => return Err(odd_ledger(line)),
-        }
-    }
-    history.sort_by_key(|(sequence, _)| *sequence);
-    ledger.history = history.into_iter().map(|(_, recorded)| recorded).collect();
-    Ok(ledger)
-}
-
-/// A ledger that somebody else made or changed.
-pub(super) fn odd_ledger(what: &str) -> Error {
-    Error::new(ErrorKind::Corrupt, "its ledger is not as diesel and tenantry make it")
-        .caused_by(what.replace(['\u{1e}', '\u{1f}'], " "))
-        .hint("look at __diesel_schema_migrations and tenantry_history: somebody else made or changed them")
 }

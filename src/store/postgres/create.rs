@@ -6,10 +6,10 @@
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 
-use super::catalog::Placed;
+use super::catalog::{Placed, Read, lock_key};
 use super::copy::ALONE;
 use super::session::{Kind, PostgresSession};
-use super::{Isolation, OWN, PostgresStore};
+use super::{OWN, PostgresStore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::project::ProjectId;
 use crate::schema::hexadecimal;
@@ -28,9 +28,21 @@ struct Name {
 /// Makes a project: from a spare where there is one, by its migrations otherwise.
 pub(super) fn create(store: &PostgresStore, id: &ProjectId, template: Template<'_>) -> Result<()> {
     let mut session = store.session(id)?;
+    if store.options.spares == 0 {
+        session.begin(ALONE)?;
+        return session.make(template);
+    }
+    session.begin_transaction()?;
+    let claimed = session.claim(template);
+    match &claimed {
+        Ok(true) => return session.commit(),
+        Err(error) if error.kind() == ErrorKind::Disconnected => return claimed.map(|_| ()),
+        _ => session.rollback()?,
+    }
     session.begin(ALONE)?;
-    if store.options.spares > 0 && session.place.is_none() && session.claim(template)? {
-        return session.commit();
+    // A name that is taken can't be given to a spare, and there is a better error for that.
+    if session.place.is_none() {
+        claimed?;
     }
     session.make(template)
 }
@@ -54,7 +66,7 @@ fn prefix(template: Template<'_>) -> String {
 pub(super) fn top_up(store: &PostgresStore, template: Template<'_>) -> Result<Spares> {
     let mut spares = Spares::default();
     let mut ready = 0;
-    for name in names(store, &format!("{OWN}spare_"), usize::MAX)? {
+    for name in names(store, &format!("{OWN}spare_"))? {
         let is_current = name.starts_with(&prefix(template));
         let mut session = PostgresSession::new(store, store.links.get()?, name);
         session.begin(ALONE)?;
@@ -76,22 +88,18 @@ pub(super) fn top_up(store: &PostgresStore, template: Template<'_>) -> Result<Sp
         session.make(template)?;
         spares.made += 1;
     }
-    spares.ready = names(store, &prefix(template), usize::MAX)?.len();
+    spares.ready = names(store, &prefix(template))?.len();
     Ok(spares)
 }
 
-fn names(store: &PostgresStore, prefix: &str, limit: usize) -> Result<Vec<String>> {
-    names_on(&mut store.links.get()?.link()?.connection, prefix, limit)
-        .map_err(|error| super::failure::describe("cannot list the spares", store.target(), &error))
-}
-
-fn names_on(connection: &mut PgConnection, prefix: &str, limit: usize) -> QueryResult<Vec<String>> {
+fn names(store: &PostgresStore, prefix: &str) -> Result<Vec<String>> {
     let sql = format!(
-        "SELECT nspname::text AS name FROM pg_namespace WHERE starts_with(nspname::text, {}) ORDER BY nspname LIMIT {}",
-        quote_text(prefix),
-        limit.min(1_000_000)
+        "SELECT nspname::text AS name FROM pg_namespace WHERE starts_with(nspname::text, {}) ORDER BY nspname",
+        quote_text(prefix)
     );
-    let names: Vec<Name> = diesel::sql_query(sql).load(connection)?;
+    let names = diesel::sql_query(sql).load(&mut store.links.get()?.link()?.connection);
+    let names: Vec<Name> =
+        names.map_err(|error| super::failure::describe("cannot list the spares", store.target(), &error))?;
     Ok(names.into_iter().map(|it| it.name).collect())
 }
 
@@ -105,6 +113,8 @@ impl PostgresSession<'_> {
         self.batch("cannot make its schema", &format!("CREATE SCHEMA {}", quote_name(&self.name)))?;
         self.look_for_it()?;
         self.kind = Kind::Within;
+        // Nothing is in it yet.
+        self.read = Some(Read::empty());
         Ok(())
     }
 
@@ -119,51 +129,61 @@ impl PostgresSession<'_> {
 
     /// Gives a spare this project's name; says whether there was one. A spare that somebody changed is passed over.
     fn claim(&mut self, template: Template<'_>) -> Result<bool> {
-        let found = names_on(&mut self.kept.link()?.connection, &prefix(template), CANDIDATES);
-        let candidates = found.map_err(|error| self.failed("cannot look for a spare", &error))?;
         let name = self.name.clone();
-        for spare in candidates {
-            if !self.reader()?.try_lock(&spare, false)? {
-                continue;
-            }
+        let mut seen = Vec::new();
+        while let Some(spare) = self.lock_spare(&prefix(template), &seen)? {
             self.name.clone_from(&spare);
             self.look_for_it()?;
-            if self.place.is_some() && self.is_untouched()? {
-                let (from, to) = (quote_name(&spare), quote_name(&name));
-                let run = quote_text(template.run);
-                self.batch(
-                    "cannot claim a spare",
-                    &format!(
-                        "ALTER SCHEMA {from} RENAME TO {to}; UPDATE {to}.__diesel_schema_migrations SET run_on = now(); \
-                         UPDATE {to}.tenantry_history SET run = {run}, started_at = now()"
-                    ),
-                )?;
-                self.name = name;
-                // By its new name it may have a role already.
-                if self.store.options.isolation == Isolation::Role {
-                    self.look_for_it()?;
-                }
+            let is_good = self.place.is_some() && self.is_untouched()?;
+            self.name.clone_from(&name);
+            if is_good {
+                self.take_over(&spare, template)?;
                 return self.wall_off_claimed().map(|()| true);
             }
+            seen.push(spare);
         }
-        self.name = name;
-        self.place = None;
         Ok(false)
+    }
+
+    /// Of two who give a spare the same name at once the server lets one.
+    fn take_over(&mut self, spare: &str, template: Template<'_>) -> Result<()> {
+        let (from, to, run) = (quote_name(spare), quote_name(&self.name), quote_text(template.run));
+        self.batch(
+            "cannot claim a spare",
+            &format!(
+                "ALTER SCHEMA {from} RENAME TO {to}; UPDATE {to}.__diesel_schema_migrations SET run_on = now(); \
+                 UPDATE {to}.tenantry_history SET run = {run}, started_at = now()"
+            ),
+        )
+    }
+
+    /// Locks a spare that nobody else has, and is none of those seen; it may be gone by now.
+    fn lock_spare(&mut self, prefix: &str, seen: &[String]) -> Result<Option<String>> {
+        let seen: Vec<_> = seen.iter().map(|name| quote_text(name)).collect();
+        let sql = format!(
+            "SELECT name FROM (SELECT nspname::text AS name FROM pg_namespace WHERE starts_with(nspname::text, {}) \
+             AND nspname <> ALL (ARRAY[{}]::name[]) ORDER BY nspname LIMIT {}) spares \
+             WHERE pg_try_advisory_xact_lock({}) LIMIT 1",
+            quote_text(prefix),
+            seen.join(", "),
+            CANDIDATES.saturating_sub(seen.len()),
+            lock_key("name")
+        );
+        let spare = diesel::sql_query(sql).get_result(&mut self.kept.link()?.connection).optional();
+        let spare: Option<Name> = spare.map_err(|error| self.failed("cannot look for a spare", &error))?;
+        Ok(spare.map(|it| it.name))
     }
 
     /// Whether the schema is still what its ledger says.
     fn is_untouched(&mut self) -> Result<bool> {
-        let oid = self.place()?.oid;
-        let (_, known) = self.read_ledger()?;
-        let state = self.reader()?.state(oid)?;
-        Ok(known.is_some_and(|known| known.state == state))
+        let Placed { oid, history, .. } = self.place()?;
+        let schema = quote_name(&self.name);
+        if history { self.reader()?.is_as_recorded(oid, &schema) } else { Ok(false) }
     }
 
     /// What a role is granted changes the catalogs' state, and the ledger is to have it as it is then.
     fn wall_off_claimed(&mut self) -> Result<()> {
-        let before = self.place()?.role_is_ours;
-        self.wall_off()?;
-        if before == self.place()?.role_is_ours { Ok(()) } else { self.remember_state() }
+        if self.wall_off()? { self.remember_state() } else { Ok(()) }
     }
 
     /// Has the ledger remember the catalogs' state as it is now: the schema's meaning has not changed since it was written.

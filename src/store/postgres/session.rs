@@ -9,12 +9,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool, Nullable, Text};
+use diesel::sql_types::{BigInt, Nullable, Text};
 
-use super::catalog::{Known, NEUTRAL, Placed, Read, Reader, ledger_query, parse_ledger};
+use super::catalog::{NEUTRAL, Placed, Read, Reader, There, lock_key};
 use super::connect::{Kept, Route};
 use super::failure::{describe, described};
-use super::{PostgresStore, books, missing, wall};
+use super::ledger::{Known, ledger_query, parse_ledger};
+use super::{PostgresStore, books, missing};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Entry;
@@ -46,12 +47,6 @@ struct Count {
     name: String,
     #[diesel(sql_type = BigInt)]
     count: i64,
-}
-
-#[derive(QueryableByName)]
-struct There {
-    #[diesel(sql_type = Bool)]
-    there: bool,
 }
 
 /// One schema over one connection. Dropping it rolls back what is not committed.
@@ -199,8 +194,7 @@ impl<'a> PostgresSession<'a> {
     /// A connection that broke in a commit leaves open whether it was done: the ledger knows.
     fn is_committed(&self) -> Result<bool> {
         let Some((run, entry)) = &self.recorded else { return Ok(false) };
-        let key = quote_text(&format!("tenantry project {}", self.name));
-        let wait = format!("SELECT pg_advisory_xact_lock(hashtextextended({key}, 0))");
+        let wait = format!("SELECT pg_advisory_xact_lock({})", lock_key(&quote_text(&self.name)));
         let sql = format!(
             "SELECT EXISTS (SELECT FROM {}.tenantry_history WHERE run = {} AND version = {} AND action = {}) AS there",
             quote_name(&self.name),
@@ -321,7 +315,8 @@ impl Session for PostgresSession<'_> {
         let read = self.read.as_ref();
         self.unsent.push_str(&books::record(&self.name, has, self.sequence, entries, run, read));
         self.sequence += i64::try_from(entries.len()).unwrap_or_default();
-        self.unsent.push_str(&wall::on_new_books(self.store, &self.name, place));
+        let kept = self.keep_new_books(place)?;
+        self.unsent.push_str(&kept);
         self.recorded = entries.last().map(|entry| (run.to_string(), entry.clone()));
         self.place = Some(Placed { diesel: true, history: true, ..place });
         Ok(())

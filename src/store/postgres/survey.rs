@@ -8,9 +8,10 @@ use std::sync::Arc;
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 
-use super::catalog::{ATTEMPTS, Found, Known, Read, ledger_query, odd_ledger, parse_ledger};
+use super::catalog::{ATTEMPTS, Found, Read};
 use super::connect::Link;
 use super::failure::{describe, described};
+use super::ledger::{Known, ledger_query, odd_ledger, parse_ledger};
 use super::{PostgresStore, missing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Ledger;

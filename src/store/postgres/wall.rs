@@ -5,9 +5,9 @@
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 
-use super::catalog::{OUR_ROLE, Placed};
+use super::catalog::{OUR_ROLE, Placed, There};
 use super::session::PostgresSession;
-use super::{Isolation, OWN, PostgresStore};
+use super::{Isolation, OWN};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::bookkeeping::{DIESEL, HISTORY};
 use crate::sql::{quote_name, quote_text};
@@ -20,14 +20,14 @@ struct Open {
 
 impl PostgresSession<'_> {
     /// Gives the project its role where it should have one and has none: a login that uses its schema, may write its rows
-    /// and read its ledger. What is made in the schema later is the role's to use as well.
-    pub(super) fn wall_off(&mut self) -> Result<()> {
-        let Some(place) = self.place else { return Ok(()) };
-        if self.store.options.isolation == Isolation::None || self.name.starts_with(OWN) {
-            return Ok(());
+    /// and read its ledger. What is made in the schema later is the role's to use as well. Says whether it did.
+    pub(super) fn wall_off(&mut self) -> Result<bool> {
+        let is_wanted = self.store.options.isolation == Isolation::Role && !self.name.starts_with(OWN);
+        if self.place.is_none() || !is_wanted {
+            return Ok(false);
         }
-        match place.role_is_ours {
-            Some(true) => return Ok(()),
+        match self.role_is_ours()? {
+            Some(true) => return Ok(false),
             Some(false) => {
                 return Err(Error::new(
                     ErrorKind::AlreadyExists,
@@ -45,14 +45,25 @@ impl PostgresSession<'_> {
             text = quote_text(&self.name),
         );
         self.batch("cannot give it a role of its own", &sql)?;
-        self.place = Some(Placed { role_is_ours: Some(true), ..place });
-        self.grant_again()
+        self.grant_again()?;
+        Ok(true)
+    }
+
+    /// Whether the role of the schema's name, where there is one, was made by tenantry.
+    fn role_is_ours(&mut self) -> Result<Option<bool>> {
+        let sql = format!(
+            "SELECT coalesce(shobj_description(oid, 'pg_authid') = '{OUR_ROLE}', false) AS there FROM pg_roles WHERE rolname = {}",
+            quote_text(&self.name)
+        );
+        let role = diesel::sql_query(sql).get_result(&mut self.kept.link()?.connection).optional();
+        let role: Option<There> = role.map_err(|error| self.failed("cannot look for its role", &error))?;
+        Ok(role.map(|role| role.there))
     }
 
     /// Lets the project's role use the schema as it is now, where there is such a role.
     pub(super) fn grant_again(&mut self) -> Result<()> {
         let place = self.place()?;
-        if self.store.options.isolation == Isolation::None || place.role_is_ours != Some(true) {
+        if self.store.options.isolation == Isolation::None || self.role_is_ours()? != Some(true) {
             return Ok(());
         }
         let name = quote_name(&self.name);
@@ -88,11 +99,21 @@ impl PostgresSession<'_> {
 
     /// Takes the project's role away, with all that it was granted here.
     pub(super) fn tear_down(&mut self) -> Result<()> {
-        if self.place.is_none_or(|place| place.role_is_ours != Some(true)) {
+        if self.role_is_ours()? != Some(true) {
             return Ok(());
         }
         let name = quote_name(&self.name);
         self.batch("cannot take its role away", &format!("DROP OWNED BY {name}; DROP ROLE {name}"))
+    }
+
+    /// The statements that keep books, made a moment ago, from their project's role, where it has one.
+    pub(super) fn keep_new_books(&mut self, place: Placed) -> Result<String> {
+        let new = [(place.diesel, DIESEL), (place.history, HISTORY)].into_iter().filter(|(there, _)| !there);
+        let new: Vec<_> = new.map(|(_, table)| keep_books(&self.name, table)).collect();
+        let is_walled = self.store.options.isolation == Isolation::Role
+            && !new.is_empty()
+            && self.role_is_ours()? == Some(true);
+        Ok(if is_walled { new.concat() } else { String::new() })
     }
 }
 
@@ -100,13 +121,4 @@ impl PostgresSession<'_> {
 fn keep_books(schema: &str, table: &str) -> String {
     let name = quote_name(schema);
     format!("REVOKE ALL ON {name}.{table} FROM {name}; GRANT SELECT ON {name}.{table} TO {name}; ")
-}
-
-/// The statements that keep new books from their project's role, where it has one.
-pub(super) fn on_new_books(store: &PostgresStore, schema: &str, place: Placed) -> String {
-    if store.options.isolation == Isolation::None || place.role_is_ours != Some(true) {
-        return String::new();
-    }
-    let new = [(place.diesel, DIESEL), (place.history, HISTORY)].into_iter().filter(|(there, _)| !there);
-    new.map(|(_, table)| keep_books(schema, table)).collect()
 }
