@@ -322,6 +322,31 @@ fn everything_that_changes_behaviour_changes_the_fingerprint_and_is_named() {
             "object operator",
         ),
         ("CREATE TABLE \"T\" (a int)", "CREATE TABLE t (a int)", "extra table T"),
+        (
+            "CREATE TABLE t (a int, b int, c int, CHECK (a > 0 AND b = c))",
+            "CREATE TABLE t (a int, b int, c int, CHECK (a > 0 AND b IS DISTINCT FROM c))",
+            "IS DISTINCT FROM",
+        ),
+        (
+            "CREATE TABLE t (a bool, b bool, c bool, CHECK (coalesce(a, b = c)))",
+            "CREATE TABLE t (a bool, b bool, c bool, CHECK (coalesce(a, nullif(b, c))))",
+            "NULLIF",
+        ),
+        (
+            "CREATE TABLE t (a int, b int, c int); CREATE VIEW v AS SELECT a FROM t WHERE a > 0 AND b = c",
+            "CREATE TABLE t (a int, b int, c int); CREATE VIEW v AS SELECT a FROM t WHERE a > 0 AND b IS DISTINCT FROM c",
+            "view v",
+        ),
+        (
+            "CREATE TABLE IF NOT EXISTS public.parts (a int) PARTITION BY LIST (a); CREATE TABLE t PARTITION OF public.parts FOR VALUES IN (1)",
+            "CREATE TABLE IF NOT EXISTS public.parts (a int) PARTITION BY LIST (a); CREATE TABLE t PARTITION OF public.parts FOR VALUES IN (2)",
+            "IN (2)",
+        ),
+        (
+            "CREATE AGGREGATE g(float8, float8) (SFUNC = float8_regr_accum, STYPE = float8[], INITCOND = '{0,0,0,0,0,0}')",
+            "CREATE AGGREGATE g(float8 ORDER BY float8) (SFUNC = float8_accum, STYPE = float8[], INITCOND = '{0,0,0}')",
+            "function g(",
+        ),
     ];
     let both: Vec<(&str, &str)> = cases.iter().map(|(a, b, _)| (*a, *b)).collect();
     for ((here, expected, named), (one, two)) in cases.iter().zip(pairs(&both, BASE)) {
@@ -357,6 +382,14 @@ fn schemas_made_alike_are_understood_once() {
         ENTANGLED.into(),
     ]);
     assert!(schemas.iter().all(|schema| Arc::ptr_eq(schema, &schemas[0])), "each was spelled out");
+}
+
+#[test]
+fn what_has_its_schemas_name_in_it_is_understood_by_itself() {
+    // A name that pg_catalog has as well comes out with the schema's before it.
+    let own = "CREATE TYPE path AS ENUM ('a'); DO $$ BEGIN EXECUTE format('CREATE TABLE t (a %I.path)', current_schema()); END $$";
+    let schemas = read(&[own.into(), own.into()]);
+    assert!(!Arc::ptr_eq(&schemas[0], &schemas[1]));
 }
 
 #[test]

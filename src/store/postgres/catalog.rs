@@ -299,11 +299,14 @@ impl Reader<'_> {
             if let Some(schema) = text.as_ref().and_then(|text| self.schemas.get(text)) {
                 return Ok(Read { schema, state });
             }
-            let schema = self.spell_out(oid, quoted)?;
+            let rows = self.spell_out(oid, quoted)?;
             // Between the two queries somebody may have changed it.
             if self.state(oid)? == state {
-                let schema = Arc::new(schema);
-                self.schemas.insert(text, &schema);
+                let schema = Arc::new(schema(&rows));
+                // The server puts the schema's name before names that mean something else without; another schema of the
+                // same text has another name.
+                let is_its_own = rows.iter().any(|row| has_name(row, quoted));
+                self.schemas.insert(text.filter(|_| !is_its_own), &schema);
                 return Ok(Read { schema, state });
             }
         }
@@ -311,7 +314,7 @@ impl Reader<'_> {
         Err(described("cannot read its schema", self.target, ErrorKind::Locked, message))
     }
 
-    fn spell_out(&mut self, oid: u32, quoted: &str) -> Result<Schema> {
+    fn spell_out(&mut self, oid: u32, quoted: &str) -> Result<Vec<Row>> {
         type Texts = (Option<String>, Option<String>, Option<String>, Option<String>, Option<String>);
         let sql = &self.queries.facets;
         let mut read = || -> QueryResult<Vec<Texts>> {
@@ -328,6 +331,14 @@ impl Reader<'_> {
         };
         let mut rows: Vec<Row> = facets.into_iter().map(row).collect();
         rows.sort_unstable();
-        Ok(schema(&rows))
+        Ok(rows)
     }
+}
+
+/// Whether a facet may have a schema's name in it, before another name.
+fn has_name(row: &Row, quoted: &str) -> bool {
+    let (with_quotes, without) = (format!("{quoted}."), format!("{}.", quoted.trim_matches('"')));
+    [&row.object, &row.key, &row.value]
+        .iter()
+        .any(|text| text.contains(&with_quotes) || text.contains(&without))
 }

@@ -13,8 +13,9 @@ pub(super) type Row = (i64, String, Option<String>, Option<String>, Option<Strin
 /// What a schema's own objects are called in the text, by their numbers.
 type Own = HashMap<u32, String>;
 
-/// The types whose values are numbers of objects: `regclass` and its like.
-const REFERENCES: [u32; 12] = [24, 26, 2202, 2203, 2204, 2205, 2206, 3734, 3769, 4089, 4096, 4191];
+/// The types whose values are numbers of objects that a schema's text has names for: `regproc`, `regprocedure`, `regclass`
+/// and `regtype`.
+const REFERENCES: [u32; 4] = [24, 2202, 2205, 2206];
 /// The kinds of relations that a row tells all about: tables, views, materialized views, sequences, indexes.
 const PLAIN: [&str; 5] = ["r", "v", "m", "S", "i"];
 
@@ -107,15 +108,19 @@ fn put_what(out: &mut String, what: &str, own: &Own) {
 /// An expression as the server keeps it, with names for the numbers of the schema's own objects and without the places in
 /// the SQL that it was written at.
 ///
-/// It is made of lists and of nodes, `{NAME :field value :field value}`. A number there is an object's unless its field
+/// It is made of lists and of nodes, `{LABEL :field value :field value}`. A number there is an object's unless its field
 /// says otherwise; a text of the user's has a backslash before what would let it be taken for something else.
 fn put_tree(out: &mut String, tree: &str, own: &Own) {
     let mut rest = tree;
     let (mut field, mut of) = ("", "");
     while let Some(first) = rest.chars().next() {
-        if let '(' | ')' | '{' | '}' | '[' | ']' | ' ' | '\n' = first {
+        if is_delimiter(first) {
+            // What comes next is a label, or another node's neighbour: no value of the last field.
+            if matches!(first, '{' | '}') {
+                field = "";
+            }
             out.push(first);
-            rest = &rest[1..];
+            rest = &rest[first.len_utf8()..];
             continue;
         }
         let (word, after) = rest.split_at(end_of_word(rest));
@@ -125,36 +130,39 @@ fn put_tree(out: &mut String, tree: &str, own: &Own) {
         } else if field.ends_with("location") || field == ":stmt_len" {
             continue;
         } else if field == ":constvalue" {
+            field = "";
             let (value, after) = rest.split_at(rest.find(']').map_or(0, |end| end + 1));
             if word != "<>" && refers(of, own) {
                 out.push_str(word);
                 put_value(out, value, own);
                 rest = after;
-                field = "";
                 continue;
             }
-            field = "";
         } else if field == ":consttype" {
             of = word;
         }
+        let is_number_of_an_object =
+            !field.is_empty() && !field.contains("typmod") && !field.contains("typeMod");
         match word.parse().ok().and_then(|number: u32| own.get(&number)) {
-            Some(name) if !field.is_empty() && !field.ends_with("typmod") => out.push_str(name),
+            Some(name) if is_number_of_an_object => out.push_str(name),
             _ => out.push_str(word),
         }
     }
 }
 
+/// What the server ends a word of a tree at.
+fn is_delimiter(it: char) -> bool {
+    matches!(it, '(' | ')' | '{' | '}' | ' ' | '\n' | '\t')
+}
+
 /// Where the word ends that a tree begins with.
 fn end_of_word(tree: &str) -> usize {
-    let (mut is_quoted, mut is_escaped) = (false, false);
+    let mut is_escaped = false;
     for (index, it) in tree.char_indices() {
-        match it {
-            _ if is_escaped => is_escaped = false,
-            '\\' => is_escaped = true,
-            '"' => is_quoted = !is_quoted,
-            '(' | ')' | '{' | '}' | '[' | ']' | ' ' | '\n' if !is_quoted => return index,
-            _ => {}
+        if !is_escaped && is_delimiter(it) {
+            return index;
         }
+        is_escaped = !is_escaped && it == '\\';
     }
     tree.len()
 }
@@ -206,9 +214,12 @@ mod tests {
             ("{Q :dependencies (o 16400 7)}", "{Q :dependencies (o relation\"t\" 7)}"),
             ("{VAR :vartypmod 16400 :location 5}", "{VAR :vartypmod 16400 :location }"),
             (
-                "{R :colnames (\"16400\" \"x 16400\") :alias x\\ 16400}",
-                "{R :colnames (\"16400\" \"x 16400\") :alias x\\ 16400}",
+                r#"{R :colnames ("16400" "x\ 16400") :alias x\ 16400}"#,
+                r#"{R :colnames ("16400" "x\ 16400") :alias x\ 16400}"#,
             ),
+            ("{A :args ({B :location 7} {C :x 1})}", "{A :args ({B :location } {C :x 1})}"),
+            ("{A :alias :location[y :x 1}", "{A :alias :location[y :x 1}"),
+            ("{R :coltypmods (i 16400) :typeMod 16400}", "{R :coltypmods (i 16400) :typeMod 16400}"),
             (
                 "{CONST :consttype 2205 :constisnull false :constvalue 4 [ 16 64 0 0 0 0 0 0 ]}",
                 "{CONST :consttype 2205 :constisnull false :constvalue 4 relation\"t\" [0, 0, 0, 0]}",

@@ -35,8 +35,8 @@ WITH members AS MATERIALIZED (
 )
 {select} FROM (
     SELECT hashtextextended(c.xmin::text, c.oid::bigint) AS hash{{,
-        concat_ws(' ', 'relation', '@' || c.oid, '@' || c.reltype, c.relkind, c.relpersistence, c.relrowsecurity,
-            c.relforcerowsecurity, c.relispartition, c.relreplident, '@' || c.reloftype, c.relhasrules) AS what,
+        CASE WHEN c.relispartition THEN 'odd' ELSE concat_ws(' ', 'relation', '@' || c.oid, '@' || c.reltype, c.relkind,
+            c.relpersistence, c.relrowsecurity, c.relforcerowsecurity, c.relreplident, '@' || c.reloftype, c.relhasrules) END AS what,
         c.relname::text AS name, c.reloptions::text AS body, NULL::text AS tree}}
     FROM pg_class c WHERE c.oid = ANY ((SELECT relations FROM relations)::oid[])
     UNION ALL
@@ -58,10 +58,11 @@ WITH members AS MATERIALIZED (
         concat_ws(' ', 'index', '@' || i.indexrelid, '@' || i.indrelid, i.indisunique, i.indisvalid, i.indisreplident,
             {nulls_not_distinct}, i.indnkeyatts, i.indnatts, i.indkey, 'opclasses', i.indclass, 'collations', i.indcollation,
             'options', i.indoption),
-        -- No operator class of a b-tree has parameters.
+        -- None of the server's own operator classes for b-trees has parameters.
         NULL, (SELECT string_agg(concat(a.attnum, ' ', a.attoptions), ' ' ORDER BY a.attnum) FROM pg_attribute a
             WHERE a.attrelid = i.indexrelid AND a.attoptions IS NOT NULL
-                AND EXISTS (SELECT FROM pg_class c WHERE c.oid = i.indexrelid AND c.relam <> 403)),
+                AND (EXISTS (SELECT FROM pg_class c WHERE c.oid = i.indexrelid AND c.relam <> 403)
+                    OR EXISTS (SELECT FROM unnest(i.indclass) class WHERE class >= 16384))),
         concat_ws(' ', i.indexprs, 'where', i.indpred)}}
     FROM pg_index i WHERE i.indrelid = ANY ((SELECT indexed FROM relations)::oid[])
     UNION ALL
@@ -110,10 +111,10 @@ WITH members AS MATERIALIZED (
     FROM pg_enum e WHERE e.enumtypid = ANY ((SELECT enums FROM types)::oid[])
     UNION ALL
     SELECT hashtextextended(p.xmin::text, p.oid::bigint){{,
-        concat_ws(' ', 'function', '@' || p.oid, p.prokind, p.prolang, p.procost, p.prorows, '@' || p.provariadic, p.prosecdef,
+        CASE WHEN p.prokind = 'a' THEN 'odd' ELSE concat_ws(' ', 'function', '@' || p.oid, p.prokind, p.prolang, p.procost, p.prorows, '@' || p.provariadic, p.prosecdef,
             p.proleakproof, p.proisstrict, p.proretset, p.provolatile, p.proparallel, p.pronargdefaults, '@' || p.prorettype, 'takes',
             (SELECT string_agg('@' || type, ' ' ORDER BY position) FROM unnest(p.proargtypes) WITH ORDINALITY it (type, position)),
-            'all', (SELECT string_agg('@' || type, ' ' ORDER BY position) FROM unnest(p.proallargtypes) WITH ORDINALITY it (type, position))),
+            'all', (SELECT string_agg('@' || type, ' ' ORDER BY position) FROM unnest(p.proallargtypes) WITH ORDINALITY it (type, position))) END,
         p.proname::text,
         -- A function that sets its search_path to its own schema has the schema's name in it.
         jsonb_build_array(p.proargmodes, p.proargnames, p.probin, p.prosrc,
