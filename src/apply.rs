@@ -19,6 +19,17 @@ pub(crate) struct Work<'a> {
     pub(crate) run: &'a str,
     /// Whether a table that has rows may be dropped.
     pub(crate) drops: Drops,
+    /// When what is committed is durable.
+    pub(crate) durability: Durability,
+}
+
+/// When what is committed is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durability {
+    /// With the commit.
+    Now,
+    /// Once the store has settled it, which whoever asked for this sees to before it tells anybody.
+    Later,
 }
 
 /// What a migration may drop.
@@ -30,6 +41,23 @@ pub(crate) enum Drops {
     Empty,
 }
 
+/// How a project is begun with.
+#[derive(Clone, Debug)]
+pub(crate) struct Outlook {
+    /// How to lock it.
+    pub(crate) mode: Mode,
+    /// What was seen of it without the lock, where the plan for it was made by that.
+    pub(crate) seen: Option<Inspection>,
+}
+
+impl Outlook {
+    /// Where nothing was planned: under the lock it turns out what is needed.
+    pub(crate) const UNPLANNED: Self = Self {
+        mode: Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look: Look::Anew },
+        seen: None,
+    };
+}
+
 /// What was done: the plan as it stood under the lock, or the problems found there.
 pub(crate) type Done = Result<Plan, Vec<Problem>>;
 
@@ -39,13 +67,22 @@ impl Work<'_> {
         plan::plan(self.catalog, self.reference, inspection, self.request)
     }
 
-    /// Does it. `mode` is what the plan made without the lock asks for: only a guess, since under the lock everything
-    /// is read and planned again.
-    pub(crate) fn perform(&self, session: &mut dyn Session, mut mode: Mode) -> Result<Done> {
+    /// Does it. `outlook` is what was seen and planned without the lock: only a guess, since under the lock everything is
+    /// read and planned again, or compared with what was seen.
+    pub(crate) fn perform(&self, session: &mut dyn Session, outlook: &Outlook) -> Result<Done> {
         let mut whole: Option<Plan> = None;
+        let (mut mode, mut seen) = (outlook.mode, outlook.seen.as_ref());
         loop {
-            session.begin(mode)?;
-            let inspection = session.inspect()?;
+            let as_seen = match seen.take() {
+                Some(seen) if session.begin_as_seen(mode, seen)? => Some(seen),
+                _ => None,
+            };
+            let inspection = if let Some(seen) = as_seen {
+                seen.clone()
+            } else {
+                session.begin(mode)?;
+                session.inspect()?
+            };
             let plan = match self.plan(&inspection) {
                 Ok(plan) => plan,
                 // What is remembered may be older than the ledger: somebody else moved it by other means.
@@ -73,8 +110,14 @@ impl Work<'_> {
                 return Ok(Ok(whole.unwrap_or(plan)));
             }
             let segment = self.first_segment(&plan);
-            self.run_segment(session, &inspection, &segment, mode)?;
             let is_last = segment.to == plan.to;
+            match self.run_segment(session, &inspection, &segment, mode, is_last) {
+                Err(error) if as_seen.is_some() && error.kind() == ErrorKind::VersionMismatch => {
+                    session.rollback()?;
+                    continue;
+                }
+                ran => ran?,
+            }
             let whole = whole.get_or_insert(plan);
             if is_last {
                 return Ok(Ok(whole.clone()));
@@ -112,6 +155,7 @@ impl Work<'_> {
         found: &Inspection,
         segment: &Plan,
         mode: Mode,
+        is_last: bool,
     ) -> Result<()> {
         let action = if segment.from <= segment.to { Action::Apply } else { Action::Revert };
         let migrations = segment.migrations(self.catalog);
@@ -131,7 +175,12 @@ impl Work<'_> {
             self.prove_schema(&*session.schema()?, segment)?;
         }
         session.record(&entries, self.run)?;
-        session.commit().map_err(|error| match steps.last() {
+        let committed = match self.durability {
+            // What comes next may be outside a transaction.
+            Durability::Later if is_last => session.commit_soon(),
+            _ => session.commit(),
+        };
+        committed.map_err(|error| match steps.last() {
             Some(step) => error.in_migration(step.migration.label()),
             None => error,
         })

@@ -20,15 +20,16 @@ use crate::project::ProjectId;
 const WAITING: usize = 256;
 
 /// What stops a run early: an interruption, or too many failures.
-#[derive(Debug, Default)]
-pub(crate) struct Brake {
+#[derive(Debug)]
+pub(crate) struct Brake<'a> {
+    interrupted: &'a AtomicBool,
     failures: AtomicUsize,
     limit: Option<usize>,
 }
 
-impl Brake {
-    pub(crate) fn new(limit: Option<usize>) -> Self {
-        Self { failures: AtomicUsize::new(0), limit }
+impl<'a> Brake<'a> {
+    pub(crate) fn new(interrupted: &'a AtomicBool, limit: Option<usize>) -> Self {
+        Self { interrupted, failures: AtomicUsize::new(0), limit }
     }
 
     fn count(&self, outcome: &Outcome) {
@@ -37,8 +38,8 @@ impl Brake {
         }
     }
 
-    fn is_pulled(&self, interrupted: &AtomicBool) -> bool {
-        interrupted.load(Ordering::Relaxed)
+    fn is_pulled(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
             || self.limit.is_some_and(|limit| self.failures.load(Ordering::Relaxed) >= limit)
     }
 }
@@ -56,52 +57,55 @@ impl Workers {
             .map_err(|error| Error::new(ErrorKind::Internal, "cannot start worker threads").caused_by(error))
     }
 
-    /// Does `work` for each project, and hands each result to `owner` on the calling thread.
+    /// Does `work` for each project, and hands each result to `owner` on the calling thread. So many at a time go through
+    /// `settle` together before anybody is told of them.
     ///
     /// Projects whose turn comes after the brake is pulled are reported as not started.
     pub(crate) fn each(
         &self,
         projects: &[ProjectId],
-        brake: &Brake,
-        interrupted: &AtomicBool,
+        together: usize,
+        brake: &Brake<'_>,
         work: impl Fn(&ProjectId) -> ProjectReport + Sync,
+        settle: impl Fn(&mut [ProjectReport]) + Sync,
         owner: impl FnMut(ProjectReport),
     ) {
-        let work = |projects: &[ProjectId]| projects.iter().map(&work).collect();
-        self.parts(projects, 1, brake, interrupted, work, owner);
+        let one = |project: &ProjectId| {
+            if brake.is_pulled() {
+                return ProjectReport::new(project.clone(), Outcome::NotStarted);
+            }
+            let started = Instant::now();
+            let report = catch_unwind(AssertUnwindSafe(|| work(project))).unwrap_or_else(|_| broken(project));
+            brake.count(&report.outcome);
+            ProjectReport { elapsed: started.elapsed(), ..report }
+        };
+        let part = |projects: &[ProjectId]| {
+            let mut reports: Vec<ProjectReport> = projects.iter().map(one).collect();
+            settle(&mut reports);
+            reports
+        };
+        self.spread(projects, together, part, owner);
     }
 
-    /// The same for parts of so many projects, each part at once. A project of which `work` gives no report goes on to a
-    /// later stage.
+    /// Does `work` for parts of so many projects, each part at once. A project of which it gives no report goes on to a later
+    /// stage.
     pub(crate) fn parts(
         &self,
         projects: &[ProjectId],
         size: usize,
-        brake: &Brake,
-        interrupted: &AtomicBool,
+        brake: &Brake<'_>,
         work: impl Fn(&[ProjectId]) -> Vec<ProjectReport> + Sync,
-        mut owner: impl FnMut(ProjectReport),
+        owner: impl FnMut(ProjectReport),
     ) {
-        let (sender, receiver) = sync_channel(WAITING);
-        let report_all = |part: &[ProjectId], outcome: &dyn Fn(&ProjectId) -> Outcome| {
-            part.iter().map(|project| ProjectReport::new(project.clone(), outcome(project))).collect()
-        };
-        let one = |part: &[ProjectId]| -> Vec<ProjectReport> {
-            if brake.is_pulled(interrupted) {
-                return report_all(part, &|_| Outcome::NotStarted);
+        let part = |part: &[ProjectId]| -> Vec<ProjectReport> {
+            if brake.is_pulled() {
+                let not_started =
+                    |project: &ProjectId| ProjectReport::new(project.clone(), Outcome::NotStarted);
+                return part.iter().map(not_started).collect();
             }
             let started = Instant::now();
-            let mut reports: Vec<ProjectReport> = catch_unwind(AssertUnwindSafe(|| work(part)))
-                .unwrap_or_else(|_| {
-                    report_all(part, &|project| {
-                        let message = "tenantry itself failed; the project is as it was";
-                        Outcome::Failed(
-                            Error::new(ErrorKind::Internal, message)
-                                .in_project(project)
-                                .hint("please report this as a defect of tenantry"),
-                        )
-                    })
-                });
+            let mut reports = catch_unwind(AssertUnwindSafe(|| work(part)))
+                .unwrap_or_else(|_| part.iter().map(broken).collect());
             // A part's projects share its time evenly.
             let elapsed = started.elapsed() / u32::try_from(part.len()).unwrap_or(u32::MAX).max(1);
             for report in &mut reports {
@@ -110,15 +114,30 @@ impl Workers {
             }
             reports
         };
+        self.spread(projects, size, part, owner);
+    }
+
+    /// Gives parts of so many projects to the workers, and each report to its owner.
+    fn spread(
+        &self,
+        projects: &[ProjectId],
+        size: usize,
+        part: impl Fn(&[ProjectId]) -> Vec<ProjectReport> + Sync,
+        mut owner: impl FnMut(ProjectReport),
+    ) {
+        let (sender, receiver) = sync_channel(WAITING);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 self.0.install(|| {
-                    projects.par_chunks(size).with_max_len(1).for_each_with(sender, |sender, part| {
-                        for report in one(part) {
-                            // The owner is gone only when it panicked, and then nobody is left to tell.
-                            let _ = sender.send(report);
-                        }
-                    });
+                    projects.par_chunks(size.max(1)).with_max_len(1).for_each_with(
+                        sender,
+                        |sender, projects| {
+                            for report in part(projects) {
+                                // The owner is gone only when it panicked, and then nobody is left to tell.
+                                let _ = sender.send(report);
+                            }
+                        },
+                    );
                 });
             });
             for report in receiver {
@@ -126,4 +145,12 @@ impl Workers {
             }
         });
     }
+}
+
+/// What is said of a project where tenantry itself panicked.
+fn broken(project: &ProjectId) -> ProjectReport {
+    let error = Error::new(ErrorKind::Internal, "tenantry itself failed; the project is as it was")
+        .in_project(project)
+        .hint("please report this as a defect of tenantry");
+    ProjectReport::new(project.clone(), Outcome::Failed(error))
 }

@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::apply::{Drops, Work, build_reference};
+use crate::apply::{Drops, Durability, Work, build_reference};
 use crate::backup::Archive;
 use crate::catalog::{Catalog, Version};
 use crate::error::{Error, ErrorKind, Result};
@@ -214,6 +214,7 @@ impl Manager {
             request,
             run,
             drops: Drops::Anything,
+            durability: Durability::Now,
         })
     }
 

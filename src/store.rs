@@ -82,6 +82,16 @@ pub trait Store: Send + Sync {
         0
     }
 
+    /// How many projects at once are best [settled](Store::settle): one where a commit is best durable by itself.
+    fn together(&self) -> usize {
+        1
+    }
+
+    /// Makes durable what was committed by [`Session::commit_soon`].
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Opens a project for writing. Nothing is locked before [`Session::begin`].
     fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>>;
 
@@ -353,6 +363,15 @@ pub trait Session: Rows {
     /// Begins a transaction and takes the project's lock, waiting at most the lock timeout.
     fn begin(&mut self, mode: Mode) -> Result<()>;
 
+    /// Begins a transaction as [`Session::begin`] does, on a project that is taken to be as it was seen without a lock: to be
+    /// compared under it, by the database, together with whatever is sent to it first, which errors with
+    /// [`ErrorKind::VersionMismatch`](crate::ErrorKind::VersionMismatch) where the project is another one by now. Says
+    /// whether it has; where not, nothing is begun.
+    fn begin_as_seen(&mut self, mode: Mode, seen: &Inspection) -> Result<bool> {
+        let _ = (mode, seen);
+        Ok(false)
+    }
+
     /// Reads ledger and schema as they are under the lock.
     fn inspect(&mut self) -> Result<Inspection>;
 
@@ -371,6 +390,11 @@ pub trait Session: Rows {
 
     /// Makes everything since `begin` durable.
     fn commit(&mut self) -> Result<()>;
+
+    /// Commits everything since `begin`, whole or not at all like any commit; durable it is once [`Store::settle`] has ended.
+    fn commit_soon(&mut self) -> Result<()> {
+        self.commit()
+    }
 
     /// Undoes everything since `begin`.
     fn rollback(&mut self) -> Result<()>;

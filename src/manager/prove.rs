@@ -6,8 +6,7 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use super::Manager;
-use super::run::UNPLANNED;
-use crate::apply::Work;
+use crate::apply::{Outlook, Work};
 use crate::backup::{Backup, Manifest};
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
@@ -71,7 +70,7 @@ impl Manager {
         step: &dyn Fn(u8, String),
     ) -> Result<()> {
         let Proof { level, strictness, run } = proof;
-        session.begin(UNPLANNED)?;
+        session.begin(Outlook::UNPLANNED.mode)?;
         match require_sound(session) {
             Err(error) if strictness == Strictness::AsItWas => {
                 step(2, format!("restored; {}", error.message()));
@@ -116,7 +115,7 @@ impl Manager {
     }
 
     fn prove_upgrade(&self, session: &mut dyn Session, work: &Work<'_>) -> Result<String> {
-        let plan = match work.perform(session, UNPLANNED)? {
+        let plan = match work.perform(session, &Outlook::UNPLANNED)? {
             Ok(plan) => plan,
             Err(problems) => {
                 let said: Vec<_> = problems.iter().map(Problem::message).collect();
@@ -130,7 +129,7 @@ impl Manager {
         if plan.is_empty() {
             return Ok(format!("it is at {}, the newest version", self.catalog.version_at(plan.to)));
         }
-        session.begin(UNPLANNED)?;
+        session.begin(Outlook::UNPLANNED.mode)?;
         require_sound(session)?;
         let rules = self.require_rules_hold(session)?;
         session.rollback()?;

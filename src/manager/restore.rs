@@ -9,7 +9,7 @@ use super::backup::{Restore, Source};
 use super::command::{FinalCopy, Safety};
 use super::prove::{Proof, Strictness, copy_file};
 use super::run::failed;
-use crate::apply::Work;
+use crate::apply::{Outlook, Work};
 use crate::backup::{Backup, Manifest, Reason};
 use crate::catalog::{Migration, Script};
 use crate::disk::{exists, private_folder};
@@ -18,7 +18,7 @@ use crate::event::{Outcome, ProjectReport};
 use crate::project::ProjectId;
 use crate::schema::bookkeeping::{DIESEL, HISTORY};
 use crate::sql::{Dialect, tokens};
-use crate::store::{Mode, Old, Others};
+use crate::store::{Old, Others};
 
 impl Manager {
     pub(super) fn restored(
@@ -111,11 +111,11 @@ impl Manager {
         &self,
         work: &Work<'_>,
         project: &ProjectId,
-        mode: Mode,
+        outlook: &Outlook,
         safety: Safety,
     ) -> ProjectReport {
         if safety == Safety::None {
-            return self.performed(work, project, mode);
+            return self.performed(work, project, outlook);
         }
         let mut steps = Vec::new();
         let taken = self.take(project, None, Reason::BeforeUpgrade, work.run).and_then(|backup| {
@@ -130,7 +130,7 @@ impl Manager {
             Ok(backup) => backup,
             Err(error) => return ProjectReport { steps, ..failed(project, error) },
         };
-        let mut report = self.performed(work, project, mode);
+        let mut report = self.performed(work, project, outlook);
         // Only what this run itself did is undone: what it could not even begin was another's.
         let is_ours = matches!(&report.outcome, Outcome::Failed(error) if error.kind() != ErrorKind::Locked);
         if is_ours && let Err(error) = self.undo_in_part(work, project, &backup, &mut report) {

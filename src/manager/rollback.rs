@@ -11,8 +11,8 @@ use serde::Deserialize as _;
 use super::Manager;
 use super::backup::{Restore, Source};
 use super::prove::{Proof, Strictness};
-use super::run::{UNPLANNED, lock};
-use crate::apply::{Drops, Work};
+use super::run::lock;
+use crate::apply::{Drops, Outlook, Work};
 use crate::backup::{Backup, Reason};
 use crate::catalog::Migration;
 use crate::error::{Error, ErrorKind, Result};
@@ -243,7 +243,7 @@ impl Manager {
         let (from, _) = self.positions(moved)?;
         let request = Request::Downgrade(Down::To(from));
         let work = Work { drops: Drops::Empty, ..self.work(request, run)? };
-        match self.performed(&work, project, UNPLANNED).outcome {
+        match self.performed(&work, project, &Outlook::UNPLANNED).outcome {
             Outcome::Failed(error) => Err(error),
             Outcome::Blocked(problems) => Err(super::blocked(project, &problems)),
             outcome => Ok(outcome),

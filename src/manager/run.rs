@@ -13,18 +13,14 @@ use super::backup::{ABANDONED, BackupTask};
 use super::command::{FinalCopy, Operation, Run, Safety, Selection};
 use super::record::Recording;
 use super::tend::Task;
-use crate::apply::{Done, Work};
+use crate::apply::{Done, Durability, Outlook, Work};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Outcome, ProjectReport, RunStarted, Summary, Tally};
 use crate::fleet::Brake;
 use crate::plan::{Inspection, Plan, Problem};
 use crate::project::ProjectId;
-use crate::store::{Discovery, ForeignKeys, Lock, Look, Mode, Session, Spares, Template};
-
-/// How to begin where nothing was planned: under the lock it turns out what is needed.
-pub(super) const UNPLANNED: Mode =
-    Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look: Look::Anew };
+use crate::store::{Discovery, ForeignKeys, Mode, Session, Spares, Template};
 
 /// What was read before it was known what to compare it with, by the first project of each part.
 type Ahead = HashMap<ProjectId, Vec<Result<Inspection>>>;
@@ -162,7 +158,7 @@ impl Manager {
         ahead: Ahead,
         owner: &mut Owner<'_, F>,
     ) -> Result<()> {
-        let brake = Brake::new(run.max_failures);
+        let brake = Brake::new(&self.interrupted, run.max_failures);
         let workers = self.workers()?;
         let request = match &run.operation {
             Operation::Change(request) => *request,
@@ -175,14 +171,14 @@ impl Manager {
                     Operation::RollBack(undo) => self.rolled_back(project, undo, run.dry_run, id),
                     Operation::Create | Operation::Change(_) => self.created(project, id),
                 };
-                workers.each(projects, &brake, &self.interrupted, one, |report| owner.finished(report));
+                workers.each(projects, 1, &brake, one, |_| (), |report| owner.finished(report));
                 return match other {
                     Operation::Backups(task) => self.after_backups(run, task, projects, owner),
                     _ => Ok(()),
                 };
             }
         };
-        let work = self.work(request, id)?;
+        let mut work = self.work(request, id)?;
         let planned = Mutex::new(Vec::new());
         let ahead = Mutex::new(ahead);
         let survey = |projects: &[ProjectId]| {
@@ -194,16 +190,28 @@ impl Manager {
             each.filter_map(plan).collect()
         };
         let part = self.store.part(projects.len()).max(1);
-        workers.parts(projects, part, &brake, &self.interrupted, survey, |report| owner.finished(report));
+        workers.parts(projects, part, &brake, survey, |report| owner.finished(report));
 
         let mut planned = planned.into_inner().unwrap_or_else(PoisonError::into_inner);
-        planned.sort_by(|(a, _), (b, _): &(ProjectId, Mode)| a.cmp(b));
-        let (ids, modes): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
+        planned.sort_by(|(a, _), (b, _): &(ProjectId, Outlook)| a.cmp(b));
+        let (ids, outlooks): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
+        // With a backup taken of each there is more to wait for than commits; and few projects had rather be told of early.
+        let together = if run.safety == Safety::None { self.store.together() } else { 1 };
+        let together = together.min(ids.len() / (self.jobs * 4)).max(1);
+        if together > 1 {
+            work.durability = Durability::Later;
+        }
+        let work = work;
         let perform = |project: &ProjectId| {
-            let mode = ids.binary_search(project).ok().and_then(|index| modes.get(index)).copied();
-            self.performed_safely(&work, project, mode.unwrap_or(UNPLANNED), run.safety)
+            let outlook = ids.binary_search(project).ok().and_then(|index| outlooks.get(index));
+            self.performed_safely(&work, project, outlook.unwrap_or(&Outlook::UNPLANNED), run.safety)
         };
-        workers.each(&ids, &brake, &self.interrupted, perform, |report| owner.finished(report));
+        let settle = |reports: &mut [ProjectReport]| {
+            if work.durability == Durability::Later {
+                self.settle(reports);
+            }
+        };
+        workers.each(&ids, together, &brake, perform, settle, |report| owner.finished(report));
         Ok(())
     }
 
@@ -253,31 +261,34 @@ impl Manager {
         project: &ProjectId,
         inspection: Result<Inspection>,
         dry_run: bool,
-        planned: &Mutex<Vec<(ProjectId, Mode)>>,
+        planned: &Mutex<Vec<(ProjectId, Outlook)>>,
     ) -> Option<ProjectReport> {
-        let done = match inspection.map(|inspection| work.plan(&inspection)) {
-            Ok(done) => done,
+        let inspection = match inspection {
+            Ok(inspection) => inspection,
             Err(error) => return Some(failed(project, error)),
         };
-        let mode = match &done {
-            Ok(plan) if !plan.is_empty() => Some(work.mode(plan)),
+        let done = work.plan(&inspection);
+        let outlook = match &done {
+            Ok(plan) if !plan.is_empty() => Some(Outlook { mode: work.mode(plan), seen: Some(inspection) }),
             // Another run may be in the middle of it this moment: only under its lock is it known to be dead.
-            Err(problems) if problems.iter().any(|it| matches!(it, Problem::Dirty { .. })) => Some(UNPLANNED),
+            Err(problems) if problems.iter().any(|it| matches!(it, Problem::Dirty { .. })) => {
+                Some(Outlook::UNPLANNED)
+            }
             Ok(_) | Err(_) => None,
         };
-        match mode.filter(|_| !dry_run) {
-            Some(mode) => {
-                lock(planned).push((project.clone(), mode));
+        match outlook.filter(|_| !dry_run) {
+            Some(outlook) => {
+                lock(planned).push((project.clone(), outlook));
                 None
             }
             None => Some(self.report(project, done, Outcome::Planned)),
         }
     }
 
-    pub(super) fn performed(&self, work: &Work<'_>, project: &ProjectId, mode: Mode) -> ProjectReport {
+    pub(super) fn performed(&self, work: &Work<'_>, project: &ProjectId, outlook: &Outlook) -> ProjectReport {
         let perform = || {
             let mut session = self.store.open(project)?;
-            work.perform(&mut *session, mode)
+            work.perform(&mut *session, outlook)
         };
         let result = self.retry(perform);
         self.pools.forget(project);
@@ -291,6 +302,22 @@ impl Manager {
                 self.report(project, done, outcome)
             }
             Err(error) => failed(project, error),
+        }
+    }
+
+    /// Has the store make durable what was done to these projects: nobody is told before.
+    fn settle(&self, reports: &mut [ProjectReport]) {
+        let is_committed =
+            |it: &Outcome| matches!(it, Outcome::Upgraded | Outcome::Downgraded | Outcome::Stamped);
+        if !reports.iter().any(|report| is_committed(&report.outcome)) {
+            return;
+        }
+        let Err(error) = self.store.settle() else { return };
+        for report in reports.iter_mut().filter(|report| is_committed(&report.outcome)) {
+            let message = "it was committed, and whether that is on the disk is not known";
+            let lost = Error::new(error.kind(), message).caused_by(error.summary());
+            let lost = lost.hint("run the command again to see where the project stands");
+            report.outcome = Outcome::Failed(lost.in_project(&report.project));
         }
     }
 
@@ -363,9 +390,8 @@ impl Manager {
         self.reference()?;
         let fill = |session: &mut dyn Session| {
             let work = self.work(self.to_head(), run)?;
-            let mode =
-                Mode { foreign_keys: ForeignKeys::Compared, lock: Lock::Transaction, look: Look::Anew };
-            work.perform(session, mode).map(|_| ())
+            let mode = Mode { foreign_keys: ForeignKeys::Compared, ..Outlook::UNPLANNED.mode };
+            work.perform(session, &Outlook { mode, seen: None }).map(|_| ())
         };
         make(Template { catalog: self.catalog.hash(), run, fill: &fill })
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::Manager;
 use super::prove::require_sound;
-use super::run::UNPLANNED;
+use crate::apply::Outlook;
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
@@ -40,7 +40,7 @@ impl Manager {
         let request = self.to_head();
         let work = self.work(request, run)?;
         self.store.unpack(copy, &mut |session| {
-            session.begin(UNPLANNED)?;
+            session.begin(Outlook::UNPLANNED.mode)?;
             require_sound(session)?;
             found = Some(work.plan(&session.inspect()?));
             session.rollback()
@@ -70,7 +70,7 @@ impl Manager {
         let Some(position) = stamp else { return Ok(()) };
         let request = Request::Stamp { to: Some(position), force: false };
         let work = self.work(request, run)?;
-        match self.performed(&work, project, UNPLANNED).outcome {
+        match self.performed(&work, project, &Outlook::UNPLANNED).outcome {
             Outcome::Failed(error) => Err(error.hint(HINT)),
             Outcome::Blocked(problems) => Err(super::blocked(project, &problems).hint(HINT)),
             _ => Ok(()),

@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel::sql_types::{Nullable, Text};
 
@@ -54,6 +55,11 @@ const PART: usize = 1_000;
 
 /// The best number of connections was measured: see `docs/design.md`.
 const JOBS: usize = 4;
+
+/// How many projects wait for the server's disk together.
+const TOGETHER: usize = 8;
+/// Writes a record to the server's log that changes nothing. Its commit waits for the disk, and with it all before it.
+const SETTLE: &str = "SELECT pg_catalog.pg_logical_emit_message(true, 'tenantry', '')";
 
 /// A Postgres database with a schema per project.
 pub struct PostgresStore {
@@ -227,6 +233,16 @@ impl Store for PostgresStore {
 
     fn retries(&self) -> u32 {
         self.options.retries
+    }
+
+    fn together(&self) -> usize {
+        TOGETHER
+    }
+
+    fn settle(&self) -> Result<()> {
+        let mut kept = self.links.get()?;
+        let settled = kept.link()?.connection.batch_execute(SETTLE);
+        settled.map_err(|error| failure::describe("cannot wait for the server's disk", self.target(), &error))
     }
 
     fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>> {

@@ -174,6 +174,49 @@ fn a_manager_goes_on_after_its_server_was_restarted() {
 }
 
 #[test]
+fn what_was_seen_without_a_lock_is_compared_under_it() {
+    use tenantry::store::{ForeignKeys, Lock, Look, Mode, Store as _};
+    let mode = |look| Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look };
+    let options = tenantry::store::postgres::PostgresOptions::default();
+    let ids: [tenantry::ProjectId; 1] = ["a".parse().unwrap()];
+    for (name, change) in [
+        ("nothing", ""),
+        ("a version more", "INSERT INTO __diesel_schema_migrations (version) VALUES ('99')"),
+        ("a version less", "DELETE FROM __diesel_schema_migrations"),
+        ("another checksum", "UPDATE tenantry_history SET checksum = 'x'"),
+        (
+            "a row more",
+            "INSERT INTO tenantry_history SELECT (jsonb_populate_record(h, '{\"sequence\": 9}')).* FROM tenantry_history h LIMIT 1",
+        ),
+        ("no ledger", "DROP TABLE tenantry_history"),
+        ("no schema", "DROP SCHEMA project_a CASCADE"),
+    ] {
+        let mut world = World::postgres();
+        world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]).expect(0, &["create", "a"]);
+        let store = tenantry::store::postgres::PostgresStore::new(&world.url(), options.clone()).unwrap();
+        let seen = store.inspect(&ids).pop().unwrap().unwrap();
+        if !change.is_empty() {
+            world.execute("a", change);
+        }
+        let mut session = store.open(&ids[0]).unwrap();
+        assert!(!session.begin_as_seen(mode(Look::Anew), &seen).unwrap(), "{name}");
+        assert!(session.begin_as_seen(mode(Look::Remembered), &seen).unwrap(), "{name}");
+        let kind = session.schema().err().map(|error| error.kind());
+        let moved = (name != "nothing").then_some(tenantry::ErrorKind::VersionMismatch);
+        assert_eq!(kind, moved, "{name}");
+        session.rollback().unwrap();
+        if name == "nothing" {
+            // Another run at work.
+            session.begin(mode(Look::Remembered)).unwrap();
+            let mut other = store.open(&ids[0]).unwrap();
+            assert!(other.begin_as_seen(mode(Look::Remembered), &seen).unwrap());
+            let kind = other.schema().unwrap_err().kind();
+            assert_eq!(kind, tenantry::ErrorKind::VersionMismatch, "while another run is at it");
+        }
+    }
+}
+
+#[test]
 fn trap_9_a_schema_that_is_missing_is_said_and_nothing_is_made_in_public() {
     let world = World::postgres();
     world.database().run(&["-c", "GRANT CREATE ON SCHEMA public TO PUBLIC"]);

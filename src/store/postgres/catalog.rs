@@ -10,14 +10,16 @@ use diesel::connection::SimpleConnection as _;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
-use diesel::sql_types::{BigInt, Bool, Nullable, Oid, Text};
+use diesel::sql_types::{Array, BigInt, Bool, Nullable, Oid, Text};
 
 use super::failure::{describe, described};
 use super::members;
 use super::target::Target;
 use crate::error::{ErrorKind, Result};
 use crate::schema::Schema;
+use crate::schema::bookkeeping::{ALEMBIC, DIESEL, HISTORY};
 use crate::schema::postgres::{Row, schema};
+use crate::sql::{quote_name, quote_text};
 use crate::store::cache::SchemaCache;
 
 /// The comment on roles that tenantry made.
@@ -29,7 +31,7 @@ pub(super) const NEUTRAL: &str = "pg_catalog";
 
 /// The queries on the catalogs, as this server's version has them.
 pub(super) struct Queries {
-    /// The members of one schema: before and after its number.
+    /// The members of one schema: before and after its name.
     members: [String; 2],
     /// What the members of one schema come to, likewise.
     state: [String; 2],
@@ -59,13 +61,14 @@ impl Queries {
         let members = fit(include_str!("members.sql"));
         let hashes = hashes(&members);
         let of_one = |sql: &str| {
-            let (before, after) = sql.split_once("{schema}").unwrap_or((sql, ""));
+            let sql = sql.replace("{schema}", &number_of("{name}"));
+            let (before, after) = sql.split_once("{name}").unwrap_or((&sql, ""));
             [before.to_string(), after.to_string()]
         };
         Self {
             members: of_one(
                 &members
-                    .replace("{select}", "SELECT hash, what, name, body, tree")
+                    .replace("{select}", "SELECT hash, objects, what, name, body, tree")
                     .replace("{{", "")
                     .replace("}}", ""),
             ),
@@ -85,12 +88,12 @@ fn hashes(members: &str) -> String {
 /// A query on one schema, whose rows are `T`. The server keeps the plan.
 struct About<'a, T> {
     sql: &'a [String; 2],
-    schema: u32,
+    schema: &'a str,
     rows: PhantomData<T>,
 }
 
 impl<'a, T> About<'a, T> {
-    fn new(sql: &'a [String; 2], schema: u32) -> Self {
+    fn new(sql: &'a [String; 2], schema: &'a str) -> Self {
         Self { sql, schema, rows: PhantomData }
     }
 }
@@ -99,7 +102,7 @@ impl<T> QueryFragment<Pg> for About<'_, T> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let [before, after] = self.sql;
         out.push_sql(before);
-        out.push_bind_param::<Oid, _>(&self.schema)?;
+        out.push_bind_param::<Text, _>(self.schema)?;
         out.push_sql(after);
         Ok(())
     }
@@ -119,7 +122,12 @@ impl<T> RunQueryDsl<PgConnection> for About<'_, T> {}
 /// A row of facets.sql.
 type Facet = (Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>);
 /// A row of members.sql.
-type Member = (BigInt, Text, Nullable<Text>, Nullable<Text>, Nullable<Text>);
+type Member = (BigInt, Array<Oid>, Text, Nullable<Text>, Nullable<Text>, Nullable<Text>);
+
+/// A schema's number in the catalogs, by an expression for its name.
+pub(super) fn number_of(name: &str) -> String {
+    format!("(SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = {name})")
+}
 
 /// The key of a project's advisory lock, by an expression for its schema's name. Locks are of one database anyway.
 pub(super) fn lock_key(name: &str) -> String {
@@ -169,9 +177,9 @@ struct Place<'a> {
 
 impl QueryFragment<Pg> for Place<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
-        out.push_sql("SELECT n.oid");
-        for table in ["__diesel_schema_migrations", "tenantry_history", "alembic_version"] {
-            out.push_sql(", EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname = '");
+        for (index, table) in [DIESEL, HISTORY, ALEMBIC].into_iter().enumerate() {
+            out.push_sql(if index == 0 { "SELECT" } else { "," });
+            out.push_sql(" EXISTS (SELECT FROM pg_class c WHERE c.relnamespace = n.oid AND c.relname = '");
             out.push_sql(table);
             out.push_sql("')");
         }
@@ -187,7 +195,7 @@ impl QueryId for Place<'_> {
 }
 
 impl Query for Place<'_> {
-    type SqlType = (Oid, Bool, Bool, Bool, Bool);
+    type SqlType = (Bool, Bool, Bool, Bool);
 }
 
 impl RunQueryDsl<PgConnection> for Place<'_> {}
@@ -196,7 +204,6 @@ impl RunQueryDsl<PgConnection> for Place<'_> {}
 #[derive(Clone, Copy, Debug, Queryable)]
 #[expect(clippy::struct_excessive_bools, reason = "a row of a query")]
 pub(super) struct Placed {
-    pub(super) oid: u32,
     pub(super) diesel: bool,
     pub(super) history: bool,
     pub(super) alembic: bool,
@@ -207,8 +214,6 @@ pub(super) struct Placed {
 /// One of the schemas that were asked for.
 #[derive(QueryableByName)]
 pub(super) struct Found {
-    #[diesel(sql_type = Oid)]
-    pub(super) oid: u32,
     #[diesel(sql_type = Text)]
     pub(super) name: String,
     /// What all of its rows in the catalogs come to: equal as long as nothing about the schema changed.
@@ -244,7 +249,7 @@ impl Reader<'_> {
     /// The states of all these schemas, in one query; schemas that there are not are left out.
     pub(super) fn states(&mut self, names: &str) -> Result<Vec<Found>> {
         let sql = format!(
-            "SELECT n.oid, n.nspname::text AS name, ({}) AS state, \
+            "SELECT n.nspname::text AS name, ({}) AS state, \
              has_schema_privilege(n.oid, 'CREATE') AND NOT pg_is_in_recovery() AS writable \
              FROM pg_namespace n WHERE n.nspname = ANY ({names})",
             self.queries.state_of_many
@@ -270,17 +275,18 @@ impl Reader<'_> {
     }
 
     /// One schema's state.
-    pub(super) fn state(&mut self, oid: u32) -> Result<String> {
-        About::<Text>::new(&self.queries.state, oid)
+    pub(super) fn state(&mut self, name: &str) -> Result<String> {
+        About::<Text>::new(&self.queries.state, name)
             .get_result(self.connection)
             .map_err(|error| describe("cannot read its schema", self.target, &error))
     }
 
     /// Whether one schema's state is what its ledger says.
-    pub(super) fn is_as_recorded(&mut self, oid: u32, quoted: &str) -> Result<bool> {
+    pub(super) fn is_as_recorded(&mut self, name: &str) -> Result<bool> {
         let [before, after] = &self.queries.state;
+        let (text, quoted) = (quote_text(name), quote_name(name));
         let sql = format!(
-            "SELECT coalesce(({before}{oid}{after}) = \
+            "SELECT coalesce(({before}{text}{after}) = \
              (SELECT schema_state FROM {quoted}.tenantry_history ORDER BY sequence DESC LIMIT 1), false) AS there"
         );
         let found = diesel::sql_query(sql).get_result(self.connection);
@@ -290,18 +296,19 @@ impl Reader<'_> {
     }
 
     /// One schema, whole.
-    pub(super) fn schema(&mut self, oid: u32, quoted: &str) -> Result<Read> {
+    pub(super) fn schema(&mut self, name: &str) -> Result<Read> {
+        let quoted = &quote_name(name);
         for _ in 0..ATTEMPTS {
-            let rows: Vec<members::Row> = About::<Member>::new(&self.queries.members, oid)
+            let rows: Vec<members::Row> = About::<Member>::new(&self.queries.members, name)
                 .load(self.connection)
                 .map_err(|error| describe("cannot read its schema", self.target, &error))?;
             let (state, text) = (members::state(&rows), members::text(&rows));
             if let Some(schema) = text.as_ref().and_then(|text| self.schemas.get(text)) {
                 return Ok(Read { schema, state });
             }
-            let rows = self.spell_out(oid, quoted)?;
+            let rows = self.spell_out(name)?;
             // Between the two queries somebody may have changed it.
-            if self.state(oid)? == state {
+            if self.state(name)? == state {
                 let schema = Arc::new(schema(&rows));
                 // The server puts the schema's name before names that mean something else without; another schema of the
                 // same text has another name.
@@ -314,12 +321,12 @@ impl Reader<'_> {
         Err(described("cannot read its schema", self.target, ErrorKind::Locked, message))
     }
 
-    fn spell_out(&mut self, oid: u32, quoted: &str) -> Result<Vec<Row>> {
+    fn spell_out(&mut self, name: &str) -> Result<Vec<Row>> {
         type Texts = (Option<String>, Option<String>, Option<String>, Option<String>, Option<String>);
         let sql = &self.queries.facets;
         let mut read = || -> QueryResult<Vec<Texts>> {
-            self.connection.batch_execute(&format!("SET LOCAL search_path = {quoted}"))?;
-            let facets = About::<Facet>::new(sql, oid).load(self.connection)?;
+            self.connection.batch_execute(&format!("SET LOCAL search_path = {}", quote_name(name)))?;
+            let facets = About::<Facet>::new(sql, name).load(self.connection)?;
             self.connection.batch_execute(&format!("SET LOCAL search_path = {NEUTRAL}"))?;
             Ok(facets)
         };

@@ -116,12 +116,17 @@ impl Link {
     /// Begins a transaction, with a mode such as `READ ONLY`, with tenantry's settings and its own `search_path`. What a
     /// connection of one's own remembers need not be said again.
     pub(super) fn begin(&mut self, mode: &str) -> QueryResult<()> {
+        let sql = self.beginning(mode);
+        self.connection.batch_execute(&sql)
+    }
+
+    /// The statements that do so, for whoever sends them with others.
+    pub(super) fn beginning(&mut self, mode: &str) -> String {
         self.in_transaction = true;
         match self.server.route {
-            Route::Direct => self.connection.batch_execute(&format!("BEGIN {mode}")),
+            Route::Direct => format!("BEGIN {mode}"),
             Route::Pooled => {
-                let settings = self.timeouts.sql("LOCAL", self.server.version);
-                self.connection.batch_execute(&format!("BEGIN {mode}; {settings}"))
+                format!("BEGIN {mode}; {}", self.timeouts.sql("LOCAL", self.server.version))
             }
         }
     }

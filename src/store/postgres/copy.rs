@@ -231,10 +231,10 @@ impl PostgresSession<'_> {
 
     /// Nobody may write any more; reading goes on, a dump's as well.
     fn lock_tables(&mut self) -> Result<()> {
-        let oid = self.place()?.oid;
+        let schema = self.number()?;
         let sql = format!(
             "DO $$ DECLARE name text; BEGIN FOR name IN SELECT format('%I.%I', {}, relname) FROM pg_catalog.pg_class \
-             WHERE relnamespace = {oid} AND relkind IN ('r', 'p') ORDER BY relname LOOP \
+             WHERE relnamespace = {schema} AND relkind IN ('r', 'p') ORDER BY relname LOOP \
              EXECUTE 'LOCK TABLE ' || name || ' IN EXCLUSIVE MODE'; END LOOP; END $$",
             quote_text(&self.name)
         );
@@ -243,13 +243,13 @@ impl PostgresSession<'_> {
 
     /// Nothing of another schema may go with this one.
     fn require_alone(&mut self) -> Result<()> {
-        let oid = self.place()?.oid;
+        let schema = self.number()?;
         let sql = format!(
             "SELECT coalesce(string_agg(DISTINCT c.oid::regclass::text, ', '), '') AS value FROM pg_depend d \
-             JOIN pg_class own ON d.refclassid = 'pg_class'::regclass AND own.oid = d.refobjid AND own.relnamespace = {oid} \
+             JOIN pg_class own ON d.refclassid = 'pg_class'::regclass AND own.oid = d.refobjid AND own.relnamespace = {schema} \
              LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid \
              LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid \
-             JOIN pg_class c ON c.oid = coalesce(r.ev_class, k.conrelid) AND c.relnamespace <> {oid}"
+             JOIN pg_class c ON c.oid = coalesce(r.ev_class, k.conrelid) AND c.relnamespace <> {schema}"
         );
         self.reader()?;
         let others = self.value(&sql)?;
@@ -263,8 +263,8 @@ impl PostgresSession<'_> {
     /// Statements that give the schema and what is in it back to whom it belongs to, and to whom it was granted, as far as
     /// that is there afterwards.
     fn grants(&mut self) -> Result<Vec<String>> {
-        let oid = self.place()?.oid;
-        let sql = include_str!("grants.sql").replace("{schema}", &oid.to_string());
+        let schema = self.number()?;
+        let sql = include_str!("grants.sql").replace("{schema}", &schema);
         self.reader()?;
         let rows: QueryResult<Vec<Value>> = diesel::sql_query(sql).load(&mut self.kept.link()?.connection);
         let rows = rows.map_err(|error| self.failed("cannot see whom it is granted to", &error))?;

@@ -6,7 +6,7 @@
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 
-use super::catalog::{Placed, Read, lock_key};
+use super::catalog::{Read, lock_key};
 use super::copy::ALONE;
 use super::session::{Kind, PostgresSession};
 use super::{OWN, PostgresStore};
@@ -176,9 +176,8 @@ impl PostgresSession<'_> {
 
     /// Whether the schema is still what its ledger says.
     fn is_untouched(&mut self) -> Result<bool> {
-        let Placed { oid, history, .. } = self.place()?;
-        let schema = quote_name(&self.name);
-        if history { self.reader()?.is_as_recorded(oid, &schema) } else { Ok(false) }
+        let name = self.name.clone();
+        if self.place()?.history { self.reader()?.is_as_recorded(&name) } else { Ok(false) }
     }
 
     /// What a role is granted changes the catalogs' state, and the ledger is to have it as it is then.
@@ -188,12 +187,12 @@ impl PostgresSession<'_> {
 
     /// Has the ledger remember the catalogs' state as it is now: the schema's meaning has not changed since it was written.
     pub(super) fn remember_state(&mut self) -> Result<()> {
-        let Placed { oid, history, .. } = self.place()?;
-        if !history {
+        if !self.place()?.history {
             return Ok(());
         }
-        let state = self.reader()?.state(oid)?;
-        let name = quote_name(&self.name);
+        let name = self.name.clone();
+        let state = self.reader()?.state(&name)?;
+        let name = quote_name(&name);
         self.batch(
             "cannot write its ledger",
             &format!(

@@ -11,6 +11,11 @@ use crate::error::{Error, ErrorKind};
 /// What begins the text of errors that tenantry raises itself on the server.
 pub(super) const MARK: &str = "tenantry asserts: ";
 
+/// A text that a statement which casts it to a number fails with, and which the server does not know before it runs it.
+pub(super) fn marked(what: &str) -> String {
+    format!("concat('{MARK}{what} ', current_schema())")
+}
+
 /// What is known of an error beyond its kind.
 pub(super) struct Failure {
     pub(super) kind: ErrorKind,

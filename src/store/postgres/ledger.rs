@@ -2,10 +2,12 @@
 //!
 //! It must not write them: `books` does.
 
+use super::failure::marked;
 use crate::catalog::Version;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{Action, Ledger, Recorded};
 use crate::schema::Fingerprint;
+use crate::sql::{quote_name, quote_text};
 
 /// What the ledger says the catalogs' state was when the schema was last read, and what it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +50,27 @@ pub(super) fn ledger_query(diesel: bool, history: bool, alembic: bool) -> String
     format!(
         r"SELECT concat_ws(E'\x1e', {applied}, {entries}, {revisions}) AS ledger, {recorded} AS recorded {from}"
     )
+}
+
+/// The statement that fails, with a mark, where a ledger is not this one any more; none for one that has not both tables, or
+/// another tool's. It tells one apart sooner than not: what it calls another is read.
+pub(super) fn assertion(schema: &str, ledger: &Ledger) -> Option<String> {
+    if ledger.applied.is_empty() || ledger.history.is_empty() || !ledger.revisions.is_empty() {
+        return None;
+    }
+    let schema = quote_name(schema);
+    let applied: Vec<&str> = ledger.applied.iter().map(Version::as_str).collect();
+    let history = (1_u64..).zip(&ledger.history).map(|(sequence, row)| {
+        format!("{sequence} {} {} {}", row.version, row.checksum, row.action.as_str())
+    });
+    Some(format!(
+        "SELECT CAST({} AS int) FROM (SELECT string_agg(version, ' ') AS applied FROM {schema}.__diesel_schema_migrations) a, \
+         (SELECT string_agg(concat_ws(' ', sequence, version, checksum, action), ' ') AS history FROM {schema}.tenantry_history) h \
+         WHERE applied IS DISTINCT FROM {} OR history IS DISTINCT FROM {}",
+        marked("another ledger"),
+        quote_text(&applied.join(" ")),
+        quote_text(&history.collect::<Vec<_>>().join(" ")),
+    ))
 }
 
 /// Reads a ledger as the query gives it.

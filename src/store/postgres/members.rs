@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-/// A row as members.sql gives it: hash, what, name, body, tree.
-pub(super) type Row = (i64, String, Option<String>, Option<String>, Option<String>);
+/// A row as members.sql gives it: hash, objects, what, name, body, tree.
+pub(super) type Row = (i64, Vec<u32>, String, Option<String>, Option<String>, Option<String>);
 
 /// What a schema's own objects are called in the text, by their numbers.
 type Own = HashMap<u32, String>;
@@ -36,25 +36,26 @@ pub(super) fn text(rows: &[Row]) -> Option<Vec<u8>> {
 
 /// Names for all objects that have a number. Each is unique: the kind, and quoted what tells it from others of its kind.
 fn own(rows: &[Row]) -> Option<Own> {
-    let mut own = Own::new();
+    let mut own = Own::with_capacity(rows.len());
     let mut later = Vec::new();
-    for (_, what, name, ..) in rows {
+    for (_, objects, what, name, ..) in rows {
         let name = name.as_deref().unwrap_or_default();
-        match what.split(' ').collect::<Vec<_>>().as_slice() {
-            ["relation", relation, row, kind, ..] if PLAIN.contains(kind) => {
-                own.insert(number(relation)?, format!("relation{name:?}"));
-                own.insert(number(row)?, format!("row{name:?}"));
+        let mut words = what.split(' ');
+        match (words.next()?, words.next(), objects.as_slice()) {
+            ("relation", Some(kind), [relation, row, ..]) if PLAIN.contains(&kind) => {
+                own.insert(*relation, format!("relation{name:?}"));
+                own.insert(*row, format!("row{name:?}"));
             }
-            ["enum", own_type, array] => {
-                own.insert(number(own_type)?, format!("enum{name:?}"));
-                own.insert(number(array)?, format!("enums{name:?}"));
+            ("enum", _, [own_type, array]) => {
+                own.insert(*own_type, format!("enum{name:?}"));
+                own.insert(*array, format!("enums{name:?}"));
             }
-            ["odd" | "relation", ..] => return None,
-            ["label" | "constraint", object, of, ..] => later.push((number(object)?, of.to_string(), name)),
-            ["function", object, ..] => {
-                let (_, takes) = what.split_once(" takes ").unwrap_or_default();
-                let takes = takes.split_once("all").map_or(takes, |(takes, _)| takes);
-                later.push((number(object)?, takes.to_string(), name));
+            ("odd" | "relation" | "enum", ..) => return None,
+            ("label" | "constraint", _, [object, of, ..]) => {
+                later.push((*object, std::slice::from_ref(of), name));
+            }
+            ("function", Some(arguments), [object, _, _, types @ ..]) => {
+                later.push((*object, types.get(..arguments.parse().ok()?)?, name));
             }
             _ => {}
         }
@@ -62,30 +63,24 @@ fn own(rows: &[Row]) -> Option<Own> {
     // None of an object's number is 0.
     own.remove(&0);
     for (object, of, name) in later {
-        let mut called = String::from("part of ");
-        put_what(&mut called, &of, &own);
-        let _ = write!(called, "{name:?}");
+        let mut called = String::from("part of");
+        put_objects(&mut called, of, &own);
+        let _ = write!(called, " {name:?}");
         own.insert(object, called);
     }
     Some(own)
 }
 
-/// `@16400` as a number.
-fn number(word: &str) -> Option<u32> {
-    word.strip_prefix('@')?.parse().ok()
-}
-
 /// One row: its parts, each after its length.
-fn line((_, what, name, body, tree): &Row, own: &Own) -> Vec<u8> {
-    let mut texts = [String::with_capacity(what.len()), String::new()];
-    put_what(&mut texts[0], what, own);
+fn line((_, objects, what, name, body, tree): &Row, own: &Own) -> Vec<u8> {
+    let (mut named, mut written) = (String::with_capacity(64), String::new());
+    put_objects(&mut named, objects, own);
     if let Some(tree) = tree {
-        texts[1].reserve(tree.len());
-        put_tree(&mut texts[1], tree, own);
+        written.reserve(tree.len());
+        put_tree(&mut written, tree, own);
     }
-    let [what, tree] = texts;
-    let mut line = Vec::new();
-    for part in [Some(&what), name.as_ref(), body.as_ref(), Some(&tree)] {
+    let mut line = Vec::with_capacity(named.len() + what.len() + written.len() + 64);
+    for part in [Some(&named), Some(what), name.as_ref(), body.as_ref(), Some(&written)] {
         // Nothing is not the same as an empty text.
         let length = part.map_or(u64::MAX, |part| part.len() as u64);
         line.extend_from_slice(&length.to_le_bytes());
@@ -94,14 +89,15 @@ fn line((_, what, name, body, tree): &Row, own: &Own) -> Vec<u8> {
     line
 }
 
-/// Words, with names for the numbers of the schema's own objects.
-fn put_what(out: &mut String, what: &str, own: &Own) {
-    for word in what.split(' ') {
-        match number(word).and_then(|number| own.get(&number)) {
-            Some(name) => out.push_str(name),
-            None => out.push_str(word),
-        }
+/// Numbers of objects, with names for those of the schema's own.
+fn put_objects(out: &mut String, objects: &[u32], own: &Own) {
+    for object in objects {
         out.push(' ');
+        match own.get(object) {
+            Some(name) => out.push_str(name),
+            // Writing to a string can't fail.
+            None => drop(write!(out, "{object}")),
+        }
     }
 }
 
@@ -244,8 +240,8 @@ mod tests {
     fn table(shift: u32, name: &str) -> Vec<Row> {
         let (table, row) = (20_000 + shift, 20_001 + shift);
         vec![
-            (1, format!("relation @{table} @{row} r p f f f d @0 f"), Some(name.into()), None, None),
-            (2, format!("column @{table} 1 @23 -1 @0 f    f f"), Some("a".into()), None, None),
+            (1, vec![table, row, 0], "relation r p f f d f".into(), Some(name.into()), None, None),
+            (2, vec![table, 23, 0], "column 1 -1 f    f f".into(), Some("a".into()), None, None),
         ]
     }
 
@@ -253,9 +249,10 @@ mod tests {
     fn what_is_not_told_has_no_text() {
         let mut rows = table(0, "t");
         assert!(text(&rows).is_some());
-        rows.push((3, "odd".into(), None, None, None));
+        rows.push((3, Vec::new(), "odd".into(), None, None, None));
         assert_eq!(text(&rows), None);
-        assert_eq!(text(&[(1, "relation @20000 @20001 p p f f f d @0 f".into(), None, None, None)]), None);
+        let partitioned = (1, vec![20_000, 20_001, 0], "relation p p f f d f".into(), None, None, None);
+        assert_eq!(text(&[partitioned]), None);
     }
 
     proptest! {

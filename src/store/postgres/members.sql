@@ -6,9 +6,10 @@
 -- asked by an array of numbers, and an array without any asks nothing.
 --
 -- `hash` tells whether a row changed: any change gives it another xmin; what autovacuum and ANALYZE write in place does not.
--- `what` has an @ before each object's number; `name` and `body` are plain text, `tree` is an expression as the server
--- keeps it. A row `odd` is one of a kind that is not told here. What is between double braces is left out where only the
--- hashes are wanted: after each change of any schema's name the server reads a query anew, and that takes its time.
+-- `objects` are numbers of objects, the row's own first where it has one, and are left as numbers, since making text of them
+-- takes longer than reading them; `what`, `name` and `body` are text, `tree` is an expression as the server keeps it. A row
+-- `odd` is one of a kind that is not told here. What is between double braces is left out where only the hashes are wanted:
+-- after each change of any schema's name the server reads a query anew, and that takes its time.
 WITH members AS MATERIALIZED (
     SELECT array_agg(objid) FILTER (WHERE classid = 'pg_class'::regclass) AS relations,
         array_agg(objid) FILTER (WHERE classid = 'pg_type'::regclass) AS types,
@@ -17,16 +18,19 @@ WITH members AS MATERIALIZED (
         array_agg(objid) FILTER (WHERE classid NOT IN
             ('pg_class'::regclass, 'pg_type'::regclass, 'pg_proc'::regclass, 'pg_default_acl'::regclass)) AS others
     FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = {schema}
+), found AS MATERIALIZED (
+    SELECT oid, xmin AS written, relkind, relhasindex, relhastriggers, relhasrules{{, reltype, reloftype, relpersistence, relrowsecurity,
+        relforcerowsecurity, relreplident, relispartition, relname, reloptions}}
+    FROM pg_class
+    WHERE oid = ANY ((SELECT relations FROM members)::oid[])
+        AND relname NOT IN ('__diesel_schema_migrations', 'tenantry_history')
 ), relations AS MATERIALIZED (
-    SELECT array_agg(oid) AS relations,
-        array_agg(oid) FILTER (WHERE relkind <> 'S') AS tables,
+    SELECT array_agg(oid) FILTER (WHERE relkind <> 'S') AS tables,
         array_agg(oid) FILTER (WHERE relkind = 'S') AS sequences,
         array_agg(oid) FILTER (WHERE relhasindex) AS indexed,
         array_agg(oid) FILTER (WHERE relhastriggers) AS triggered,
         array_agg(oid) FILTER (WHERE relhasrules) AS ruled
-    FROM pg_class
-    WHERE oid = ANY ((SELECT relations FROM members)::oid[])
-        AND relname NOT IN ('__diesel_schema_migrations', 'tenantry_history')
+    FROM found
 ), indexes AS MATERIALIZED (
     SELECT array_agg(indexrelid) AS indexes FROM pg_index WHERE indrelid = ANY ((SELECT indexed FROM relations)::oid[])
 ), types AS MATERIALIZED (
@@ -34,28 +38,27 @@ WITH members AS MATERIALIZED (
     FROM pg_type WHERE oid = ANY ((SELECT types FROM members)::oid[])
 )
 {select} FROM (
-    SELECT hashtextextended(c.xmin::text, c.oid::bigint) AS hash{{,
-        CASE WHEN c.relispartition THEN 'odd' ELSE concat_ws(' ', 'relation', '@' || c.oid, '@' || c.reltype, c.relkind,
-            c.relpersistence, c.relrowsecurity, c.relforcerowsecurity, c.relreplident, '@' || c.reloftype, c.relhasrules) END AS what,
+    SELECT hashtextextended(c.written::text, c.oid::bigint) AS hash{{, ARRAY[c.oid, c.reltype, c.reloftype] AS objects,
+        CASE WHEN c.relispartition THEN 'odd' ELSE concat_ws(' ', 'relation', c.relkind, c.relpersistence, c.relrowsecurity,
+            c.relforcerowsecurity, c.relreplident, c.relhasrules) END AS what,
         c.relname::text AS name, c.reloptions::text AS body, NULL::text AS tree}}
-    FROM pg_class c WHERE c.oid = ANY ((SELECT relations FROM relations)::oid[])
+    FROM found c
     UNION ALL
-    SELECT hashtextextended(c.xmin::text, c.oid::bigint){{, concat_ws(' ', 'relation', '@' || c.oid, '@0', c.relkind, '@' || c.relam),
+    SELECT hashtextextended(c.xmin::text, c.oid::bigint){{, ARRAY[c.oid, 0, c.relam], concat_ws(' ', 'relation', c.relkind),
         c.relname::text, c.reloptions::text, NULL}}
     FROM pg_class c WHERE c.oid = ANY ((SELECT indexes FROM indexes)::oid[])
     UNION ALL
-    SELECT hashtextextended(a.xmin::text, a.attnum::bigint){{,
-        concat_ws(' ', 'column', '@' || a.attrelid, a.attnum, '@' || a.atttypid, a.atttypmod, '@' || a.attcollation, a.attnotnull,
-            a.attidentity, a.attgenerated, a.atthasdef, a.attisdropped),
+    SELECT hashtextextended(a.xmin::text, a.attnum::bigint){{, ARRAY[a.attrelid, a.atttypid, a.attcollation],
+        concat_ws(' ', 'column', a.attnum, a.atttypmod, a.attnotnull, a.attidentity, a.attgenerated, a.atthasdef, a.attisdropped),
         a.attname::text, NULL, NULL}}
     FROM pg_attribute a
     WHERE a.attrelid = ANY ((SELECT relations.tables || types.composites FROM relations, types)::oid[]) AND a.attnum > 0
     UNION ALL
-    SELECT hashtextextended(d.xmin::text, d.oid::bigint){{, concat_ws(' ', 'default', '@' || d.adrelid, d.adnum), NULL, NULL, d.adbin::text}}
+    SELECT hashtextextended(d.xmin::text, d.oid::bigint){{, ARRAY[d.adrelid], concat('default ', d.adnum), NULL, NULL, d.adbin::text}}
     FROM pg_attrdef d WHERE d.adrelid = ANY ((SELECT tables FROM relations)::oid[])
     UNION ALL
-    SELECT hashtextextended(i.xmin::text, i.indexrelid::bigint){{,
-        concat_ws(' ', 'index', '@' || i.indexrelid, '@' || i.indrelid, i.indisunique, i.indisvalid, i.indisreplident,
+    SELECT hashtextextended(i.xmin::text, i.indexrelid::bigint){{, ARRAY[i.indexrelid, i.indrelid],
+        concat_ws(' ', 'index', i.indisunique, i.indisvalid, i.indisreplident,
             {nulls_not_distinct}, i.indnkeyatts, i.indnatts, i.indkey, 'opclasses', i.indclass, 'collations', i.indcollation,
             'options', i.indoption),
         -- None of the server's own operator classes for b-trees has parameters.
@@ -66,55 +69,49 @@ WITH members AS MATERIALIZED (
         concat_ws(' ', i.indexprs, 'where', i.indpred)}}
     FROM pg_index i WHERE i.indrelid = ANY ((SELECT indexed FROM relations)::oid[])
     UNION ALL
-    SELECT hashtextextended(c.xmin::text, c.oid::bigint){{,
-        concat_ws(' ', 'constraint', '@' || c.oid, '@' || c.conrelid, c.contype, c.condeferrable, c.condeferred, c.convalidated,
-            '@' || c.conindid, '@' || c.confrelid, '@' || c.conparentid, c.confupdtype, c.confdeltype, c.confmatchtype,
-            c.connoinherit, {not_enforced}, c.conkey, 'to', c.confkey, 'delete', {delete_columns}, 'by', c.conexclop),
+    SELECT hashtextextended(c.xmin::text, c.oid::bigint){{, ARRAY[c.oid, c.conrelid, c.conindid, c.confrelid, c.conparentid],
+        concat_ws(' ', 'constraint', c.contype, c.condeferrable, c.condeferred, c.convalidated, c.confupdtype, c.confdeltype,
+            c.confmatchtype, c.connoinherit, {not_enforced}, c.conkey, 'to', c.confkey, 'delete', {delete_columns}, 'by', c.conexclop),
         c.conname::text, NULL, c.conbin::text}}
     FROM pg_constraint c WHERE c.conrelid = ANY ((SELECT tables FROM relations)::oid[])
     UNION ALL
-    SELECT hashtextextended(t.xmin::text, t.oid::bigint){{,
-        concat_ws(' ', 'trigger', '@' || t.tgrelid, '@' || t.tgfoid, t.tgtype, t.tgenabled, t.tgdeferrable, t.tginitdeferred,
-            '@' || t.tgconstrrelid, '@' || t.tgparentid, t.tgconstraint <> 0, t.tgattr),
+    SELECT hashtextextended(t.xmin::text, t.oid::bigint){{, ARRAY[t.tgrelid, t.tgfoid, t.tgconstrrelid, t.tgparentid],
+        concat_ws(' ', 'trigger', t.tgtype, t.tgenabled, t.tgdeferrable, t.tginitdeferred, t.tgconstraint <> 0, t.tgattr),
         t.tgname::text, jsonb_build_array(encode(t.tgargs, 'hex'), t.tgoldtable, t.tgnewtable)::text, t.tgqual::text}}
     FROM pg_trigger t WHERE t.tgrelid = ANY ((SELECT triggered FROM relations)::oid[]) AND NOT t.tgisinternal
     UNION ALL
-    SELECT hashtextextended(r.xmin::text, r.oid::bigint){{,
-        concat_ws(' ', 'rule', '@' || r.ev_class, r.ev_type, r.ev_enabled, r.is_instead), r.rulename::text, NULL,
+    SELECT hashtextextended(r.xmin::text, r.oid::bigint){{, ARRAY[r.ev_class],
+        concat_ws(' ', 'rule', r.ev_type, r.ev_enabled, r.is_instead), r.rulename::text, NULL,
         concat_ws(' ', r.ev_qual, 'do', r.ev_action)}}
     FROM pg_rewrite r WHERE r.ev_class = ANY ((SELECT ruled FROM relations)::oid[])
     UNION ALL
     SELECT hashtextextended(s.xmin::text, s.seqrelid::bigint){{,
-        concat_ws(' ', 'sequence', '@' || s.seqrelid, '@' || s.seqtypid, s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache,
-            s.seqcycle,
-            (SELECT concat_ws(' ', 'of', d.deptype, '@' || d.refobjid, d.refobjsubid) FROM pg_depend d
-                WHERE d.classid = 'pg_class'::regclass AND d.objid = s.seqrelid AND d.objsubid = 0
-                    AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i'))),
-        NULL, NULL, NULL}}
+        -- Which column it belongs to, and how.
+        ARRAY[s.seqrelid, s.seqtypid] || (SELECT ARRAY[d.refobjid, d.refobjsubid, d.deptype::int]::oid[] FROM pg_depend d
+            WHERE d.classid = 'pg_class'::regclass AND d.objid = s.seqrelid AND d.objsubid = 0
+                AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')),
+        concat_ws(' ', 'sequence', s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache, s.seqcycle), NULL, NULL, NULL}}
     FROM pg_sequence s WHERE s.seqrelid = ANY ((SELECT sequences FROM relations)::oid[])
     UNION ALL
-    SELECT hashtextextended(h.xmin::text, h.inhparent::bigint){{, concat_ws(' ', 'inherits', '@' || h.inhrelid, h.inhseqno, '@' || h.inhparent),
-        NULL, NULL, NULL}}
+    SELECT hashtextextended(h.xmin::text, h.inhparent::bigint){{, ARRAY[h.inhrelid, h.inhparent], concat('inherits ', h.inhseqno), NULL, NULL, NULL}}
     FROM pg_inherits h WHERE h.inhrelid = ANY ((SELECT tables FROM relations)::oid[])
     UNION ALL
-    SELECT hashtextextended(p.xmin::text, p.oid::bigint){{, 'odd', NULL, NULL, NULL}}
+    SELECT hashtextextended(p.xmin::text, p.oid::bigint){{, '{}', 'odd', NULL, NULL, NULL}}
     FROM pg_policy p WHERE p.polrelid = ANY ((SELECT tables FROM relations)::oid[])
     UNION ALL
     SELECT hashtextextended(CASE WHEN t.typtype = 'd'
             THEN concat(t.xmin, (SELECT string_agg(concat(c.oid, ' ', c.xmin), ' ' ORDER BY c.oid) FROM pg_constraint c WHERE c.contypid = t.oid))
-            ELSE t.xmin::text END, t.oid::bigint){{,
-        CASE t.typtype WHEN 'e' THEN concat_ws(' ', 'enum', '@' || t.oid, '@' || t.typarray) ELSE 'odd' END, t.typname::text, NULL, NULL}}
+            ELSE t.xmin::text END, t.oid::bigint){{, ARRAY[t.oid, t.typarray], CASE t.typtype WHEN 'e' THEN 'enum' ELSE 'odd' END, t.typname::text, NULL, NULL}}
     FROM pg_type t WHERE t.oid = ANY ((SELECT types FROM members)::oid[])
     UNION ALL
-    SELECT hashtextextended(e.xmin::text, e.oid::bigint){{, concat_ws(' ', 'label', '@' || e.oid, '@' || e.enumtypid, e.enumsortorder),
+    SELECT hashtextextended(e.xmin::text, e.oid::bigint){{, ARRAY[e.oid, e.enumtypid], concat('label ', e.enumsortorder),
         e.enumlabel::text, NULL, NULL}}
     FROM pg_enum e WHERE e.enumtypid = ANY ((SELECT enums FROM types)::oid[])
     UNION ALL
     SELECT hashtextextended(p.xmin::text, p.oid::bigint){{,
-        CASE WHEN p.prokind = 'a' THEN 'odd' ELSE concat_ws(' ', 'function', '@' || p.oid, p.prokind, p.prolang, p.procost, p.prorows, '@' || p.provariadic, p.prosecdef,
-            p.proleakproof, p.proisstrict, p.proretset, p.provolatile, p.proparallel, p.pronargdefaults, '@' || p.prorettype, 'takes',
-            (SELECT string_agg('@' || type, ' ' ORDER BY position) FROM unnest(p.proargtypes) WITH ORDINALITY it (type, position)),
-            'all', (SELECT string_agg('@' || type, ' ' ORDER BY position) FROM unnest(p.proallargtypes) WITH ORDINALITY it (type, position))) END,
+        ARRAY[p.oid, p.prorettype, p.provariadic] || p.proargtypes::oid[] || p.proallargtypes,
+        CASE WHEN p.prokind = 'a' THEN 'odd' ELSE concat_ws(' ', 'function', p.pronargs, p.prokind, p.prolang, p.procost, p.prorows,
+            p.prosecdef, p.proleakproof, p.proisstrict, p.proretset, p.provolatile, p.proparallel, p.pronargdefaults) END,
         p.proname::text,
         -- A function that sets its search_path to its own schema has the schema's name in it.
         jsonb_build_array(p.proargmodes, p.proargnames, p.probin, p.prosrc,
@@ -123,6 +120,6 @@ WITH members AS MATERIALIZED (
         concat_ws(' ', p.proargdefaults, 'as', {function_tree})}}
     FROM pg_proc p WHERE p.oid = ANY ((SELECT functions FROM members)::oid[])
     UNION ALL
-    SELECT hashtextextended(coalesce(s.xmin::text, '0'), other::bigint){{, 'odd', NULL, NULL, NULL}}
+    SELECT hashtextextended(coalesce(s.xmin::text, '0'), other::bigint){{, '{}', 'odd', NULL, NULL, NULL}}
     FROM unnest((SELECT others FROM members)::oid[]) other LEFT JOIN pg_statistic_ext s ON s.oid = other
 ) members

@@ -45,7 +45,7 @@ SELECT ARRAY[format('SELECT ARRAY[%I.bt_index_check(%s)::text] AS texts', n.nspn
 FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace, pg_class c
 JOIN pg_am a ON a.oid = c.relam AND a.amname = 'btree'
 JOIN pg_index i ON i.indexrelid = c.oid AND i.indisvalid
-WHERE e.extname = 'amcheck' AND has_function_privilege(format('%I.bt_index_check(regclass)', n.nspname), 'EXECUTE')
+WHERE e.extname = 'amcheck' AND has_function_privilege(to_regprocedure(format('%I.bt_index_check(regclass)', n.nspname)), 'EXECUTE')
 AND c.relnamespace = {schema} AND c.relkind = 'i'";
 
 /// How many rows come at once.
@@ -79,8 +79,8 @@ impl PostgresSession<'_> {
 
     /// Two texts a row, about this schema.
     fn pairs(&mut self, sql: &str) -> Result<Vec<(String, String)>> {
-        let oid = self.place()?.oid;
-        let rows = self.texts("cannot check it", &sql.replace("{schema}", &oid.to_string()))?;
+        let schema = self.number()?;
+        let rows = self.texts("cannot check it", &sql.replace("{schema}", &schema))?;
         let pair = |row: Vec<Option<String>>| {
             let mut texts = row.into_iter().map(Option::unwrap_or_default);
             (texts.next().unwrap_or_default(), texts.next().unwrap_or_default())
@@ -100,10 +100,10 @@ impl PostgresSession<'_> {
     /// Outside a transaction: the server allows nothing else.
     pub(super) fn look_after(&mut self, care: Care) -> Result<()> {
         self.look_for_it()?;
-        let oid = self.place()?.oid;
+        let schema = self.number()?;
         let sql = format!(
             "SELECT ARRAY[format('%I.%I', {}, relname)] AS texts FROM pg_catalog.pg_class \
-             WHERE relnamespace = {oid} AND relkind IN ('r', 'm') ORDER BY relname",
+             WHERE relnamespace = {schema} AND relkind IN ('r', 'm') ORDER BY relname",
             quote_text(&self.name)
         );
         let tables: QueryResult<Vec<Texts>> = diesel::sql_query(sql).load(&mut self.kept.link()?.connection);
@@ -138,18 +138,18 @@ const SPELLING: &str = "SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL IntervalStyl
 impl PostgresSession<'_> {
     /// Statements that make what the schema needs and does not have itself.
     pub(super) fn needs(&mut self) -> Result<Vec<String>> {
-        let oid = self.place()?.oid;
-        let sql = include_str!("needs.sql").replace("{schema}", &oid.to_string());
+        let schema = self.number()?;
+        let sql = include_str!("needs.sql").replace("{schema}", &schema);
         Ok(self.texts("cannot see what it needs", &sql)?.into_iter().flatten().flatten().collect())
     }
 }
 
 impl Rows for PostgresSession<'_> {
     fn columns(&mut self, table: &str) -> Result<Vec<String>> {
-        let oid = self.place()?.oid;
+        let schema = self.number()?;
         let sql = format!(
             "SELECT ARRAY[a.attname::text] AS texts FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
-             WHERE c.relnamespace = {oid} AND c.relname = {} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
+             WHERE c.relnamespace = {schema} AND c.relname = {} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
             quote_text(table)
         );
         Ok(self.texts("cannot read its columns", &sql)?.into_iter().flatten().flatten().collect())
@@ -199,8 +199,8 @@ impl Rows for PostgresSession<'_> {
 
     fn contents(&mut self) -> Result<Contents> {
         const WHAT: &str = "cannot read its rows";
-        let oid = self.place()?.oid;
-        let sql = SUMS.replace("{schema}", &oid.to_string()).replace("{name}", &quote_text(&self.name));
+        let schema = self.number()?;
+        let sql = SUMS.replace("{schema}", &schema).replace("{name}", &quote_text(&self.name));
         let queries: Vec<String> = self.texts(WHAT, &sql)?.into_iter().flatten().flatten().collect();
         self.batch(WHAT, SPELLING)?;
         let sums =

@@ -6,11 +6,13 @@
 use std::time::{Duration, SystemTime};
 
 use diesel::connection::SimpleConnection as _;
+use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::sql_types::Text;
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::sql_types::{Integer, Text};
 
 use super::connect::Timeouts;
-use super::failure::{Failure, MARK, described};
+use super::failure::{Failure, MARK, described, marked};
 use super::session::{Kind, PostgresSession};
 use super::target::Target;
 use crate::catalog::{Migration, Script};
@@ -19,14 +21,37 @@ use crate::sql::statement::{Control, Statement};
 use crate::sql::{Dialect, quote_name, quote_text, tokens};
 use crate::store::{Ran, Step};
 
-#[derive(QueryableByName)]
+/// Asks when so many parts of a batch had ended.
 struct Ended {
-    #[diesel(sql_type = Text)]
-    ended: String,
+    parts: i32,
 }
+
+impl QueryFragment<Pg> for Ended {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_sql("SELECT string_agg(current_setting('");
+        out.push_sql(ENDED);
+        out.push_sql("' || part), ' ' ORDER BY part) FROM generate_series(0, ");
+        out.push_bind_param::<Integer, _>(&self.parts)?;
+        out.push_sql(" - 1) part");
+        Ok(())
+    }
+}
+
+impl QueryId for Ended {
+    type QueryId = Self;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for Ended {
+    type SqlType = Text;
+}
+
+impl RunQueryDsl<PgConnection> for Ended {}
 
 /// Scripts for one schema, to be sent as one.
 pub(super) struct Batch<'a> {
+    /// What was still to be sent before them.
+    before: String,
     schema: String,
     parts: Vec<Part<'a>>,
     /// What gives them the settings that they run with.
@@ -42,12 +67,12 @@ struct Part<'a> {
     statements: Vec<(String, u32)>,
 }
 
-/// When each part had ended, in microseconds since the first began; kept by the server as a setting, since the answers to
-/// all statements of a batch but the last are lost.
+/// What begins the names of the settings that say when each part had ended, in seconds by the server's clock: the answers to
+/// all statements of a batch are lost.
 const ENDED: &str = "tenantry.ended";
 
 impl<'a> Batch<'a> {
-    pub(super) fn new(schema: String, steps: &[Step<'a>], kind: Kind, timeouts: Timeouts) -> Self {
+    fn new(schema: String, steps: &[Step<'a>], kind: Kind, timeouts: Timeouts) -> Self {
         let part = |step: &Step<'a>| {
             let statements = step.script.statements().iter();
             let statements = statements.filter_map(|statement| match kind {
@@ -59,26 +84,22 @@ impl<'a> Batch<'a> {
         let parts = steps.iter().map(part).collect();
         let settings =
             format!("SET LOCAL search_path = {}; {}", quote_name(&schema), timeouts.of_statements("LOCAL"));
-        Self { schema, parts, settings, timeouts }
+        Self { before: String::new(), schema, parts, settings, timeouts }
     }
 
     /// What goes before the scripts.
     fn head(&self) -> String {
-        let clock = if self.parts.len() > 1 { clock("''") } else { String::new() };
-        format!("SAVEPOINT tenantry_step; {}; {clock}\n", self.settings)
+        format!("{}SAVEPOINT tenantry_step; {};\n", self.before, self.settings)
     }
 
     /// What goes after one: an error with the name of the place where it has led, should that be another one.
     fn mark(&self, index: usize) -> String {
-        let clock = if self.parts.len() > 1 {
-            clock(&format!("concat(current_setting('{ENDED}'), ' ')"))
-        } else {
-            String::new()
-        };
         format!(
-            "SELECT CASE WHEN current_schema() IS DISTINCT FROM {} THEN CAST({} || coalesce(current_schema(), 'nowhere') AS int) END; {clock}\n",
+            "SELECT set_config('{ENDED}{index}', CASE current_schema() WHEN {} \
+             THEN CAST(extract(epoch FROM clock_timestamp()) AS text) \
+             ELSE CAST(CAST({} AS int) AS text) END, true);\n",
             quote_text(&self.schema),
-            quote_text(&format!("{MARK}{index} ")),
+            marked(&format!("elsewhere {index}")),
         )
     }
 
@@ -116,11 +137,6 @@ impl<'a> Batch<'a> {
         }
         None
     }
-}
-
-/// The statement that adds the time to what is known of it.
-fn clock(known: &str) -> String {
-    format!("SELECT set_config('{ENDED}', {known} || extract(epoch FROM clock_timestamp()), true);")
 }
 
 impl Part<'_> {
@@ -170,6 +186,7 @@ impl PostgresSession<'_> {
         while let Some(rest) = steps.get(ran.len()..).filter(|rest| !rest.is_empty()) {
             let together = alone[ran.len()..].iter().take_while(|alone| !**alone).count();
             let batch = Batch::new(self.name.clone(), &rest[..together.max(1)], self.kind, timeouts);
+            let batch = Batch { before: self.take_unsent(), ..batch };
             ran.extend(self.run_batch(&batch)?);
         }
         Ok(ran)
@@ -192,22 +209,27 @@ impl PostgresSession<'_> {
                 }
                 Ok(vec![Ran { started, took }])
             }
-            _ => self.ran(started),
+            parts => self.ran(started, took, parts.len()),
         }
     }
 
-    /// When the parts of a batch began and how long they took, by the server's clock.
-    fn ran(&mut self, started: SystemTime) -> Result<Vec<Ran>> {
-        let sql = format!("SELECT current_setting('{ENDED}') AS ended");
-        let ended = diesel::sql_query(sql).get_result(&mut self.kept.link()?.connection);
-        let Ended { ended } = ended.map_err(|error| self.failed("cannot go on", &error))?;
+    /// When the parts of a batch began that took so long together, and how long each took.
+    fn ran(&mut self, started: SystemTime, took: Duration, parts: usize) -> Result<Vec<Ran>> {
+        let parts = i32::try_from(parts).unwrap_or(i32::MAX);
+        let ended = Ended { parts }.get_result::<String>(&mut self.kept.link()?.connection);
+        let ended = ended.map_err(|error| self.failed("cannot go on", &error))?;
         let ended: Vec<f64> = ended.split(' ').filter_map(|at| at.parse().ok()).collect();
-        let since = |from: f64, to: f64| Duration::try_from_secs_f64(to - from).unwrap_or_default();
-        let first = ended.first().copied().unwrap_or_default();
-        Ok(ended
-            .windows(2)
-            .map(|at| Ran { started: started + since(first, at[0]), took: since(at[0], at[1]) })
-            .collect())
+        let last = ended.last().copied().unwrap_or_default();
+        // The two clocks need not agree: the last ended when all had.
+        let ended = ended
+            .iter()
+            .map(|at| took.saturating_sub(Duration::try_from_secs_f64(last - at).unwrap_or_default()));
+        let mut before = Duration::ZERO;
+        let ran = ended.map(|ended| {
+            let began = std::mem::replace(&mut before, ended);
+            Ran { started: started + began, took: ended.saturating_sub(began) }
+        });
+        Ok(ran.collect())
     }
 
     /// What failed without a place is done once more, statement by statement, to find the one. What waited for a lock in
@@ -215,8 +237,13 @@ impl PostgresSession<'_> {
     fn look_for_the_statement(&mut self, batch: &Batch<'_>, sql: &str, failure: &Failure) -> Result<()> {
         let target = self.store.target();
         if let Some(marked) = failure.message.split(MARK).nth(1) {
-            let index = marked.split(' ').next().and_then(|index| index.parse().ok()).unwrap_or(0_usize);
-            return batch.parts.get(index).map_or(Ok(()), |part| Err(part.left_its_schema()));
+            let index =
+                marked.strip_prefix("elsewhere ").and_then(|rest| rest.split(' ').next()?.parse().ok());
+            let part = index.and_then(|index: usize| batch.parts.get(index));
+            return Err(part.map_or_else(|| self.moved(), Part::left_its_schema));
+        }
+        if failure.position.is_some_and(|position| position <= batch.before.chars().count()) {
+            return Err(self.moved());
         }
         if let Some((part, line)) = failure.position.and_then(|position| batch.place(sql, position)) {
             return Err(part.failed(target, failure, line));
@@ -232,10 +259,12 @@ impl PostgresSession<'_> {
         }
         let lock = batch.timeouts.lock.as_millis().max(1);
         let again = |lock: u128| format!("{}; SET LOCAL lock_timeout = {lock}", batch.settings);
-        self.batch(
+        let back = self.batch(
             "cannot look for the statement",
-            &format!("ROLLBACK TO SAVEPOINT tenantry_step; {}; {}", again(1), clock("''")),
-        )?;
+            &format!("ROLLBACK TO SAVEPOINT tenantry_step; {}", again(1)),
+        );
+        // Where what comes before the scripts failed, there is no place to go back to.
+        back.map_err(|error| if batch.before.is_empty() { error } else { self.moved() })?;
         for (index, part) in batch.parts.iter().enumerate() {
             let mark = (batch.mark(index), None);
             let statements = part.statements.iter().map(|(sql, line)| (sql.clone(), Some(*line)));

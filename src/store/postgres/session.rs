@@ -11,11 +11,11 @@ use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Nullable, Text};
 
-use super::catalog::{NEUTRAL, Placed, Read, Reader, There, lock_key};
+use super::catalog::{NEUTRAL, Placed, Read, Reader, There, lock_key, number_of};
 use super::connect::{Kept, Route};
-use super::failure::{describe, described};
-use super::ledger::{Known, ledger_query, parse_ledger};
-use super::{PostgresStore, books, missing};
+use super::failure::{describe, described, marked};
+use super::ledger::{self, Known, ledger_query, parse_ledger};
+use super::{Isolation, PostgresStore, books, missing};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Entry;
@@ -61,8 +61,10 @@ pub(super) struct PostgresSession<'a> {
     pub(super) is_inside: bool,
     /// The schema as it was last read, as long as nothing was run since.
     pub(super) read: Option<Read>,
-    /// What goes to the server together with the commit.
+    /// What goes to the server together with what is sent next.
     unsent: String,
+    /// Whether the project is taken to be as it was seen, until what is unsent says otherwise.
+    is_as_seen: bool,
     /// The sequence of the ledger's last row, as read under the lock; 0 where there is none.
     sequence: i64,
     /// The last row written into the ledger: run and version.
@@ -82,6 +84,7 @@ impl<'a> PostgresSession<'a> {
             is_inside: false,
             read: None,
             unsent: String::new(),
+            is_as_seen: false,
             sequence: 0,
             recorded: None,
             holds: false,
@@ -94,14 +97,39 @@ impl<'a> PostgresSession<'a> {
     }
 
     pub(super) fn batch(&mut self, what: &str, sql: &str) -> Result<()> {
+        self.send()?;
         let result = self.kept.link()?.connection.batch_execute(sql);
         result.map_err(|error| self.failed(what, &error))
+    }
+
+    /// Sends what is unsent by itself.
+    pub(super) fn send(&mut self) -> Result<()> {
+        let unsent = std::mem::take(&mut self.unsent);
+        if unsent.is_empty() {
+            return Ok(());
+        }
+        let Err(error) = self.kept.link()?.connection.batch_execute(&unsent) else { return Ok(()) };
+        match self.failed("cannot write its ledger", &error) {
+            error if self.is_as_seen && error.kind() != ErrorKind::Disconnected => Err(self.moved()),
+            error => Err(error),
+        }
+    }
+
+    /// What is unsent, for whoever sends it with more.
+    pub(super) fn take_unsent(&mut self) -> String {
+        std::mem::take(&mut self.unsent)
+    }
+
+    /// The project is not as it was seen.
+    pub(super) fn moved(&self) -> Error {
+        Error::new(ErrorKind::VersionMismatch, format!("{} is not what it was a moment ago", self.name))
     }
 
     /// Begins a transaction with tenantry's settings.
     pub(super) fn begin_transaction(&mut self) -> Result<()> {
         let result = self.kept.link()?.begin("");
         self.is_inside = false;
+        self.is_as_seen = false;
         self.read = None;
         result.map_err(|error| self.failed("cannot begin", &error))
     }
@@ -153,12 +181,19 @@ impl<'a> PostgresSession<'a> {
         if std::mem::take(&mut self.is_inside) {
             self.batch("cannot go on", &format!("SET LOCAL search_path = {NEUTRAL}"))?;
         }
+        self.send()?;
         let link = self.kept.link()?;
         Ok(self.store.reader(link))
     }
 
     pub(super) fn place(&self) -> Result<Placed> {
         self.place.ok_or_else(|| missing(&self.name))
+    }
+
+    /// The schema's number, as an expression.
+    pub(super) fn number(&self) -> Result<String> {
+        self.place()?;
+        Ok(number_of(&quote_text(&self.name)))
     }
 
     /// Looks for the schema by its name, as it is now.
@@ -173,8 +208,9 @@ impl<'a> PostgresSession<'a> {
         if let Some(read) = &self.read {
             return Ok(read.clone());
         }
-        let (oid, quoted) = (self.place()?.oid, quote_name(&self.name));
-        let read = self.reader()?.schema(oid, &quoted)?;
+        self.place()?;
+        let name = self.name.clone();
+        let read = self.reader()?.schema(&name)?;
         self.read = Some(read.clone());
         Ok(read)
     }
@@ -189,6 +225,24 @@ impl<'a> PostgresSession<'a> {
         let last = recorded.as_deref().and_then(|recorded| recorded.split(' ').next()?.parse().ok());
         self.sequence = last.unwrap_or_default();
         Ok((Arc::new(parse_ledger(&ledger)?), recorded.as_deref().and_then(Known::parse)))
+    }
+
+    /// Commits by these statements.
+    fn end(&mut self, sql: &str) -> Result<()> {
+        if self.kind == Kind::Within {
+            return self.send();
+        }
+        let unsent = self.take_unsent();
+        let result = self.kept.link()?.end(&format!("{unsent}{sql}"));
+        let Err(error) = result else { return Ok(()) };
+        let error = self.failed("cannot commit", &error);
+        match error.kind() {
+            ErrorKind::Disconnected if self.is_committed()? => {
+                self.kept.give_up();
+                Ok(())
+            }
+            _ => Err(error),
+        }
     }
 
     /// A connection that broke in a commit leaves open whether it was done: the ledger knows.
@@ -241,12 +295,38 @@ impl Session for PostgresSession<'_> {
         })
     }
 
+    fn begin_as_seen(&mut self, mode: Mode, seen: &Inspection) -> Result<bool> {
+        let expected =
+            Mode { foreign_keys: mode.foreign_keys, lock: Lock::Transaction, look: Look::Remembered };
+        let is_plain = self.kind == Kind::Existing && !self.holds && mode == expected;
+        let is_walled = self.store.options.isolation == Isolation::Role;
+        let assertion = ledger::assertion(&self.name, &seen.ledger);
+        let Some(assertion) = assertion.filter(|_| is_plain && !is_walled) else { return Ok(false) };
+        let begin = self.kept.link()?.beginning("");
+        let key = lock_key(&quote_text(&self.name));
+        let lock = format!(
+            "SELECT CASE WHEN NOT pg_try_advisory_xact_lock({key}) THEN CAST({} AS int) END",
+            marked("locked")
+        );
+        // Not in the statement that takes the lock, which sees what was there before.
+        self.unsent = format!("{begin}; {lock}; {assertion}; ");
+        self.is_as_seen = true;
+        self.is_inside = false;
+        self.read = None;
+        self.look = mode.look;
+        self.sequence = i64::try_from(seen.ledger.history.len()).unwrap_or_default();
+        let writable = seen.access == Access::ReadWrite;
+        self.place = Some(Placed { diesel: true, history: true, alembic: false, writable });
+        Ok(true)
+    }
+
     fn inspect(&mut self) -> Result<Inspection> {
-        let Placed { oid, writable, .. } = self.place()?;
+        let Placed { writable, .. } = self.place()?;
         let (ledger, known) = self.read_ledger()?;
+        let name = self.name.clone();
         let state = match &known {
             Some(known) if self.look == Look::Remembered => known.state.clone(),
-            Some(_) => self.reader()?.state(oid)?,
+            Some(_) => self.reader()?.state(&name)?,
             None => String::new(),
         };
         let recorded = known.as_ref().map(|known| known.fingerprint);
@@ -264,12 +344,13 @@ impl Session for PostgresSession<'_> {
     }
 
     fn census(&mut self) -> Result<Census> {
-        let oid = self.place()?.oid;
+        let schema = self.number()?;
         let sql = format!(
             "SELECT c.relname::text AS name, 0::bigint AS count FROM pg_depend d JOIN pg_class c ON c.oid = d.objid \
-             WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = {oid} AND d.classid = 'pg_class'::regclass \
+             WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = {schema} AND d.classid = 'pg_class'::regclass \
              AND c.relkind = 'r' AND c.relname NOT IN ('__diesel_schema_migrations', 'tenantry_history')"
         );
+        self.send()?;
         let connection = &mut self.kept.link()?.connection;
         let target = self.store.target();
         let count = || -> QueryResult<Vec<Count>> {
@@ -327,20 +408,11 @@ impl Session for PostgresSession<'_> {
     }
 
     fn commit(&mut self) -> Result<()> {
-        let unsent = std::mem::take(&mut self.unsent);
-        if self.kind == Kind::Within {
-            return if unsent.is_empty() { Ok(()) } else { self.batch("cannot write its ledger", &unsent) };
-        }
-        let result = self.kept.link()?.end(&format!("{unsent}COMMIT"));
-        let Err(error) = result else { return Ok(()) };
-        let error = self.failed("cannot commit", &error);
-        match error.kind() {
-            ErrorKind::Disconnected if self.is_committed()? => {
-                self.kept.give_up();
-                Ok(())
-            }
-            _ => Err(error),
-        }
+        self.end("COMMIT")
+    }
+
+    fn commit_soon(&mut self) -> Result<()> {
+        self.end("SET LOCAL synchronous_commit = off; COMMIT")
     }
 
     fn rollback(&mut self) -> Result<()> {

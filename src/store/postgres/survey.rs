@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Ledger;
 use crate::plan::{Access, Inspection};
 use crate::project::ProjectId;
-use crate::sql::{quote_name, quote_text};
+use crate::sql::quote_text;
 
 #[derive(QueryableByName)]
 struct Loop {
@@ -153,7 +153,7 @@ fn one(
 fn whole(store: &PostgresStore, link: &mut Link, found: &Found) -> Result<Read> {
     let failed = |error: &diesel::result::Error| describe("cannot read its schema", store.target(), error);
     link.begin("READ ONLY").map_err(|error| failed(&error))?;
-    let read = store.reader(link).schema(found.oid, &quote_name(&found.name));
+    let read = store.reader(link).schema(&found.name);
     link.end("ROLLBACK").map_err(|error| failed(&error))?;
     read
 }
