@@ -51,12 +51,22 @@ fn write(world: &World, stop: &AtomicBool, committed: &AtomicU64, mode: Option<&
     }
 }
 
+/// Stops the writer, also where the test fails: its scope would wait for it for ever.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn backups_under_a_writer(world: &mut World, mode: Option<&str>) {
     world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
     let (stop, committed) = (AtomicBool::new(false), AtomicU64::new(0));
     let count = repeated(4);
     let world = &*world;
     std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
         scope.spawn(|| write(world, &stop, &committed, mode));
         for number in 0..count {
             let before = committed.load(Ordering::SeqCst);
@@ -73,7 +83,6 @@ fn backups_under_a_writer(world: &mut World, mode: Option<&str>) {
             assert_eq!(gaps, ["0"]);
             world.assert_sound(&copy);
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert!(committed.load(Ordering::SeqCst) > 20, "nobody wrote");
 }

@@ -14,6 +14,7 @@ on_each_store!(
     trap_6_a_database_ahead_of_the_code_is_refused,
     a_skipped_migration_is_refused,
     drift_is_refused_or_kept,
+    a_run_says_of_drift_what_the_dry_run_said,
     every_problem_is_told_not_the_first,
     a_lost_row_is_refused_unless_declared,
     a_row_that_a_trigger_deletes_is_missed,
@@ -503,4 +504,26 @@ fn dangling_references_become_null(world: &mut World) {
     world.execute("1", world.either("PRAGMA foreign_keys = ON", "SELECT 1"));
     world.execute("1", "UPDATE control_state SET current_task_id = 5");
     world.assert_sound("1");
+}
+
+/// Also where a script fails for it, and where only what comes out shows it.
+fn a_run_says_of_drift_what_the_dry_run_said(world: &mut World) {
+    let one = ("1_one", "CREATE TABLE one (id INTEGER PRIMARY KEY);\nINSERT INTO one VALUES (1);");
+    world.with_migrations(&[one]).expect(0, &["create", "column", "index", "rows", "right"]);
+    world.execute("column", "ALTER TABLE one ADD COLUMN x TEXT");
+    world.execute("index", "CREATE INDEX ix ON one (id)");
+    world.with_migrations(&[
+        one,
+        ("2_x", "ALTER TABLE one ADD COLUMN x TEXT;\nINSERT INTO one (id) VALUES (2);"),
+    ]);
+    // No drift, and a script that fails: that stays the script's failure.
+    world.execute("rows", "INSERT INTO one VALUES (2)");
+    let dry = world.expect(4, &["upgrade-all", "--dry-run"]);
+    let run = world.expect(3, &["upgrade-all"]);
+    for id in ["column", "index"] {
+        assert_eq!((dry.problem(id), dry.outcome(id)), (run.problem(id), run.outcome(id)), "{id}");
+        assert_eq!(run.problem(id).0, "drifted", "{id}");
+        assert_eq!(world.versions(id), ["1"], "{id}");
+    }
+    assert_eq!((run.error("rows").0, run.outcome("right")), ("migration", "upgraded"));
 }
