@@ -1,4 +1,4 @@
-//! A request carried out on one project: lock, look again, plan again, run, prove, commit.
+//! A request carried out on one project: lock, look again and plan again (or compare with what was seen), run, prove, commit.
 //!
 //! It must not know which database it is on, and must not commit what it has not proven.
 
@@ -123,6 +123,15 @@ impl Work<'_> {
                 return Ok(Ok(whole.clone()));
             }
         }
+    }
+
+    /// Whether a project may be begun with as it was seen: all that is done to it can be undone, and is proven by the schema
+    /// that comes out.
+    pub(crate) fn takes_as_seen(&self, plan: &Plan) -> bool {
+        plan.from != plan.to
+            && plan.stamp.is_none()
+            && plan.drift.is_empty()
+            && plan.is_transactional(self.catalog)
     }
 
     /// Foreign keys are enforced unless a table is dropped: its rows would take their children with them.

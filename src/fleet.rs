@@ -81,7 +81,12 @@ impl Workers {
         };
         let part = |projects: &[ProjectId]| {
             let mut reports: Vec<ProjectReport> = projects.iter().map(one).collect();
+            let is_failed = |it: &ProjectReport| matches!(it.outcome, Outcome::Failed(_));
+            let failed: Vec<bool> = reports.iter().map(is_failed).collect();
             settle(&mut reports);
+            for (report, _) in reports.iter().zip(failed).filter(|(_, failed)| !failed) {
+                brake.count(&report.outcome);
+            }
             reports
         };
         self.spread(projects, together, part, owner);

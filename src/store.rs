@@ -87,9 +87,16 @@ pub trait Store: Send + Sync {
         1
     }
 
-    /// Makes durable what was committed by [`Session::commit_soon`].
-    fn settle(&self) -> Result<()> {
-        Ok(())
+    /// Makes durable what was committed by [`Session::commit_soon`]; says of each of these projects whether what the run did
+    /// to it is there: a server that went and came again meanwhile may have lost it.
+    fn settle(&self, ids: &[ProjectId], run: &str) -> Result<Vec<bool>> {
+        let _ = run;
+        Ok(vec![true; ids.len()])
+    }
+
+    /// Whether [`Session::begin_as_seen`] is worth keeping for it what was seen of a project.
+    fn compares(&self) -> bool {
+        false
     }
 
     /// Opens a project for writing. Nothing is locked before [`Session::begin`].

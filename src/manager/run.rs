@@ -208,7 +208,7 @@ impl Manager {
         };
         let settle = |reports: &mut [ProjectReport]| {
             if work.durability == Durability::Later {
-                self.settle(reports);
+                self.settle(reports, id);
             }
         };
         workers.each(&ids, together, &brake, perform, settle, |report| owner.finished(report));
@@ -269,7 +269,11 @@ impl Manager {
         };
         let done = work.plan(&inspection);
         let outlook = match &done {
-            Ok(plan) if !plan.is_empty() => Some(Outlook { mode: work.mode(plan), seen: Some(inspection) }),
+            Ok(plan) if !plan.is_empty() => {
+                // Only what is of use: this is kept of the whole fleet.
+                let keep = self.store.compares() && work.takes_as_seen(plan);
+                Some(Outlook { mode: work.mode(plan), seen: keep.then_some(inspection) })
+            }
             // Another run may be in the middle of it this moment: only under its lock is it known to be dead.
             Err(problems) if problems.iter().any(|it| matches!(it, Problem::Dirty { .. })) => {
                 Some(Outlook::UNPLANNED)
@@ -305,17 +309,29 @@ impl Manager {
         }
     }
 
-    /// Has the store make durable what was done to these projects: nobody is told before.
-    fn settle(&self, reports: &mut [ProjectReport]) {
-        let is_committed =
-            |it: &Outcome| matches!(it, Outcome::Upgraded | Outcome::Downgraded | Outcome::Stamped);
-        if !reports.iter().any(|report| is_committed(&report.outcome)) {
+    /// Has the store make durable what was done to these projects: nobody is told before. What another run did and this one
+    /// only found may be as young.
+    fn settle(&self, reports: &mut [ProjectReport], run: &str) {
+        let is_done = |it: &Outcome| matches!(it, Outcome::Upgraded | Outcome::Downgraded | Outcome::Stamped);
+        let ids: Vec<ProjectId> =
+            reports.iter().filter(|it| is_done(&it.outcome)).map(|it| it.project.clone()).collect();
+        if ids.is_empty() && !reports.iter().any(|it| matches!(it.outcome, Outcome::UpToDate)) {
             return;
         }
-        let Err(error) = self.store.settle() else { return };
-        for report in reports.iter_mut().filter(|report| is_committed(&report.outcome)) {
-            let message = "it was committed, and whether that is on the disk is not known";
-            let lost = Error::new(error.kind(), message).caused_by(error.summary());
+        // A connection may have been cut, or one of them be in the way of the others.
+        let alone = |id: &ProjectId| self.store.settle(std::slice::from_ref(id), run).ok()?.pop();
+        let there: Vec<Option<bool>> = match self.store.settle(&ids, run) {
+            Ok(there) => there.into_iter().map(Some).collect(),
+            Err(_) => ids.iter().map(alone).collect(),
+        };
+        let done = reports.iter_mut().filter(|it| is_done(&it.outcome));
+        for (report, there) in done.zip(there).filter(|(_, there)| *there != Some(true)) {
+            let message = if there == Some(false) {
+                "it was committed, and the server lost that again before it was on its disk"
+            } else {
+                "it was committed, and whether that is on the server's disk could not be found out"
+            };
+            let lost = Error::new(ErrorKind::Disconnected, message);
             let lost = lost.hint("run the command again to see where the project stands");
             report.outcome = Outcome::Failed(lost.in_project(&report.project));
         }

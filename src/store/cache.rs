@@ -30,13 +30,15 @@ impl SchemaCache {
         self.0.read().unwrap_or_else(PoisonError::into_inner).by_fingerprint.get(&fingerprint).cloned()
     }
 
-    /// Remembers a schema, by the text that was read of it where one tells all of it.
-    pub(super) fn insert(&self, text: Option<Vec<u8>>, schema: &Arc<Schema>) {
+    /// Remembers a schema, by the text that was read of it where one tells all of it; gives the one that is kept.
+    pub(super) fn insert(&self, text: Option<Vec<u8>>, schema: Schema) -> Arc<Schema> {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if known.by_text.len().max(known.by_fingerprint.len()) >= REMEMBERED {
             *known = Known::default();
         }
-        known.by_fingerprint.insert(schema.fingerprint(), Arc::clone(schema));
-        known.by_text.extend(text.map(|text| (text, Arc::clone(schema))));
+        let kept = known.by_fingerprint.entry(schema.fingerprint()).or_insert_with(|| Arc::new(schema));
+        let kept = Arc::clone(kept);
+        known.by_text.extend(text.map(|text| (text, Arc::clone(&kept))));
+        kept
     }
 }

@@ -27,14 +27,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
-use diesel::sql_types::{Nullable, Text};
+use diesel::sql_types::{Array, Bool, Nullable, Text};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Inspection;
 use crate::project::{NamePattern, ProjectId};
-use crate::sql::{Dialect, quote_name};
+use crate::sql::{Dialect, quote_name, quote_text};
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
 use crate::store::{
@@ -58,8 +57,15 @@ const JOBS: usize = 4;
 
 /// How many projects wait for the server's disk together.
 const TOGETHER: usize = 8;
-/// Writes a record to the server's log that changes nothing. Its commit waits for the disk, and with it all before it.
-const SETTLE: &str = "SELECT pg_catalog.pg_logical_emit_message(true, 'tenantry', '')";
+/// Writes a record to the server's log that changes nothing. Its commit waits for the disk, and with it all that the
+/// statement sees.
+const SETTLE: &str = "pg_catalog.pg_logical_emit_message(true, 'tenantry', '') IS NOT NULL";
+
+#[derive(QueryableByName)]
+struct Settled {
+    #[diesel(sql_type = Array<Bool>)]
+    there: Vec<bool>,
+}
 
 /// A Postgres database with a schema per project.
 pub struct PostgresStore {
@@ -239,10 +245,22 @@ impl Store for PostgresStore {
         TOGETHER
     }
 
-    fn settle(&self) -> Result<()> {
-        let mut kept = self.links.get()?;
-        let settled = kept.link()?.connection.batch_execute(SETTLE);
-        settled.map_err(|error| failure::describe("cannot wait for the server's disk", self.target(), &error))
+    fn settle(&self, ids: &[ProjectId], run: &str) -> Result<Vec<bool>> {
+        let run = quote_text(run);
+        let is_there = |id: &ProjectId| {
+            let name = quote_name(&self.name(id)?);
+            Ok(format!("EXISTS (SELECT FROM {name}.tenantry_history WHERE run = {run})"))
+        };
+        let there = ids.iter().map(is_there).collect::<Result<Vec<_>>>()?.join(", ");
+        let sql = format!("SELECT ARRAY[{there}]::boolean[] AS there WHERE {SETTLE}");
+        let settled = diesel::sql_query(sql).get_result(&mut self.links.get()?.link()?.connection);
+        let Settled { there } = settled
+            .map_err(|error| failure::describe("cannot wait for the server's disk", self.target(), &error))?;
+        Ok(there)
+    }
+
+    fn compares(&self) -> bool {
+        true
     }
 
     fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>> {

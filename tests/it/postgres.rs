@@ -174,11 +174,57 @@ fn a_manager_goes_on_after_its_server_was_restarted() {
 }
 
 #[test]
+fn what_is_not_there_is_not_settled() {
+    use tenantry::store::Store as _;
+    let world = World::postgres();
+    world.expect(0, &["create", "a", "b"]);
+    let options = tenantry::store::postgres::PostgresOptions::default();
+    let store = tenantry::store::postgres::PostgresStore::new(&world.url(), options).unwrap();
+    let ids: Vec<tenantry::ProjectId> = ["a", "b"].map(|id| id.parse().unwrap()).to_vec();
+    let run = &world.query("a", "SELECT DISTINCT run FROM tenantry_history")[0];
+    assert_eq!(store.settle(&ids, run).unwrap(), [true, true]);
+    // As after a crash that took back what the run did to one of them.
+    world.execute("b", "DELETE FROM tenantry_history");
+    assert_eq!(store.settle(&ids, run).unwrap(), [true, false]);
+    world.execute("b", "DROP SCHEMA project_b CASCADE");
+    assert!(store.settle(&ids, run).is_err());
+    assert_eq!(store.settle(&ids[..1], run).unwrap(), [true]);
+    assert_eq!(store.settle(&[], run).unwrap(), [] as [bool; 0]);
+}
+
+#[test]
+fn a_locked_ledger_is_not_called_a_migrations_failure() {
+    use tenantry::store::{ForeignKeys, Lock, Look, Mode, Step, Store as _};
+    let mut world = World::postgres();
+    world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]).expect(0, &["create", "a"]);
+    let lock_timeout = Duration::from_millis(200);
+    let options = tenantry::store::postgres::PostgresOptions { lock_timeout, ..Default::default() };
+    let store = tenantry::store::postgres::PostgresStore::new(&world.url(), options).unwrap();
+    let ids: [tenantry::ProjectId; 1] = ["a".parse().unwrap()];
+    let seen = store.inspect(&ids).pop().unwrap().unwrap();
+    let _holder =
+        world.application("a", "BEGIN; LOCK TABLE __diesel_schema_migrations IN ACCESS EXCLUSIVE MODE");
+    let scripts = [("2_two/up.sql", "CREATE TABLE two (id INTEGER);")];
+    let catalog = tenantry::Catalog::from_files("two", tenantry::Dialect::Postgres, scripts).unwrap();
+    let migration = &catalog.migrations()[0];
+    let mode = Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look: Look::Remembered };
+    let mut session = store.open(&ids[0]).unwrap();
+    assert!(session.begin_as_seen(mode, &seen).unwrap());
+    let error = session.execute(&[Step { migration, script: &migration.up }]).unwrap_err();
+    assert_eq!(error.kind(), tenantry::ErrorKind::VersionMismatch, "{error}");
+}
+
+#[test]
 fn what_was_seen_without_a_lock_is_compared_under_it() {
     use tenantry::store::{ForeignKeys, Lock, Look, Mode, Store as _};
     let mode = |look| Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look };
     let options = tenantry::store::postgres::PostgresOptions::default();
     let ids: [tenantry::ProjectId; 1] = ["a".parse().unwrap()];
+    let scripts = [
+        ("2_two/up.sql", "CREATE TABLE zwö (id INTEGER);"),
+        ("3_three/up.sql", "CREATE TABLE three (id INTEGER);"),
+    ];
+    let catalog = tenantry::Catalog::from_files("two", tenantry::Dialect::Postgres, scripts).unwrap();
     for (name, change) in [
         ("nothing", ""),
         ("a version more", "INSERT INTO __diesel_schema_migrations (version) VALUES ('99')"),
@@ -198,11 +244,23 @@ fn what_was_seen_without_a_lock_is_compared_under_it() {
         if !change.is_empty() {
             world.execute("a", change);
         }
+        let moved = (name != "nothing").then_some(tenantry::ErrorKind::VersionMismatch);
+        // Scripts go to the server together with the comparison, one or several.
+        for count in [1, 2] {
+            let mut session = store.open(&ids[0]).unwrap();
+            assert!(session.begin_as_seen(mode(Look::Remembered), &seen).unwrap(), "{name}");
+            let steps: Vec<_> = catalog.migrations()[..count]
+                .iter()
+                .map(|migration| tenantry::store::Step { migration, script: &migration.up })
+                .collect();
+            let ran = session.execute(&steps).map(|ran| ran.len()).map_err(|error| error.kind());
+            assert_eq!(ran, moved.map_or(Ok(count), Err), "{name}, {count} scripts");
+            session.rollback().unwrap();
+        }
         let mut session = store.open(&ids[0]).unwrap();
         assert!(!session.begin_as_seen(mode(Look::Anew), &seen).unwrap(), "{name}");
         assert!(session.begin_as_seen(mode(Look::Remembered), &seen).unwrap(), "{name}");
         let kind = session.schema().err().map(|error| error.kind());
-        let moved = (name != "nothing").then_some(tenantry::ErrorKind::VersionMismatch);
         assert_eq!(kind, moved, "{name}");
         session.rollback().unwrap();
         if name == "nothing" {

@@ -309,11 +309,11 @@ impl Reader<'_> {
             let rows = self.spell_out(name)?;
             // Between the two queries somebody may have changed it.
             if self.state(name)? == state {
-                let schema = Arc::new(schema(&rows));
+                let schema = schema(&rows);
                 // The server puts the schema's name before names that mean something else without; another schema of the
                 // same text has another name.
                 let is_its_own = rows.iter().any(|row| has_name(row, quoted));
-                self.schemas.insert(text.filter(|_| !is_its_own), &schema);
+                let schema = self.schemas.insert(text.filter(|_| !is_its_own), schema);
                 return Ok(Read { schema, state });
             }
         }

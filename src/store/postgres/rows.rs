@@ -4,14 +4,15 @@
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
-use diesel::sql_types::{Array, Nullable, Text};
+use diesel::sql_types::{Array, BigInt, Nullable, Text};
 use sha2::{Digest as _, Sha256};
 
+use super::failure::describe;
 use super::session::PostgresSession;
 use crate::error::{ErrorKind, Result};
 use crate::schema::hexadecimal;
 use crate::sql::{quote_name, quote_text};
-use crate::store::{Care, Contents, Rows, Table};
+use crate::store::{Care, Census, Contents, Rows, Table};
 
 /// What every schema is asked: indexes and constraints that don't hold, and, as queries that must count nothing, its
 /// foreign keys. Each line says what it is.
@@ -57,6 +58,14 @@ struct Texts {
     texts: Vec<Option<String>>,
 }
 
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = BigInt)]
+    count: i64,
+}
+
 impl PostgresSession<'_> {
     /// Has the names in what follows mean the schema's own.
     fn enter(&mut self) -> Result<()> {
@@ -95,6 +104,42 @@ impl PostgresSession<'_> {
         let changed = diesel::sql_query(sql).execute(&mut self.kept.link()?.connection);
         let changed = changed.map_err(|error| self.failed("cannot change its rows", &error))?;
         Ok(changed as u64)
+    }
+
+    /// Counts the rows of each table.
+    pub(super) fn count_rows(&mut self) -> Result<Census> {
+        let schema = self.number()?;
+        let sql = format!(
+            "SELECT c.relname::text AS name, 0::bigint AS count FROM pg_depend d JOIN pg_class c ON c.oid = d.objid \
+             WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = {schema} AND d.classid = 'pg_class'::regclass \
+             AND c.relkind = 'r' AND c.relname NOT IN ('__diesel_schema_migrations', 'tenantry_history')"
+        );
+        self.send()?;
+        let connection = &mut self.kept.link()?.connection;
+        let target = self.store.target();
+        let count = || -> QueryResult<Vec<Count>> {
+            let tables: Vec<Count> = diesel::sql_query(sql).load(connection)?;
+            let counts: Vec<_> = tables
+                .iter()
+                .map(|table| {
+                    let (text, name) = (quote_text(&table.name), quote_name(&table.name));
+                    format!(
+                        "SELECT {text}::text AS name, count(*) AS count FROM {}.{name}",
+                        quote_name(&self.name)
+                    )
+                })
+                .collect();
+            if counts.is_empty() {
+                Ok(Vec::new())
+            } else {
+                diesel::sql_query(counts.join(" UNION ALL ")).load(connection)
+            }
+        };
+        let counts = count().map_err(|error| describe("cannot count its rows", target, &error))?;
+        let rows =
+            counts.into_iter().map(|it| (it.name, u64::try_from(it.count).unwrap_or_default())).collect();
+        // Postgres enforces its foreign keys itself, whatever a migration drops: there is nothing to compare.
+        Ok(Census { rows, ..Census::default() })
     }
 
     /// Outside a transaction: the server allows nothing else.

@@ -248,11 +248,12 @@ impl PostgresSession<'_> {
         if let Some((part, line)) = failure.position.and_then(|position| batch.place(sql, position)) {
             return Err(part.failed(target, failure, line));
         }
+        let is_alone = batch.before.is_empty();
         match (failure.kind, batch.parts.as_slice()) {
-            (ErrorKind::Disconnected, [_, _, ..]) => {
+            (ErrorKind::Disconnected, parts) if parts.len() > 1 || !is_alone => {
                 return Err(described("a statement failed", target, failure.kind, &failure.message));
             }
-            (ErrorKind::Disconnected | ErrorKind::Locked | ErrorKind::Timeout, [part]) => {
+            (ErrorKind::Disconnected | ErrorKind::Locked | ErrorKind::Timeout, [part]) if is_alone => {
                 return Err(part.failed(target, failure, None));
             }
             _ => {}

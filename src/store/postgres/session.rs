@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Nullable, Text};
+use diesel::sql_types::{Nullable, Text};
 
 use super::catalog::{NEUTRAL, Placed, Read, Reader, There, lock_key, number_of};
 use super::connect::{Kept, Route};
@@ -39,14 +39,6 @@ struct LedgerRow {
     ledger: String,
     #[diesel(sql_type = Nullable<Text>)]
     recorded: Option<String>,
-}
-
-#[derive(QueryableByName)]
-struct Count {
-    #[diesel(sql_type = Text)]
-    name: String,
-    #[diesel(sql_type = BigInt)]
-    count: i64,
 }
 
 /// One schema over one connection. Dropping it rolls back what is not committed.
@@ -109,7 +101,8 @@ impl<'a> PostgresSession<'a> {
             return Ok(());
         }
         let Err(error) = self.kept.link()?.connection.batch_execute(&unsent) else { return Ok(()) };
-        match self.failed("cannot write its ledger", &error) {
+        let what = if self.is_as_seen { "cannot begin" } else { "cannot write its ledger" };
+        match self.failed(what, &error) {
             error if self.is_as_seen && error.kind() != ErrorKind::Disconnected => Err(self.moved()),
             error => Err(error),
         }
@@ -130,6 +123,7 @@ impl<'a> PostgresSession<'a> {
         let result = self.kept.link()?.begin("");
         self.is_inside = false;
         self.is_as_seen = false;
+        self.unsent.clear();
         self.read = None;
         result.map_err(|error| self.failed("cannot begin", &error))
     }
@@ -300,8 +294,12 @@ impl Session for PostgresSession<'_> {
             Mode { foreign_keys: mode.foreign_keys, lock: Lock::Transaction, look: Look::Remembered };
         let is_plain = self.kind == Kind::Existing && !self.holds && mode == expected;
         let is_walled = self.store.options.isolation == Isolation::Role;
+        // The server reads all that is sent at once before it runs any of it: what a pooler's connection has set would hold.
+        let is_direct = self.kept.link()?.server.route == Route::Direct;
         let assertion = ledger::assertion(&self.name, &seen.ledger);
-        let Some(assertion) = assertion.filter(|_| is_plain && !is_walled) else { return Ok(false) };
+        let Some(assertion) = assertion.filter(|_| is_plain && is_direct && !is_walled) else {
+            return Ok(false);
+        };
         let begin = self.kept.link()?.beginning("");
         let key = lock_key(&quote_text(&self.name));
         let lock = format!(
@@ -344,38 +342,7 @@ impl Session for PostgresSession<'_> {
     }
 
     fn census(&mut self) -> Result<Census> {
-        let schema = self.number()?;
-        let sql = format!(
-            "SELECT c.relname::text AS name, 0::bigint AS count FROM pg_depend d JOIN pg_class c ON c.oid = d.objid \
-             WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = {schema} AND d.classid = 'pg_class'::regclass \
-             AND c.relkind = 'r' AND c.relname NOT IN ('__diesel_schema_migrations', 'tenantry_history')"
-        );
-        self.send()?;
-        let connection = &mut self.kept.link()?.connection;
-        let target = self.store.target();
-        let count = || -> QueryResult<Vec<Count>> {
-            let tables: Vec<Count> = diesel::sql_query(sql).load(connection)?;
-            let counts: Vec<_> = tables
-                .iter()
-                .map(|table| {
-                    let (text, name) = (quote_text(&table.name), quote_name(&table.name));
-                    format!(
-                        "SELECT {text}::text AS name, count(*) AS count FROM {}.{name}",
-                        quote_name(&self.name)
-                    )
-                })
-                .collect();
-            if counts.is_empty() {
-                Ok(Vec::new())
-            } else {
-                diesel::sql_query(counts.join(" UNION ALL ")).load(connection)
-            }
-        };
-        let counts = count().map_err(|error| describe("cannot count its rows", target, &error))?;
-        let rows =
-            counts.into_iter().map(|it| (it.name, u64::try_from(it.count).unwrap_or_default())).collect();
-        // Postgres enforces its foreign keys itself, whatever a migration drops: there is nothing to compare.
-        Ok(Census { rows, ..Census::default() })
+        self.count_rows()
     }
 
     fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<Ran>> {

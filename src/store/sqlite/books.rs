@@ -117,9 +117,7 @@ fn read_schema(connection: &Connection, cache: &SchemaCache) -> Result<(Arc<Sche
         Ok(Row { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? })
     };
     let rows: Vec<Row> = statement.query_map((), read).and_then(Iterator::collect).map_err(failed)?;
-    let schema = Arc::new(schema(&rows));
-    cache.insert(Some(text), &schema);
-    Ok((schema, books))
+    Ok((cache.insert(Some(text), schema(&rows)), books))
 }
 
 fn bytes(value: ValueRef<'_>) -> &[u8] {
