@@ -319,19 +319,25 @@ impl Manager {
             return;
         }
         // A connection may have been cut, or one of them be in the way of the others.
-        let alone = |id: &ProjectId| self.store.settle(std::slice::from_ref(id), run).ok()?.pop();
-        let there: Vec<Option<bool>> = match self.store.settle(&ids, run) {
-            Ok(there) => there.into_iter().map(Some).collect(),
+        let alone =
+            |id: &ProjectId| self.store.settle(std::slice::from_ref(id), run).map(|there| there == [true]);
+        let there: Vec<Result<bool>> = match self.store.settle(&ids, run) {
+            Ok(there) => there.into_iter().map(Ok).collect(),
             Err(_) => ids.iter().map(alone).collect(),
         };
-        let done = reports.iter_mut().filter(|it| is_done(&it.outcome));
-        for (report, there) in done.zip(there).filter(|(_, there)| *there != Some(true)) {
-            let message = if there == Some(false) {
-                "it was committed, and the server lost that again before it was on its disk"
-            } else {
-                "it was committed, and whether that is on the server's disk could not be found out"
+        for (report, there) in reports.iter_mut().filter(|it| is_done(&it.outcome)).zip(there) {
+            let lost = match there {
+                Ok(true) => continue,
+                Ok(false) => {
+                    let message =
+                        "it was committed, and the server lost that again before it was on its disk";
+                    Error::new(ErrorKind::Disconnected, message)
+                }
+                Err(error) => {
+                    let message = "it was committed, and whether that is on the server's disk is not known";
+                    Error::new(error.kind(), message).caused_by(error.summary())
+                }
             };
-            let lost = Error::new(ErrorKind::Disconnected, message);
             let lost = lost.hint("run the command again to see where the project stands");
             report.outcome = Outcome::Failed(lost.in_project(&report.project));
         }
