@@ -6,6 +6,7 @@
 mod backup;
 mod command;
 mod history;
+mod perform;
 mod pool;
 mod prove;
 mod record;

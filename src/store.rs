@@ -6,24 +6,22 @@ mod cache;
 pub mod connection;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod session;
 pub mod sqlite;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-use crate::catalog::{Migration, Script};
 use crate::error::Result;
-use crate::ledger::Entry;
 use crate::plan::Inspection;
 use crate::project::ProjectId;
-use crate::schema::Schema;
 use crate::sql::Dialect;
 
 use connection::Connector;
+
+pub use session::{Census, ForeignKeys, Lock, Look, Mode, Ran, Rows, Session, Step};
 
 /// A fleet's home: a folder of SQLite files, or a Postgres database with a schema per project.
 pub trait Store: Send + Sync {
@@ -272,63 +270,6 @@ pub struct Table {
     pub hash: String,
 }
 
-/// How a session's transaction is begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mode {
-    /// Whether foreign keys are enforced. A plan that drops a table runs without: see traps in `docs/design.md`.
-    pub foreign_keys: ForeignKeys,
-    /// Whether the lock outlives the transaction, for migrations that can't run in one.
-    pub lock: Lock,
-    /// What [`Session::inspect`] goes by.
-    pub look: Look,
-}
-
-/// What a schema under the lock is known by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
-    /// By reading it.
-    Anew,
-    /// By what the ledger says of it, which is read: enough where the schema that comes out is read anyway before it is
-    /// committed, since only from the schema that was expected can the expected one come out.
-    Remembered,
-}
-
-/// Whether foreign keys are enforced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ForeignKeys {
-    /// By the database, statement by statement.
-    Enforced,
-    /// By tenantry, which compares violations before and after.
-    Compared,
-}
-
-/// How long a lock is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lock {
-    /// Until the transaction ends.
-    Transaction,
-    /// Until the session ends.
-    Session,
-}
-
-/// One of a migration's scripts, to be run.
-#[derive(Clone, Copy, Debug)]
-pub struct Step<'a> {
-    /// The migration.
-    pub migration: &'a Migration,
-    /// Its up.sql or its down.sql.
-    pub script: &'a Script,
-}
-
-/// A script that was run.
-#[derive(Clone, Copy, Debug)]
-pub struct Ran {
-    /// When it began.
-    pub started: SystemTime,
-    /// How long it took.
-    pub took: Duration,
-}
-
 /// What a database can do for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Care {
@@ -336,84 +277,6 @@ pub enum Care {
     Analyze,
     /// Give back the room of rows that are gone.
     Vacuum,
-}
-
-/// A project's rows, as text. Names in the SQL given here are those of the project's own tables.
-pub trait Rows {
-    /// The columns of a table or view, in order; none where there is no such table.
-    fn columns(&mut self, table: &str) -> Result<Vec<String>>;
-
-    /// Gives these expressions for each row of `from`, which goes on as in a `SELECT`, to `visit`, one row after the other,
-    /// until it says false. NULL is `None`.
-    fn each(
-        &mut self,
-        expressions: &[String],
-        from: &str,
-        visit: &mut dyn FnMut(Vec<Option<String>>) -> Result<bool>,
-    ) -> Result<()>;
-
-    /// The first row that a query gives, spelled `column = value, ...`.
-    fn first(&mut self, query: &str) -> Result<Option<String>>;
-
-    /// Sums up all rows.
-    fn contents(&mut self) -> Result<Contents>;
-
-    /// What the database itself finds wrong: what can't be read, rows that point at nothing.
-    fn damage(&mut self) -> Result<Vec<String>>;
-}
-
-/// A project opened for writing: the only way to change one. Dropping it rolls back what is not committed.
-pub trait Session: Rows {
-    /// Runs one statement of SQL that changes rows; gives how many.
-    fn change(&mut self, sql: &str) -> Result<u64>;
-
-    /// Begins a transaction and takes the project's lock, waiting at most the lock timeout.
-    fn begin(&mut self, mode: Mode) -> Result<()>;
-
-    /// Begins a transaction as [`Session::begin`] does, on a project that is taken to be as it was seen without a lock: to be
-    /// compared under it, by the database, together with whatever is sent to it first, which errors with
-    /// [`ErrorKind::VersionMismatch`](crate::ErrorKind::VersionMismatch) where the project is another one by now. Says
-    /// whether it has; where not, nothing is begun.
-    fn begin_as_seen(&mut self, mode: Mode, seen: &Inspection) -> Result<bool> {
-        let _ = (mode, seen);
-        Ok(false)
-    }
-
-    /// Reads ledger and schema as they are under the lock.
-    fn inspect(&mut self) -> Result<Inspection>;
-
-    /// Counts rows, and violated foreign keys where the mode says they are compared.
-    fn census(&mut self) -> Result<Census>;
-
-    /// Runs these scripts, one after the other; says of each when it began and how long it took. One that can't run in a
-    /// transaction comes alone. Errors name the migration.
-    fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<Ran>>;
-
-    /// Writes ledger rows, making the ledger's tables where they are missing.
-    fn record(&mut self, entries: &[Entry], run: &str) -> Result<()>;
-
-    /// Reads the schema as it is now.
-    fn schema(&mut self) -> Result<Arc<Schema>>;
-
-    /// Makes everything since `begin` durable.
-    fn commit(&mut self) -> Result<()>;
-
-    /// Commits everything since `begin`, whole or not at all like any commit; durable it is once [`Store::settle`] has ended.
-    fn commit_soon(&mut self) -> Result<()> {
-        self.commit()
-    }
-
-    /// Undoes everything since `begin`.
-    fn rollback(&mut self) -> Result<()>;
-}
-
-/// What can be counted before and after a migration, to prove that no row was eaten.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Census {
-    /// Rows by table.
-    pub rows: BTreeMap<String, u64>,
-    /// Violated foreign keys by child and parent table.
-    pub violations: BTreeMap<(String, String), u64>,
 }
 
 impl fmt::Debug for dyn Store {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ScopedJoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Manager;
 use super::backup::{ABANDONED, BackupTask};
@@ -14,13 +14,12 @@ use super::command::{FinalCopy, Operation, Run, Safety, Selection};
 use super::record::Recording;
 use super::tend::Task;
 use crate::apply::{Done, Durability, Outlook, Work};
-use crate::backoff::Backoff;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::event::{Event, Outcome, ProjectReport, RunStarted, Summary, Tally};
 use crate::fleet::Brake;
 use crate::plan::{Inspection, Plan, Problem};
 use crate::project::ProjectId;
-use crate::store::{Discovery, ForeignKeys, Mode, Session, Spares, Template};
+use crate::store::{Discovery, ForeignKeys, Look, Mode, Session, Spares, Template};
 
 /// What was read before it was known what to compare it with, by the first project of each part.
 type Ahead = HashMap<ProjectId, Vec<Result<Inspection>>>;
@@ -270,9 +269,10 @@ impl Manager {
         let done = work.plan(&inspection);
         let outlook = match &done {
             Ok(plan) if !plan.is_empty() => {
+                let mode = work.mode(plan);
                 // Only what is of use: this is kept of the whole fleet.
-                let keep = self.store.compares() && work.takes_as_seen(plan);
-                Some(Outlook { mode: work.mode(plan), seen: keep.then_some(inspection) })
+                let keep = self.store.compares() && mode.look == Look::Remembered;
+                Some(Outlook { mode, seen: keep.then_some(inspection) })
             }
             // Another run may be in the middle of it this moment: only under its lock is it known to be dead.
             Err(problems) if problems.iter().any(|it| matches!(it, Problem::Dirty { .. })) => {
@@ -289,77 +289,8 @@ impl Manager {
         }
     }
 
-    pub(super) fn performed(&self, work: &Work<'_>, project: &ProjectId, outlook: &Outlook) -> ProjectReport {
-        let perform = || {
-            let mut session = self.store.open(project)?;
-            work.perform(&mut *session, outlook)
-        };
-        let result = self.retry(perform);
-        self.pools.forget(project);
-        match result {
-            Ok(done) => {
-                let outcome = match &done {
-                    Ok(plan) if plan.from < plan.to => Outcome::Upgraded,
-                    Ok(plan) if plan.from > plan.to => Outcome::Downgraded,
-                    Ok(_) | Err(_) => Outcome::Stamped,
-                };
-                self.report(project, done, outcome)
-            }
-            Err(error) => failed(project, error),
-        }
-    }
-
-    /// Has the store make durable what was done to these projects: nobody is told before. What another run did and this one
-    /// only found may be as young.
-    fn settle(&self, reports: &mut [ProjectReport], run: &str) {
-        let is_done = |it: &Outcome| matches!(it, Outcome::Upgraded | Outcome::Downgraded | Outcome::Stamped);
-        let ids: Vec<ProjectId> =
-            reports.iter().filter(|it| is_done(&it.outcome)).map(|it| it.project.clone()).collect();
-        if ids.is_empty() && !reports.iter().any(|it| matches!(it.outcome, Outcome::UpToDate)) {
-            return;
-        }
-        // A connection may have been cut, or one of them be in the way of the others.
-        let alone =
-            |id: &ProjectId| self.store.settle(std::slice::from_ref(id), run).map(|there| there == [true]);
-        let there: Vec<Result<bool>> = match self.store.settle(&ids, run) {
-            Ok(there) => there.into_iter().map(Ok).collect(),
-            Err(_) => ids.iter().map(alone).collect(),
-        };
-        for (report, there) in reports.iter_mut().filter(|it| is_done(&it.outcome)).zip(there) {
-            let lost = match there {
-                Ok(true) => continue,
-                Ok(false) => {
-                    let message =
-                        "it was committed, and the server lost that again before it was on its disk";
-                    Error::new(ErrorKind::Disconnected, message)
-                }
-                Err(error) => {
-                    let message = "it was committed, and whether that is on the server's disk is not known";
-                    Error::new(error.kind(), message).caused_by(error.summary())
-                }
-            };
-            let lost = lost.hint("run the command again to see where the project stands");
-            report.outcome = Outcome::Failed(lost.in_project(&report.project));
-        }
-    }
-
-    /// Tries again where another process held a lock: whoever did may be done by now.
-    pub(super) fn retry<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
-        // Each time a little longer, and not all at once.
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
-        let mut result = work();
-        for _ in 0..self.store.retries() {
-            if !matches!(&result, Err(error) if error.kind() == ErrorKind::Locked) {
-                break;
-            }
-            backoff.sleep();
-            result = work();
-        }
-        result
-    }
-
     /// A report of what was found or done; `outcome` is for a plan that is not empty.
-    fn report(&self, project: &ProjectId, done: Done, outcome: Outcome) -> ProjectReport {
+    pub(super) fn report(&self, project: &ProjectId, done: Done, outcome: Outcome) -> ProjectReport {
         let plan = match done {
             Ok(plan) => plan,
             Err(problems) => return ProjectReport::new(project.clone(), Outcome::Blocked(problems)),

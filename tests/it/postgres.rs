@@ -192,6 +192,48 @@ fn what_is_not_there_is_not_settled() {
     assert_eq!(store.settle(&[], run).unwrap(), [] as [bool; 0]);
 }
 
+/// Here by a role that may not write the record that is waited for.
+#[test]
+fn what_could_not_be_settled_is_not_told_as_done() {
+    let mut world = World::postgres();
+    let name = world.database().name.clone();
+    let role = format!("owner_{name}");
+    let ids: Vec<String> = (1..=40).map(|number| number.to_string()).collect();
+    world
+        .database()
+        .run(&["-c", &format!("CREATE ROLE {role} LOGIN; GRANT CREATE ON DATABASE {name} TO {role}")]);
+    let url = world.url().replace("postgres://postgres@", &format!("postgres://{role}@"));
+    let run = |world: &World, code: i32, arguments: &[&str]| {
+        let output = world
+            .command_on(&url, &[&["--format", "json", "--jobs", "2"], arguments].concat())
+            .output()
+            .unwrap();
+        let report = crate::world::Report::of(&output.stdout);
+        assert_eq!(output.status.code(), Some(code), "{:?}", report.0);
+        report
+    };
+    let one = ("1_one", "CREATE TABLE one (id INTEGER);");
+    world.with_migrations(&[one]);
+    run(&world, 0, &[&["create"], &ids.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
+    let revoke = "DO $$ DECLARE f regprocedure; BEGIN FOR f IN SELECT oid FROM pg_proc WHERE proname = 'pg_logical_emit_message' \
+                  LOOP EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f); END LOOP; END $$";
+    world.database().run(&["-c", revoke]);
+    world.with_migrations(&[one, ("2_two", "CREATE TABLE two (id INTEGER);")]);
+    let report = run(&world, 3, &["upgrade-all"]);
+    assert_eq!(report.count("failed"), 40);
+    let (kind, message) = report.error("1");
+    assert!(kind == "read_only" && message.contains("permission denied"), "{kind}: {message}");
+    // Under a limit on failures these count as well.
+    world.with_migrations(&[
+        one,
+        ("2_two", "CREATE TABLE two (id INTEGER);"),
+        ("3_three", "CREATE TABLE three (id INTEGER);"),
+    ]);
+    let report = run(&world, 3, &["upgrade-all", "--max-failures", "1"]);
+    assert!(report.count("not_started") > 0, "{:?}", report.0);
+    world.database().run(&["-c", &format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}")]);
+}
+
 #[test]
 fn a_locked_ledger_is_not_called_a_migrations_failure() {
     use tenantry::store::{ForeignKeys, Lock, Look, Mode, Step, Store as _};
