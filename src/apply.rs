@@ -172,7 +172,8 @@ impl Work<'_> {
         {
             return self.run_outside(session, *alone, action, segment, mode);
         }
-        entries.extend(self.run_inside(session, &steps, action, found)?);
+        let ran = self.run_inside(session, &steps, action, found)?;
+        entries.extend(ran.into_iter().map(|entry| in_spite_of(segment, entry)));
         if !steps.is_empty() {
             self.prove_schema(&*session.schema()?, segment)?;
         }
@@ -196,7 +197,7 @@ impl Work<'_> {
         action: Action,
         found: &Inspection,
     ) -> Result<Vec<Entry>> {
-        let mut armed = found.schema.writes_may_delete();
+        let mut armed = found.schema.as_ref().is_none_or(|schema| schema.writes_may_delete());
         let counted = |step: &Step<'_>| step.script.may_delete(&mut armed) || self.drops == Drops::Empty;
         let counted: Vec<bool> = steps.iter().map(counted).collect();
         let (mut entries, mut before) = (Vec::new(), None);
@@ -235,6 +236,7 @@ impl Work<'_> {
             session.begin(mode)?;
             prove_rows(&before, session.census()?, step, self.drops)?;
             self.prove_schema(&*session.schema()?, segment)?;
+            let entries: Vec<_> = entries.into_iter().map(|entry| in_spite_of(segment, entry)).collect();
             session.record(&entries, self.run)?;
             session.commit()
         };
@@ -262,6 +264,11 @@ impl Work<'_> {
         Err(Error::new(ErrorKind::SchemaMismatch, format!("the schema that came out is not that of {version}: {what}"))
             .hint("a migration whose schema depends on the data says schema_depends_on_data = true in its metadata.toml"))
     }
+}
+
+/// The row of what was run, which says whether the schema that came out is the catalog's.
+fn in_spite_of(segment: &Plan, entry: Entry) -> Entry {
+    Entry { forced: !segment.drift.is_empty(), ..entry }
 }
 
 /// Runs a catalog's migrations on a private empty database, and keeps the schema after each.

@@ -173,6 +173,21 @@ impl Error {
         Self::new(kind, format!("cannot {what} {}", path.display())).caused_by(source)
     }
 
+    /// The same error once more: what many projects have to be told.
+    pub(crate) fn again(&self) -> Self {
+        let Parts { kind, message, project, migration, file, line, hint, source } = &*self.0;
+        Self(Box::new(Parts {
+            kind: *kind,
+            message: message.clone(),
+            project: project.clone(),
+            migration: migration.clone(),
+            file: file.clone(),
+            line: *line,
+            hint: hint.clone(),
+            source: source.as_ref().map(|source| source.to_string().into()),
+        }))
+    }
+
     /// Names the project it happened to.
     #[must_use]
     pub fn in_project(mut self, project: &ProjectId) -> Self {

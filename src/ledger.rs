@@ -83,7 +83,7 @@ impl Entry {
 }
 
 /// A row of `tenantry_history` as read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Recorded {
     /// The migration's version.
     pub version: Version,
@@ -94,7 +94,7 @@ pub struct Recorded {
 }
 
 /// A project's ledger as read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ledger {
     /// The versions in `__diesel_schema_migrations`, in no order.
     pub applied: Vec<Version>,

@@ -30,9 +30,9 @@ use crate::journal::Journal;
 use crate::plan::{Baseline, Drift, Inspection, Problem, Reference, Request};
 use crate::project::ProjectId;
 use crate::rules::Rules;
-use crate::store::Store;
 use crate::store::connection::ProjectConnection;
 use crate::store::sqlite::MemoryStore;
+use crate::store::{Detail, Store};
 
 pub use backup::{BackupTask, Restore, Sample, Source};
 pub use command::{FinalCopy, Operation, Run, Safety, Selection};
@@ -209,31 +209,42 @@ impl Manager {
 
     /// What projects are brought to.
     fn work<'a>(&'a self, request: Request, run: &'a str) -> Result<Work<'a>> {
-        Ok(Work {
-            catalog: &self.catalog,
-            reference: self.reference()?,
-            request,
-            run,
-            drops: Drops::Anything,
-            durability: Durability::Now,
-        })
+        Ok(self.work_by(self.reference()?, request, run))
+    }
+
+    fn work_by<'a>(&'a self, reference: &'a Reference, request: Request, run: &'a str) -> Work<'a> {
+        let (drops, durability) = (Drops::Anything, Durability::Now);
+        Work { catalog: &self.catalog, reference, request, run, drops, durability }
+    }
+
+    /// Where projects stand: the reference is made only for schemas to be compared with it.
+    fn look<'a>(&'a self, seen: &[Result<Inspection>]) -> Result<Work<'a>> {
+        static NONE: Reference = Reference::unknown();
+        let is_to_compare = |it: &Result<Inspection>| it.as_ref().is_ok_and(|it| it.schema.is_some());
+        let reference = if seen.iter().any(is_to_compare) { self.reference()? } else { &NONE };
+        Ok(self.work_by(reference, self.to_head(), ""))
     }
 
     /// One project, read.
     fn inspected(&self, id: &ProjectId) -> Result<Inspection> {
-        let mut inspections = self.store.inspect(std::slice::from_ref(id));
+        self.inspect_one(id, Detail::Whole)
+    }
+
+    fn inspect_one(&self, id: &ProjectId, detail: Detail) -> Result<Inspection> {
+        let mut inspections = self.store.inspect(std::slice::from_ref(id), detail);
         inspections.pop().unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "it was not read")))
     }
 
     /// Where a project stands. Changes nothing.
     pub fn status(&self, id: &ProjectId) -> Result<Status> {
-        let inspection = self.inspected(id)?;
+        let seen = [self.inspect_one(id, Detail::Unproven)];
+        let work = self.look(&seen)?;
+        let [seen] = seen;
+        let inspection = seen?;
         let versions =
             |range| self.catalog.between(range).iter().map(|migration| migration.version.clone()).collect();
         let version =
             self.catalog.migrations().iter().rev().map(|it| &it.version).find(|it| inspection.ledger.has(it));
-        let request = self.to_head();
-        let work = self.work(request, "")?;
         let (pending, problems) = match work.plan(&inspection) {
             Ok(plan) => (versions(plan.from..plan.to), Vec::new()),
             Err(problems) => (Vec::new(), problems),

@@ -20,12 +20,20 @@ pub use reference::Reference;
 pub struct Inspection {
     /// What its ledger says.
     pub ledger: Arc<Ledger>,
-    /// What its schema is.
-    pub schema: Arc<Schema>,
+    /// What its schema is; `None` where that was not wanted, see [`Detail`](crate::store::Detail).
+    pub schema: Option<Arc<Schema>>,
     /// What the ledger says the schema was when tenantry last wrote there; not every store keeps that.
     pub recorded: Option<Fingerprint>,
     /// Whether it may be written.
     pub access: Access,
+}
+
+impl Inspection {
+    /// What its schema is known by.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        self.schema.as_ref().map(|schema| schema.fingerprint()).or(self.recorded)
+    }
 }
 
 /// Whether a project may be written.
@@ -196,7 +204,7 @@ impl Planner<'_> {
         }
         let (from, mut notes) = self.position()?;
         let drift = self.drift(from, drift)?;
-        if !self.reference.is_known() {
+        if !self.reference.is_known() && self.inspection.schema.is_some() {
             notes.push(match self.inspection.recorded {
                 Some(_) => "its schema is as tenantry left it; it was not compared with the migrations, since this role may make no schema".into(),
                 None => "its schema was not looked at, since this role may make no schema to compare with".to_string(),
@@ -269,10 +277,9 @@ impl Planner<'_> {
 
     /// The position of a project without a ledger, by its schema, and by alembic's revision where it has one.
     fn baseline(&self) -> Result<usize, Vec<Problem>> {
-        let schema = &self.inspection.schema;
-        if !self.reference.is_known() {
+        let Some(schema) = self.inspection.schema.as_ref().filter(|_| self.reference.is_known()) else {
             return Err(vec![Problem::unknown_reference()]);
-        }
+        };
         if let [_, ..] = self.inspection.ledger.revisions.as_slice() {
             return self.revision();
         }
@@ -300,10 +307,11 @@ impl Planner<'_> {
 
     /// Whether the schema is that of a position. Where it depends on the data, nobody can say.
     fn check(&self, position: usize) -> Result<(), Vec<Problem>> {
-        let Some(expected) = self.reference.expected(position) else {
+        let both = self.inspection.schema.as_ref().zip(self.reference.expected(position));
+        let Some((schema, expected)) = both else {
             return Err(vec![Problem::unverifiable(self.catalog, position)]);
         };
-        let differences = self.inspection.schema.differences(expected);
+        let differences = schema.differences(expected);
         if differences.is_empty() {
             Ok(())
         } else {
@@ -367,11 +375,13 @@ impl Planner<'_> {
     }
 
     fn drift(&self, position: usize, drift: Drift) -> Result<Vec<Difference>, Vec<Problem>> {
-        let is_another = |recorded: Fingerprint| recorded != self.inspection.schema.fingerprint();
+        // What is not read was proven, and is as it was then.
+        let Some(schema) = &self.inspection.schema else { return Ok(Vec::new()) };
+        let is_another = |recorded: Fingerprint| recorded != schema.fingerprint();
         if !self.reference.is_known() && self.inspection.recorded.is_some_and(is_another) {
             return Err(vec![Problem::changed(self.catalog, position)]);
         }
-        let differences = self.reference.differences(&self.inspection.schema, position);
+        let differences = self.reference.differences(schema, position);
         if differences.is_empty() || drift == Drift::Keep {
             Ok(differences)
         } else {

@@ -21,7 +21,7 @@ use crate::sql::Dialect;
 
 use connection::Connector;
 
-pub use session::{Census, ForeignKeys, Lock, Look, Mode, Ran, Rows, Session, Step};
+pub use session::{Census, Detail, ForeignKeys, Lock, Look, Mode, Ran, Rows, Session, Step};
 
 /// A fleet's home: a folder of SQLite files, or a Postgres database with a schema per project.
 pub trait Store: Send + Sync {
@@ -57,7 +57,12 @@ pub trait Store: Send + Sync {
     }
 
     /// Reads projects' ledgers and schemas, in their order, and changes not one byte doing so.
-    fn inspect(&self, ids: &[ProjectId]) -> Vec<Result<Inspection>>;
+    fn inspect(&self, ids: &[ProjectId], detail: Detail) -> Vec<Result<Inspection>>;
+
+    /// Whether its ledgers say of schemas that they were proven, so that [`Detail::Unproven`] leaves any out.
+    fn proves(&self) -> bool {
+        false
+    }
 
     /// Into how large parts so many projects are best divided for [`Store::inspect`].
     fn part(&self, projects: usize) -> usize {

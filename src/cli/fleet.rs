@@ -165,11 +165,11 @@ pub(super) fn carry_out(settings: &Settings, manager: &Manager, run: &Run) -> Re
 }
 
 /// A fleet command with its usual settings.
-fn command(name: &'static str, selection: Selection, request: Request) -> Run {
+fn command(name: &'static str, selection: Selection, operation: Operation) -> Run {
     Run {
         command: name,
         selection,
-        operation: Operation::Change(request),
+        operation,
         dry_run: false,
         safety: Safety::None,
         max_failures: None,
@@ -181,10 +181,9 @@ pub(super) fn status(settings: &Settings, status: Status) -> Result<u8> {
     let ids = parse_ids(&status.ids)?;
     let selection = if ids.is_empty() { status.filter.selection()? } else { Selection::Ids(ids) };
     let manager = settings.manager()?;
-    let request =
-        Request::Upgrade { to: manager.catalog().head(), baseline: Baseline::Stamp, drift: Drift::Refuse };
     let verdict = Verdict { check: status.check, ..status.filter.verdict() };
-    carry_out(settings, &manager, &Run { dry_run: true, verdict, ..command("status", selection, request) })
+    let run = Run { dry_run: true, verdict, ..command("status", selection, Operation::Look) };
+    carry_out(settings, &manager, &run)
 }
 
 pub(super) fn stamp(settings: &Settings, stamp: Stamp) -> Result<u8> {
@@ -196,7 +195,7 @@ pub(super) fn stamp(settings: &Settings, stamp: Stamp) -> Result<u8> {
     carry_out(
         settings,
         &manager,
-        &Run { dry_run: stamp.dry_run, verdict, ..command("stamp", selection, request) },
+        &Run { dry_run: stamp.dry_run, verdict, ..command("stamp", selection, Operation::Change(request)) },
     )
 }
 
@@ -236,7 +235,7 @@ fn go_up(
         safety,
         max_failures: up.max_failures.map(|count| count as usize),
         verdict,
-        ..command(name, selection, Request::Upgrade { to, baseline, drift })
+        ..command(name, selection, Operation::Change(Request::Upgrade { to, baseline, drift }))
     };
     carry_out(settings, &manager, &run)
 }
@@ -248,7 +247,7 @@ pub(super) fn downgrade(settings: &Settings, downgrade: Downgrade) -> Result<u8>
         Some(to) => Down::To(to),
         None => Down::Steps(downgrade.steps.unwrap_or(1) as usize),
     };
-    let run = command("downgrade", Selection::Ids(ids), Request::Downgrade(down));
+    let run = command("downgrade", Selection::Ids(ids), Operation::Change(Request::Downgrade(down)));
     carry_out(settings, &manager, &Run { dry_run: downgrade.dry_run, ..run })
 }
 

@@ -50,6 +50,8 @@ pub enum Operation {
     Create,
     /// Makes it of SQL text in this file.
     Import(PathBuf),
+    /// Nothing: says where it stands. What a ledger proves is taken from there.
+    Look,
     /// Moves it to another version, or records one.
     Change(Request),
     /// Deletes it.

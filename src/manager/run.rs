@@ -3,9 +3,8 @@
 //! It must plan for every project before it writes to the first, and keep nothing of a project that is reported.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 use super::Manager;
@@ -19,13 +18,14 @@ use crate::event::{Event, Outcome, ProjectReport, RunStarted, Summary, Tally};
 use crate::fleet::Brake;
 use crate::plan::{Inspection, Plan, Problem};
 use crate::project::ProjectId;
-use crate::store::{Discovery, ForeignKeys, Look, Mode, Session, Spares, Template};
+use crate::store::{Detail, Discovery, ForeignKeys, Look, Mode, Session, Spares, Template};
 
 /// What was read before it was known what to compare it with, by the first project of each part.
 type Ahead = HashMap<ProjectId, Vec<Result<Inspection>>>;
 
-/// How many parts are read before that.
-const AHEAD: usize = 2;
+/// How many parts are read before that, and how many at once.
+const AHEAD: usize = 8;
+const READERS: usize = 2;
 
 /// A new run's id.
 pub(super) fn new_id() -> String {
@@ -98,7 +98,8 @@ impl Manager {
             self.archive()?;
         }
         let needs_reference = match &run.operation {
-            Operation::Change(_) => return self.look_ahead(projects),
+            Operation::Look => return self.look_ahead(projects, Detail::Unproven),
+            Operation::Change(_) => return self.look_ahead(projects, Detail::Whole),
             Operation::Drop(FinalCopy::None) => false,
             Operation::Drop(FinalCopy::Keep) => {
                 self.archive()?;
@@ -159,8 +160,15 @@ impl Manager {
     ) -> Result<()> {
         let brake = Brake::new(&self.interrupted, run.max_failures);
         let workers = self.workers()?;
+        let ahead = Mutex::new(ahead);
         let request = match &run.operation {
             Operation::Change(request) => *request,
+            Operation::Look => {
+                let part = self.store.part(projects.len()).max(1);
+                let look = |projects: &[ProjectId]| self.looked_at(projects, &ahead);
+                workers.parts(projects, part, &brake, look, |report| owner.finished(report));
+                return Ok(());
+            }
             other => {
                 let one = |project: &ProjectId| match other {
                     Operation::Drop(copy) => self.dropped(project, *copy, id),
@@ -168,7 +176,7 @@ impl Manager {
                     Operation::Backups(task) => self.with_backups_of(project, task, run.dry_run, id),
                     Operation::Import(text) => self.imported(project, text, id),
                     Operation::RollBack(undo) => self.rolled_back(project, undo, run.dry_run, id),
-                    Operation::Create | Operation::Change(_) => self.created(project, id),
+                    Operation::Create | Operation::Look | Operation::Change(_) => self.created(project, id),
                 };
                 workers.each(projects, 1, &brake, one, |_| (), |report| owner.finished(report));
                 return match other {
@@ -179,11 +187,8 @@ impl Manager {
         };
         let mut work = self.work(request, id)?;
         let planned = Mutex::new(Vec::new());
-        let ahead = Mutex::new(ahead);
         let survey = |projects: &[ProjectId]| {
-            let read = projects.first().and_then(|first| lock(&ahead).remove(first));
-            let inspections = read.unwrap_or_else(|| self.store.inspect(projects));
-            let each = projects.iter().zip(inspections);
+            let each = projects.iter().zip(self.read_ahead(projects, &ahead, Detail::Whole));
             let plan =
                 |(project, inspection)| self.surveyed(&work, project, inspection, run.dry_run, &planned);
             each.filter_map(plan).collect()
@@ -232,25 +237,63 @@ impl Manager {
         Ok(())
     }
 
-    /// Makes the reference, and reads the first projects meanwhile: a server has more than one processor.
-    fn look_ahead(&self, projects: &[ProjectId]) -> Result<Ahead> {
+    /// Reads the first projects, and makes the reference meanwhile, which their plans are made with: a server has more than
+    /// one processor. It may be that none is needed.
+    fn look_ahead(&self, projects: &[ProjectId], detail: Detail) -> Result<Ahead> {
         if projects.is_empty() {
             return Ok(Ahead::new());
         }
         let part = self.store.part(projects.len()).max(1);
+        let parts: Vec<&[ProjectId]> = projects.chunks(part).take(AHEAD).collect();
+        let (next, ahead) = (AtomicUsize::new(0), Mutex::new(Ahead::new()));
         std::thread::scope(|scope| {
-            let readers: Vec<_> = projects
-                .chunks(part)
-                .take(AHEAD)
-                .map(|part| (part.first(), scope.spawn(|| self.store.inspect(part))))
-                .collect();
-            self.reference()?;
-            // What a reader that panicked has not read is read again, where that is caught.
-            let read = |(first, reader): (Option<&ProjectId>, ScopedJoinHandle<'_, Vec<_>>)| {
-                Some((first?.clone(), reader.join().ok()?))
+            let read = || {
+                while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let seen = self.store.inspect(part, detail);
+                    lock(&ahead).insert(part[0].clone(), seen);
+                }
             };
-            Ok(readers.into_iter().filter_map(read).collect())
-        })
+            let readers: Vec<_> = (0..READERS.min(parts.len())).map(|_| scope.spawn(read)).collect();
+            if (detail == Detail::Whole || !self.store.proves())
+                && let Err(error) = self.reference()
+            {
+                next.store(AHEAD, Ordering::Relaxed);
+                return Err(error);
+            }
+            // What a reader that panicked has not read is read again, where that is caught.
+            for reader in readers {
+                drop(reader.join());
+            }
+            Ok(())
+        })?;
+        let ahead = ahead.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for seen in ahead.values() {
+            self.look(seen)?;
+        }
+        Ok(ahead)
+    }
+
+    /// These projects as they were read ahead, or read now.
+    fn read_ahead(
+        &self,
+        projects: &[ProjectId],
+        ahead: &Mutex<Ahead>,
+        detail: Detail,
+    ) -> Vec<Result<Inspection>> {
+        let read = projects.first().and_then(|first| lock(ahead).remove(first));
+        read.unwrap_or_else(|| self.store.inspect(projects, detail))
+    }
+
+    /// Says where projects stand.
+    fn looked_at(&self, projects: &[ProjectId], ahead: &Mutex<Ahead>) -> Vec<ProjectReport> {
+        let seen = self.read_ahead(projects, ahead, Detail::Unproven);
+        let work = self.look(&seen);
+        let one = |(project, seen): (&ProjectId, Result<Inspection>)| match (seen, &work) {
+            (Ok(seen), Ok(work)) => self.report(project, work.plan(&seen), Outcome::Planned),
+            (Ok(_), Err(error)) => failed(project, error.again()),
+            (Err(error), _) => failed(project, error),
+        };
+        projects.iter().zip(seen).map(one).collect()
     }
 
     /// Plans by what was read. Gives a report where that is all there is to do, and else notes how to go on.

@@ -18,7 +18,7 @@ pub struct Reference {
 impl Reference {
     /// No schemas: for whoever may not make any to look at.
     #[must_use]
-    pub fn unknown() -> Self {
+    pub const fn unknown() -> Self {
         Self { schemas: Vec::new(), data_dependent: 0 }
     }
 

@@ -37,7 +37,7 @@ use crate::sql::{Dialect, quote_name, quote_text};
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
 use crate::store::{
-    Care, Copied, CopyFile, Discovery, Finding, Held, Others, Rows, Session, Spares, Store, Template,
+    Care, Copied, CopyFile, Detail, Discovery, Finding, Held, Others, Rows, Session, Spares, Store, Template,
 };
 
 use catalog::{Queries, Reader};
@@ -51,6 +51,11 @@ const MAX_NAME: usize = 63;
 const OWN: &str = "tenantry_";
 /// How many schemas are surveyed at most over one connection: see `connect` for what it remembers of them.
 const PART: usize = 1_000;
+
+/// Into how many parts few schemas are divided for that: whoever reads one faster reads another.
+const PARTS: usize = 4;
+/// Fewer schemas are not worth another round of questions.
+const SMALL_PART: usize = 64;
 
 /// The best number of connections was measured: see `docs/design.md`.
 const JOBS: usize = 4;
@@ -209,13 +214,17 @@ impl Store for PostgresStore {
         discover::discover(self)
     }
 
-    fn inspect(&self, ids: &[ProjectId]) -> Vec<Result<Inspection>> {
-        let inspections = survey::inspect(self, ids);
+    fn inspect(&self, ids: &[ProjectId], detail: Detail) -> Vec<Result<Inspection>> {
+        let inspections = survey::inspect(self, ids, detail);
         inspections.into_iter().zip(ids).map(|(it, id)| it.map_err(|error| error.in_project(id))).collect()
     }
 
+    fn proves(&self) -> bool {
+        true
+    }
+
     fn part(&self, projects: usize) -> usize {
-        projects.div_ceil(2).min(PART)
+        projects.div_ceil(PARTS).clamp(SMALL_PART, PART)
     }
 
     fn read(&self, id: &ProjectId, work: &dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()> {

@@ -34,6 +34,16 @@ pub enum Look {
     Remembered,
 }
 
+/// How much of a project [`Store::inspect`](super::Store::inspect) reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// All of it.
+    Whole,
+    /// No schema where the ledger says that it was proven to be what its versions lead to, and nothing about it has changed
+    /// since.
+    Unproven,
+}
+
 /// Whether foreign keys are enforced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForeignKeys {

@@ -36,7 +36,7 @@ use crate::sql::Dialect;
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
 use crate::store::{
-    Care, Copied, CopyFile, Discovery, Finding, Held, Others, Rows, Session, Store, Template,
+    Care, Copied, CopyFile, Detail, Discovery, Finding, Held, Others, Rows, Session, Store, Template,
 };
 use rows::SqliteRows;
 
@@ -205,7 +205,7 @@ impl Store for SqliteStore {
         discover::discover(&self.directory, &self.pattern)
     }
 
-    fn inspect(&self, ids: &[ProjectId]) -> Vec<Result<Inspection>> {
+    fn inspect(&self, ids: &[ProjectId], _detail: Detail) -> Vec<Result<Inspection>> {
         ids.iter().map(|id| self.inspect_one(id)).collect()
     }
 

@@ -236,14 +236,14 @@ fn what_could_not_be_settled_is_not_told_as_done() {
 
 #[test]
 fn a_locked_ledger_is_not_called_a_migrations_failure() {
-    use tenantry::store::{ForeignKeys, Lock, Look, Mode, Step, Store as _};
+    use tenantry::store::{Detail, ForeignKeys, Lock, Look, Mode, Step, Store as _};
     let mut world = World::postgres();
     world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]).expect(0, &["create", "a"]);
     let lock_timeout = Duration::from_millis(200);
     let options = tenantry::store::postgres::PostgresOptions { lock_timeout, ..Default::default() };
     let store = tenantry::store::postgres::PostgresStore::new(&world.url(), options).unwrap();
     let ids: [tenantry::ProjectId; 1] = ["a".parse().unwrap()];
-    let seen = store.inspect(&ids).pop().unwrap().unwrap();
+    let seen = store.inspect(&ids, Detail::Whole).pop().unwrap().unwrap();
     let _holder =
         world.application("a", "BEGIN; LOCK TABLE __diesel_schema_migrations IN ACCESS EXCLUSIVE MODE");
     let scripts = [("2_two/up.sql", "CREATE TABLE two (id INTEGER);")];
@@ -258,7 +258,7 @@ fn a_locked_ledger_is_not_called_a_migrations_failure() {
 
 #[test]
 fn what_was_seen_without_a_lock_is_compared_under_it() {
-    use tenantry::store::{ForeignKeys, Lock, Look, Mode, Store as _};
+    use tenantry::store::{Detail, ForeignKeys, Lock, Look, Mode, Store as _};
     let mode = |look| Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look };
     let options = tenantry::store::postgres::PostgresOptions::default();
     let ids: [tenantry::ProjectId; 1] = ["a".parse().unwrap()];
@@ -282,7 +282,7 @@ fn what_was_seen_without_a_lock_is_compared_under_it() {
         let mut world = World::postgres();
         world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]).expect(0, &["create", "a"]);
         let store = tenantry::store::postgres::PostgresStore::new(&world.url(), options.clone()).unwrap();
-        let seen = store.inspect(&ids).pop().unwrap().unwrap();
+        let seen = store.inspect(&ids, Detail::Whole).pop().unwrap().unwrap();
         if !change.is_empty() {
             world.execute("a", change);
         }
@@ -352,6 +352,33 @@ fn trap_33_a_role_that_may_only_read_still_gets_a_status() {
     let note = report.project("a")["notes"][0].as_str().unwrap();
     assert!(note.contains("was not compared with the migrations"), "{note}");
     world.database().run(&["-c", &format!("DROP OWNED BY {reader}; DROP ROLE {reader}")]);
+}
+
+#[test]
+fn a_status_makes_no_schema_where_the_ledgers_prove_theirs() {
+    let mut world = World::postgres();
+    let one = ("1_one", "CREATE TABLE one (id INTEGER PRIMARY KEY);");
+    world.with_migrations(&[one]).expect(0, &["create", "a", "b"]);
+    // What fails on an empty database shows where one is made: in a dry run, and where there is something to compare.
+    world.with_migrations(&[one, ("2_two", "INSERT INTO nowhere VALUES (1);")]);
+    assert_eq!(world.expect(0, &["status"]).count("planned"), 2);
+    assert_eq!(world.run(&["upgrade-all", "--dry-run"]).code, 2);
+    world.execute("b", "CREATE INDEX by_hand ON one (id)");
+    assert_eq!(world.run(&["status"]).code, 2);
+    assert_eq!(world.expect(0, &["status", "a"]).outcome("a"), "planned");
+    world.with_migrations(&[one]);
+    let report = world.expect(4, &["status"]);
+    assert_eq!((report.outcome("a"), report.problem("b").0), ("up_to_date", "drifted"));
+    // As an application asks.
+    let world = World::postgres();
+    world.expect(0, &["create", "a", "b"]);
+    world.execute("b", "CREATE INDEX by_hand ON tasks (id)");
+    let catalog = tenantry::Catalog::embedded("project", tenantry::Dialect::Postgres).unwrap();
+    let options = tenantry::store::postgres::PostgresOptions::default();
+    let store = tenantry::store::postgres::PostgresStore::new(&world.url(), options).unwrap();
+    let manager = tenantry::Manager::new(store, catalog).unwrap();
+    assert!(manager.status(&"a".parse().unwrap()).unwrap().is_current());
+    assert!(!manager.status(&"b".parse().unwrap()).unwrap().is_current());
 }
 
 #[test]

@@ -15,6 +15,7 @@ on_each_store!(
     a_skipped_migration_is_refused,
     drift_is_refused_or_kept,
     a_run_says_of_drift_what_the_dry_run_said,
+    a_difference_that_was_passed_over_is_told_ever_after,
     every_problem_is_told_not_the_first,
     a_lost_row_is_refused_unless_declared,
     a_row_that_a_trigger_deletes_is_missed,
@@ -229,6 +230,34 @@ fn drift_is_refused_or_kept(world: &mut World) {
         (world.versions("a"), world.versions("b")),
         (vec!["1".into(), "2".into()], vec!["1".to_string()])
     );
+}
+
+/// What a ledger says of a schema is taken from there only where it was the catalog's.
+fn a_difference_that_was_passed_over_is_told_ever_after(world: &mut World) {
+    world.with_migrations(&[ONE]).expect(0, &["create", "kept", "forced", "right"]);
+    for id in ["kept", "forced"] {
+        world.execute(id, "CREATE INDEX by_hand ON one (x)");
+    }
+    let outside = (
+        "3_outside",
+        "CREATE TABLE three (id INTEGER PRIMARY KEY);\n-- metadata\nrun_in_transaction = false\n",
+    );
+    for migrations in [&[ONE, TWO][..], &[ONE, TWO, outside]] {
+        world.with_migrations(migrations);
+        world.expect(0, &["upgrade", "kept", "right", "--allow-drift"]);
+        let report = world.expect(4, &["status", "kept", "right"]);
+        assert_eq!((report.problem("kept").0, report.outcome("right")), ("drifted", "up_to_date"));
+        let forced = "SELECT max(CASE WHEN forced THEN 1 ELSE 0 END) FROM tenantry_history";
+        assert_eq!(
+            (world.query("kept", forced), world.query("right", forced)),
+            (vec!["1".into()], vec!["0".into()])
+        );
+    }
+    world.execute("forced", "CREATE TABLE two (id INTEGER PRIMARY KEY)");
+    world.expect(0, &["stamp", "forced", "--to", "2", "--force"]);
+    assert_eq!(world.expect(4, &["status"]).problem("forced").0, "drifted");
+    world.execute("kept", "DROP INDEX by_hand");
+    assert_eq!(world.expect(4, &["status"]).outcome("kept"), "up_to_date");
 }
 
 fn every_problem_is_told_not_the_first(world: &mut World) {

@@ -35,8 +35,8 @@ pub(super) struct Queries {
     members: [String; 2],
     /// What the members of one schema come to, likewise.
     state: [String; 2],
-    /// That of the schema `n.oid` in a larger query.
-    state_of_many: String,
+    /// Those of many schemas: before and after the list of their names.
+    states: [String; 2],
     /// One schema in words, likewise.
     facets: [String; 2],
 }
@@ -46,7 +46,7 @@ impl Queries {
         // In a function's settings the schema's name is with or without quotes.
         const OWN_PATH: &str = "('search_path=' || p.pronamespace::regnamespace::text, \
             format('search_path=\"%s\"', trim('\"' FROM p.pronamespace::regnamespace::text)))";
-        const STATE: &str = "SELECT concat_ws('.', count(*), sum(hash)) AS state";
+        const STATE: &str = "SELECT concat_ws('.', count(hash), sum(hash)) AS state";
         let since = |first: i32, expression: &'static str, otherwise: &'static str| {
             if version >= first { expression } else { otherwise }
         };
@@ -58,7 +58,7 @@ impl Queries {
                 .replace("{function_tree}", since(140_000, "p.prosqlbody", "NULL::text"))
                 .replace("{own_path}", OWN_PATH)
         };
-        let members = fit(include_str!("members.sql"));
+        let members = fit(&with_hashes(include_str!("members.sql")));
         let hashes = hashes(&members);
         let of_one = |sql: &str| {
             let sql = sql.replace("{schema}", &number_of("{name}"));
@@ -73,10 +73,39 @@ impl Queries {
                     .replace("}}", ""),
             ),
             state: of_one(&hashes.replace("{select}", STATE)),
-            state_of_many: hashes.replace("{select}", STATE).replace("{schema}", "n.oid"),
+            states: [
+                format!(
+                    "SELECT n.nspname::text, ({}), \
+                     has_schema_privilege(n.oid, 'CREATE') AND NOT pg_is_in_recovery() \
+                     FROM (SELECT oid, nspname FROM pg_namespace WHERE nspname = ANY (",
+                    hashes.replace("{select}", STATE).replace("{schema}", "n.oid")
+                ),
+                // As they were made, so that what is near in the catalogs is read together.
+                ") ORDER BY oid) n".into(),
+            ],
             facets: of_one(&fit(include_str!("facets.sql"))),
         }
     }
+}
+
+/// The query with what `{hash XMIN of NUMBER}` stands for.
+///
+/// A transaction's number as a number is how long ago it was, from how long ago another one was: to make text of it takes the
+/// server longer. Both are reckoned in 32 bits.
+fn with_hashes(members: &str) -> String {
+    let mut parts = members.split("{hash ");
+    let mut sql = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        let (what, rest) = part.split_once('}').unwrap_or((part, ""));
+        let (xmin, number) = what.split_once(" of ").unwrap_or((what, what));
+        sql += "hashint8extended((age('3'::xid)::bigint - age(";
+        sql += xmin;
+        sql += ")) & 4294967295, ";
+        sql += number;
+        sql += "::bigint)";
+        sql += rest;
+    }
+    sql
 }
 
 /// The query for the members, of which only the hashes are wanted.
@@ -119,10 +148,37 @@ impl<T> Query for About<'_, T> {
 
 impl<T> RunQueryDsl<PgConnection> for About<'_, T> {}
 
+/// Asks for the states of schemas.
+struct States<'a> {
+    sql: &'a [String; 2],
+    schemas: &'a [String],
+}
+
+impl QueryFragment<Pg> for States<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let [before, after] = self.sql;
+        out.push_sql(before);
+        out.push_bind_param::<Array<Text>, _>(self.schemas)?;
+        out.push_sql(after);
+        Ok(())
+    }
+}
+
+impl QueryId for States<'_> {
+    type QueryId = States<'static>;
+    const HAS_STATIC_QUERY_ID: bool = true;
+}
+
+impl Query for States<'_> {
+    type SqlType = (Text, Text, Bool);
+}
+
+impl RunQueryDsl<PgConnection> for States<'_> {}
+
 /// A row of facets.sql.
 type Facet = (Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>);
 /// A row of members.sql.
-type Member = (BigInt, Array<Oid>, Text, Nullable<Text>, Nullable<Text>, Nullable<Text>);
+type Member = (Nullable<BigInt>, Array<Oid>, Text, Nullable<Text>, Nullable<Text>, Nullable<Text>);
 
 /// A schema's number in the catalogs, by an expression for its name.
 pub(super) fn number_of(name: &str) -> String {
@@ -212,14 +268,11 @@ pub(super) struct Placed {
 }
 
 /// One of the schemas that were asked for.
-#[derive(QueryableByName)]
+#[derive(Queryable)]
 pub(super) struct Found {
-    #[diesel(sql_type = Text)]
     pub(super) name: String,
     /// What all of its rows in the catalogs come to: equal as long as nothing about the schema changed.
-    #[diesel(sql_type = Text)]
     pub(super) state: String,
-    #[diesel(sql_type = Bool)]
     pub(super) writable: bool,
 }
 
@@ -247,14 +300,8 @@ pub(super) struct Reader<'a> {
 
 impl Reader<'_> {
     /// The states of all these schemas, in one query; schemas that there are not are left out.
-    pub(super) fn states(&mut self, names: &str) -> Result<Vec<Found>> {
-        let sql = format!(
-            "SELECT n.nspname::text AS name, ({}) AS state, \
-             has_schema_privilege(n.oid, 'CREATE') AND NOT pg_is_in_recovery() AS writable \
-             FROM pg_namespace n WHERE n.nspname = ANY ({names})",
-            self.queries.state_of_many
-        );
-        diesel::sql_query(sql)
+    pub(super) fn states(&mut self, schemas: &[String]) -> Result<Vec<Found>> {
+        States { sql: &self.queries.states, schemas }
             .load(self.connection)
             .map_err(|error| describe("cannot read the schemas", self.target, &error))
     }

@@ -14,42 +14,74 @@ use crate::sql::{quote_name, quote_text};
 pub(super) struct Known {
     pub(super) state: String,
     pub(super) fingerprint: Fingerprint,
+    /// Whether that is what the ledger's versions lead to.
+    pub(super) is_proven: bool,
 }
 
-impl Known {
-    /// Reads `sequence state fingerprint`.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let (state, fingerprint) = text.split_once(' ')?.1.split_once(' ')?;
-        Some(Self { state: state.into(), fingerprint: Fingerprint::parse(fingerprint)? })
+/// A ledger as it was read.
+pub(super) struct Told {
+    pub(super) ledger: Ledger,
+    /// The sequence of its last row; 0 where there is none.
+    pub(super) sequence: i64,
+    /// What that row records of the schema.
+    pub(super) known: Option<Known>,
+}
+
+/// The query for one ledger by what tables there are: diesel's, the history, alembic's; `%1$I` stands for the schema. It
+/// gives one row of three texts, each NULL where there is nothing: [`Told::parse`] reads them.
+///
+/// No order, no union, and few functions: on a fleet most of the time goes into reading and planning it.
+pub(super) fn ledger_query(diesel: bool, history: bool, alembic: bool) -> String {
+    let column = |there: bool, column: &str, table: &str| {
+        // Without the table in front, a column that is missing would be the history's of that name.
+        let rows = format!(r"(SELECT string_agg(it.{column}, E'\x1e') FROM %1$I.{table} it)");
+        if there { rows } else { "NULL".into() }
+    };
+    let applied = column(diesel, "version", "__diesel_schema_migrations");
+    let revisions = column(alembic, "version_num", "alembic_version");
+    let rows = r"string_agg(concat_ws(E'\x1f', sequence, version, checksum, action, forced, schema_state, schema_fingerprint), E'\x1e')";
+    if history {
+        format!(
+            "SELECT {applied} AS applied, {rows} AS history, {revisions} AS revisions FROM %1$I.tenantry_history"
+        )
+    } else {
+        format!("SELECT {applied} AS applied, NULL AS history, {revisions} AS revisions")
     }
 }
 
-/// The query for one ledger's rows, in any order, and what the last of them records of the schema, by what tables there
-/// are: diesel's, the history, alembic's; `%1$I` stands for the schema.
-///
-/// No order and no union: on a fleet most of the time goes into planning it.
-pub(super) fn ledger_query(diesel: bool, history: bool, alembic: bool) -> String {
-    // Without the table in front, a column that is missing would be the history's of that name.
-    let lines = |there: bool, letter: &str, column: &str, table: &str| {
-        let lines = format!(
-            r"(SELECT string_agg(concat('{letter}', E'\x1f', it.{column}), E'\x1e') FROM %1$I.{table} it)"
-        );
-        if there { lines } else { "NULL".into() }
+impl Told {
+    /// Reads the texts that the query gives.
+    pub(super) fn parse(applied: &str, history: &str, revisions: &str) -> Result<Self> {
+        let rows = |text: &str| -> Vec<String> {
+            text.split('\u{1e}').filter(|row| !row.is_empty()).map(Into::into).collect()
+        };
+        let applied = rows(applied).into_iter().map(Version::new).collect();
+        let mut told: Vec<(i64, Recorded, Option<Known>)> =
+            history.split('\u{1e}').filter(|row| !row.is_empty()).map(parse_row).collect::<Result<_>>()?;
+        told.sort_by_key(|(sequence, ..)| *sequence);
+        let (sequence, known) =
+            told.last().map(|(sequence, _, known)| (*sequence, known.clone())).unwrap_or_default();
+        let history = told.into_iter().map(|(_, recorded, _)| recorded).collect();
+        Ok(Self { ledger: Ledger { applied, history, revisions: rows(revisions) }, sequence, known })
+    }
+}
+
+fn parse_row(row: &str) -> Result<(i64, Recorded, Option<Known>)> {
+    let fields: Vec<&str> = row.split('\u{1f}').collect();
+    let [sequence, version, checksum, action, forced, rest @ ..] = fields.as_slice() else {
+        return Err(odd_ledger(row));
     };
-    let applied = lines(diesel, "a", "version", "__diesel_schema_migrations");
-    let revisions = lines(alembic, "r", "version_num", "alembic_version");
-    let (entries, recorded, from) = if history {
-        (
-            r"string_agg(concat_ws(E'\x1f', 'h', sequence, version, checksum, action), E'\x1e')",
-            r#"max(concat_ws(' ', lpad(sequence::text, 19, '0'), schema_state, schema_fingerprint) COLLATE "C")"#,
-            "FROM %1$I.tenantry_history",
-        )
-    } else {
-        ("NULL", "NULL::text", "")
+    let action = Action::parse(action).ok_or_else(|| odd_ledger(row))?;
+    let sequence = sequence.parse().map_err(|_| odd_ledger(row))?;
+    let known = match rest {
+        [state, fingerprint] => Fingerprint::parse(fingerprint).map(|fingerprint| Known {
+            state: (*state).into(),
+            fingerprint,
+            is_proven: *forced == "f",
+        }),
+        _ => None,
     };
-    format!(
-        r"SELECT concat_ws(E'\x1e', {applied}, {entries}, {revisions}) AS ledger, {recorded} AS recorded {from}"
-    )
+    Ok((sequence, Recorded { version: Version::new(*version), checksum: (*checksum).into(), action }, known))
 }
 
 /// The statement that fails, with a mark, where a ledger is not this one any more; none for one that has not both tables, or
@@ -71,33 +103,6 @@ pub(super) fn assertion(schema: &str, ledger: &Ledger) -> Option<String> {
         quote_text(&applied.join(" ")),
         quote_text(&history.collect::<Vec<_>>().join(" ")),
     ))
-}
-
-/// Reads a ledger as the query gives it.
-pub(super) fn parse_ledger(text: &str) -> Result<Ledger> {
-    let mut ledger = Ledger::default();
-    let mut history = Vec::new();
-    for line in text.split('\u{1e}').filter(|line| !line.is_empty()) {
-        match line.split('\u{1f}').collect::<Vec<_>>().as_slice() {
-            ["a", version] => ledger.applied.push(Version::new(*version)),
-            ["r", revision] => ledger.revisions.push((*revision).into()),
-            ["h", sequence, version, checksum, action] => {
-                let (sequence, action) = sequence
-                    .parse::<i64>()
-                    .ok()
-                    .zip(Action::parse(action))
-                    .ok_or_else(|| odd_ledger(line))?;
-                history.push((
-                    sequence,
-                    Recorded { version: Version::new(*version), checksum: (*checksum).into(), action },
-                ));
-            }
-            _ => return Err(odd_ledger(line)),
-        }
-    }
-    history.sort_by_key(|(sequence, _)| *sequence);
-    ledger.history = history.into_iter().map(|(_, recorded)| recorded).collect();
-    Ok(ledger)
 }
 
 /// A ledger that somebody else made or changed.

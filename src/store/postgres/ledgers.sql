@@ -1,4 +1,4 @@
--- Reads the ledgers of many schemas in one loop on the server, and leaves what it found in two settings of the transaction.
+-- Reads the ledgers of many schemas in one loop on the server, and leaves what it found in a setting of the transaction.
 -- A setting is the only place that a read-only transaction has for what it wants to give back, and needs no privilege.
 --
 -- Each schema is read in a subtransaction that is then thrown away: that lets go of its tables' locks, which the server
@@ -7,23 +7,20 @@ DO $tenantry$
 DECLARE
     project record;
     queries text[] := ARRAY[{queries}];
-    ledger text;
-    recorded text;
-    ledgers text[] := '{}';
-    number int;
+    applied text;
+    history text;
+    revisions text;
     lines text[] := '{}';
     odd text;
 BEGIN
     FOR project IN
+        -- Each by itself, so that the server goes by an index instead of reading all of the catalog.
         SELECT name, n.oid,
-            max(c.relkind) FILTER (WHERE c.relname = '__diesel_schema_migrations') AS diesel,
-            max(c.relkind) FILTER (WHERE c.relname = 'tenantry_history') AS history,
-            max(c.relkind) FILTER (WHERE c.relname = 'alembic_version') AS alembic
+            (SELECT relkind FROM pg_class WHERE relname = '__diesel_schema_migrations' AND relnamespace = n.oid) AS diesel,
+            (SELECT relkind FROM pg_class WHERE relname = 'tenantry_history' AND relnamespace = n.oid) AS history,
+            (SELECT relkind FROM pg_class WHERE relname = 'alembic_version' AND relnamespace = n.oid) AS alembic
         FROM unnest({names}::text[]) WITH ORDINALITY AS wanted (name, position)
         LEFT JOIN pg_namespace n ON n.nspname = name
-        LEFT JOIN pg_class c ON c.relnamespace = n.oid
-            AND c.relname IN ('__diesel_schema_migrations', 'tenantry_history', 'alembic_version')
-        GROUP BY position, name, n.oid
         ORDER BY position
     LOOP
         IF project.oid IS NULL THEN
@@ -39,22 +36,16 @@ BEGIN
         BEGIN
             EXECUTE format(queries[1 + (project.diesel IS NOT NULL)::int + 2 * (project.history IS NOT NULL)::int
                 + 4 * (project.alembic IS NOT NULL)::int], project.name)
-            INTO ledger, recorded;
+            INTO applied, history, revisions;
             RAISE EXCEPTION USING ERRCODE = 'TN001';
         EXCEPTION
             WHEN SQLSTATE 'TN001' THEN
-                number := array_position(ledgers, ledger);
-                IF number IS NULL THEN
-                    ledgers := array_append(ledgers, ledger);
-                    number := cardinality(ledgers);
-                END IF;
-                lines := array_append(lines, concat_ws(' ', number, recorded));
+                lines := array_append(lines, concat('= ', applied, E'\x1d', history, E'\x1d', revisions));
             WHEN undefined_column THEN
                 lines := array_append(lines, '? ' || SQLERRM);
             WHEN OTHERS THEN
                 lines := array_append(lines, concat('! ', SQLSTATE, ' ', SQLERRM));
         END;
     END LOOP;
-    PERFORM set_config('tenantry.lines', array_to_string(lines, E'\x1d'), true),
-        set_config('tenantry.ledgers', array_to_string(ledgers, E'\x1d'), true);
+    PERFORM set_config('tenantry.ledgers', array_to_string(lines, E'\x1c'), true);
 END $tenantry$

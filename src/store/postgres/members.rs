@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-/// A row as members.sql gives it: hash, objects, what, name, body, tree.
-pub(super) type Row = (i64, Vec<u32>, String, Option<String>, Option<String>, Option<String>);
+/// A row as members.sql gives it: hash, where no other row's changes with it, objects, what, name, body, tree.
+pub(super) type Row = (Option<i64>, Vec<u32>, String, Option<String>, Option<String>, Option<String>);
 
 /// What a schema's own objects are called in the text, by their numbers.
 type Own = HashMap<u32, String>;
@@ -22,8 +22,9 @@ const PLAIN: [&str; 5] = ["r", "v", "m", "S", "i"];
 /// What these rows come to: the same as long as nothing about the schema changed. members.sql has it summed up by the
 /// server as well.
 pub(super) fn state(rows: &[Row]) -> String {
-    let sum: i128 = rows.iter().map(|(hash, ..)| i128::from(*hash)).sum();
-    if rows.is_empty() { "0".into() } else { format!("{}.{sum}", rows.len()) }
+    let hashes = || rows.iter().filter_map(|(hash, ..)| *hash);
+    let sum: i128 = hashes().map(i128::from).sum();
+    if rows.is_empty() { "0".into() } else { format!("{}.{sum}", hashes().count()) }
 }
 
 /// The text of these rows; none where they don't tell all of the schema.
@@ -240,8 +241,8 @@ mod tests {
     fn table(shift: u32, name: &str) -> Vec<Row> {
         let (table, row) = (20_000 + shift, 20_001 + shift);
         vec![
-            (1, vec![table, row, 0], "relation r p f f d f".into(), Some(name.into()), None, None),
-            (2, vec![table, 23, 0], "column 1 -1 f    f f".into(), Some("a".into()), None, None),
+            (Some(1), vec![table, row, 0], "relation r p f f d f".into(), Some(name.into()), None, None),
+            (Some(2), vec![table, 23, 0], "column 1 -1 f    f f".into(), Some("a".into()), None, None),
         ]
     }
 
@@ -249,9 +250,9 @@ mod tests {
     fn what_is_not_told_has_no_text() {
         let mut rows = table(0, "t");
         assert!(text(&rows).is_some());
-        rows.push((3, Vec::new(), "odd".into(), None, None, None));
+        rows.push((Some(3), Vec::new(), "odd".into(), None, None, None));
         assert_eq!(text(&rows), None);
-        let partitioned = (1, vec![20_000, 20_001, 0], "relation p p f f d f".into(), None, None, None);
+        let partitioned = (Some(1), vec![20_000, 20_001, 0], "relation p p f f d f".into(), None, None, None);
         assert_eq!(text(&[partitioned]), None);
     }
 

@@ -5,7 +5,8 @@
 -- of it once a schema would make the work of a fleet grow with the square of its size. For the same reason each catalog is
 -- asked by an array of numbers, and an array without any asks nothing.
 --
--- `hash` tells whether a row changed: any change gives it another xmin; what autovacuum and ANALYZE write in place does not.
+-- `hash` tells whether a row changed: any change gives it another xmin; what autovacuum and ANALYZE write in place does not. It
+-- is null where another row changes with this one.
 -- `objects` are numbers of objects, the row's own first where it has one, and are left as numbers, since making text of them
 -- takes longer than reading them; `what`, `name` and `body` are text, `tree` is an expression as the server keeps it. A row
 -- `odd` is one of a kind that is not told here. What is between double braces is left out where only the hashes are wanted:
@@ -32,34 +33,38 @@ WITH members AS MATERIALIZED (
         array_agg(oid) FILTER (WHERE relhasrules) AS ruled
     FROM found
 ), indexes AS MATERIALIZED (
-    SELECT array_agg(indexrelid) AS indexes FROM pg_index WHERE indrelid = ANY ((SELECT indexed FROM relations)::oid[])
+    SELECT xmin AS written, indexrelid{{, indrelid, indisunique, indisvalid, indisreplident, {nulls_not_distinct} AS nulls_not_distinct,
+        indnkeyatts, indnatts, indkey, indclass, indcollation, indoption, indexprs, indpred}}
+    FROM pg_index i WHERE i.indrelid = ANY ((SELECT indexed FROM relations)::oid[])
 ), types AS MATERIALIZED (
-    SELECT array_agg(oid) FILTER (WHERE typtype = 'e') AS enums, array_agg(typrelid) FILTER (WHERE typtype = 'c') AS composites
+    SELECT oid, xmin AS written, typtype, typrelid{{, typarray, typname}}
     FROM pg_type WHERE oid = ANY ((SELECT types FROM members)::oid[])
 )
 {select} FROM (
-    SELECT hashtextextended(c.written::text, c.oid::bigint) AS hash{{, ARRAY[c.oid, c.reltype, c.reloftype] AS objects,
+    SELECT {hash c.written of c.oid} AS hash{{, ARRAY[c.oid, c.reltype, c.reloftype] AS objects,
         CASE WHEN c.relispartition THEN 'odd' ELSE concat_ws(' ', 'relation', c.relkind, c.relpersistence, c.relrowsecurity,
             c.relforcerowsecurity, c.relreplident, c.relhasrules) END AS what,
         c.relname::text AS name, c.reloptions::text AS body, NULL::text AS tree}}
     FROM found c
     UNION ALL
-    SELECT hashtextextended(c.xmin::text, c.oid::bigint){{, ARRAY[c.oid, 0, c.relam], concat_ws(' ', 'relation', c.relkind),
+    SELECT {hash c.xmin of c.oid}{{, ARRAY[c.oid, 0, c.relam], concat_ws(' ', 'relation', c.relkind),
         c.relname::text, c.reloptions::text, NULL}}
-    FROM pg_class c WHERE c.oid = ANY ((SELECT indexes FROM indexes)::oid[])
+    FROM pg_class c WHERE c.oid = ANY ((SELECT array_agg(indexrelid) FROM indexes)::oid[])
     UNION ALL
-    SELECT hashtextextended(a.xmin::text, a.attnum::bigint){{, ARRAY[a.attrelid, a.atttypid, a.attcollation],
+    SELECT {hash a.xmin of a.attnum}{{, ARRAY[a.attrelid, a.atttypid, a.attcollation],
         concat_ws(' ', 'column', a.attnum, a.atttypmod, a.attnotnull, a.attidentity, a.attgenerated, a.atthasdef, a.attisdropped),
         a.attname::text, NULL, NULL}}
     FROM pg_attribute a
-    WHERE a.attrelid = ANY ((SELECT relations.tables || types.composites FROM relations, types)::oid[]) AND a.attnum > 0
+    WHERE a.attnum > 0
+        AND a.attrelid = ANY ((SELECT tables || (SELECT array_agg(typrelid) FROM types WHERE typtype = 'c') FROM relations)::oid[])
     UNION ALL
-    SELECT hashtextextended(d.xmin::text, d.oid::bigint){{, ARRAY[d.adrelid], concat('default ', d.adnum), NULL, NULL, d.adbin::text}}
+    {{-- Its column's row changes with it.
+    SELECT NULL, ARRAY[d.adrelid], concat('default ', d.adnum), NULL, NULL, d.adbin::text
     FROM pg_attrdef d WHERE d.adrelid = ANY ((SELECT tables FROM relations)::oid[])
     UNION ALL
-    SELECT hashtextextended(i.xmin::text, i.indexrelid::bigint){{, ARRAY[i.indexrelid, i.indrelid],
+    }}SELECT {hash i.written of i.indexrelid}{{, ARRAY[i.indexrelid, i.indrelid],
         concat_ws(' ', 'index', i.indisunique, i.indisvalid, i.indisreplident,
-            {nulls_not_distinct}, i.indnkeyatts, i.indnatts, i.indkey, 'opclasses', i.indclass, 'collations', i.indcollation,
+            i.nulls_not_distinct, i.indnkeyatts, i.indnatts, i.indkey, 'opclasses', i.indclass, 'collations', i.indcollation,
             'options', i.indoption),
         -- None of the server's own operator classes for b-trees has parameters.
         NULL, (SELECT string_agg(concat(a.attnum, ' ', a.attoptions), ' ' ORDER BY a.attnum) FROM pg_attribute a
@@ -67,25 +72,27 @@ WITH members AS MATERIALIZED (
                 AND (EXISTS (SELECT FROM pg_class c WHERE c.oid = i.indexrelid AND c.relam <> 403)
                     OR EXISTS (SELECT FROM unnest(i.indclass) class WHERE class >= 16384))),
         concat_ws(' ', i.indexprs, 'where', i.indpred)}}
-    FROM pg_index i WHERE i.indrelid = ANY ((SELECT indexed FROM relations)::oid[])
+    FROM indexes i
     UNION ALL
-    SELECT hashtextextended(c.xmin::text, c.oid::bigint){{, ARRAY[c.oid, c.conrelid, c.conindid, c.confrelid, c.conparentid],
+    SELECT {hash c.xmin of c.oid}{{, ARRAY[c.oid, c.conrelid, c.conindid, c.confrelid, c.conparentid],
         concat_ws(' ', 'constraint', c.contype, c.condeferrable, c.condeferred, c.convalidated, c.confupdtype, c.confdeltype,
             c.confmatchtype, c.connoinherit, {not_enforced}, c.conkey, 'to', c.confkey, 'delete', {delete_columns}, 'by', c.conexclop),
         c.conname::text, NULL, c.conbin::text}}
     FROM pg_constraint c WHERE c.conrelid = ANY ((SELECT tables FROM relations)::oid[])
     UNION ALL
-    SELECT hashtextextended(t.xmin::text, t.oid::bigint){{, ARRAY[t.tgrelid, t.tgfoid, t.tgconstrrelid, t.tgparentid],
+    SELECT {hash t.xmin of t.oid}{{, ARRAY[t.tgrelid, t.tgfoid, t.tgconstrrelid, t.tgparentid],
         concat_ws(' ', 'trigger', t.tgtype, t.tgenabled, t.tgdeferrable, t.tginitdeferred, t.tgconstraint <> 0, t.tgattr),
         t.tgname::text, jsonb_build_array(encode(t.tgargs, 'hex'), t.tgoldtable, t.tgnewtable)::text, t.tgqual::text}}
     FROM pg_trigger t WHERE t.tgrelid = ANY ((SELECT triggered FROM relations)::oid[]) AND NOT t.tgisinternal
     UNION ALL
-    SELECT hashtextextended(r.xmin::text, r.oid::bigint){{, ARRAY[r.ev_class],
+    SELECT {hash r.xmin of r.oid}{{, ARRAY[r.ev_class],
         concat_ws(' ', 'rule', r.ev_type, r.ev_enabled, r.is_instead), r.rulename::text, NULL,
         concat_ws(' ', r.ev_qual, 'do', r.ev_action)}}
-    FROM pg_rewrite r WHERE r.ev_class = ANY ((SELECT ruled FROM relations)::oid[])
+    -- The server may prefer reading all of a small catalog, which it leaves out by the first condition.
+    FROM pg_rewrite r
+    WHERE (SELECT ruled FROM relations) IS NOT NULL AND r.ev_class = ANY ((SELECT ruled FROM relations)::oid[])
     UNION ALL
-    SELECT hashtextextended(s.xmin::text, s.seqrelid::bigint){{,
+    SELECT {hash s.xmin of s.seqrelid}{{,
         -- Which column it belongs to, and how.
         ARRAY[s.seqrelid, s.seqtypid] || (SELECT ARRAY[d.refobjid, d.refobjsubid, d.deptype::int]::oid[] FROM pg_depend d
             WHERE d.classid = 'pg_class'::regclass AND d.objid = s.seqrelid AND d.objsubid = 0
@@ -93,22 +100,23 @@ WITH members AS MATERIALIZED (
         concat_ws(' ', 'sequence', s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache, s.seqcycle), NULL, NULL, NULL}}
     FROM pg_sequence s WHERE s.seqrelid = ANY ((SELECT sequences FROM relations)::oid[])
     UNION ALL
-    SELECT hashtextextended(h.xmin::text, h.inhparent::bigint){{, ARRAY[h.inhrelid, h.inhparent], concat('inherits ', h.inhseqno), NULL, NULL, NULL}}
+    SELECT {hash h.xmin of h.inhparent}{{, ARRAY[h.inhrelid, h.inhparent], concat('inherits ', h.inhseqno), NULL, NULL, NULL}}
     FROM pg_inherits h WHERE h.inhrelid = ANY ((SELECT tables FROM relations)::oid[])
     UNION ALL
-    SELECT hashtextextended(p.xmin::text, p.oid::bigint){{, '{}', 'odd', NULL, NULL, NULL}}
+    SELECT {hash p.xmin of p.oid}{{, '{}', 'odd', NULL, NULL, NULL}}
     FROM pg_policy p WHERE p.polrelid = ANY ((SELECT tables FROM relations)::oid[])
     UNION ALL
-    SELECT hashtextextended(CASE WHEN t.typtype = 'd'
-            THEN concat(t.xmin, (SELECT string_agg(concat(c.oid, ' ', c.xmin), ' ' ORDER BY c.oid) FROM pg_constraint c WHERE c.contypid = t.oid))
-            ELSE t.xmin::text END, t.oid::bigint){{, ARRAY[t.oid, t.typarray], CASE t.typtype WHEN 'e' THEN 'enum' ELSE 'odd' END, t.typname::text, NULL, NULL}}
-    FROM pg_type t WHERE t.oid = ANY ((SELECT types FROM members)::oid[])
+    SELECT CASE WHEN t.typtype = 'd'
+            THEN hashtextextended(concat(t.written, (SELECT string_agg(concat(c.oid, ' ', c.xmin), ' ' ORDER BY c.oid)
+                FROM pg_constraint c WHERE c.contypid = t.oid)), t.oid::bigint)
+            ELSE {hash t.written of t.oid} END{{, ARRAY[t.oid, t.typarray], CASE t.typtype WHEN 'e' THEN 'enum' ELSE 'odd' END, t.typname::text, NULL, NULL}}
+    FROM types t
     UNION ALL
-    SELECT hashtextextended(e.xmin::text, e.oid::bigint){{, ARRAY[e.oid, e.enumtypid], concat('label ', e.enumsortorder),
+    SELECT {hash e.xmin of e.oid}{{, ARRAY[e.oid, e.enumtypid], concat('label ', e.enumsortorder),
         e.enumlabel::text, NULL, NULL}}
-    FROM pg_enum e WHERE e.enumtypid = ANY ((SELECT enums FROM types)::oid[])
+    FROM pg_enum e WHERE e.enumtypid = ANY ((SELECT array_agg(oid) FROM types WHERE typtype = 'e')::oid[])
     UNION ALL
-    SELECT hashtextextended(p.xmin::text, p.oid::bigint){{,
+    SELECT {hash p.xmin of p.oid}{{,
         ARRAY[p.oid, p.prorettype, p.provariadic] || p.proargtypes::oid[] || p.proallargtypes,
         CASE WHEN p.prokind = 'a' THEN 'odd' ELSE concat_ws(' ', 'function', p.pronargs, p.prokind, p.prolang, p.procost, p.prorows,
             p.prosecdef, p.proleakproof, p.proisstrict, p.proretset, p.provolatile, p.proparallel, p.pronargdefaults) END,
@@ -120,6 +128,6 @@ WITH members AS MATERIALIZED (
         concat_ws(' ', p.proargdefaults, 'as', {function_tree})}}
     FROM pg_proc p WHERE p.oid = ANY ((SELECT functions FROM members)::oid[])
     UNION ALL
-    SELECT hashtextextended(coalesce(s.xmin::text, '0'), other::bigint){{, '{}', 'odd', NULL, NULL, NULL}}
+    SELECT coalesce({hash s.xmin of other}, other::bigint){{, '{}', 'odd', NULL, NULL, NULL}}
     FROM unnest((SELECT others FROM members)::oid[]) other LEFT JOIN pg_statistic_ext s ON s.oid = other
 ) members

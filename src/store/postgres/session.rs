@@ -14,7 +14,7 @@ use diesel::sql_types::{Nullable, Text};
 use super::catalog::{NEUTRAL, Placed, Read, Reader, There, lock_key, number_of};
 use super::connect::{Kept, Route};
 use super::failure::{describe, described, marked};
-use super::ledger::{self, Known, ledger_query, parse_ledger};
+use super::ledger::{self, Known, Told, ledger_query};
 use super::{Isolation, PostgresStore, books, missing};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
@@ -35,10 +35,12 @@ pub(super) enum Kind {
 
 #[derive(QueryableByName)]
 struct LedgerRow {
-    #[diesel(sql_type = Text)]
-    ledger: String,
     #[diesel(sql_type = Nullable<Text>)]
-    recorded: Option<String>,
+    applied: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    history: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    revisions: Option<String>,
 }
 
 /// One schema over one connection. Dropping it rolls back what is not committed.
@@ -214,11 +216,12 @@ impl<'a> PostgresSession<'a> {
         let sql = ledger_query(found.diesel, found.history, found.alembic);
         let sql = sql.replace("%1$I", &quote_name(&self.name));
         let result = diesel::sql_query(sql).get_result(&mut self.kept.link()?.connection);
-        let LedgerRow { ledger, recorded } =
+        let LedgerRow { applied, history, revisions } =
             result.map_err(|error| self.failed("cannot read its ledger", &error))?;
-        let last = recorded.as_deref().and_then(|recorded| recorded.split(' ').next()?.parse().ok());
-        self.sequence = last.unwrap_or_default();
-        Ok((Arc::new(parse_ledger(&ledger)?), recorded.as_deref().and_then(Known::parse)))
+        let [applied, history, revisions] = [applied, history, revisions].map(Option::unwrap_or_default);
+        let Told { ledger, sequence, known } = Told::parse(&applied, &history, &revisions)?;
+        self.sequence = sequence;
+        Ok((Arc::new(ledger), known))
     }
 
     /// Commits by these statements.
@@ -338,7 +341,7 @@ impl Session for PostgresSession<'_> {
             None => self.read()?.schema,
         };
         let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
-        Ok(Inspection { ledger, schema, recorded, access })
+        Ok(Inspection { ledger, schema: Some(schema), recorded, access })
     }
 
     fn census(&mut self) -> Result<Census> {

@@ -2,7 +2,7 @@
 //!
 //! It must not hold the locks of more than one schema at a time, nor let one that can't be read spoil the others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use diesel::prelude::*;
@@ -11,45 +11,40 @@ use diesel::sql_types::Text;
 use super::catalog::{ATTEMPTS, Found, Read};
 use super::connect::Link;
 use super::failure::{describe, described};
-use super::ledger::{Known, ledger_query, odd_ledger, parse_ledger};
+use super::ledger::{Told, ledger_query, odd_ledger};
 use super::{PostgresStore, missing};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::ledger::Ledger;
 use crate::plan::{Access, Inspection};
 use crate::project::ProjectId;
 use crate::sql::quote_text;
+use crate::store::Detail;
 
 #[derive(QueryableByName)]
 struct Loop {
-    #[diesel(sql_type = Text)]
-    lines: String,
     #[diesel(sql_type = Text)]
     ledgers: String,
 }
 
 /// Reads these projects, in their order.
-pub(super) fn inspect(store: &PostgresStore, ids: &[ProjectId]) -> Vec<Result<Inspection>> {
-    let seen = match read(store, ids) {
+pub(super) fn inspect(store: &PostgresStore, ids: &[ProjectId], detail: Detail) -> Vec<Result<Inspection>> {
+    let seen = match read(store, ids, detail) {
         Ok(seen) => seen,
-        Err(error) => return ids.iter().map(|_| Err(again(store, &error))).collect(),
+        Err(error) => return ids.iter().map(|_| Err(error.again())).collect(),
     };
     let settled = |(seen, id): (Result<Seen>, &ProjectId)| match seen? {
         Seen::Whole(inspection) => Ok(inspection),
-        Seen::Changing => alone(store, id),
+        Seen::Changing => alone(store, id, detail),
     };
     seen.into_iter().zip(ids).map(settled).collect()
 }
 
-/// One error for all projects, which each has to be told.
-fn again(store: &PostgresStore, error: &Error) -> Error {
-    let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-    described(error.message(), store.target(), error.kind(), &cause)
-}
-
 /// A project that was changed between the reading of its ledger and of its schema, read until it holds still.
-fn alone(store: &PostgresStore, id: &ProjectId) -> Result<Inspection> {
+fn alone(store: &PostgresStore, id: &ProjectId, detail: Detail) -> Result<Inspection> {
     for _ in 0..ATTEMPTS {
-        if let Some(Seen::Whole(inspection)) = read(store, std::slice::from_ref(id))?.pop().transpose()? {
+        if let Some(Seen::Whole(inspection)) =
+            read(store, std::slice::from_ref(id), detail)?.pop().transpose()?
+        {
             return Ok(inspection);
         }
     }
@@ -65,7 +60,7 @@ enum Seen {
     Changing,
 }
 
-fn read(store: &PostgresStore, ids: &[ProjectId]) -> Result<Vec<Result<Seen>>> {
+fn read(store: &PostgresStore, ids: &[ProjectId], detail: Detail) -> Result<Vec<Result<Seen>>> {
     let target = store.target();
     let names: Vec<String> = ids.iter().map(|id| store.name(id)).collect::<Result<_>>()?;
     let list: Vec<_> = names.iter().map(|name| quote_text(name)).collect();
@@ -76,22 +71,19 @@ fn read(store: &PostgresStore, ids: &[ProjectId]) -> Result<Vec<Result<Seen>>> {
     let failed = |error: &diesel::result::Error| describe("cannot read the ledgers", target, error);
     link.begin(&format!("ISOLATION LEVEL REPEATABLE READ READ ONLY; {}", loop_over(&list)))
         .map_err(|error| failed(&error))?;
-    let Loop { lines, ledgers } = diesel::sql_query(
-        "SELECT current_setting('tenantry.lines') AS lines, current_setting('tenantry.ledgers') AS ledgers",
-    )
-    .get_result(&mut link.connection)
-    .map_err(|error| failed(&error))?;
-    let found = store.reader(link).states(&list)?;
+    let Loop { ledgers } = diesel::sql_query("SELECT current_setting('tenantry.ledgers') AS ledgers")
+        .get_result(&mut link.connection)
+        .map_err(|error| failed(&error))?;
+    let found = store.reader(link).states(&names)?;
     link.end("COMMIT").map_err(|error| failed(&error))?;
 
     let found: HashMap<&str, &Found> = found.iter().map(|it| (it.name.as_str(), it)).collect();
-    let ledgers: Vec<Result<Arc<Ledger>>> =
-        ledgers.split('\u{1d}').map(|text| parse_ledger(text).map(Arc::new)).collect();
+    let mut shared = HashSet::new();
     let one = |(name, line): (&String, &str)| match found.get(name.as_str()) {
-        Some(found) => one(store, kept.link()?, found, line, &ledgers),
+        Some(found) => one(store, kept.link()?, found, line, &mut shared, detail),
         None => Err(missing(name)),
     };
-    Ok(names.iter().zip(lines.split('\u{1d}')).map(one).collect())
+    Ok(names.iter().zip(ledgers.split('\u{1c}')).map(one).collect())
 }
 
 /// The statement that reads all ledgers.
@@ -103,14 +95,15 @@ fn loop_over(names: &str) -> String {
     include_str!("ledgers.sql").replace("{names}", names).replace("{queries}", &queries.join(", "))
 }
 
-/// One project by what the loop found of it: a number of a ledger with what it records of the schema, or a sign and why
-/// there is none.
+/// One project by what the loop found of it: its ledger, or why there is none, after a sign. A fleet mostly shares a handful
+/// of ledgers.
 fn one(
     store: &PostgresStore,
     link: &mut Link,
     found: &Found,
     said: &str,
-    ledgers: &[Result<Arc<Ledger>>],
+    shared: &mut HashSet<Arc<Ledger>>,
+    detail: Detail,
 ) -> Result<Seen> {
     if let Some(message) = said.strip_prefix("? ") {
         return Err(odd_ledger(message));
@@ -125,23 +118,23 @@ fn one(
         };
         return Err(described("cannot read its ledger", store.target(), kind, message));
     }
-    let (number, recorded) = said.split_once(' ').unwrap_or((said, ""));
-    let position = number.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
-    let ledger = match position.and_then(|position| ledgers.get(position)) {
-        Some(Ok(ledger)) => Arc::clone(ledger),
-        Some(Err(error)) => {
-            let cause = std::error::Error::source(error).map(ToString::to_string);
-            return Err(odd_ledger(&cause.unwrap_or_default()));
-        }
-        None => return Err(missing(&found.name)),
-    };
-    let known = Known::parse(recorded);
+    let Some(texts) = said.strip_prefix("= ") else { return Err(missing(&found.name)) };
+    let texts: Vec<&str> = texts.split('\u{1d}').collect();
+    let [applied, history, revisions] = texts.as_slice() else { return Err(odd_ledger(said)) };
+    let Told { ledger, known, .. } = Told::parse(applied, history, revisions)?;
+    let ledger = shared.get(&ledger).cloned().unwrap_or_else(|| {
+        let ledger = Arc::new(ledger);
+        shared.insert(Arc::clone(&ledger));
+        ledger
+    });
     let recorded = known.as_ref().map(|known| known.fingerprint);
-    let is_same = known.filter(|known| known.state == found.state);
-    let schema = match is_same.and_then(|known| store.schemas.with_fingerprint(known.fingerprint)) {
-        Some(schema) => schema,
+    let known = known.filter(|known| known.state == found.state);
+    let is_wanted = detail == Detail::Whole || !known.as_ref().is_some_and(|known| known.is_proven);
+    let schema = match known.and_then(|known| store.schemas.with_fingerprint(known.fingerprint)) {
+        _ if !is_wanted => None,
+        Some(schema) => Some(schema),
         None => match whole(store, link, found)? {
-            read if read.state == found.state => read.schema,
+            read if read.state == found.state => Some(read.schema),
             _ => return Ok(Seen::Changing),
         },
     };

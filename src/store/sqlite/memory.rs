@@ -26,7 +26,7 @@ use crate::sql::Dialect;
 use crate::store::cache::SchemaCache;
 use crate::store::connection::Connector;
 use crate::store::{
-    Care, Copied, CopyFile, Discovery, Finding, Held, Old, Others, Rows, Session, Store, Template,
+    Care, Copied, CopyFile, Detail, Discovery, Finding, Held, Old, Others, Rows, Session, Store, Template,
 };
 
 /// A fleet in this process's memory, gone when it is dropped.
@@ -135,7 +135,7 @@ impl Store for MemoryStore {
         Ok(Discovery { projects: self.projects().keys().cloned().collect(), left_out: Vec::new() })
     }
 
-    fn inspect(&self, ids: &[ProjectId]) -> Vec<Result<Inspection>> {
+    fn inspect(&self, ids: &[ProjectId], _detail: Detail) -> Vec<Result<Inspection>> {
         let inspect = |id| {
             books::inspect(&self.existing(id)?, &self.schemas, Access::ReadWrite)
                 .map_err(|error| error.in_project(id))
