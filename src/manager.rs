@@ -6,6 +6,7 @@
 mod backup;
 mod command;
 mod history;
+mod look;
 mod perform;
 mod pool;
 mod prove;
@@ -215,14 +216,6 @@ impl Manager {
     fn work_by<'a>(&'a self, reference: &'a Reference, request: Request, run: &'a str) -> Work<'a> {
         let (drops, durability) = (Drops::Anything, Durability::Now);
         Work { catalog: &self.catalog, reference, request, run, drops, durability }
-    }
-
-    /// Where projects stand: the reference is made only for schemas to be compared with it.
-    fn look<'a>(&'a self, seen: &[Result<Inspection>]) -> Result<Work<'a>> {
-        static NONE: Reference = Reference::unknown();
-        let is_to_compare = |it: &Result<Inspection>| it.as_ref().is_ok_and(|it| it.schema.is_some());
-        let reference = if seen.iter().any(is_to_compare) { self.reference()? } else { &NONE };
-        Ok(self.work_by(reference, self.to_head(), ""))
     }
 
     /// One project, read.

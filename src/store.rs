@@ -56,7 +56,7 @@ pub trait Store: Send + Sync {
         self.location() == location
     }
 
-    /// Reads projects' ledgers and schemas, in their order, and changes not one byte doing so.
+    /// Reads projects' ledgers and schemas, as far as `detail` says, in their order, and changes not one byte doing so.
     fn inspect(&self, ids: &[ProjectId], detail: Detail) -> Vec<Result<Inspection>>;
 
     /// Whether its ledgers say of schemas that they were proven, so that [`Detail::Unproven`] leaves any out.

@@ -2,14 +2,14 @@
 //!
 //! It must plan for every project before it writes to the first, and keep nothing of a project that is reported.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::Manager;
 use super::backup::{ABANDONED, BackupTask};
 use super::command::{FinalCopy, Operation, Run, Safety, Selection};
+use super::look::Ahead;
 use super::record::Recording;
 use super::tend::Task;
 use crate::apply::{Done, Durability, Outlook, Work};
@@ -19,13 +19,6 @@ use crate::fleet::Brake;
 use crate::plan::{Inspection, Plan, Problem};
 use crate::project::ProjectId;
 use crate::store::{Detail, Discovery, ForeignKeys, Look, Mode, Session, Spares, Template};
-
-/// What was read before it was known what to compare it with, by the first project of each part.
-type Ahead = HashMap<ProjectId, Vec<Result<Inspection>>>;
-
-/// How many parts are read before that, and how many at once.
-const AHEAD: usize = 8;
-const READERS: usize = 2;
 
 /// A new run's id.
 pub(super) fn new_id() -> String {
@@ -235,65 +228,6 @@ impl Manager {
             _ => {}
         }
         Ok(())
-    }
-
-    /// Reads the first projects, and makes the reference meanwhile, which their plans are made with: a server has more than
-    /// one processor. It may be that none is needed.
-    fn look_ahead(&self, projects: &[ProjectId], detail: Detail) -> Result<Ahead> {
-        if projects.is_empty() {
-            return Ok(Ahead::new());
-        }
-        let part = self.store.part(projects.len()).max(1);
-        let parts: Vec<&[ProjectId]> = projects.chunks(part).take(AHEAD).collect();
-        let (next, ahead) = (AtomicUsize::new(0), Mutex::new(Ahead::new()));
-        std::thread::scope(|scope| {
-            let read = || {
-                while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let seen = self.store.inspect(part, detail);
-                    lock(&ahead).insert(part[0].clone(), seen);
-                }
-            };
-            let readers: Vec<_> = (0..READERS.min(parts.len())).map(|_| scope.spawn(read)).collect();
-            if (detail == Detail::Whole || !self.store.proves())
-                && let Err(error) = self.reference()
-            {
-                next.store(AHEAD, Ordering::Relaxed);
-                return Err(error);
-            }
-            // What a reader that panicked has not read is read again, where that is caught.
-            for reader in readers {
-                drop(reader.join());
-            }
-            Ok(())
-        })?;
-        let ahead = ahead.into_inner().unwrap_or_else(PoisonError::into_inner);
-        for seen in ahead.values() {
-            self.look(seen)?;
-        }
-        Ok(ahead)
-    }
-
-    /// These projects as they were read ahead, or read now.
-    fn read_ahead(
-        &self,
-        projects: &[ProjectId],
-        ahead: &Mutex<Ahead>,
-        detail: Detail,
-    ) -> Vec<Result<Inspection>> {
-        let read = projects.first().and_then(|first| lock(ahead).remove(first));
-        read.unwrap_or_else(|| self.store.inspect(projects, detail))
-    }
-
-    /// Says where projects stand.
-    fn looked_at(&self, projects: &[ProjectId], ahead: &Mutex<Ahead>) -> Vec<ProjectReport> {
-        let seen = self.read_ahead(projects, ahead, Detail::Unproven);
-        let work = self.look(&seen);
-        let one = |(project, seen): (&ProjectId, Result<Inspection>)| match (seen, &work) {
-            (Ok(seen), Ok(work)) => self.report(project, work.plan(&seen), Outcome::Planned),
-            (Ok(_), Err(error)) => failed(project, error.again()),
-            (Err(error), _) => failed(project, error),
-        };
-        projects.iter().zip(seen).map(one).collect()
     }
 
     /// Plans by what was read. Gives a report where that is all there is to do, and else notes how to go on.

@@ -111,3 +111,48 @@ pub(super) fn odd_ledger(what: &str) -> Error {
         .caused_by(what.replace(['\u{1e}', '\u{1f}'], " "))
         .hint("look at __diesel_schema_migrations and tenantry_history: somebody else made or changed them")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Told;
+    use crate::error::ErrorKind;
+    use crate::ledger::Action;
+
+    const FINGERPRINT: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+    fn history(rows: &[&[&str]]) -> String {
+        rows.iter().map(|row| row.join("\u{1f}")).collect::<Vec<_>>().join("\u{1e}")
+    }
+
+    #[test]
+    fn rows_come_in_any_order_and_the_last_says_what_is_known() {
+        let last = ["10", "2", "b", "apply", "f", "3.77", FINGERPRINT];
+        let first = ["9", "1", "a", "stamp", "t", "3.55", FINGERPRINT];
+        let told = Told::parse("2\u{1e}1", &history(&[&last, &first]), "").unwrap();
+        assert_eq!((told.ledger.applied.len(), told.ledger.revisions.len(), told.sequence), (2, 0, 10));
+        let actions: Vec<_> = told.ledger.history.iter().map(|row| row.action).collect();
+        assert_eq!(actions, [Action::Stamp, Action::Apply]);
+        let known = told.known.unwrap();
+        assert_eq!((known.state.as_str(), known.is_proven), ("3.77", true));
+        assert_eq!(known.fingerprint.to_string(), FINGERPRINT);
+    }
+
+    #[test]
+    fn what_was_passed_over_proves_nothing_and_what_is_not_said_is_not_known() {
+        let told = |row: &[&str]| Told::parse("1", &history(&[row]), "").unwrap().known;
+        assert!(!told(&["1", "1", "a", "apply", "t", "3.77", FINGERPRINT]).unwrap().is_proven);
+        assert_eq!(told(&["1", "1", "a", "start", "f"]), None);
+        assert_eq!(told(&["1", "1", "a", "apply", "f", "3.77", "no fingerprint"]), None);
+        let empty = Told::parse("", "", "r1\u{1e}r2").unwrap();
+        assert_eq!((empty.sequence, empty.known), (0, None));
+        assert_eq!(empty.ledger.revisions, ["r1", "r2"]);
+    }
+
+    #[test]
+    fn a_row_that_nobody_writes_is_refused() {
+        for row in [&["x", "1", "a", "apply", "f"][..], &["1", "1", "a", "burn", "f"], &["1", "1"]] {
+            let error = Told::parse("", &history(&[row]), "").err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{row:?}");
+        }
+    }
+}
