@@ -52,8 +52,8 @@ const OWN: &str = "tenantry_";
 /// How many schemas are surveyed at most over one connection: see `connect` for what it remembers of them.
 const PART: usize = 1_000;
 
-/// Into how many parts few schemas are divided for that: whoever reads one faster reads another.
-const PARTS: usize = 4;
+/// Into how many parts few schemas are divided for that: each asks the server to plan, and two are read at once.
+const PARTS: usize = 2;
 /// Fewer schemas are not worth another round of questions.
 const SMALL_PART: usize = 64;
 
