@@ -123,6 +123,18 @@ impl Ledger {
         self.history.iter().map(|row| (&row.version, row)).collect()
     }
 
+    /// Whether the history accounts for just the versions that are applied: nobody but tenantry wrote either.
+    #[must_use]
+    pub fn is_accounted_for(&self) -> bool {
+        let is_there = |row: &&Recorded| matches!(row.action, Action::Apply | Action::Stamp | Action::Adopt);
+        let mut told: Vec<&Version> =
+            self.latest().into_values().filter(is_there).map(|row| &row.version).collect();
+        let mut applied: Vec<&Version> = self.applied.iter().collect();
+        told.sort();
+        applied.sort();
+        told == applied
+    }
+
     /// The versions whose last row is a start: begun, and never known to have ended.
     #[must_use]
     pub fn dirty(&self) -> Vec<&Version> {

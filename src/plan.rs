@@ -8,6 +8,7 @@ mod reference;
 use std::sync::Arc;
 
 use crate::catalog::{Catalog, Migration, Script};
+use crate::error::{Error, ErrorKind};
 use crate::ledger::Ledger;
 use crate::schema::{Difference, Fingerprint, Schema};
 use crate::sql::statement::Effect;
@@ -29,10 +30,10 @@ pub struct Inspection {
 }
 
 impl Inspection {
-    /// What its schema is known by.
-    #[must_use]
-    pub fn fingerprint(&self) -> Option<Fingerprint> {
-        self.schema.as_ref().map(|schema| schema.fingerprint()).or(self.recorded)
+    /// What its schema is known by. Errors where it was not read.
+    pub fn fingerprint(&self) -> Result<Fingerprint, Error> {
+        let unread = || Error::new(ErrorKind::Internal, "its schema was not read");
+        self.schema.as_ref().map(|schema| schema.fingerprint()).ok_or_else(unread)
     }
 }
 

@@ -159,7 +159,7 @@ impl Archive {
             run: note.run.into(),
             file,
             ledger: applied(&copied.inspection.ledger),
-            schema: copied.inspection.fingerprint().map(|it| it.to_string()).unwrap_or_default(),
+            schema: copied.inspection.fingerprint()?.to_string(),
             tables: copied.contents.tables,
             marks: copied.contents.marks,
             needs: copied.needs,

@@ -82,7 +82,7 @@ impl Manager {
         }
         if level >= 3 {
             let inspection = session.inspect()?;
-            let found = inspection.fingerprint().map(|it| it.to_string()).unwrap_or_default();
+            let found = inspection.fingerprint()?.to_string();
             if found != manifest.schema {
                 let message = format!("its restored schema is {found}, and was {}", manifest.schema);
                 return Err(Error::new(ErrorKind::CheckFailed, message));

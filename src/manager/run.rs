@@ -13,7 +13,7 @@ use super::look::Ahead;
 use super::record::Recording;
 use super::tend::Task;
 use crate::apply::{Done, Durability, Outlook, Work};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Outcome, ProjectReport, RunStarted, Summary, Tally};
 use crate::fleet::Brake;
 use crate::plan::{Inspection, Plan, Problem};
@@ -169,7 +169,10 @@ impl Manager {
                     Operation::Backups(task) => self.with_backups_of(project, task, run.dry_run, id),
                     Operation::Import(text) => self.imported(project, text, id),
                     Operation::RollBack(undo) => self.rolled_back(project, undo, run.dry_run, id),
-                    Operation::Create | Operation::Look | Operation::Change(_) => self.created(project, id),
+                    Operation::Create => self.created(project, id),
+                    Operation::Look | Operation::Change(_) => {
+                        failed(project, Error::new(ErrorKind::Internal, "it goes another way"))
+                    }
                 };
                 workers.each(projects, 1, &brake, one, |_| (), |report| owner.finished(report));
                 return match other {

@@ -16,6 +16,7 @@ on_each_store!(
     drift_is_refused_or_kept,
     a_run_says_of_drift_what_the_dry_run_said,
     a_difference_that_was_passed_over_is_told_ever_after,
+    a_version_that_somebody_wrote_by_hand_is_not_believed,
     every_problem_is_told_not_the_first,
     a_lost_row_is_refused_unless_declared,
     a_row_that_a_trigger_deletes_is_missed,
@@ -258,6 +259,22 @@ fn a_difference_that_was_passed_over_is_told_ever_after(world: &mut World) {
     assert_eq!(world.expect(4, &["status"]).problem("forced").0, "drifted");
     world.execute("kept", "DROP INDEX by_hand");
     assert_eq!(world.expect(4, &["status"]).outcome("kept"), "up_to_date");
+}
+
+/// As scripts do that stamp databases blindly: no schema changed, and no history says so.
+fn a_version_that_somebody_wrote_by_hand_is_not_believed(world: &mut World) {
+    world.with_migrations(&[ONE, TWO]).expect(0, &["create", "behind", "right"]);
+    world.with_migrations(&[ONE]).expect(0, &["create", "ahead"]);
+    world.execute("behind", "DELETE FROM __diesel_schema_migrations WHERE version = '2'");
+    world.execute("ahead", "INSERT INTO __diesel_schema_migrations (version) VALUES ('2')");
+    world.with_migrations(&[ONE, TWO]);
+    for arguments in [&["status"][..], &["upgrade-all", "--dry-run"], &["upgrade-all"]] {
+        let report = world.expect(4, arguments);
+        for id in ["behind", "ahead"] {
+            assert_eq!(report.problem(id).0, "drifted", "{arguments:?} {id}");
+        }
+        assert_eq!(report.outcome("right"), "up_to_date");
+    }
 }
 
 fn every_problem_is_told_not_the_first(world: &mut World) {

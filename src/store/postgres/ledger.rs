@@ -59,10 +59,15 @@ impl Told {
         let mut told: Vec<(i64, Recorded, Option<Known>)> =
             history.split('\u{1e}').filter(|row| !row.is_empty()).map(parse_row).collect::<Result<_>>()?;
         told.sort_by_key(|(sequence, ..)| *sequence);
-        let (sequence, known) =
+        let (sequence, mut known) =
             told.last().map(|(sequence, _, known)| (*sequence, known.clone())).unwrap_or_default();
         let history = told.into_iter().map(|(_, recorded, _)| recorded).collect();
-        Ok(Self { ledger: Ledger { applied, history, revisions: rows(revisions) }, sequence, known })
+        let ledger = Ledger { applied, history, revisions: rows(revisions) };
+        if let Some(known) = &mut known {
+            // What somebody else put among the applied versions, or took away, was not proven.
+            known.is_proven &= ledger.is_accounted_for();
+        }
+        Ok(Self { ledger, sequence, known })
     }
 }
 
@@ -128,6 +133,12 @@ mod tests {
     fn rows_come_in_any_order_and_the_last_says_what_is_known() {
         let last = ["10", "2", "b", "apply", "f", "3.77", FINGERPRINT];
         let first = ["9", "1", "a", "stamp", "t", "3.55", FINGERPRINT];
+        for (applied, is_proven) in
+            [("2\u{1e}1", true), ("1", false), ("1\u{1e}2\u{1e}3", false), ("", false)]
+        {
+            let told = Told::parse(applied, &history(&[&first, &last]), "").unwrap();
+            assert_eq!(told.known.unwrap().is_proven, is_proven, "{applied}");
+        }
         let told = Told::parse("2\u{1e}1", &history(&[&last, &first]), "").unwrap();
         assert_eq!((told.ledger.applied.len(), told.ledger.revisions.len(), told.sequence), (2, 0, 10));
         let actions: Vec<_> = told.ledger.history.iter().map(|row| row.action).collect();
