@@ -28,41 +28,35 @@ pub(super) struct Told {
 }
 
 /// The query for one ledger by what tables there are: diesel's, the history, alembic's; `%1$I` stands for the schema. It
-/// gives one row of three texts, each NULL where there is nothing: [`Told::parse`] reads them.
+/// gives one row of three lists of texts, each NULL where there is no such table: [`Told::parse`] reads them.
 ///
-/// No order, no union, and few functions: on a fleet most of the time goes into reading and planning it.
+/// No order, no join, and few functions: on a fleet most of the time goes into reading and planning it.
 pub(super) fn ledger_query(diesel: bool, history: bool, alembic: bool) -> String {
-    let column = |there: bool, column: &str, table: &str| {
-        // Without the table in front, a column that is missing would be the history's of that name.
-        let rows = format!(r"(SELECT string_agg(it.{column}, E'\x1e') FROM %1$I.{table} it)");
-        if there { rows } else { "NULL".into() }
+    let rows = |there: bool, row: &str, table: &str| {
+        if there { format!("ARRAY(SELECT {row} FROM %1$I.{table} it)") } else { "NULL::text[]".into() }
     };
-    let applied = column(diesel, "version", "__diesel_schema_migrations");
-    let revisions = column(alembic, "version_num", "alembic_version");
-    let rows = r"string_agg(concat_ws(E'\x1f', sequence, version, checksum, action, forced, schema_state, schema_fingerprint), E'\x1e')";
-    if history {
-        format!(
-            "SELECT {applied} AS applied, {rows} AS history, {revisions} AS revisions FROM %1$I.tenantry_history"
-        )
-    } else {
-        format!("SELECT {applied} AS applied, NULL AS history, {revisions} AS revisions")
-    }
+    // Without the table in front, a column that is missing from one would be another's of that name.
+    let applied = rows(diesel, "it.version", "__diesel_schema_migrations");
+    let row =
+        r"concat_ws(E'\x1f', sequence, version, checksum, action, forced, schema_state, schema_fingerprint)";
+    let history = rows(history, row, "tenantry_history");
+    let revisions = rows(alembic, "it.version_num", "alembic_version");
+    format!("SELECT {applied} AS applied, {history} AS history, {revisions} AS revisions")
 }
 
 impl Told {
-    /// Reads the texts that the query gives.
-    pub(super) fn parse(applied: &str, history: &str, revisions: &str) -> Result<Self> {
-        let rows = |text: &str| -> Vec<String> {
-            text.split('\u{1e}').filter(|row| !row.is_empty()).map(Into::into).collect()
-        };
-        let applied = rows(applied).into_iter().map(Version::new).collect();
+    /// Reads the rows that the query gives: applied versions, the history's rows, revisions.
+    pub(super) fn parse<'a, Rows: IntoIterator<Item = &'a str>>(
+        [applied, history, revisions]: [Rows; 3],
+    ) -> Result<Self> {
+        let applied = applied.into_iter().map(Version::new).collect();
         let mut told: Vec<(i64, Recorded, Option<Known>)> =
-            history.split('\u{1e}').filter(|row| !row.is_empty()).map(parse_row).collect::<Result<_>>()?;
+            history.into_iter().map(parse_row).collect::<Result<_>>()?;
         told.sort_by_key(|(sequence, ..)| *sequence);
         let (sequence, mut known) =
             told.last().map(|(sequence, _, known)| (*sequence, known.clone())).unwrap_or_default();
         let history = told.into_iter().map(|(_, recorded, _)| recorded).collect();
-        let ledger = Ledger { applied, history, revisions: rows(revisions) };
+        let ledger = Ledger { applied, history, revisions: revisions.into_iter().map(Into::into).collect() };
         if let Some(known) = &mut known {
             // What somebody else put among the applied versions, or took away, was not proven.
             known.is_proven &= ledger.is_accounted_for();
@@ -120,13 +114,15 @@ pub(super) fn odd_ledger(what: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::Told;
-    use crate::error::ErrorKind;
+    use crate::error::{ErrorKind, Result};
     use crate::ledger::Action;
 
     const FINGERPRINT: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
-    fn history(rows: &[&[&str]]) -> String {
-        rows.iter().map(|row| row.join("\u{1f}")).collect::<Vec<_>>().join("\u{1e}")
+    fn told(applied: &[&str], history: &[&[&str]]) -> Result<Told> {
+        let history: Vec<String> = history.iter().map(|row| row.join("\u{1f}")).collect();
+        let history: Vec<&str> = history.iter().map(String::as_str).collect();
+        Told::parse([applied.to_vec(), history, vec!["r1", "r2"]])
     }
 
     #[test]
@@ -134,13 +130,14 @@ mod tests {
         let last = ["10", "2", "b", "apply", "f", "3.77", FINGERPRINT];
         let first = ["9", "1", "a", "stamp", "t", "3.55", FINGERPRINT];
         for (applied, is_proven) in
-            [("2\u{1e}1", true), ("1", false), ("1\u{1e}2\u{1e}3", false), ("", false)]
+            [(&["2", "1"][..], true), (&["1"], false), (&["1", "2", "3"], false), (&[], false)]
         {
-            let told = Told::parse(applied, &history(&[&first, &last]), "").unwrap();
-            assert_eq!(told.known.unwrap().is_proven, is_proven, "{applied}");
+            let told = told(applied, &[&first, &last]).unwrap();
+            assert_eq!(told.known.unwrap().is_proven, is_proven, "{applied:?}");
         }
-        let told = Told::parse("2\u{1e}1", &history(&[&last, &first]), "").unwrap();
-        assert_eq!((told.ledger.applied.len(), told.ledger.revisions.len(), told.sequence), (2, 0, 10));
+        let told = told(&["2", "1"], &[&last, &first]).unwrap();
+        assert_eq!((told.ledger.applied.len(), told.sequence), (2, 10));
+        assert_eq!(told.ledger.revisions, ["r1", "r2"]);
         let actions: Vec<_> = told.ledger.history.iter().map(|row| row.action).collect();
         assert_eq!(actions, [Action::Stamp, Action::Apply]);
         let known = told.known.unwrap();
@@ -150,19 +147,18 @@ mod tests {
 
     #[test]
     fn what_was_passed_over_proves_nothing_and_what_is_not_said_is_not_known() {
-        let told = |row: &[&str]| Told::parse("1", &history(&[row]), "").unwrap().known;
-        assert!(!told(&["1", "1", "a", "apply", "t", "3.77", FINGERPRINT]).unwrap().is_proven);
-        assert_eq!(told(&["1", "1", "a", "start", "f"]), None);
-        assert_eq!(told(&["1", "1", "a", "apply", "f", "3.77", "no fingerprint"]), None);
-        let empty = Told::parse("", "", "r1\u{1e}r2").unwrap();
+        let known = |row: &[&str]| told(&["1"], &[row]).unwrap().known;
+        assert!(!known(&["1", "1", "a", "apply", "t", "3.77", FINGERPRINT]).unwrap().is_proven);
+        assert_eq!(known(&["1", "1", "a", "start", "f"]), None);
+        assert_eq!(known(&["1", "1", "a", "apply", "f", "3.77", "no fingerprint"]), None);
+        let empty = told(&[], &[]).unwrap();
         assert_eq!((empty.sequence, empty.known), (0, None));
-        assert_eq!(empty.ledger.revisions, ["r1", "r2"]);
     }
 
     #[test]
     fn a_row_that_nobody_writes_is_refused() {
         for row in [&["x", "1", "a", "apply", "f"][..], &["1", "1", "a", "burn", "f"], &["1", "1"]] {
-            let error = Told::parse("", &history(&[row]), "").err().unwrap();
+            let error = told(&[], &[row]).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{row:?}");
         }
     }

@@ -7,9 +7,9 @@ DO $tenantry$
 DECLARE
     project record;
     queries text[] := ARRAY[{queries}];
-    applied text;
-    history text;
-    revisions text;
+    applied text[];
+    history text[];
+    revisions text[];
     lines text[] := '{}';
     odd text;
 BEGIN
@@ -40,7 +40,8 @@ BEGIN
             RAISE EXCEPTION USING ERRCODE = 'TN001';
         EXCEPTION
             WHEN SQLSTATE 'TN001' THEN
-                lines := array_append(lines, concat('= ', applied, E'\x1d', history, E'\x1d', revisions));
+                lines := array_append(lines, concat('= ', array_to_string(applied, E'\x1e'),
+                    E'\x1d', array_to_string(history, E'\x1e'), E'\x1d', array_to_string(revisions, E'\x1e')));
             WHEN undefined_column THEN
                 lines := array_append(lines, '? ' || SQLERRM);
             WHEN OTHERS THEN

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
-use diesel::sql_types::{Nullable, Text};
+use diesel::sql_types::{Array, Nullable, Text};
 
 use super::catalog::{NEUTRAL, Placed, Read, Reader, There, lock_key, number_of};
 use super::connect::{Kept, Route};
@@ -35,12 +35,12 @@ pub(super) enum Kind {
 
 #[derive(QueryableByName)]
 struct LedgerRow {
-    #[diesel(sql_type = Nullable<Text>)]
-    applied: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    history: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    revisions: Option<String>,
+    #[diesel(sql_type = Nullable<Array<Nullable<Text>>>)]
+    applied: Option<Vec<Option<String>>>,
+    #[diesel(sql_type = Nullable<Array<Nullable<Text>>>)]
+    history: Option<Vec<Option<String>>>,
+    #[diesel(sql_type = Nullable<Array<Nullable<Text>>>)]
+    revisions: Option<Vec<Option<String>>>,
 }
 
 /// One schema over one connection. Dropping it rolls back what is not committed.
@@ -218,8 +218,9 @@ impl<'a> PostgresSession<'a> {
         let result = diesel::sql_query(sql).get_result(&mut self.kept.link()?.connection);
         let LedgerRow { applied, history, revisions } =
             result.map_err(|error| self.failed("cannot read its ledger", &error))?;
-        let [applied, history, revisions] = [applied, history, revisions].map(Option::unwrap_or_default);
-        let Told { ledger, sequence, known } = Told::parse(&applied, &history, &revisions)?;
+        let lists = [&applied, &history, &revisions];
+        let lists = lists.map(|list| list.iter().flatten().flatten().map(String::as_str));
+        let Told { ledger, sequence, known } = Told::parse(lists)?;
         self.sequence = sequence;
         Ok((Arc::new(ledger), known))
     }

@@ -20,6 +20,9 @@ use crate::project::ProjectId;
 use crate::sql::quote_text;
 use crate::store::Detail;
 
+/// Spares the planner the question what of its plans could be done by several processes.
+const ALONE: &str = "SET LOCAL max_parallel_workers_per_gather = 0";
+
 #[derive(QueryableByName)]
 struct Loop {
     #[diesel(sql_type = Text)]
@@ -69,7 +72,7 @@ fn read(store: &PostgresStore, ids: &[ProjectId], detail: Detail) -> Result<Vec<
     let link = kept.link()?;
     link.schemas += ids.len();
     let failed = |error: &diesel::result::Error| describe("cannot read the ledgers", target, error);
-    link.begin(&format!("ISOLATION LEVEL REPEATABLE READ READ ONLY; {}", loop_over(&list)))
+    link.begin(&format!("ISOLATION LEVEL REPEATABLE READ READ ONLY; {ALONE}; {}", loop_over(&list)))
         .map_err(|error| failed(&error))?;
     let Loop { ledgers } = diesel::sql_query("SELECT current_setting('tenantry.ledgers') AS ledgers")
         .get_result(&mut link.connection)
@@ -120,8 +123,9 @@ fn one(
     }
     let Some(texts) = said.strip_prefix("= ") else { return Err(missing(&found.name)) };
     let texts: Vec<&str> = texts.split('\u{1d}').collect();
-    let [applied, history, revisions] = texts.as_slice() else { return Err(odd_ledger(said)) };
-    let Told { ledger, known, .. } = Told::parse(applied, history, revisions)?;
+    let lists: [&str; 3] = texts.try_into().map_err(|_| odd_ledger(said))?;
+    let lists = lists.map(|list| list.split('\u{1e}').filter(|row| !row.is_empty()));
+    let Told { ledger, known, .. } = Told::parse(lists)?;
     let ledger = shared.get(&ledger).cloned().unwrap_or_else(|| {
         let ledger = Arc::new(ledger);
         shared.insert(Arc::clone(&ledger));
