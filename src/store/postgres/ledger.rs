@@ -2,6 +2,10 @@
 //!
 //! It must not write them: `books` does.
 
+use diesel::prelude::*;
+use diesel::sql_types::{Array, Nullable, Text};
+
+use super::catalog::Placed;
 use super::failure::marked;
 use crate::catalog::Version;
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +29,24 @@ pub(super) struct Told {
     pub(super) sequence: i64,
     /// What that row records of the schema.
     pub(super) known: Option<Known>,
+}
+
+#[derive(QueryableByName)]
+struct Lists {
+    #[diesel(sql_type = Nullable<Array<Nullable<Text>>>)]
+    applied: Option<Vec<Option<String>>>,
+    #[diesel(sql_type = Nullable<Array<Nullable<Text>>>)]
+    history: Option<Vec<Option<String>>>,
+    #[diesel(sql_type = Nullable<Array<Nullable<Text>>>)]
+    revisions: Option<Vec<Option<String>>>,
+}
+
+/// Reads one schema's ledger.
+pub(super) fn read(connection: &mut PgConnection, schema: &str, has: Placed) -> QueryResult<Result<Told>> {
+    let sql = ledger_query(has.diesel, has.history, has.alembic).replace("%1$I", &quote_name(schema));
+    let Lists { applied, history, revisions } = diesel::sql_query(sql).get_result(connection)?;
+    let lists = [&applied, &history, &revisions];
+    Ok(Told::parse(lists.map(|list| list.iter().flatten().flatten().map(String::as_str))))
 }
 
 /// The query for one ledger by what tables there are: diesel's, the history, alembic's; `%1$I` stands for the schema. It

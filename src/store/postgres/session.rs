@@ -9,12 +9,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
-use diesel::sql_types::{Array, Nullable, Text};
 
 use super::catalog::{NEUTRAL, Placed, Read, Reader, There, lock_key, number_of};
 use super::connect::{Kept, Route};
 use super::failure::{describe, described, marked};
-use super::ledger::{self, Known, Told, ledger_query};
+use super::ledger::{self, Known, Told};
 use super::{Isolation, PostgresStore, books, missing};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
@@ -31,16 +30,6 @@ pub(super) enum Kind {
     Existing,
     /// The schema is made in a transaction that somebody else ends; everything happens in that one.
     Within,
-}
-
-#[derive(QueryableByName)]
-struct LedgerRow {
-    #[diesel(sql_type = Nullable<Array<Nullable<Text>>>)]
-    applied: Option<Vec<Option<String>>>,
-    #[diesel(sql_type = Nullable<Array<Nullable<Text>>>)]
-    history: Option<Vec<Option<String>>>,
-    #[diesel(sql_type = Nullable<Array<Nullable<Text>>>)]
-    revisions: Option<Vec<Option<String>>>,
 }
 
 /// One schema over one connection. Dropping it rolls back what is not committed.
@@ -213,14 +202,9 @@ impl<'a> PostgresSession<'a> {
 
     pub(super) fn read_ledger(&mut self) -> Result<(Arc<crate::ledger::Ledger>, Option<Known>)> {
         let found = self.place()?;
-        let sql = ledger_query(found.diesel, found.history, found.alembic);
-        let sql = sql.replace("%1$I", &quote_name(&self.name));
-        let result = diesel::sql_query(sql).get_result(&mut self.kept.link()?.connection);
-        let LedgerRow { applied, history, revisions } =
-            result.map_err(|error| self.failed("cannot read its ledger", &error))?;
-        let lists = [&applied, &history, &revisions];
-        let lists = lists.map(|list| list.iter().flatten().flatten().map(String::as_str));
-        let Told { ledger, sequence, known } = Told::parse(lists)?;
+        let told = ledger::read(&mut self.kept.link()?.connection, &self.name, found);
+        let Told { ledger, sequence, known } =
+            told.map_err(|error| self.failed("cannot read its ledger", &error))??;
         self.sequence = sequence;
         Ok((Arc::new(ledger), known))
     }
