@@ -26,6 +26,25 @@ fn trap_31_a_pooler_that_gives_each_transaction_another_connection_is_worked_thr
 }
 
 #[test]
+fn a_locked_ledger_is_waited_for_no_longer_through_a_pooler() {
+    let mut world = World::postgres();
+    world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]).expect(0, &["create", "1", "2"]);
+    let pooler = Pooler::new(&world.database().socket, "");
+    for url in [world.url(), pooler.url(world.database())] {
+        // Whoever waits for longer gets the lock after all, and says nothing of it.
+        let hold = "SET idle_in_transaction_session_timeout = '5s'; BEGIN; LOCK TABLE tenantry_history";
+        let holder = world.application("1", hold);
+        let ran = run_on(&world, &url, &["--lock-timeout", "0.2", "status"]);
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(
+            ran.code == 3 && said.contains("lock timeout") && said.contains("1 up to date"),
+            "{url}: {said}"
+        );
+        drop(holder);
+    }
+}
+
+#[test]
 fn trap_31_what_a_pooler_would_lose_is_refused_with_a_hint() {
     let mut world = World::postgres();
     let one = ("1_one", "CREATE TABLE one (id INTEGER PRIMARY KEY, x TEXT);");

@@ -55,21 +55,20 @@ pub(super) fn read(connection: &mut PgConnection, schema: &str, has: Placed) -> 
 /// No order, no join, and few functions: on a fleet most of the time goes into reading and planning it.
 pub(super) fn ledger_query(diesel: bool, history: bool, alembic: bool) -> String {
     let rows = |there: bool, row: &str, table: &str| {
-        if there { format!("ARRAY(SELECT {row} FROM %1$I.{table} it)") } else { "NULL::text[]".into() }
+        if there { format!("ARRAY(SELECT {row} FROM %1$I.{table})") } else { "NULL::text[]".into() }
     };
-    // Without the table in front, a column that is missing from one would be another's of that name.
-    let applied = rows(diesel, "it.version", "__diesel_schema_migrations");
+    let applied = rows(diesel, "version", "__diesel_schema_migrations");
     let row =
         r"concat_ws(E'\x1f', sequence, version, checksum, action, forced, schema_state, schema_fingerprint)";
     let history = rows(history, row, "tenantry_history");
-    let revisions = rows(alembic, "it.version_num", "alembic_version");
+    let revisions = rows(alembic, "version_num", "alembic_version");
     format!("SELECT {applied} AS applied, {history} AS history, {revisions} AS revisions")
 }
 
 impl Told {
     /// Reads the rows that the query gives: applied versions, the history's rows, revisions.
-    pub(super) fn parse<'a, Rows: IntoIterator<Item = &'a str>>(
-        [applied, history, revisions]: [Rows; 3],
+    pub(super) fn parse<'a, List: IntoIterator<Item = &'a str>>(
+        [applied, history, revisions]: [List; 3],
     ) -> Result<Self> {
         let applied = applied.into_iter().map(Version::new).collect();
         let mut told: Vec<(i64, Recorded, Option<Known>)> =

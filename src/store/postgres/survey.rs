@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 
@@ -21,7 +22,7 @@ use crate::sql::quote_text;
 use crate::store::Detail;
 
 /// Spares the planner the question what of its plans could be done by several processes.
-const ALONE: &str = "SET LOCAL max_parallel_workers_per_gather = 0";
+const ONE_PROCESS: &str = "SET LOCAL max_parallel_workers_per_gather = 0";
 
 #[derive(QueryableByName)]
 struct Loop {
@@ -72,7 +73,9 @@ fn read(store: &PostgresStore, ids: &[ProjectId], detail: Detail) -> Result<Vec<
     let link = kept.link()?;
     link.schemas += ids.len();
     let failed = |error: &diesel::result::Error| describe("cannot read the ledgers", target, error);
-    link.begin(&format!("ISOLATION LEVEL REPEATABLE READ READ ONLY; {ALONE}; {}", loop_over(&list)))
+    let begin = link.beginning("ISOLATION LEVEL REPEATABLE READ READ ONLY");
+    link.connection
+        .batch_execute(&format!("{begin}; {ONE_PROCESS}; {}", loop_over(&list)))
         .map_err(|error| failed(&error))?;
     let Loop { ledgers } = diesel::sql_query("SELECT current_setting('tenantry.ledgers') AS ledgers")
         .get_result(&mut link.connection)
