@@ -4,14 +4,14 @@
 
 mod rows;
 
-use crate::catalog::{Catalog, Migration};
+use crate::catalog::{Catalog, Migration, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{Action, Entry};
 use crate::plan::{self, Inspection, Plan, Problem, Reference, Request};
 use crate::schema::{Difference, Schema};
 use crate::store::{ForeignKeys, Lock, Look, Mode, Ran, Session, Step};
 
-use rows::{keep_still, prove_rows};
+use rows::{Allowance, Lost, Violations, keep_still, prove_rows};
 
 /// What a project is brought to, and in which run.
 pub(crate) struct Work<'a> {
@@ -21,6 +21,10 @@ pub(crate) struct Work<'a> {
     pub(crate) run: &'a str,
     /// Whether a table that has rows may be dropped.
     pub(crate) drops: Drops,
+    /// Whose rows the project has.
+    pub(crate) rows: RowsOf,
+    /// The migrations that may delete rows without having declared it.
+    pub(crate) may_lose_rows: &'a [Version],
     /// When what is committed is durable.
     pub(crate) durability: Durability,
 }
@@ -32,6 +36,15 @@ pub(crate) enum Durability {
     Now,
     /// Once the store has settled it, which whoever asked for this sees to before it tells anybody.
     Later,
+}
+
+/// Whose rows a project has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowsOf {
+    /// An application's: none may get lost.
+    Application,
+    /// The migrations' own, since nobody else has seen the project yet: they may do with them as they like.
+    Migrations,
 }
 
 /// What a migration may drop.
@@ -54,10 +67,7 @@ pub(crate) struct Outlook {
 
 impl Outlook {
     /// Where nothing was planned: under the lock it turns out what is needed.
-    pub(crate) const UNPLANNED: Self = Self {
-        mode: Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look: Look::Anew },
-        seen: None,
-    };
+    pub(crate) const UNPLANNED: Self = Self { mode: Mode::PLAIN, seen: None };
 }
 
 /// What was done: the plan as it stood under the lock, or the problems found there.
@@ -66,12 +76,24 @@ pub(crate) type Done = Result<Plan, Vec<Problem>>;
 impl Work<'_> {
     /// What a project needs, by what was read of it.
     pub(crate) fn plan(&self, inspection: &Inspection) -> Done {
-        plan::plan(self.catalog, self.reference, inspection, self.request)
+        self.plan_for(self.request, inspection)
+    }
+
+    fn plan_for(&self, request: Request, inspection: &Inspection) -> Done {
+        plan::plan(self.catalog, self.reference, inspection, request)
     }
 
     /// Does it. `outlook` is what was seen and planned without the lock: only a guess, since under the lock everything is
     /// read and planned again, or compared with what was seen.
-    pub(crate) fn perform(&self, session: &mut dyn Session, outlook: &Outlook) -> Result<Done> {
+    ///
+    /// `request` is [`Work::request`] at first. Once a part of the plan is committed it names the plan's target, so that
+    /// neither the next part nor another attempt counts its steps from the new position.
+    pub(crate) fn perform(
+        &self,
+        session: &mut dyn Session,
+        outlook: &Outlook,
+        request: &mut Request,
+    ) -> Result<Done> {
         let mut whole: Option<Plan> = None;
         let (mut mode, mut seen) = (outlook.mode, outlook.seen.as_ref());
         loop {
@@ -85,7 +107,7 @@ impl Work<'_> {
                 session.begin(mode)?;
                 session.inspect()?
             };
-            let plan = match self.plan(&inspection) {
+            let plan = match self.plan_for(*request, &inspection) {
                 Ok(plan) => plan,
                 // What is remembered may be older than the ledger: somebody else moved it by other means.
                 Err(_) if mode.look == Look::Remembered => {
@@ -111,7 +133,7 @@ impl Work<'_> {
                 session.rollback()?;
                 return Ok(Ok(whole.unwrap_or(plan)));
             }
-            let segment = self.first_segment(&plan);
+            let segment = self.first_segment(&plan, session.commits());
             let is_last = segment.to == plan.to;
             match self.run_segment(session, &inspection, &segment, mode, is_last) {
                 Err(error) if as_seen.is_some() && error.kind() == ErrorKind::VersionMismatch => {
@@ -120,6 +142,7 @@ impl Work<'_> {
                 }
                 ran => ran?,
             }
+            *request = request.with_target(plan.to);
             let whole = whole.get_or_insert(plan);
             if is_last {
                 return Ok(Ok(whole.clone()));
@@ -134,20 +157,30 @@ impl Work<'_> {
         let lock = if plan.is_transactional(self.catalog) { Lock::Transaction } else { Lock::Session };
         // What runs nothing proves nothing afterwards, and a drift has to be seen to be kept.
         let is_proven = plan.from != plan.to && plan.drift.is_empty();
-        Mode { foreign_keys, lock, look: if is_proven { Look::Remembered } else { Look::Anew } }
+        Mode {
+            foreign_keys,
+            lock,
+            look: if is_proven { Look::Remembered } else { Look::Anew },
+            file: plan.file_settings(self.catalog),
+        }
     }
 
-    /// The part of a plan that is committed next: all migrations up to the first that cannot run in a transaction, or
-    /// that one alone.
-    fn first_segment(&self, plan: &Plan) -> Plan {
+    /// The part of a plan that is committed next: all migrations up to the first that cannot run in a transaction, or that
+    /// one alone; and where parts are committed at all, none after one that adds a value to an enum, which nobody can use before
+    /// that.
+    fn first_segment(&self, plan: &Plan, commits: bool) -> Plan {
         let migrations = plan.migrations(self.catalog);
+        let is_up = plan.from <= plan.to;
         let together = migrations.iter().take_while(|migration| migration.is_transactional()).count();
+        let ends = |migration: &&Migration| is_up && commits && migration.up.adds_enum_value();
+        let last = migrations.iter().take(together).position(ends);
+        let together = last.map_or(together, |last| last + 1);
         let count = match (together, &plan.stamp) {
             (0, Some(_)) => 0,
             (0, None) => 1.min(migrations.len()),
             (count, _) => count,
         };
-        let to = if plan.from <= plan.to { plan.from + count } else { plan.from - count };
+        let to = if is_up { plan.from + count } else { plan.from - count };
         Plan { to, ..plan.clone() }
     }
 
@@ -172,7 +205,7 @@ impl Work<'_> {
         {
             return self.run_outside(session, *alone, action, segment, mode);
         }
-        let ran = self.run_inside(session, &steps, action, found)?;
+        let ran = self.run_inside(session, &steps, action, found, mode)?;
         entries.extend(ran.into_iter().map(|entry| in_spite_of(segment, entry)));
         if !steps.is_empty() {
             self.prove_schema(&*session.schema()?, segment)?;
@@ -189,33 +222,62 @@ impl Work<'_> {
         })
     }
 
-    /// Runs scripts in the transaction, and counts rows around those that may delete some.
+    /// Runs scripts in the transaction, and counts rows around those that may delete some. Foreign keys that are not enforced
+    /// are compared at the end: what one migration breaks a later one may mend.
     fn run_inside(
         &self,
         session: &mut dyn Session,
         steps: &[Step<'_>],
         action: Action,
         found: &Inspection,
+        mode: Mode,
     ) -> Result<Vec<Entry>> {
+        let is_counted = self.rows == RowsOf::Application && !has_no_tables(found);
         let mut armed = found.schema.as_ref().is_none_or(|schema| schema.writes_may_delete());
-        let counted = |step: &Step<'_>| step.script.may_delete(&mut armed) || self.drops == Drops::Empty;
+        let counted = |step: &Step<'_>| {
+            (step.script.may_delete(&mut armed) && is_counted) || self.drops == Drops::Empty
+        };
         let counted: Vec<bool> = steps.iter().map(counted).collect();
+        if self.drops == Drops::Empty {
+            steps.iter().try_for_each(|step| keep_still(session, self.catalog, step.script))?;
+        }
+        let mut violations = match mode.foreign_keys {
+            ForeignKeys::Compared => Some(Violations::new(session.violations()?)),
+            ForeignKeys::Enforced => None,
+        };
         let (mut entries, mut before) = (Vec::new(), None);
         while let [first, ..] = &steps[entries.len()..] {
             let (rest, counted) = (&steps[entries.len()..], &counted[entries.len()..]);
             // What need not be counted around runs in one go.
             let together = counted.iter().take_while(|counted| !**counted).count().max(1);
-            if self.drops == Drops::Empty {
-                keep_still(session, self.catalog, first.script)?;
-            }
             before = if counted[0] { Some(before.map_or_else(|| session.census(), Ok)?) } else { None };
             entries.extend(run(session, &rest[..together], action)?);
-            before = match before {
-                Some(before) => Some(prove_rows(&before, session.census()?, *first, self.drops)?),
-                None => None,
-            };
+            let Some(counts) = before.take() else { continue };
+            let after = session.census()?;
+            if let Some(violations) = &mut violations {
+                violations.look(&session.violations()?, first.migration);
+            }
+            let lost = prove_rows(&counts, &after, *first, self.allowance(first.migration));
+            // What points at nothing says more than what is gone.
+            let lost =
+                lost.map_err(|error| violations.as_mut().and_then(Violations::first).unwrap_or(error))?;
+            if let Some(entry) = entries.last_mut() {
+                entry.forced |= lost == Lost::AsAllowed;
+            }
+            before = Some(after);
+        }
+        if let Some((violations, last)) = violations.zip(steps.last()) {
+            violations.prove(&session.violations()?, last.migration)?;
         }
         Ok(entries)
+    }
+
+    /// What a migration may do to rows besides what it declares.
+    fn allowance(&self, migration: &Migration) -> Allowance {
+        Allowance {
+            drops: self.drops,
+            undeclared: self.rows == RowsOf::Migrations || self.may_lose_rows.contains(&migration.version),
+        }
     }
 
     /// A migration without a transaction: its start is durable before it begins, and only its end makes the project
@@ -228,15 +290,19 @@ impl Work<'_> {
         segment: &Plan,
         mode: Mode,
     ) -> Result<()> {
-        let before = session.census()?;
+        let (before, violations) = (session.census()?, Violations::new(session.violations()?));
         session.record(&[Entry::new(step.migration, Action::Start)], self.run)?;
         session.commit()?;
-        let mut finish = || {
+        let finish = || {
             let entries = run(session, &[step], action)?;
             session.begin(mode)?;
-            prove_rows(&before, session.census()?, step, self.drops)?;
+            let after = session.census()?;
+            violations.prove(&session.violations()?, step.migration)?;
+            let lost = prove_rows(&before, &after, step, self.allowance(step.migration))?;
             self.prove_schema(&*session.schema()?, segment)?;
-            let entries: Vec<_> = entries.into_iter().map(|entry| in_spite_of(segment, entry)).collect();
+            let is_allowed = lost == Lost::AsAllowed && self.rows == RowsOf::Application;
+            let entry = |entry: Entry| Entry { forced: is_allowed, ..entry };
+            let entries: Vec<_> = entries.into_iter().map(|it| in_spite_of(segment, entry(it))).collect();
             session.record(&entries, self.run)?;
             session.commit()
         };
@@ -266,28 +332,39 @@ impl Work<'_> {
     }
 }
 
+/// Whether a project had no table when it was looked at: then none of its rows is anybody's but its migrations'.
+fn has_no_tables(found: &Inspection) -> bool {
+    found.schema.as_ref().is_some_and(|schema| schema.tables().next().is_none())
+}
+
 /// The row of what was run, which says whether the schema that came out is the catalog's.
 fn in_spite_of(segment: &Plan, entry: Entry) -> Entry {
-    Entry { forced: !segment.drift.is_empty(), ..entry }
+    Entry { forced: entry.forced || !segment.drift.is_empty(), ..entry }
 }
 
 /// Runs a catalog's migrations on a private empty database, and keeps the schema after each.
 pub(crate) fn build_reference(session: &mut dyn Session, catalog: &Catalog) -> Result<Reference> {
-    let mode = Mode { foreign_keys: ForeignKeys::Compared, lock: Lock::Transaction, look: Look::Anew };
+    let mode = Mode { foreign_keys: ForeignKeys::Compared, ..Mode::PLAIN };
+    session.begin(mode)?;
     let mut schemas = vec![session.schema()?];
+    session.rollback()?;
     for migration in catalog.migrations() {
         let step = Step { migration, script: &migration.up };
-        let run = |session: &mut dyn Session| {
-            if !migration.is_transactional() {
-                return session.execute(&[step]).map(|_| ());
+        let mut run = || {
+            if migration.is_transactional() {
+                session.begin(mode)?;
+                session.execute(&[step])?;
+            } else {
+                session.execute(&[step])?;
+                session.begin(mode)?;
             }
-            session.begin(mode)?;
-            session.execute(&[step])?;
-            session.commit()
+            let schema = session.schema()?;
+            session.commit()?;
+            Ok(schema)
         };
-        run(session).map_err(|error| broken(migration, error))?;
-        schemas.push(session.schema()?);
+        schemas.push(run().map_err(|error| broken(migration, error))?);
     }
+    session.require_inside()?;
     Ok(Reference::new(catalog, schemas))
 }
 

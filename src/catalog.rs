@@ -8,10 +8,11 @@ mod metadata;
 mod order;
 mod read;
 mod script;
+mod template;
 
 use std::fmt;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -21,6 +22,7 @@ use crate::sql::Dialect;
 
 pub use metadata::{Metadata, Transaction};
 pub use script::{Checksum, Recognition, Script};
+pub use template::new_files;
 
 /// A migration's version: as diesel counts it, the folder's name up to the first `_` without its dashes.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
@@ -59,10 +61,12 @@ pub struct Migration {
     pub version: Version,
     /// Its name: the folder's, after the version.
     pub name: String,
-    /// The script that applies it; it has at least one statement.
+    /// The script that applies it.
     pub up: Script,
-    /// The script that reverts it, where there is one.
+    /// The script that reverts it, where there is one that can be run.
     pub down: Option<Script>,
+    /// Why its down.sql can't be run, where there is one that can't: it hinders no upgrade.
+    pub down_fault: Option<String>,
     /// What its `metadata.toml` says.
     pub metadata: Metadata,
 }
@@ -94,6 +98,8 @@ pub struct Catalog {
     name: String,
     dialect: Dialect,
     migrations: Vec<Migration>,
+    /// Files beside the migrations that are none.
+    strays: Vec<PathBuf>,
     hash: [u8; 32],
 }
 
@@ -113,8 +119,13 @@ impl Catalog {
     /// The migrations of a folder: `<version>_<name>/{up.sql,down.sql,metadata.toml}`, as diesel has it, either in
     /// the folder itself or in its subfolder `sqlite` or `postgres`.
     pub fn from_directory(directory: &Path, dialect: Dialect) -> Result<Self> {
-        let (folder, rule, files) = read::directory(directory, dialect)?;
-        Self::load(&folder.display().to_string(), dialect, files, rule)
+        let read::Folder { path, rule, files, strays } = read::directory(directory, dialect)?;
+        Ok(Self { strays, ..Self::load(&path.display().to_string(), dialect, files, rule)? })
+    }
+
+    /// The subfolder of a folder of migrations that is a dialect's own, where there is one. Errors where there are two.
+    pub fn subfolder(directory: &Path, dialect: Dialect) -> Result<Option<PathBuf>> {
+        read::own_folder(directory, dialect)
     }
 
     /// Migrations that a program carries in itself, each file with its path and text, for instance
@@ -143,7 +154,7 @@ impl Catalog {
         }
         order::sort(&mut migrations, rule)?;
         let hash = hash(dialect, &migrations);
-        Ok(Self { name: name.to_string(), dialect, migrations, hash })
+        Ok(Self { name: name.to_string(), dialect, migrations, strays: Vec::new(), hash })
     }
 
     /// The set's name, or the folder it came from.
@@ -162,6 +173,12 @@ impl Catalog {
     #[must_use]
     pub fn migrations(&self) -> &[Migration] {
         &self.migrations
+    }
+
+    /// Files of SQL beside the migrations' folders, which are passed over.
+    #[must_use]
+    pub fn strays(&self) -> &[PathBuf] {
+        &self.strays
     }
 
     /// The migrations that lead from one position to another.
@@ -212,6 +229,13 @@ impl Catalog {
     pub fn replacing(&self, revision: &str) -> Option<usize> {
         let replaces = |migration: &Migration| migration.metadata.replaces.iter().any(|old| old == revision);
         self.migrations.iter().position(replaces).map(|index| index + 1)
+    }
+
+    /// Whether any migration but the last adds a value to an enum, which a later one may use.
+    #[must_use]
+    pub(crate) fn adds_enum_values(&self) -> bool {
+        let earlier = self.migrations.split_last().map_or(&[][..], |(_, earlier)| earlier);
+        earlier.iter().any(|migration| migration.up.adds_enum_value())
     }
 
     /// A hash of everything that decides what a new database looks like; equal hashes, equal databases.

@@ -21,7 +21,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::apply::{Drops, Durability, Work, build_reference};
+use crate::apply::{Drops, Durability, RowsOf, Work, build_reference};
 use crate::backup::Archive;
 use crate::catalog::{Catalog, Version};
 use crate::error::{Error, ErrorKind, Result};
@@ -123,7 +123,7 @@ impl Manager {
             rules: Rules::default(),
             archive: None,
             journal: None,
-            pools: Pools::new(CONNECTIONS, Duration::from_secs(60)),
+            pools: Pools::new(CONNECTIONS, Duration::from_mins(1)),
             interrupted: Arc::default(),
         })
     }
@@ -189,11 +189,17 @@ impl Manager {
         if let Some(reference) = self.reference.get() {
             return Ok(reference);
         }
-        let built = match self.store.scratch() {
-            Ok(mut scratch) => build_reference(&mut *scratch, &self.catalog)?,
+        let mut built = None;
+        let made = self.store.scratch(&self.catalog, &mut |scratch| {
+            // What its migrations lack is another matter than a place to run them in.
+            built = Some(build_reference(scratch, &self.catalog));
+            Ok(())
+        });
+        let built = match (made, built) {
+            (_, Some(built)) => built?,
             // Where nothing can be made, nothing can be changed either: what the ledgers say has to do.
-            Err(error) if error.kind() == ErrorKind::ReadOnly => Reference::unknown(),
-            Err(error) => return Err(error),
+            (Err(error), None) if error.kind() == ErrorKind::ReadOnly => Reference::unknown(),
+            (made, None) => made.map(|()| Reference::unknown())?,
         };
         Ok(self.reference.get_or_init(|| built))
     }
@@ -214,8 +220,16 @@ impl Manager {
     }
 
     fn work_by<'a>(&'a self, reference: &'a Reference, request: Request, run: &'a str) -> Work<'a> {
-        let (drops, durability) = (Drops::Anything, Durability::Now);
-        Work { catalog: &self.catalog, reference, request, run, drops, durability }
+        Work {
+            catalog: &self.catalog,
+            reference,
+            request,
+            run,
+            drops: Drops::Anything,
+            rows: RowsOf::Application,
+            may_lose_rows: &[],
+            durability: Durability::Now,
+        }
     }
 
     /// One project, read.

@@ -11,6 +11,7 @@ use crate::catalog::{Catalog, Migration, Script};
 use crate::error::{Error, ErrorKind};
 use crate::ledger::Ledger;
 use crate::schema::{Difference, Fingerprint, Schema};
+use crate::sql::pragma::FileSettings;
 use crate::sql::statement::Effect;
 
 pub use problem::Problem;
@@ -67,6 +68,17 @@ pub enum Request {
     },
     /// To go down to a position.
     Downgrade(Down),
+}
+
+impl Request {
+    /// The same request with the target that a plan found for it, which no longer depends on where a project stands.
+    #[must_use]
+    pub(crate) fn with_target(self, position: usize) -> Self {
+        match self {
+            Self::Downgrade(_) => Self::Downgrade(Down::To(position)),
+            Self::Upgrade { .. } | Self::Stamp { .. } => self,
+        }
+    }
 }
 
 /// How far down.
@@ -151,6 +163,12 @@ impl Plan {
     #[must_use]
     pub fn drops_table(&self, catalog: &Catalog) -> bool {
         self.scripts(catalog).any(|script| script.effect() == Effect::DropsTable)
+    }
+
+    /// The settings of a database file that it makes.
+    #[must_use]
+    pub fn file_settings(&self, catalog: &Catalog) -> FileSettings {
+        self.scripts(catalog).map(Script::file_settings).fold(FileSettings::default(), FileSettings::then)
     }
 
     /// Whether every migration of it can share one transaction.
@@ -268,8 +286,12 @@ impl Planner<'_> {
             Down::Steps(steps) => from.saturating_sub(steps),
         };
         let reverted = self.catalog.between(to..from);
-        let missing: Vec<_> =
-            reverted.iter().filter(|migration| migration.down.is_none()).map(Migration::label).collect();
+        let missing = |migration: &Migration| match (&migration.down, &migration.down_fault) {
+            (Some(_), _) => None,
+            (None, Some(fault)) => Some(format!("{} ({fault})", migration.label())),
+            (None, None) => Some(migration.label()),
+        };
+        let missing: Vec<_> = reverted.iter().filter_map(missing).collect();
         if !missing.is_empty() {
             return Err(vec![Problem::Irreversible { migrations: missing }]);
         }

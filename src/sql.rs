@@ -3,6 +3,8 @@
 //! It must not judge: what a statement is for is [`statement`]'s business, what a definition means is
 //! [`crate::schema`]'s. It never fails on odd text, only on a quote or comment that is never closed.
 
+pub mod elsewhere;
+pub mod pragma;
 pub mod statement;
 
 /// The two kinds of database.

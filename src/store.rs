@@ -14,6 +14,7 @@ use std::fmt;
 use std::io::Write;
 use std::path::Path;
 
+use crate::catalog::Catalog;
 use crate::error::Result;
 use crate::plan::Inspection;
 use crate::project::ProjectId;
@@ -21,7 +22,7 @@ use crate::sql::Dialect;
 
 use connection::Connector;
 
-pub use session::{Census, Detail, ForeignKeys, Lock, Look, Mode, Ran, Rows, Session, Step};
+pub use session::{Broken, Census, Detail, ForeignKeys, Lock, Look, Mode, Ran, Rows, Session, Step};
 
 /// A fleet's home: a folder of SQLite files, or a Postgres database with a schema per project.
 pub trait Store: Send + Sync {
@@ -140,8 +141,8 @@ pub trait Store: Send + Sync {
     /// Keeps everybody else from changing a project, to delete or replace it.
     fn hold(&self, id: &ProjectId, others: Others) -> Result<Box<dyn Held + '_>>;
 
-    /// A private empty database, gone when it is dropped.
-    fn scratch(&self) -> Result<Box<dyn Session + '_>>;
+    /// Lets `work` have a private empty database for a catalog's migrations, which is gone afterwards, whatever happens.
+    fn scratch(&self, catalog: &Catalog, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()>;
 
     /// What opens an application's connections to a project.
     fn connector(&self, id: &ProjectId) -> Result<Connector>;
@@ -152,6 +153,8 @@ pub trait Store: Send + Sync {
 pub struct Template<'a> {
     /// The hash of the catalog: equal hashes, equal databases but for the ledger's times and run ids.
     pub catalog: [u8; 32],
+    /// Whether it may take several transactions: an added value of an enum has to be committed before it is used.
+    pub adds_enum_values: bool,
     /// The run that makes the project.
     pub run: &'a str,
     /// Brings an empty database to the catalog's head.

@@ -13,7 +13,7 @@ use crate::plan::Inspection;
 use crate::rules::{Chain, Check, Retention, Unit};
 use crate::schema::hexadecimal;
 use crate::sql::{Dialect, quote_name};
-use crate::store::{ForeignKeys, Lock, Look, Mode, Rows, Session};
+use crate::store::{Mode, Rows, Session};
 
 /// How many rows one transaction deletes.
 const BATCH: u64 = 1_000;
@@ -56,8 +56,7 @@ impl Expiry<'_> {
         permit: &dyn Fn(&Inspection) -> Result<()>,
         counts: &mut Counts,
     ) -> Result<()> {
-        const MODE: Mode =
-            Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look: Look::Anew };
+        const MODE: Mode = Mode::PLAIN;
         let table = quote_name(&self.rule.table);
         let order = quote_name(self.rule.in_order_of.as_ref().unwrap_or(&self.rule.time));
         loop {

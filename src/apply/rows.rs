@@ -3,36 +3,87 @@
 //! It must not count: a session does.
 
 use super::Drops;
-use crate::catalog::{Catalog, Script};
+use crate::catalog::{Catalog, Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::quote_name;
 use crate::sql::statement::Moves;
-use crate::store::{Census, Session, Step};
+use crate::store::{Broken, Census, Session, Step};
 
-/// No new violation of a foreign key, and no table with fewer rows that the migration did not say it deletes from; gives
-/// back what was counted afterwards.
-pub(super) fn prove_rows(
-    before: &Census,
-    after: Census,
-    Step { migration, script }: Step<'_>,
-    drops: Drops,
-) -> Result<Census> {
-    for ((child, parent), count) in &after.violations {
-        let known = before.violations.get(&(child.clone(), parent.clone())).copied().unwrap_or_default();
-        if *count > known {
-            let more = count - known;
-            let message = format!("{more} row(s) of {child} would point at nothing in {parent}");
-            return Err(Error::new(ErrorKind::ForeignKeys, message)
-                .in_migration(migration.label())
-                .hint("mend the rows in the migration, before the table they point at is rebuilt"));
+/// What a migration may do to rows besides what it declares.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowance {
+    pub(super) drops: Drops,
+    /// Whether it may delete rows of tables that it has not declared.
+    pub(super) undeclared: bool,
+}
+
+/// What became of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// None was lost that the migration has not declared.
+    Nothing,
+    /// Some were, as whoever made the run allowed.
+    AsAllowed,
+}
+
+/// Violated foreign keys at the beginning, and the first migration that added to them.
+pub(super) struct Violations {
+    before: Broken,
+    first: Option<Error>,
+}
+
+impl Violations {
+    pub(super) const fn new(before: Broken) -> Self {
+        Self { before, first: None }
+    }
+
+    /// Remembers the migration after which there were more.
+    pub(super) fn look(&mut self, after: &Broken, migration: &Migration) {
+        if self.first.is_none() {
+            self.first = self.more(after, migration);
         }
     }
+
+    /// The first that was remembered.
+    pub(super) fn first(&mut self) -> Option<Error> {
+        self.first.take()
+    }
+
+    /// Errors where there are more than at the beginning.
+    pub(super) fn prove(self, after: &Broken, last: &Migration) -> Result<()> {
+        match self.more(after, last) {
+            None => Ok(()),
+            Some(error) => Err(self.first.unwrap_or(error)),
+        }
+    }
+
+    fn more(&self, after: &Broken, migration: &Migration) -> Option<Error> {
+        after.iter().find_map(|(pair, count)| {
+            let more = count.checked_sub(self.before.get(pair).copied().unwrap_or_default())?;
+            let (child, parent) = pair;
+            let message = format!("{more} row(s) of {child} would point at nothing in {parent}");
+            let hint = "mend the rows in the migration, before the table they point at is rebuilt";
+            let error =
+                Error::new(ErrorKind::ForeignKeys, message).in_migration(migration.label()).hint(hint);
+            (more > 0).then_some(error)
+        })
+    }
+}
+
+/// No table has fewer rows that the migration did not say it deletes from, unless that is allowed.
+pub(super) fn prove_rows(
+    before: &Census,
+    after: &Census,
+    Step { migration, script }: Step<'_>,
+    allowance: Allowance,
+) -> Result<Lost> {
     let declared = |table: &str| {
         migration.metadata.deletes_rows_from.iter().any(|name| name.eq_ignore_ascii_case(table))
     };
+    let mut lost = Lost::Nothing;
     for (table, count) in before.rows.iter().filter(|(table, _)| !declared(table)) {
-        let left = match destination(table, &after, script) {
-            Destination::Dropped if drops == Drops::Empty && *count > 0 => {
+        let left = match destination(table, before, after, script) {
+            Destination::Dropped if allowance.drops == Drops::Empty && *count > 0 => {
                 let message = format!("{table}, which it drops, has {count} row(s)");
                 return Err(Error::new(ErrorKind::RowsLost, message)
                     .in_migration(migration.label())
@@ -42,14 +93,18 @@ pub(super) fn prove_rows(
             Destination::Named(name) if declared(&name) => continue,
             Destination::Named(name) => after.rows.get(&name).copied().unwrap_or_default(),
         };
-        if left < *count {
+        if left < *count && allowance.undeclared {
+            lost = Lost::AsAllowed;
+        } else if left < *count {
             let message = format!("{table} would lose {} of its {count} row(s)", count - left);
-            return Err(Error::new(ErrorKind::RowsLost, message)
-                .in_migration(migration.label())
-                .hint(format!("if that is meant, its metadata.toml says deletes_rows_from = [{table:?}]")));
+            return Err(Error::new(ErrorKind::RowsLost, message).in_migration(migration.label()).hint(format!(
+                "if that is meant, its metadata.toml says deletes_rows_from = [{table:?}]; for a file that can't be edited: \
+                 --allow-row-loss {}",
+                migration.version
+            )));
         }
     }
-    Ok(after)
+    Ok(lost)
 }
 
 /// Lets nobody write into the tables that a script drops, from before they are counted.
@@ -70,7 +125,7 @@ enum Destination {
 }
 
 /// What a table's rows are in afterwards: a table of its name, or of the last name that it was given.
-fn destination(table: &str, after: &Census, script: &Script) -> Destination {
+fn destination(table: &str, before: &Census, after: &Census, script: &Script) -> Destination {
     if after.rows.contains_key(table) {
         return Destination::Named(table.into());
     }
@@ -82,5 +137,14 @@ fn destination(table: &str, after: &Census, script: &Script) -> Destination {
             _ => {}
         }
     }
-    Destination::Named(name)
+    // A partition goes with the table that it is a part of.
+    match before.partitions.get(table).filter(|_| !after.rows.contains_key(&name)) {
+        Some(wholes) if wholes.iter().any(|whole| is_dropped(whole, script)) => Destination::Dropped,
+        _ => Destination::Named(name),
+    }
+}
+
+fn is_dropped(table: &str, script: &Script) -> bool {
+    let mut moves = script.statements().iter().flat_map(|statement| &statement.moves);
+    moves.any(|moves| matches!(moves, Moves::Dropped(dropped) if dropped == table))
 }

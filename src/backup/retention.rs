@@ -143,7 +143,7 @@ mod tests {
             left(Keep { monthly: 9, ..Keep::default() }, &all),
             ["2026-09-30T12:00", "2026-10-31T12:00", "2026-11-10T01:00"]
         );
-        let within = Keep { within: Some(Duration::from_secs(400 * 365 * 86_400)), ..Keep::default() };
+        let within = Keep { within: Some(Duration::from_hours(400 * 365 * 24)), ..Keep::default() };
         assert_eq!(left(within, &all).len(), 7);
     }
 

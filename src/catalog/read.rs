@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::metadata::{Metadata, Transaction};
+use super::metadata::Metadata;
 use super::order::Rule;
 use super::script::Script;
+use super::template::is_unwritten;
 use super::{Migration, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::Dialect;
@@ -15,25 +16,58 @@ use crate::sql::Dialect;
 /// Files with their paths and bytes.
 pub(super) type Files = Vec<(PathBuf, Vec<u8>)>;
 
+/// The files of a folder's migrations.
+pub(super) struct Folder {
+    /// The folder itself, or its subfolder for the dialect.
+    pub(super) path: PathBuf,
+    pub(super) rule: Rule,
+    pub(super) files: Files,
+    /// Files of SQL beside the migrations' own folders.
+    pub(super) strays: Vec<PathBuf>,
+}
+
+/// What a subfolder for a dialect may be called.
+const fn names(dialect: Dialect) -> &'static [&'static str] {
+    match dialect {
+        Dialect::Sqlite => &["sqlite", "sqlite3"],
+        Dialect::Postgres => &["postgres", "postgresql", "pg"],
+    }
+}
+
+/// The subfolder for a dialect, where there is one.
+pub(super) fn own_folder(directory: &Path, dialect: Dialect) -> Result<Option<PathBuf>> {
+    let mut found: Vec<_> =
+        names(dialect).iter().map(|name| directory.join(name)).filter(|it| it.is_dir()).collect();
+    let first = found.pop();
+    match found.pop() {
+        None => Ok(first),
+        Some(other) => {
+            let message = format!("there are two folders for {}", dialect.name());
+            Err(Error::new(ErrorKind::Catalog, message).at(other, None).hint("keep one of them"))
+        }
+    }
+}
+
 /// Reads all files of a folder's migrations, or of its subfolder for the dialect where it has one.
-pub(super) fn directory(directory: &Path, dialect: Dialect) -> Result<(PathBuf, Rule, Files)> {
-    let own = directory.join(dialect.name());
-    let (folder, rule) =
-        if own.is_dir() { (own, Rule::Numbers) } else { (directory.to_path_buf(), Rule::Text) };
+pub(super) fn directory(directory: &Path, dialect: Dialect) -> Result<Folder> {
+    let (path, rule) = match own_folder(directory, dialect)? {
+        Some(own) => (own, Rule::Numbers),
+        None => (directory.to_path_buf(), Rule::Text),
+    };
     let other = match dialect {
         Dialect::Sqlite => Dialect::Postgres,
         Dialect::Postgres => Dialect::Sqlite,
     };
-    if rule == Rule::Text && folder.join(other.name()).is_dir() {
+    if rule == Rule::Text && own_folder(&path, other)?.is_some() {
         return Err(Error::new(
             ErrorKind::Catalog,
             format!("these migrations are for {} only", other.name()),
         )
-        .at(folder, None)
+        .at(path, None)
         .hint(format!("put those for {} into a subfolder {}", dialect.name(), dialect.name())));
     }
-    let mut files = Vec::new();
-    for entry in entries(&folder)? {
+    let (mut files, mut strays) = (Files::new(), Vec::new());
+    for entry in entries(&path)? {
         if entry.is_dir() {
             let scripts = entries(&entry)?;
             if scripts.is_empty() {
@@ -44,15 +78,17 @@ pub(super) fn directory(directory: &Path, dialect: Dialect) -> Result<(PathBuf, 
                 files.push((file, bytes));
             }
         } else if entry.extension().is_some_and(|extension| extension == "sql") {
-            return Err(Error::new(
-                ErrorKind::Catalog,
-                "a migration is a folder with an up.sql in it, not a file",
-            )
-            .at(entry, None)
-            .hint("make it <version>_<name>/up.sql"));
+            strays.push(entry);
         }
     }
-    Ok((folder, rule, files))
+    match strays.first() {
+        Some(stray) if files.is_empty() => {
+            Err(Error::new(ErrorKind::Catalog, "a migration is a folder with an up.sql in it, not a file")
+                .at(stray, None)
+                .hint("make it <version>_<name>/up.sql"))
+        }
+        _ => Ok(Folder { path, rule, files, strays }),
+    }
 }
 
 /// What is in a folder, sorted, without names that start with a dot.
@@ -71,43 +107,57 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Parses files into migrations, unordered.
 pub(super) fn migrations(files: Files, dialect: Dialect) -> Result<Vec<Migration>> {
-    let mut folders: BTreeMap<PathBuf, BTreeMap<String, (PathBuf, String)>> = BTreeMap::new();
+    let mut folders: BTreeMap<PathBuf, BTreeMap<String, (PathBuf, Vec<u8>)>> = BTreeMap::new();
     for (path, bytes) in files {
-        let text = String::from_utf8(bytes)
-            .map_err(|_| Error::new(ErrorKind::Catalog, "the file is not UTF-8").at(&path, None))?;
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { continue };
         let name = name.to_string_lossy().into_owned();
-        folders.entry(folder.to_path_buf()).or_default().insert(name, (path, text));
+        folders.entry(folder.to_path_buf()).or_default().insert(name, (path, bytes));
     }
     folders.into_iter().map(|(folder, files)| migration(&folder, files, dialect)).collect()
 }
 
 fn migration(
     folder: &Path,
-    mut files: BTreeMap<String, (PathBuf, String)>,
+    mut files: BTreeMap<String, (PathBuf, Vec<u8>)>,
     dialect: Dialect,
 ) -> Result<Migration> {
     let (version, name) = version_and_name(folder)?;
     let metadata = match files.remove("metadata.toml") {
-        Some((path, text)) => Metadata::parse(&path, &text)?,
+        Some((path, bytes)) => Metadata::parse(&path, &text(&path, bytes)?)?,
         None => Metadata::default(),
     };
-    let mut script = |file: &str, transaction: Transaction| match files.remove(file) {
-        Some((path, text)) => Script::parse(path, text, dialect, transaction),
-        None => Ok(None),
+    let script = |(path, bytes): (PathBuf, Vec<u8>)| {
+        let text = text(&path, bytes)?;
+        Script::parse(path, text, dialect, metadata.transaction)
     };
-    let (up, down) = (script("up.sql", metadata.transaction)?, script("down.sql", metadata.transaction)?);
-    let up = up.ok_or_else(|| {
-        Error::new(ErrorKind::Catalog, "there is no statement to run")
+    let (up, down) = (files.remove("up.sql"), files.remove("down.sql"));
+    let nothing = || {
+        Error::new(ErrorKind::Catalog, "there is nothing in it")
             .at(folder.join("up.sql"), None)
-            .hint("write the migration, or delete its folder; one that is to do nothing says SELECT 1;")
-    })?;
+            .hint("write the migration, or delete its folder; one that is to do nothing says so in a comment")
+    };
+    let up = up.filter(|(_, bytes)| !bytes.trim_ascii().is_empty()).ok_or_else(nothing)?;
+    let up = script(up)?;
+    if is_unwritten(&up) {
+        return Err(nothing());
+    }
+    let (down, down_fault) = match down.map(script) {
+        None => (None, None),
+        Some(Ok(down)) if is_unwritten(&down) => (None, None),
+        Some(Ok(down)) => (Some(down), None),
+        Some(Err(error)) => (None, Some(error.summary())),
+    };
     if let Some((path, _)) = files.into_values().next() {
         return Err(Error::new(ErrorKind::Catalog, "a migration has no such file")
             .at(path, None)
             .hint("it has up.sql, down.sql and metadata.toml"));
     }
-    Ok(Migration { version, name, up, down, metadata })
+    Ok(Migration { version, name, up, down, down_fault, metadata })
+}
+
+fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes)
+        .map_err(|_| Error::new(ErrorKind::Catalog, "the file is not UTF-8").at(path, None))
 }
 
 /// What diesel makes of a folder's name: `2025-06-01-120000_notes` is version `20250601120000`, name `notes`.
@@ -146,9 +196,24 @@ mod tests {
     }
 
     #[test]
+    fn a_script_of_comments_reserves_a_number_and_a_fault_in_a_down_script_hinders_no_upgrade() {
+        let catalog = load(&[
+            ("1_a/up.sql", "-- reserved"),
+            ("1_a/down.sql", ""),
+            ("2_b/up.sql", "SELECT 1"),
+            ("2_b/down.sql", "SELECT 1;\nCOMMIT;"),
+        ])
+        .unwrap();
+        let [first, second] = catalog.migrations() else { panic!("two migrations") };
+        assert!(first.up.statements().is_empty() && first.down.is_some());
+        assert!(second.down.is_none());
+        assert!(second.down_fault.as_ref().unwrap().contains("down.sql:2"), "{:?}", second.down_fault);
+    }
+
+    #[test]
     fn what_is_not_understood_is_refused() {
         for files in [
-            &[("1_a/up.sql", "-- nothing")][..],
+            &[("1_a/up.sql", " \n")][..],
             &[("1_a/down.sql", "SELECT 1")],
             &[("1_a/up.sql", "SELECT 1"), ("1_a/up.SQL", "SELECT 1")],
             &[("_a/up.sql", "SELECT 1")],

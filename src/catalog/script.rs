@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::metadata::Transaction;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::Dialect;
+use crate::sql::pragma::{FileSettings, Pragma};
 use crate::sql::statement::{Control, Effect, Statement, split};
 
 /// The SHA-256 of a script's bytes, as 64 hexadecimal digits.
@@ -39,7 +40,7 @@ pub enum Recognition {
     Edited,
 }
 
-/// A script of at least one statement.
+/// A script. One that only reserves a number has comments and no statement.
 #[derive(Clone, Debug)]
 pub struct Script {
     path: PathBuf,
@@ -51,13 +52,13 @@ pub struct Script {
 }
 
 impl Script {
-    /// Parses a script. One without any statement is `None`.
+    /// Parses a script. One of comments alone has no statements.
     pub(super) fn parse(
         path: PathBuf,
         text: String,
         dialect: Dialect,
         transaction: Transaction,
-    ) -> Result<Option<Self>> {
+    ) -> Result<Self> {
         let statements = split(&text, dialect).map_err(|unclosed| {
             Error::new(ErrorKind::Catalog, format!("a {} is never closed", unclosed.what))
                 .at(&path, unclosed.line)
@@ -66,12 +67,9 @@ impl Script {
         for statement in &statements {
             refuse(statement, &path, transaction)?;
         }
-        if statements.is_empty() {
-            return Ok(None);
-        }
         let unix = text.replace("\r\n", "\n");
         let variants = [Checksum::of(&unix), Checksum::of(&unix.replace('\n', "\r\n"))];
-        Ok(Some(Self { checksum: Checksum::of(&text), path, text, statements, variants }))
+        Ok(Self { checksum: Checksum::of(&text), path, text, statements, variants })
     }
 
     /// Where it was read from, for messages.
@@ -116,6 +114,22 @@ impl Script {
         self.statements.iter().map(|statement| statement.effect).max().unwrap_or(Effect::Defines)
     }
 
+    /// The settings of a database file that it makes, which SQLite takes only before a transaction.
+    #[must_use]
+    pub fn file_settings(&self) -> FileSettings {
+        let settings = self.statements.iter().map(|statement| match &statement.control {
+            Control::Pragma(Pragma::Before(settings)) => *settings,
+            _ => FileSettings::default(),
+        });
+        settings.fold(FileSettings::default(), FileSettings::then)
+    }
+
+    /// Whether it adds a value to an enum: what uses the value may have to wait for the commit.
+    #[must_use]
+    pub fn adds_enum_value(&self) -> bool {
+        self.statements.iter().any(|statement| statement.adds_enum_value)
+    }
+
     /// Whether running it may delete rows, where `armed` says that a plain write may; afterwards `armed` says so again.
     #[must_use]
     pub fn may_delete(&self, armed: &mut bool) -> bool {
@@ -129,21 +143,23 @@ impl Script {
 }
 
 fn refuse(statement: &Statement, path: &Path, transaction: Transaction) -> Result<()> {
-    let (message, hint) = match (statement.control, transaction) {
-        (Control::None, _) | (Control::Breaks(_) | Control::Outside(_), Transaction::None) => return Ok(()),
+    let (message, hint) = match (&statement.control, transaction) {
+        (Control::None | Control::Pragma(Pragma::Run | Pragma::Before(_) | Pragma::Skip), _)
+        | (Control::Breaks(_) | Control::Outside(_), Transaction::None) => return Ok(()),
         (Control::Breaks(word), Transaction::Shared) => (
             format!("{word} would break the transaction that keeps a project at its old or its new version"),
-            "remove it: tenantry puts all pending migrations of a project into one transaction",
+            "remove it: tenantry puts all pending migrations of a project into one transaction".into(),
         ),
         (Control::Outside(word), Transaction::Shared) => (
             format!("{word} cannot run in a transaction"),
-            "give it a migration of its own whose metadata.toml says run_in_transaction = false",
+            "give it a migration of its own whose metadata.toml says run_in_transaction = false".into(),
+        ),
+        (Control::Pragma(Pragma::Refuse(name)), _) => (
+            format!("PRAGMA {name} changes the database past SQLite's own checks"),
+            "remove it: tables are changed by ALTER TABLE, or by a new table that takes the old one's rows and name".into(),
         ),
         // A dry run proves the migrations on a private database: this would write somewhere else even then.
-        (Control::Elsewhere(word), _) => (
-            format!("{word} reaches beyond the project's own database"),
-            "remove it: a migration is about one project's database alone, whichever that is",
-        ),
+        (Control::Elsewhere(elsewhere), _) => elsewhere.explain(),
     };
     Err(Error::new(ErrorKind::Catalog, message).at(path, statement.line).hint(hint))
 }
@@ -152,7 +168,7 @@ fn refuse(statement: &Statement, path: &Path, transaction: Transaction) -> Resul
 mod tests {
     use super::*;
 
-    fn parse(text: &str, transaction: Transaction) -> Result<Option<Script>> {
+    fn parse(text: &str, transaction: Transaction) -> Result<Script> {
         Script::parse("up.sql".into(), text.into(), Dialect::Sqlite, transaction)
     }
 
@@ -177,9 +193,9 @@ mod tests {
 
     #[test]
     fn line_ends_are_told_from_edits() {
-        let script = parse("CREATE TABLE a (b);\nSELECT 1;\n", Transaction::Shared).unwrap().unwrap();
-        let windows = parse("CREATE TABLE a (b);\r\nSELECT 1;\r\n", Transaction::Shared).unwrap().unwrap();
-        let edited = parse("CREATE TABLE a (c);\nSELECT 1;\n", Transaction::Shared).unwrap().unwrap();
+        let script = parse("CREATE TABLE a (b);\nSELECT 1;\n", Transaction::Shared).unwrap();
+        let windows = parse("CREATE TABLE a (b);\r\nSELECT 1;\r\n", Transaction::Shared).unwrap();
+        let edited = parse("CREATE TABLE a (c);\nSELECT 1;\n", Transaction::Shared).unwrap();
         assert_eq!(script.recognize(script.checksum().as_str()), Recognition::Same);
         assert_eq!(script.recognize(windows.checksum().as_str()), Recognition::LineEnds);
         assert_eq!(windows.recognize(script.checksum().as_str()), Recognition::LineEnds);

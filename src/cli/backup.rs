@@ -138,8 +138,16 @@ fn carry(
 ) -> Result<u8> {
     let manager = manager.with_rules(settings.config()?.rules(variable)?);
     let operation = Operation::Backups(task);
-    let run =
-        Run { command, selection, operation, dry_run, safety: Safety::None, max_failures: None, verdict };
+    let run = Run {
+        command,
+        selection,
+        operation,
+        dry_run,
+        safety: Safety::None,
+        may_lose_rows: Vec::new(),
+        max_failures: None,
+        verdict,
+    };
     carry_out(settings, &manager, &run)
 }
 

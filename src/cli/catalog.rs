@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
+use tenantry::catalog::new_files;
 use tenantry::config::{FILE_NAME, Migrations};
-use tenantry::{Error, ErrorKind, Result};
+use tenantry::{Catalog, Error, ErrorKind, Result};
 
 use super::{Format, Settings, naming};
 use crate::report::Output;
@@ -66,15 +67,6 @@ directory = "migrations"
 # url = "sqlite:/srv/data"
 "#;
 
-const UP: &str = "\
--- Statements, each ended by a semicolon. They run in one transaction with the project's other pending migrations, so no
--- BEGIN and no COMMIT. A metadata.toml beside this file says what is unusual: run_in_transaction = false, or
--- deletes_rows_from = [\"table\"] where rows are meant to go.
-";
-const DOWN: &str = "\
--- Statements that give back the schema from before. Delete this file if that can't be done.
-";
-
 pub(super) fn init() -> Result<u8> {
     let file = Path::new(FILE_NAME);
     write_new(file, EXAMPLE)?;
@@ -110,9 +102,9 @@ fn make(settings: &Settings, name: &str) -> Result<u8> {
         return Err(Error::new(ErrorKind::Usage, format!("{name:?} has no letter or digit"))
             .hint("such as add_notes"));
     }
-    let own = directory.join(dialect.name());
-    let is_flat = !own.is_dir();
-    let parent = if is_flat { directory } else { own };
+    let own = if directory.is_dir() { Catalog::subfolder(&directory, dialect)? } else { None };
+    let is_flat = own.is_none();
+    let parent = own.unwrap_or(directory);
     let (version, folders) = next_version(&parent)?;
     if let Some(shorter) = folders.iter().find(|folder| is_flat && naming::is_wider(&version, folder)) {
         let message = format!("{version} would come before {shorter}: such a folder is ordered as text");
@@ -123,8 +115,9 @@ fn make(settings: &Settings, name: &str) -> Result<u8> {
     let folder = parent.join(format!("{version}_{}", words.join("_").to_lowercase()));
     std::fs::create_dir_all(&folder).map_err(|error| Error::io("make the folder", &folder, error))?;
     let what = words.join(" ");
-    write_new(&folder.join("up.sql"), &format!("-- {what}: what it changes, and why.\n\n{UP}"))?;
-    write_new(&folder.join("down.sql"), &format!("-- Undoes {what}.\n\n{DOWN}"))?;
+    for (file, text) in new_files(&what) {
+        write_new(&folder.join(file), &text)?;
+    }
     let mut output = Output::new();
     match settings.format {
         Format::Human => output.line(format_args!("{}", folder.display())),

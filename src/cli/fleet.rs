@@ -1,6 +1,7 @@
 //! The commands that move projects between versions, or say where they stand: one path with other requests.
 
 use clap::Args;
+use tenantry::catalog::Version;
 use tenantry::event::Verdict;
 use tenantry::manager::{Operation, Run, Safety, Selection};
 use tenantry::plan::{Baseline, Down, Drift, Request};
@@ -71,6 +72,9 @@ pub(super) struct Up {
     /// Upgrade projects whose schema is not what their version says, keeping the difference
     #[arg(long)]
     allow_drift: bool,
+    /// Let this migration delete rows that it has not declared; may be given several times
+    #[arg(long, value_name = "VERSION")]
+    allow_row_loss: Vec<String>,
     /// Take a backup of each project before it is touched; with =check restore and compare it first
     #[arg(long, value_name = "check", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     backup: Option<BackupMode>,
@@ -157,6 +161,14 @@ fn position(catalog: &Catalog, version: Option<&String>) -> Result<Option<usize>
     version.map(|version| catalog.resolve(version)).transpose()
 }
 
+/// The version of a migration that is named.
+fn migration(catalog: &Catalog, version: &str) -> Result<Version> {
+    match catalog.resolve(version)? {
+        0 => Err(Error::new(ErrorKind::Usage, "0 is no migration")),
+        position => Ok(catalog.version_at(position)),
+    }
+}
+
 pub(super) fn carry_out(settings: &Settings, manager: &Manager, run: &Run) -> Result<u8> {
     let mut reporter = Reporter::new(settings.format, settings.verbosity(), manager.catalog());
     let summary = manager.run(run, |event| reporter.event(event))?;
@@ -172,6 +184,7 @@ fn command(name: &'static str, selection: Selection, operation: Operation) -> Ru
         operation,
         dry_run: false,
         safety: Safety::None,
+        may_lose_rows: Vec::new(),
         max_failures: None,
         verdict: Verdict::default(),
     }
@@ -223,6 +236,8 @@ fn go_up(
 ) -> Result<u8> {
     let manager = settings.manager()?;
     let to = position(manager.catalog(), up.to.as_ref())?.unwrap_or(manager.catalog().head());
+    let may_lose_rows = up.allow_row_loss.iter().map(|version| migration(manager.catalog(), version));
+    let may_lose_rows = may_lose_rows.collect::<Result<_>>()?;
     let baseline = if up.no_stamp { Baseline::Refuse } else { Baseline::Stamp };
     let drift = if up.allow_drift { Drift::Keep } else { Drift::Refuse };
     let safety = match up.backup {
@@ -233,6 +248,7 @@ fn go_up(
     let run = Run {
         dry_run: up.dry_run,
         safety,
+        may_lose_rows,
         max_failures: up.max_failures.map(|count| count as usize),
         verdict,
         ..command(name, selection, Operation::Change(Request::Upgrade { to, baseline, drift }))
@@ -266,6 +282,7 @@ pub(super) fn operate(
         operation,
         dry_run: false,
         safety: Safety::None,
+        may_lose_rows: Vec::new(),
         max_failures: None,
         verdict: Verdict::default(),
     };

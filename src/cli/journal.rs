@@ -161,6 +161,7 @@ pub(super) fn runs(settings: &Settings, command: Runs) -> Result<u8> {
                 operation: Operation::RollBack(undo),
                 dry_run: rollback.dry_run,
                 safety: Safety::None,
+                may_lose_rows: Vec::new(),
                 max_failures: None,
                 verdict: Verdict { allow_empty: true, check: false },
             };

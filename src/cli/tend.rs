@@ -91,6 +91,15 @@ fn tend(
     carry_out(
         settings,
         &manager,
-        &Run { command, selection, operation, dry_run, safety: Safety::None, max_failures: None, verdict },
+        &Run {
+            command,
+            selection,
+            operation,
+            dry_run,
+            safety: Safety::None,
+            may_lose_rows: Vec::new(),
+            max_failures: None,
+            verdict,
+        },
     )
 }

@@ -69,6 +69,7 @@ pub(super) fn import(settings: &Settings, import: Import) -> Result<u8> {
         operation: Operation::Import(import.file),
         dry_run: false,
         safety: Safety::None,
+        may_lose_rows: Vec::new(),
         max_failures: None,
         verdict: Verdict::default(),
     };

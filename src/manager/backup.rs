@@ -69,7 +69,7 @@ pub enum Source {
 }
 
 /// How old the leftovers of killed backups are before they are removed: what is younger may still be written.
-pub(super) const ABANDONED: Duration = Duration::from_secs(24 * 3600);
+pub(super) const ABANDONED: Duration = Duration::from_hours(24);
 
 impl BackupTask {
     /// Whether migrations are run, so that it has to be known where they lead.
@@ -286,7 +286,7 @@ impl Manager {
 
     /// How well these projects are covered by backups.
     pub(super) fn coverage(&self, projects: &[ProjectId]) -> Result<Coverage> {
-        const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+        const WEEK: Duration = Duration::from_hours(168);
         let mut coverage = Coverage {
             projects: projects.len(),
             without: Vec::new(),

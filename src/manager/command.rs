@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::backup::BackupTask;
 use super::rollback::Undo;
 use super::tend::Task;
+use crate::catalog::Version;
 use crate::event::Verdict;
 use crate::plan::{Baseline, Drift, Request};
 use crate::project::ProjectId;
@@ -98,6 +99,8 @@ pub struct Run {
     pub dry_run: bool,
     /// What is done before a project is changed.
     pub safety: Safety,
+    /// The migrations that may delete rows of tables that they have not declared.
+    pub may_lose_rows: Vec<Version>,
     /// After how many failures no further project is begun.
     pub max_failures: Option<usize>,
     /// What makes the exit code other than the outcomes.
@@ -118,6 +121,7 @@ impl Run {
             }),
             dry_run: false,
             safety: Safety::None,
+            may_lose_rows: Vec::new(),
             max_failures: None,
             verdict: Verdict::default(),
         }

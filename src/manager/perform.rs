@@ -14,9 +14,10 @@ use crate::project::ProjectId;
 
 impl Manager {
     pub(super) fn performed(&self, work: &Work<'_>, project: &ProjectId, outlook: &Outlook) -> ProjectReport {
+        let mut request = work.request;
         let perform = || {
             let mut session = self.store.open(project)?;
-            work.perform(&mut *session, outlook)
+            work.perform(&mut *session, outlook, &mut request)
         };
         let result = self.retry(perform);
         self.pools.forget(project);
@@ -68,7 +69,7 @@ impl Manager {
     }
 
     /// Tries again where another process held a lock: whoever did may be done by now.
-    pub(super) fn retry<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
+    pub(super) fn retry<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
         // Each time a little longer, and not all at once.
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         let mut result = work();

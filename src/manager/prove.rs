@@ -115,7 +115,7 @@ impl Manager {
     }
 
     fn prove_upgrade(&self, session: &mut dyn Session, work: &Work<'_>) -> Result<String> {
-        let plan = match work.perform(session, &Outlook::UNPLANNED)? {
+        let plan = match work.perform(session, &Outlook::UNPLANNED, &mut work.request.clone())? {
             Ok(plan) => plan,
             Err(problems) => {
                 let said: Vec<_> = problems.iter().map(Problem::message).collect();

@@ -52,6 +52,7 @@ fn options(run: &Run, catalog: [u8; 32]) -> Value {
         "selection": selection,
         "operation": format!("{:?}", run.operation),
         "safety": format!("{:?}", run.safety),
+        "may_lose_rows": run.may_lose_rows,
         "max_failures": run.max_failures,
         "catalog": hexadecimal(&catalog),
     })

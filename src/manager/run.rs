@@ -12,13 +12,14 @@ use super::command::{FinalCopy, Operation, Run, Safety, Selection};
 use super::look::Ahead;
 use super::record::Recording;
 use super::tend::Task;
-use crate::apply::{Done, Durability, Outlook, Work};
+use crate::apply::{Done, Durability, Outlook, RowsOf, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Outcome, ProjectReport, RunStarted, Summary, Tally};
 use crate::fleet::Brake;
 use crate::plan::{Inspection, Plan, Problem};
 use crate::project::ProjectId;
-use crate::store::{Detail, Discovery, ForeignKeys, Look, Mode, Session, Spares, Template};
+use crate::sql::pragma::FileSettings;
+use crate::store::{Detail, Discovery, ForeignKeys, LeftOut, Look, Mode, Session, Spares, Template};
 
 /// A new run's id.
 pub(super) fn new_id() -> String {
@@ -67,7 +68,11 @@ impl Manager {
             dry_run: run.dry_run,
             after,
         }));
-        for it in left_out {
+        let strays = self.catalog.strays().iter().map(|path| LeftOut {
+            name: path.display().to_string(),
+            reason: "no migration: a file beside their folders".into(),
+        });
+        for it in left_out.into_iter().chain(strays) {
             owner.tell(Event::LeftOut(it));
         }
         if !projects.is_empty() {
@@ -181,7 +186,7 @@ impl Manager {
                 };
             }
         };
-        let mut work = self.work(request, id)?;
+        let mut work = Work { may_lose_rows: &run.may_lose_rows, ..self.work(request, id)? };
         let planned = Mutex::new(Vec::new());
         let survey = |projects: &[ProjectId]| {
             let each = projects.iter().zip(self.read_ahead(projects, &ahead, Detail::Whole));
@@ -294,7 +299,7 @@ impl Manager {
     }
 
     fn created(&self, project: &ProjectId, run: &str) -> ProjectReport {
-        match self.create_in_run(project, run) {
+        match self.retry(|| self.create_in_run(project, run)) {
             Ok(()) => ProjectReport {
                 to: Some(self.catalog.version_at(self.catalog.head())),
                 ..ProjectReport::new(project.clone(), Outcome::Created)
@@ -322,11 +327,19 @@ impl Manager {
         // Before anything is begun on the server.
         self.reference()?;
         let fill = |session: &mut dyn Session| {
-            let work = self.work(self.to_head(), run)?;
-            let mode = Mode { foreign_keys: ForeignKeys::Compared, ..Outlook::UNPLANNED.mode };
-            work.perform(session, &Outlook { mode, seen: None }).map(|_| ())
+            let work = Work { rows: RowsOf::Migrations, ..self.work(self.to_head(), run)? };
+            // SQLite takes some of a file's settings only before anything else is done with it.
+            let scripts = self.catalog.migrations().iter().map(|migration| migration.up.file_settings());
+            let file = scripts.fold(FileSettings::NONE, FileSettings::then);
+            let mode = Mode { foreign_keys: ForeignKeys::Compared, file, ..Mode::PLAIN };
+            work.perform(session, &Outlook { mode, seen: None }, &mut work.request.clone()).map(|_| ())
         };
-        make(Template { catalog: self.catalog.hash(), run, fill: &fill })
+        make(Template {
+            catalog: self.catalog.hash(),
+            adds_enum_values: self.catalog.adds_enum_values(),
+            run,
+            fill: &fill,
+        })
     }
 }
 

@@ -162,7 +162,9 @@ impl Problem {
             Self::Dirty { versions } => {
                 format!("begun outside a transaction and never ended: {}", versions.join(", "))
             }
-            Self::Irreversible { migrations } => format!("without a down.sql: {}", migrations.join(", ")),
+            Self::Irreversible { migrations } => {
+                format!("without a down.sql that can be run: {}", migrations.join(", "))
+            }
             Self::ReadOnly => "it is marked read-only".into(),
             Self::UnknownRevision { revisions } => {
                 format!("alembic's revision stands for no version: {}", revisions.join(", "))

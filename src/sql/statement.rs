@@ -3,6 +3,8 @@
 //! It must not run anything or know a database's contents. Where it can't be sure it errs to the careful side:
 //! a statement that may delete rows is one that does.
 
+use super::elsewhere::{Elsewhere, elsewhere};
+use super::pragma::{Pragma, pragma};
 use super::{Dialect, Token, TokenKind, Unclosed, tokens};
 
 /// One statement of a script.
@@ -19,6 +21,8 @@ pub struct Statement {
     /// Whether writes that come after it may delete rows by themselves: it makes a trigger that deletes, or a
     /// conflict rule that replaces.
     pub arms: bool,
+    /// Whether it adds a value to an enum of Postgres, which before version 17 nobody can use before that is committed.
+    pub adds_enum_value: bool,
     /// The tables it drops or renames, spelled as the database keeps their names.
     pub moves: Vec<Moves>,
 }
@@ -38,7 +42,7 @@ pub enum Moves {
 }
 
 /// What a statement may do to the transaction around it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
     /// Nothing.
     None,
@@ -46,8 +50,10 @@ pub enum Control {
     Breaks(&'static str),
     /// The database refuses it inside a transaction; the word says which.
     Outside(&'static str),
-    /// It reaches beyond the project's own database; the word says how.
-    Elsewhere(&'static str),
+    /// It is a pragma that does not simply run where it stands.
+    Pragma(Pragma),
+    /// It reaches beyond the project's own database or schema.
+    Elsewhere(Elsewhere),
 }
 
 /// What a statement may do to rows that exist, from harmless to most dangerous.
@@ -79,9 +85,10 @@ pub fn split(script: &str, dialect: Dialect) -> Result<Vec<Statement>, Unclosed>
             statements.push(Statement {
                 sql: script[first.start..last.start + last.text.len()].to_string(),
                 line: first.line,
-                control: control(body, dialect),
+                control: control(&script[first.start..last.start + last.text.len()], body, dialect),
                 effect: effect(body, dialect),
                 arms: body[0].is("CREATE") && arms(body, dialect),
+                adds_enum_value: adds_enum_value(body, dialect),
                 moves: moves(body, dialect),
             });
         }
@@ -115,7 +122,7 @@ fn statement_length(tokens: &[Token<'_>]) -> usize {
     tokens.len()
 }
 
-fn control(tokens: &[Token<'_>], dialect: Dialect) -> Control {
+fn control(sql: &str, tokens: &[Token<'_>], dialect: Dialect) -> Control {
     const BREAKS: [&str; 6] = ["BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT"];
     let first = &tokens[0];
     let has = |word: &str| tokens.iter().any(|token| token.is(word));
@@ -127,75 +134,26 @@ fn control(tokens: &[Token<'_>], dialect: Dialect) -> Control {
         return Control::Breaks("PREPARE TRANSACTION");
     }
     if let Some(word) = ["ATTACH", "DETACH"].into_iter().find(|word| first.is(word)) {
-        return Control::Elsewhere(word);
+        return Control::Elsewhere(Elsewhere::Session(word));
     }
     if first.is("VACUUM") && has("INTO") {
-        return Control::Elsewhere("VACUUM INTO");
+        return Control::Elsewhere(Elsewhere::Session("VACUUM INTO"));
     }
     if first.is("VACUUM") {
         return Control::Outside("VACUUM");
     }
-    if dialect == Dialect::Postgres { control_in_postgres(tokens) } else { Control::None }
-}
-
-/// What moves the rest of a migration, or a part of it, out of the project's schema; and what wants no transaction.
-fn control_in_postgres(tokens: &[Token<'_>]) -> Control {
-    let first = &tokens[0];
-    let has = |word: &str| tokens.iter().any(|token| token.is(word));
-    let second = |word: &str| tokens.get(1).is_some_and(|token| token.is(word));
-    if (first.is("SET") || first.is("RESET")) && !second("CONSTRAINTS") {
-        const PLACES: [&str; 5] = ["search_path", "SCHEMA", "ROLE", "AUTHORIZATION", "ALL"];
-        let setting =
-            tokens.iter().take(4).find_map(|token| PLACES.into_iter().find(|place| token.is(place)));
-        return setting.map_or(Control::None, Control::Elsewhere);
+    match dialect {
+        Dialect::Sqlite => match pragma(tokens) {
+            None | Some(Pragma::Run) => Control::None,
+            Some(other) => Control::Pragma(other),
+        },
+        Dialect::Postgres => match elsewhere(sql, tokens) {
+            Some(elsewhere) => Control::Elsewhere(elsewhere),
+            // A view can be refreshed concurrently in a transaction.
+            None if has("CONCURRENTLY") && !first.is("REFRESH") => Control::Outside("CONCURRENTLY"),
+            None => Control::None,
+        },
     }
-    if first.is("DISCARD") {
-        return Control::Elsewhere("DISCARD");
-    }
-    if first.is("COPY") {
-        return Control::Elsewhere("COPY");
-    }
-    // A view can be refreshed concurrently in a transaction.
-    if has("CONCURRENTLY") && !first.is("REFRESH") {
-        return Control::Outside("CONCURRENTLY");
-    }
-    let database = second("DATABASE") || second("TABLESPACE") || (first.is("ALTER") && second("SYSTEM"));
-    if ["CREATE", "DROP", "ALTER"].iter().any(|word| first.is(word)) {
-        if database {
-            return Control::Elsewhere("a statement about the server");
-        }
-        if second("SCHEMA")
-            || is_qualified(tokens)
-            || tokens.windows(2).any(|it| it[0].is("SET") && it[1].is("SCHEMA"))
-        {
-            return Control::Elsewhere("a name in another schema");
-        }
-    }
-    Control::None
-}
-
-/// Whether what is created, altered or dropped has a schema's name before its own.
-fn is_qualified(tokens: &[Token<'_>]) -> bool {
-    const KINDS: [&str; 13] = [
-        "TABLE",
-        "VIEW",
-        "TYPE",
-        "DOMAIN",
-        "FUNCTION",
-        "PROCEDURE",
-        "AGGREGATE",
-        "SEQUENCE",
-        "INDEX",
-        "TRIGGER",
-        "RULE",
-        "POLICY",
-        "STATISTICS",
-    ];
-    const BETWEEN: [&str; 4] = ["IF", "NOT", "EXISTS", "ONLY"];
-    let is = |token: &Token<'_>, words: &[&str]| words.iter().any(|word| token.is(word));
-    let Some(kind) = tokens.iter().take(6).position(|token| is(token, &KINDS)) else { return false };
-    let mut rest = tokens[kind + 1..].iter().skip_while(|token| is(token, &BETWEEN)).skip(1);
-    rest.next().is_some_and(|token| token.is_symbol("."))
 }
 
 /// Whether a `CREATE` makes writes that come after it delete rows.
@@ -225,6 +183,15 @@ pub(crate) fn may_delete_in_a_body(body: &str) -> bool {
 pub(crate) fn deletes_or_replaces(tokens: &[Token<'_>]) -> bool {
     let deletes = |pair: &[Token<'_>]| pair[1].is("DELETE") && !pair[0].is("ON");
     tokens.windows(2).any(|pair| deletes(pair) || pair[1].is("REPLACE"))
+}
+
+fn adds_enum_value(tokens: &[Token<'_>], dialect: Dialect) -> bool {
+    let has = |first: &str, second: &str| tokens.windows(2).any(|it| it[0].is(first) && it[1].is(second));
+    // A block has it in its text.
+    let in_block = || tokens.iter().any(|token| token.text.to_ascii_uppercase().contains("ADD VALUE"));
+    dialect == Dialect::Postgres
+        && ((tokens[0].is("ALTER") && has("ALTER", "TYPE") && has("ADD", "VALUE"))
+            || (tokens[0].is("DO") && in_block()))
 }
 
 fn moves(tokens: &[Token<'_>], dialect: Dialect) -> Vec<Moves> {
@@ -273,7 +240,7 @@ fn effect(tokens: &[Token<'_>], dialect: Dialect) -> Effect {
 
 #[cfg(test)]
 mod tests {
-    use super::Control::{Breaks, Elsewhere, None, Outside};
+    use super::Control::{Breaks, None, Outside};
     use super::*;
 
     fn sqls(script: &str) -> Vec<String> {
@@ -302,12 +269,12 @@ mod tests {
                 Breaks("END"),
                 Breaks("ROLLBACK"),
                 Breaks("BEGIN"),
-                Elsewhere("ATTACH"),
+                Control::Elsewhere(Elsewhere::Session("ATTACH")),
                 None,
                 None,
                 None,
                 Outside("VACUUM"),
-                Elsewhere("VACUUM INTO")
+                Control::Elsewhere(Elsewhere::Session("VACUUM INTO"))
             ]
         );
     }

@@ -13,6 +13,7 @@ mod examine;
 mod failure;
 mod ledger;
 mod members;
+mod proof;
 mod rows;
 mod script;
 mod session;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, Bool, Nullable, Text};
 
+use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Inspection;
 use crate::project::{NamePattern, ProjectId};
@@ -313,8 +315,8 @@ impl Store for PostgresStore {
         create::top_up(self, template)
     }
 
-    fn scratch(&self) -> Result<Box<dyn Session + '_>> {
-        Ok(Box::new(create::scratch(self)?))
+    fn scratch(&self, catalog: &Catalog, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()> {
+        create::scratch(self, catalog, work)
     }
 
     fn connector(&self, id: &ProjectId) -> Result<Connector> {

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::ledger::Entry;
 use crate::plan::Inspection;
 use crate::schema::Schema;
+use crate::sql::pragma::FileSettings;
 
 /// How a session's transaction is begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,18 @@ pub struct Mode {
     pub lock: Lock,
     /// What [`Session::inspect`] goes by.
     pub look: Look,
+    /// The settings of the database's file that are made before the transaction.
+    pub file: FileSettings,
+}
+
+impl Mode {
+    /// A transaction as any: foreign keys are enforced, and the schema is read.
+    pub const PLAIN: Self = Self {
+        foreign_keys: ForeignKeys::Enforced,
+        lock: Lock::Transaction,
+        look: Look::Anew,
+        file: FileSettings::NONE,
+    };
 }
 
 /// What a schema under the lock is known by.
@@ -124,8 +137,11 @@ pub trait Session: Rows {
     /// Reads ledger and schema as they are under the lock.
     fn inspect(&mut self) -> Result<Inspection>;
 
-    /// Counts rows, and violated foreign keys where the mode says they are compared.
+    /// Counts the rows of each table.
     fn census(&mut self) -> Result<Census>;
+
+    /// Counts violated foreign keys: none where the database never lets any be.
+    fn violations(&mut self) -> Result<Broken>;
 
     /// Runs these scripts, one after the other; says of each when it began and how long it took. One that can't run in a
     /// transaction comes alone. Errors name the migration.
@@ -134,8 +150,18 @@ pub trait Session: Rows {
     /// Writes ledger rows, making the ledger's tables where they are missing.
     fn record(&mut self, entries: &[Entry], run: &str) -> Result<()>;
 
+    /// Errors where what was run since `begin` changed anything outside of the project, as far as the database can tell.
+    fn require_inside(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Reads the schema as it is now.
     fn schema(&mut self) -> Result<Arc<Schema>>;
+
+    /// Whether [`Session::commit`] commits, or somebody else does, all of it together.
+    fn commits(&self) -> bool {
+        true
+    }
 
     /// Makes everything since `begin` durable.
     fn commit(&mut self) -> Result<()>;
@@ -154,6 +180,9 @@ pub trait Session: Rows {
 pub struct Census {
     /// Rows by table.
     pub rows: BTreeMap<String, u64>,
-    /// Violated foreign keys by child and parent table.
-    pub violations: BTreeMap<(String, String), u64>,
+    /// The partitioned tables that a partition belongs to, by its name.
+    pub partitions: BTreeMap<String, Vec<String>>,
 }
+
+/// Violated foreign keys by child and parent table.
+pub type Broken = BTreeMap<(String, String), u64>;

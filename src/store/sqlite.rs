@@ -29,6 +29,7 @@ use diesel::connection::SimpleConnection as _;
 use diesel::{Connection as _, SqliteConnection};
 use rusqlite::Connection;
 
+use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Access, Inspection};
 use crate::project::{NamePattern, ProjectId};
@@ -66,7 +67,7 @@ struct Aliases {
 }
 
 /// How long reading rows may take.
-const UNHURRIED: Duration = Duration::from_secs(24 * 3600);
+const UNHURRIED: Duration = Duration::from_hours(24);
 
 /// For how long what was found out about aliases holds.
 const ALIASES_HOLD: Duration = Duration::from_secs(1);
@@ -273,10 +274,14 @@ impl Store for SqliteStore {
         Ok(Box::new(hold().map_err(|error| error.in_project(id))?))
     }
 
-    fn scratch(&self) -> Result<Box<dyn Session + '_>> {
+    fn scratch(
+        &self,
+        _catalog: &Catalog,
+        work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<()> {
         let connection = Connection::open_in_memory()
             .map_err(|error| failure::describe("cannot open a private database", error))?;
-        Ok(Box::new(SqliteSession::new(connection, &self.schemas)))
+        work(&mut SqliteSession::new(connection, &self.schemas))
     }
 
     fn connector(&self, id: &ProjectId) -> Result<Connector> {

@@ -277,7 +277,7 @@ fn what_killed_processes_were_making_is_swept_by_prune_after_a_day() {
     let mut world = World::sqlite();
     world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
     world.expect(0, &["backup", "create", "1"]);
-    let days_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 24 * 3600);
+    let days_ago = std::time::SystemTime::now() - Duration::from_hours(48);
     let age = |path: &std::path::Path| std::fs::File::open(path).unwrap().set_modified(days_ago).unwrap();
     let make = |name: &str, is_old: bool| {
         let path = folder(&world).join(name);

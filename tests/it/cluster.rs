@@ -157,6 +157,11 @@ impl Server {
         assert!(child.wait().unwrap().success());
     }
 
+    /// The server's log so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
     fn control(&self, arguments: &[&str]) {
         let mut command = server_program(&format!("{}/pg_ctl", variable("TENANTRY_TEST_POSTGRES_BIN")));
         command.arg("-D").arg(self.data()).arg("-l").arg(self.folder.path().join("log")).args(arguments);

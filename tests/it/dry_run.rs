@@ -57,7 +57,7 @@ fn a_database_in_wal_mode_gets_no_companions() {
 fn odd_times_of_a_file_make_no_companions() {
     let mut world = World::sqlite();
     let now = std::time::SystemTime::now();
-    let hour = std::time::Duration::from_secs(3600);
+    let hour = std::time::Duration::from_hours(1);
     let whole_second = std::time::UNIX_EPOCH
         + std::time::Duration::from_secs(now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs());
     for mode in ["WAL", "DELETE"] {

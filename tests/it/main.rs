@@ -39,6 +39,7 @@ mod journal;
 mod library;
 mod postgres;
 mod prompt_train;
+mod real_sets;
 mod restore;
 mod rollback;
 mod schema;

@@ -236,7 +236,7 @@ fn what_could_not_be_settled_is_not_told_as_done() {
 
 #[test]
 fn a_locked_ledger_is_not_called_a_migrations_failure() {
-    use tenantry::store::{Detail, ForeignKeys, Lock, Look, Mode, Step, Store as _};
+    use tenantry::store::{Detail, Look, Mode, Step, Store as _};
     let mut world = World::postgres();
     world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]).expect(0, &["create", "a"]);
     let lock_timeout = Duration::from_millis(200);
@@ -249,7 +249,7 @@ fn a_locked_ledger_is_not_called_a_migrations_failure() {
     let scripts = [("2_two/up.sql", "CREATE TABLE two (id INTEGER);")];
     let catalog = tenantry::Catalog::from_files("two", tenantry::Dialect::Postgres, scripts).unwrap();
     let migration = &catalog.migrations()[0];
-    let mode = Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look: Look::Remembered };
+    let mode = Mode { look: Look::Remembered, ..Mode::PLAIN };
     let mut session = store.open(&ids[0]).unwrap();
     assert!(session.begin_as_seen(mode, &seen).unwrap());
     let error = session.execute(&[Step { migration, script: &migration.up }]).unwrap_err();
@@ -258,8 +258,8 @@ fn a_locked_ledger_is_not_called_a_migrations_failure() {
 
 #[test]
 fn what_was_seen_without_a_lock_is_compared_under_it() {
-    use tenantry::store::{Detail, ForeignKeys, Lock, Look, Mode, Store as _};
-    let mode = |look| Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look };
+    use tenantry::store::{Detail, Look, Mode, Store as _};
+    let mode = |look| Mode { look, ..Mode::PLAIN };
     let options = tenantry::store::postgres::PostgresOptions::default();
     let ids: [tenantry::ProjectId; 1] = ["a".parse().unwrap()];
     let scripts = [

@@ -12,6 +12,7 @@ use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Array, BigInt, Bool, Nullable, Oid, Text};
 
+use super::connect::{Scope, settings};
 use super::failure::{describe, described};
 use super::members;
 use super::target::Target;
@@ -372,9 +373,9 @@ impl Reader<'_> {
         type Texts = (Option<String>, Option<String>, Option<String>, Option<String>, Option<String>);
         let sql = &self.queries.facets;
         let mut read = || -> QueryResult<Vec<Texts>> {
-            self.connection.batch_execute(&format!("SET LOCAL search_path = {}", quote_name(name)))?;
+            self.connection.batch_execute(&search_path(&quote_name(name)))?;
             let facets = About::<Facet>::new(sql, name).load(self.connection)?;
-            self.connection.batch_execute(&format!("SET LOCAL search_path = {NEUTRAL}"))?;
+            self.connection.batch_execute(&search_path(NEUTRAL))?;
             Ok(facets)
         };
         let facets = read().map_err(|error| describe("cannot read its schema", self.target, &error))?;
@@ -387,6 +388,11 @@ impl Reader<'_> {
         rows.sort_unstable();
         Ok(rows)
     }
+}
+
+/// The query that sets the `search_path` until the transaction ends.
+pub(super) fn search_path(path: &str) -> String {
+    settings(Scope::Transaction, [("search_path", path.to_string())])
 }
 
 /// Whether a facet may have a schema's name in it, before another name.

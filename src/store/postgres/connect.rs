@@ -14,6 +14,7 @@ use super::failure::{describe, described};
 use super::target::Target;
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sql::{quote_name, quote_text};
 
 /// How long a full server is asked again before that is an error.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -41,6 +42,7 @@ pub(super) struct Server {
     pub(super) route: Route,
     /// Such as 150018.
     pub(super) version: i32,
+    pub(super) usual: Usual,
 }
 
 /// What a transaction waits for at most.
@@ -51,50 +53,87 @@ pub(super) struct Timeouts {
     pub(super) statement: Option<Duration>,
 }
 
-impl Timeouts {
-    /// The settings that tenantry's transactions rely on, for a session or, by `LOCAL`, for one transaction. Its own
-    /// queries are long and cheap: planning one anew for each of the first schemas, or compiling it, takes longer than all
-    /// of its answers.
-    fn sql(&self, scope: &str, version: i32) -> String {
-        let lock = self.lock.as_millis().max(1);
-        // Since version 14 the server itself looks whether its client is still there.
-        let interval = if version >= 140_000 {
-            format!("SET {scope} client_connection_check_interval = '2s'; ")
-        } else {
-            String::new()
-        };
-        format!(
-            "SET {scope} lock_timeout = {lock}; SET {scope} statement_timeout = 0; \
-             SET {scope} idle_in_transaction_session_timeout = '60s'; {interval}\
-             SET {scope} standard_conforming_strings = on; SET {scope} search_path = {NEUTRAL}; \
-             SET {scope} plan_cache_mode = force_generic_plan; SET {scope} jit = off"
-        )
+/// For how long settings hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    Session,
+    Transaction,
+}
+
+/// A query that makes settings.
+///
+/// `SET` is not used: an extension may send the whole text of a message with a `SET LOCAL` to other servers, as Citus does, and
+/// those take no message of several statements.
+pub(super) fn settings<'a>(scope: Scope, settings: impl IntoIterator<Item = (&'a str, String)>) -> String {
+    let is_local = scope == Scope::Transaction;
+    let set = |(name, value): (&str, String)| {
+        format!("pg_catalog.set_config('{name}', {}, {is_local})", quote_text(&value))
+    };
+    format!("SELECT {}", settings.into_iter().map(set).collect::<Vec<_>>().join(", "))
+}
+
+/// What the server's settings are for anybody who connects as this role.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Usual {
+    jit: &'static str,
+    plans: &'static str,
+}
+
+impl Usual {
+    fn new(jit: &str, plans: &str) -> Self {
+        let plans = ["force_generic_plan", "force_custom_plan"].into_iter().find(|it| *it == plans);
+        Self { jit: if jit == "off" { "off" } else { "on" }, plans: plans.unwrap_or("auto") }
     }
 }
 
 impl Timeouts {
+    /// The settings that tenantry's transactions rely on. Its own queries are long and cheap: planning one anew for each of
+    /// the first schemas, or compiling it, takes longer than all of its answers.
+    fn sql(&self, scope: Scope, version: i32) -> String {
+        let plain = [
+            ("lock_timeout", self.lock.as_millis().max(1).to_string()),
+            ("statement_timeout", "0".into()),
+            ("idle_in_transaction_session_timeout", "60s".into()),
+            ("standard_conforming_strings", "on".into()),
+            ("quote_all_identifiers", "off".into()),
+            ("search_path", NEUTRAL.into()),
+            ("plan_cache_mode", "force_generic_plan".into()),
+            ("jit", "off".into()),
+        ];
+        // Since version 14 the server itself looks whether its client is still there.
+        let interval = (version >= 140_000).then(|| ("client_connection_check_interval", "2s".to_string()));
+        settings(scope, plain.into_iter().chain(interval))
+    }
+
     /// The settings for a migration's statements: their limit, which tenantry's own questions, that grow with the fleet,
     /// have not; and plans as the server makes them for anybody.
-    pub(super) fn of_statements(&self, scope: &str) -> String {
+    pub(super) fn of_statements(&self, scope: Scope, schema: &str, usual: Usual) -> String {
         let statement = self.statement.map_or(0, |timeout| timeout.as_millis().max(1));
-        format!(
-            "SET {scope} statement_timeout = {statement}; SET {scope} plan_cache_mode TO DEFAULT; SET {scope} jit TO DEFAULT"
-        )
+        let plain = [
+            ("search_path", quote_name(schema)),
+            ("statement_timeout", statement.to_string()),
+            ("plan_cache_mode", usual.plans.into()),
+            ("jit", usual.jit.into()),
+        ];
+        settings(scope, plain)
     }
 
     /// What gives tenantry's own queries their settings back.
     pub(super) fn after_statements() -> String {
-        format!(
-            "SET LOCAL search_path = {NEUTRAL}; SET LOCAL statement_timeout = 0; \
-             SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL jit = off"
-        )
+        let plain = [
+            ("search_path", NEUTRAL.into()),
+            ("statement_timeout", "0".into()),
+            ("plan_cache_mode", "force_generic_plan".into()),
+            ("jit", "off".into()),
+        ];
+        settings(Scope::Transaction, plain)
     }
 
     /// How long a statement outside a transaction waits. A `CONCURRENTLY` waits for whoever looks at the database at all,
     /// and keeps nobody waiting meanwhile: it has no limit.
     pub(super) fn outside(&self, is_concurrent: bool) -> String {
         let lock = if is_concurrent { 0 } else { self.lock.as_millis().max(1) };
-        format!("SET lock_timeout = {lock}")
+        settings(Scope::Session, [("lock_timeout", lock.to_string())])
     }
 }
 
@@ -126,7 +165,7 @@ impl Link {
         match self.server.route {
             Route::Direct => format!("BEGIN {mode}"),
             Route::Pooled => {
-                format!("BEGIN {mode}; {}", self.timeouts.sql("LOCAL", self.server.version))
+                format!("BEGIN {mode}; {}", self.timeouts.sql(Scope::Transaction, self.server.version))
             }
         }
     }
@@ -136,14 +175,18 @@ impl Link {
         match self.server.route {
             Route::Direct => self.settle(),
             // A pooler's own settings are not to be undone.
-            Route::Pooled => self.connection.batch_execute(&self.timeouts.sql("LOCAL", self.server.version)),
+            Route::Pooled => {
+                self.connection.batch_execute(&self.timeouts.sql(Scope::Transaction, self.server.version))
+            }
         }
     }
 
     /// Makes a connection of one's own remember tenantry's settings, and nothing else.
     pub(super) fn settle(&mut self) -> QueryResult<()> {
-        let settings = self.timeouts.sql("SESSION", self.server.version);
-        self.connection.batch_execute(&format!("RESET ALL; RESET SESSION AUTHORIZATION; {settings}"))?;
+        let settings = self.timeouts.sql(Scope::Session, self.server.version);
+        for alone in ["RESET ALL", "RESET SESSION AUTHORIZATION", &settings] {
+            self.connection.batch_execute(alone)?;
+        }
         if self.is_english {
             self.connection.batch_execute(ENGLISH)?;
         }
@@ -167,6 +210,10 @@ struct Greeting {
     version: i32,
     #[diesel(sql_type = Nullable<Text>)]
     direct: Option<String>,
+    #[diesel(sql_type = Text)]
+    jit: String,
+    #[diesel(sql_type = Text)]
+    plans: String,
 }
 
 /// Opens a connection. A setting that only a connection of one's own takes along tells whether a pooler is in between.
@@ -199,7 +246,8 @@ fn attempt(target: &Target, timeouts: Timeouts) -> Result<Link> {
     })?;
     let greeting: Greeting = diesel::sql_query(
         "SELECT current_setting('server_version_num')::int AS version, \
-         nullif(current_setting('tenantry.direct', true), '') AS direct",
+         nullif(current_setting('tenantry.direct', true), '') AS direct, \
+         current_setting('jit') AS jit, current_setting('plan_cache_mode') AS plans",
     )
     .get_result(&mut connection)
     .map_err(|error| describe("cannot connect", target, &error))?;
@@ -209,7 +257,8 @@ fn attempt(target: &Target, timeouts: Timeouts) -> Result<Link> {
             .hint("tenantry works with Postgres 13 and later"));
     }
     let route = if greeting.direct.is_some() { Route::Direct } else { Route::Pooled };
-    let server = Server { route, version: greeting.version };
+    let usual = Usual::new(&greeting.jit, &greeting.plans);
+    let server = Server { route, version: greeting.version, usual };
     let mut link = Link {
         connection,
         server,

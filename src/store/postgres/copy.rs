@@ -17,10 +17,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::project::ProjectId;
 use crate::sql::{quote_name, quote_text};
 use crate::store::cache::SchemaCache;
-use crate::store::{Copied, CopyFile, ForeignKeys, Held, Lock, Look, Mode, Old, Session};
+use crate::store::{Copied, CopyFile, Held, Mode, Old, Session};
 
-pub(super) const ALONE: Mode =
-    Mode { foreign_keys: ForeignKeys::Enforced, lock: Lock::Transaction, look: Look::Anew };
+pub(super) const ALONE: Mode = Mode::PLAIN;
 
 /// What begins the names of databases that copies are restored into.
 const SCRATCH: &str = "tenantry_scratch_";
@@ -213,7 +212,7 @@ impl PostgresSession<'_> {
     /// Dumps the schema, and sums it up as it is in that same snapshot.
     pub(super) fn copy_out(&mut self, file: &Path) -> Result<Copied> {
         // However long a dump takes, this transaction waits for it.
-        self.batch("cannot begin", "SET LOCAL idle_in_transaction_session_timeout = 0")?;
+        self.batch("cannot begin", "SELECT set_config('idle_in_transaction_session_timeout', '0', true)")?;
         let snapshot = self.value("SELECT pg_export_snapshot() AS value")?;
         let inspection = self.inspect()?;
         let contents = crate::store::Rows::contents(self)?;

@@ -7,10 +7,11 @@ use diesel::prelude::*;
 use diesel::sql_types::Text;
 
 use super::catalog::{Read, lock_key};
-use super::copy::ALONE;
+use super::copy::{ALONE, Scratch};
 use super::session::{Kind, PostgresSession};
 use super::{OWN, PostgresStore};
-use crate::error::{Error, ErrorKind, Result};
+use crate::catalog::Catalog;
+use crate::error::{ErrorKind, Result};
 use crate::project::ProjectId;
 use crate::schema::hexadecimal;
 use crate::sql::{quote_name, quote_text};
@@ -47,13 +48,26 @@ pub(super) fn create(store: &PostgresStore, id: &ProjectId, template: Template<'
     session.make(template)
 }
 
-/// A private schema that nobody else ever sees: the transaction in which it is made is never committed.
-pub(super) fn scratch(store: &PostgresStore) -> Result<PostgresSession<'_>> {
+/// Lets `work` have a private schema that nobody else ever sees: the transaction in which it is made is never committed.
+/// Where something has to be committed, it is in a database of its own, which is gone afterwards.
+pub(super) fn scratch(
+    store: &PostgresStore,
+    catalog: &Catalog,
+    work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+) -> Result<()> {
     let name = format!("{OWN}scratch_{}", uuid::Uuid::now_v7().simple());
-    let mut session = PostgresSession::new(store, store.links.get()?, name);
-    session.begin(ALONE)?;
-    session.make_within()?;
-    Ok(session)
+    let mut session = PostgresSession::new(store, store.links.get()?, name.clone());
+    if !catalog.adds_enum_values() || session.uses_new_values()? {
+        session.begin(ALONE)?;
+        session.make_within()?;
+        return work(&mut session);
+    }
+    drop(session);
+    let scratch = Scratch::new(store)?;
+    let own = scratch.store();
+    let mut session = PostgresSession::new(&own, own.links.get()?, name);
+    session.make_empty()?;
+    work(&mut session)
 }
 
 /// What the names of a template's spares begin with.
@@ -106,10 +120,7 @@ fn names(store: &PostgresStore, prefix: &str) -> Result<Vec<String>> {
 impl PostgresSession<'_> {
     /// Makes the schema in the transaction that was begun, and goes on within it.
     pub(super) fn make_within(&mut self) -> Result<()> {
-        if self.place.is_some() {
-            return Err(Error::new(ErrorKind::AlreadyExists, "it exists already")
-                .hint("it was left as it is; see where it stands: tenantry status ID"));
-        }
+        self.require_absent()?;
         self.batch("cannot make its schema", &format!("CREATE SCHEMA {}", quote_name(&self.name)))?;
         self.look_for_it()?;
         self.kind = Kind::Within;
@@ -118,8 +129,51 @@ impl PostgresSession<'_> {
         Ok(())
     }
 
+    /// Whether the server lets a value be used in the transaction that adds it to an enum.
+    fn uses_new_values(&mut self) -> Result<bool> {
+        Ok(self.kept.link()?.server.version >= 170_000)
+    }
+
+    /// Makes the schema, and commits that.
+    fn make_empty(&mut self) -> Result<()> {
+        self.begin(ALONE)?;
+        self.batch("cannot make its schema", &format!("CREATE SCHEMA {}", quote_name(&self.name)))?;
+        self.commit()
+    }
+
+    /// Makes the schema in several transactions, under a name that is no project's, and gives it its own name in the last.
+    fn make_in_steps(&mut self, template: Template<'_>) -> Result<()> {
+        self.require_absent()?;
+        self.rollback()?;
+        let name = format!("{OWN}new_{}", uuid::Uuid::now_v7().simple());
+        let mut building = PostgresSession::new(self.store, self.store.links.get()?, name.clone());
+        let made = building.make_empty().and_then(|()| (template.fill)(&mut building)).and_then(|()| {
+            self.begin(ALONE)?;
+            self.require_absent()?;
+            self.take_over(&name, template)?;
+            self.look_for_it()?;
+            self.wall_off()?;
+            self.remember_state()?;
+            self.commit()
+        });
+        if made.is_err() {
+            self.rollback()?;
+            let removed = building.begin(ALONE).and_then(|()| building.remove());
+            // What can't be removed now is found by `doctor`; the error that counts is the other one.
+            drop(removed);
+        }
+        made
+    }
+
+    fn require_absent(&self) -> Result<()> {
+        if self.place.is_some() { Err(crate::disk::exists()) } else { Ok(()) }
+    }
+
     /// Makes the schema, has it filled, and commits both together.
     fn make(&mut self, template: Template<'_>) -> Result<()> {
+        if template.adds_enum_values && !self.uses_new_values()? {
+            return self.make_in_steps(template);
+        }
         self.make_within()?;
         self.wall_off()?;
         (template.fill)(self)?;

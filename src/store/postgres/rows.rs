@@ -7,6 +7,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Nullable, Text};
 use sha2::{Digest as _, Sha256};
 
+use super::connect::{Scope, settings};
 use super::failure::describe;
 use super::session::PostgresSession;
 use crate::error::{ErrorKind, Result};
@@ -59,11 +60,13 @@ struct Texts {
 }
 
 #[derive(QueryableByName)]
-struct Count {
+struct Counted {
     #[diesel(sql_type = Text)]
     name: String,
     #[diesel(sql_type = BigInt)]
     count: i64,
+    #[diesel(sql_type = Nullable<Array<Text>>)]
+    wholes: Option<Vec<String>>,
 }
 
 impl PostgresSession<'_> {
@@ -71,9 +74,13 @@ impl PostgresSession<'_> {
     fn enter(&mut self) -> Result<()> {
         if !self.is_inside {
             // What has a time without a zone means UTC.
-            let path =
-                format!("SET LOCAL search_path = {}; SET LOCAL TimeZone = 'UTC'", quote_name(&self.name));
-            self.batch("cannot read its rows", &path)?;
+            // No row may be hidden from what is counted, checked or deleted: the server then says so instead.
+            let reading = [
+                ("search_path", quote_name(&self.name)),
+                ("TimeZone", "UTC".into()),
+                ("row_security", "off".into()),
+            ];
+            self.batch("cannot read its rows", &settings(Scope::Transaction, reading))?;
             self.is_inside = true;
         }
         Ok(())
@@ -110,36 +117,39 @@ impl PostgresSession<'_> {
     pub(super) fn count_rows(&mut self) -> Result<Census> {
         let schema = self.number()?;
         let sql = format!(
-            "SELECT c.relname::text AS name, 0::bigint AS count FROM pg_depend d JOIN pg_class c ON c.oid = d.objid \
+            "SELECT c.relname::text AS name, 0::bigint AS count, \
+             CASE WHEN c.relispartition THEN ARRAY(SELECT a.relname::text FROM pg_partition_ancestors(c.oid) p \
+             JOIN pg_class a ON a.oid = p.relid WHERE a.oid <> c.oid) END AS wholes FROM pg_depend d JOIN pg_class c ON c.oid = d.objid \
              WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = {schema} AND d.classid = 'pg_class'::regclass \
              AND c.relkind = 'r' AND c.relname NOT IN ('__diesel_schema_migrations', 'tenantry_history')"
         );
         self.send()?;
         let connection = &mut self.kept.link()?.connection;
         let target = self.store.target();
-        let count = || -> QueryResult<Vec<Count>> {
-            let tables: Vec<Count> = diesel::sql_query(sql).load(connection)?;
+        let count = || -> QueryResult<(Vec<Counted>, Vec<Counted>)> {
+            let tables: Vec<Counted> = diesel::sql_query(sql).load(connection)?;
             let counts: Vec<_> = tables
                 .iter()
                 .map(|table| {
                     let (text, name) = (quote_text(&table.name), quote_name(&table.name));
                     format!(
-                        "SELECT {text}::text AS name, count(*) AS count FROM {}.{name}",
+                        "SELECT {text}::text AS name, count(*) AS count, NULL::text[] AS wholes FROM {}.{name}",
                         quote_name(&self.name)
                     )
                 })
                 .collect();
-            if counts.is_empty() {
-                Ok(Vec::new())
+            let counts = if counts.is_empty() {
+                Vec::new()
             } else {
-                diesel::sql_query(counts.join(" UNION ALL ")).load(connection)
-            }
+                diesel::sql_query(counts.join(" UNION ALL ")).load(connection)?
+            };
+            Ok((tables, counts))
         };
-        let counts = count().map_err(|error| describe("cannot count its rows", target, &error))?;
+        let (tables, counts) = count().map_err(|error| describe("cannot count its rows", target, &error))?;
         let rows =
             counts.into_iter().map(|it| (it.name, u64::try_from(it.count).unwrap_or_default())).collect();
-        // Postgres enforces its foreign keys itself, whatever a migration drops: there is nothing to compare.
-        Ok(Census { rows, ..Census::default() })
+        let partitions = tables.into_iter().filter_map(|it| Some((it.name, it.wholes?))).collect();
+        Ok(Census { rows, partitions })
     }
 
     /// Outside a transaction: the server allows nothing else.
@@ -177,8 +187,14 @@ SELECT ARRAY[format($$SELECT ARRAY[%L, count(*)::text, concat_ws(',', sum(a), su
 FROM pg_class WHERE relnamespace = {schema} AND relkind = 'r' ORDER BY relname";
 
 /// What decides how values are spelled.
-const SPELLING: &str = "SET LOCAL DateStyle = 'ISO, YMD'; SET LOCAL IntervalStyle = 'postgres'; SET LOCAL bytea_output = 'hex'; \
-    SET LOCAL extra_float_digits = 1; SET LOCAL lc_monetary = 'C'; SET LOCAL row_security = off";
+const SPELLING: [(&str, &str); 6] = [
+    ("DateStyle", "ISO, YMD"),
+    ("IntervalStyle", "postgres"),
+    ("bytea_output", "hex"),
+    ("extra_float_digits", "1"),
+    ("xmlbinary", "base64"),
+    ("lc_monetary", "C"),
+];
 
 impl PostgresSession<'_> {
     /// Statements that make what the schema needs and does not have itself.
@@ -247,7 +263,8 @@ impl Rows for PostgresSession<'_> {
         let schema = self.number()?;
         let sql = SUMS.replace("{schema}", &schema).replace("{name}", &quote_text(&self.name));
         let queries: Vec<String> = self.texts(WHAT, &sql)?.into_iter().flatten().flatten().collect();
-        self.batch(WHAT, SPELLING)?;
+        let spelling = SPELLING.map(|(name, value)| (name, value.to_string()));
+        self.batch(WHAT, &settings(Scope::Transaction, spelling))?;
         let sums =
             if queries.is_empty() { Vec::new() } else { self.texts(WHAT, &queries.join(" UNION ALL "))? };
         let mut contents = Contents::default();

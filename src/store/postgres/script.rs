@@ -11,14 +11,14 @@ use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Integer, Text};
 
-use super::connect::Timeouts;
+use super::connect::{Scope, Timeouts, Usual, settings};
 use super::failure::{Failure, MARK, described, marked};
 use super::session::{Kind, PostgresSession};
 use super::target::Target;
 use crate::catalog::{Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::statement::{Control, Statement};
-use crate::sql::{Dialect, quote_name, quote_text, tokens};
+use crate::sql::{Dialect, quote_text, tokens};
 use crate::store::{Ran, Step};
 
 /// Asks when so many parts of a batch had ended.
@@ -57,6 +57,16 @@ pub(super) struct Batch<'a> {
     /// What gives them the settings that they run with.
     settings: String,
     timeouts: Timeouts,
+    sending: Sending,
+}
+
+/// How scripts go to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sending {
+    /// In one message, after a savepoint from which it is found out which statement failed.
+    Together,
+    /// Each statement by itself: a `SET` is never sent with others.
+    Separately,
 }
 
 /// One of them.
@@ -72,7 +82,7 @@ struct Part<'a> {
 const ENDED: &str = "tenantry.ended";
 
 impl<'a> Batch<'a> {
-    fn new(schema: String, steps: &[Step<'a>], kind: Kind, timeouts: Timeouts) -> Self {
+    fn new(schema: String, steps: &[Step<'a>], kind: Kind, timeouts: Timeouts, usual: Usual) -> Self {
         let part = |step: &Step<'a>| {
             let statements = step.script.statements().iter();
             let statements = statements.filter_map(|statement| match kind {
@@ -81,10 +91,10 @@ impl<'a> Batch<'a> {
             });
             Part { migration: step.migration, script: step.script, statements: statements.collect() }
         };
-        let parts = steps.iter().map(part).collect();
-        let settings =
-            format!("SET LOCAL search_path = {}; {}", quote_name(&schema), timeouts.of_statements("LOCAL"));
-        Self { before: String::new(), schema, parts, settings, timeouts }
+        let parts: Vec<Part<'_>> = steps.iter().map(part).collect();
+        let settings = timeouts.of_statements(Scope::Transaction, &schema, usual);
+        let sending = if parts.iter().any(Part::sets) { Sending::Separately } else { Sending::Together };
+        Self { before: String::new(), schema, parts, settings, timeouts, sending }
     }
 
     /// What goes before the scripts.
@@ -148,6 +158,12 @@ impl Part<'_> {
         self.statements.iter().any(|(sql, _)| first(sql).is_some_and(|word| WORDS.contains(&word.as_str())))
     }
 
+    /// Whether one of its statements is a `SET`.
+    fn sets(&self) -> bool {
+        let starts = |sql: &str| sql.get(..3).is_some_and(|word| word.eq_ignore_ascii_case("SET"));
+        self.statements.iter().any(|(sql, _)| starts(sql))
+    }
+
     /// The error of a statement, at its line.
     fn failed(&self, target: &Target, failure: &Failure, line: impl Into<Option<u32>>) -> Error {
         let kind = match failure.kind {
@@ -176,16 +192,16 @@ impl PostgresSession<'_> {
     /// that may change what the next would run with, and where each statement's time is limited: of what fails without
     /// a place it must be known which it was.
     pub(super) fn run_inside(&mut self, steps: &[Step<'_>]) -> Result<Vec<Ran>> {
-        let timeouts = self.kept.link()?.timeouts;
+        let (timeouts, usual) = self.settings()?;
         let alone = |step: &Step<'_>| {
-            let batch = Batch::new(String::new(), std::slice::from_ref(step), self.kind, timeouts);
+            let batch = Batch::new(String::new(), std::slice::from_ref(step), self.kind, timeouts, usual);
             timeouts.statement.is_some() || batch.parts.iter().any(Part::may_set)
         };
         let alone: Vec<bool> = steps.iter().map(alone).collect();
         let mut ran = Vec::new();
         while let Some(rest) = steps.get(ran.len()..).filter(|rest| !rest.is_empty()) {
             let together = alone[ran.len()..].iter().take_while(|alone| !**alone).count();
-            let batch = Batch::new(self.name.clone(), &rest[..together.max(1)], self.kind, timeouts);
+            let batch = Batch::new(self.name.clone(), &rest[..together.max(1)], self.kind, timeouts, usual);
             let batch = Batch { before: self.take_unsent(), ..batch };
             ran.extend(self.run_batch(&batch)?);
         }
@@ -194,10 +210,26 @@ impl PostgresSession<'_> {
 
     fn run_batch(&mut self, batch: &Batch<'_>) -> Result<Vec<Ran>> {
         let started = SystemTime::now();
-        let sql = batch.sql();
-        let result = self.kept.link()?.connection.batch_execute(&sql);
-        if let Err(error) = result {
-            self.look_for_the_statement(batch, &sql, &Failure::of(&error))?;
+        match batch.sending {
+            Sending::Together => {
+                let sql = batch.sql();
+                let result = self.kept.link()?.connection.batch_execute(&sql);
+                if let Err(error) = result {
+                    self.look_for_the_statement(batch, &sql, &Failure::of(&error))?;
+                }
+            }
+            Sending::Separately => {
+                let begun = self.batch("cannot begin", &format!("{}{}", batch.before, batch.settings));
+                begun.map_err(|error| {
+                    if batch.before.is_empty() || error.kind() == ErrorKind::Disconnected {
+                        error
+                    } else {
+                        self.moved()
+                    }
+                })?;
+                self.run_each(batch)?;
+                self.batch("cannot go on", &Timeouts::after_statements())?;
+            }
         }
         let took = started.elapsed().unwrap_or_default();
         self.is_inside = false;
@@ -259,13 +291,21 @@ impl PostgresSession<'_> {
             _ => {}
         }
         let lock = batch.timeouts.lock.as_millis().max(1);
-        let again = |lock: u128| format!("{}; SET LOCAL lock_timeout = {lock}", batch.settings);
+        let wait = |lock: u128| settings(Scope::Transaction, [("lock_timeout", lock.to_string())]);
         let back = self.batch(
             "cannot look for the statement",
-            &format!("ROLLBACK TO SAVEPOINT tenantry_step; {}", again(1)),
+            &format!("ROLLBACK TO SAVEPOINT tenantry_step; {}; {}", batch.settings, wait(1)),
         );
         // Where what comes before the scripts failed, there is no place to go back to.
         back.map_err(|error| if batch.before.is_empty() { error } else { self.moved() })?;
+        self.run_each(batch)?;
+        // What failed a moment ago works now: then it is done.
+        self.batch("cannot go on", &format!("{}; {}", wait(lock), Batch::end()))
+    }
+
+    /// Runs each statement by itself, and asserts after each script where it has led.
+    fn run_each(&mut self, batch: &Batch<'_>) -> Result<()> {
+        let target = self.store.target();
         for (index, part) in batch.parts.iter().enumerate() {
             let mark = (batch.mark(index), None);
             let statements = part.statements.iter().map(|(sql, line)| (sql.clone(), Some(*line)));
@@ -281,17 +321,20 @@ impl PostgresSession<'_> {
                 });
             }
         }
-        // What failed a moment ago works now: then it is done.
-        self.batch("cannot go on", &format!("SET LOCAL lock_timeout = {lock}; {}", Batch::end()))
+        Ok(())
+    }
+
+    /// The time limits of statements, and the settings that are anybody's.
+    fn settings(&mut self) -> Result<(Timeouts, Usual)> {
+        let link = self.kept.link()?;
+        Ok((link.timeouts, link.server.usual))
     }
 
     /// Runs a script outside a transaction, one statement at a time.
     pub(super) fn run_outside(&mut self, step: &Step<'_>) -> Result<()> {
-        let timeouts = self.kept.link()?.timeouts;
-        let settings = timeouts.of_statements("SESSION");
-        let path = quote_name(&self.name);
-        self.batch("cannot begin", &format!("SET SESSION search_path = {path}; {settings}"))?;
-        let batch = Batch::new(self.name.clone(), std::slice::from_ref(step), self.kind, timeouts);
+        let (timeouts, usual) = self.settings()?;
+        self.batch("cannot begin", &timeouts.of_statements(Scope::Session, &self.name, usual))?;
+        let batch = Batch::new(self.name.clone(), std::slice::from_ref(step), self.kind, timeouts, usual);
         let mut outcome = Ok(());
         let statements = batch.parts.iter().flat_map(|part| part.statements.iter().map(move |it| (part, it)));
         for (part, (statement, line)) in statements {
@@ -326,7 +369,7 @@ fn line_of(statement: &str, offset: usize, first: u32) -> u32 {
 /// A statement as it can run inside a transaction on a schema that nobody else sees yet: nothing need be concurrent
 /// there, and nothing cleaned up.
 fn inside(statement: &Statement) -> Option<String> {
-    match statement.control {
+    match &statement.control {
         Control::Outside("CONCURRENTLY") => {
             let tokens = tokens(&statement.sql, Dialect::Postgres).ok()?;
             let word = tokens.iter().find(|token| token.is("CONCURRENTLY"))?;
@@ -334,6 +377,6 @@ fn inside(statement: &Statement) -> Option<String> {
             Some(format!("{before}{}", &after[word.text.len()..]))
         }
         Control::Outside(_) | Control::Breaks(_) => None,
-        Control::None | Control::Elsewhere(_) => Some(statement.sql.clone()),
+        Control::None | Control::Pragma(_) | Control::Elsewhere(_) => Some(statement.sql.clone()),
     }
 }

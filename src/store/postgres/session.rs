@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 
-use super::catalog::{NEUTRAL, Placed, Read, Reader, There, lock_key, number_of};
+use super::catalog::{NEUTRAL, Placed, Read, Reader, There, lock_key, number_of, search_path};
 use super::connect::{Kept, Route};
 use super::failure::{describe, described, marked};
 use super::ledger::{self, Known, Told};
@@ -21,7 +21,7 @@ use crate::ledger::Entry;
 use crate::plan::{Access, Inspection};
 use crate::schema::Schema;
 use crate::sql::{quote_name, quote_text};
-use crate::store::{Census, Lock, Look, Mode, Ran, Session, Step};
+use crate::store::{Broken, Census, Lock, Look, Mode, Ran, Session, Step};
 
 /// How the session's transactions relate to the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,7 +164,7 @@ impl<'a> PostgresSession<'a> {
     /// Asks the catalogs, with the `search_path` that tenantry's own queries always have.
     pub(super) fn reader(&mut self) -> Result<Reader<'_>> {
         if std::mem::take(&mut self.is_inside) {
-            self.batch("cannot go on", &format!("SET LOCAL search_path = {NEUTRAL}"))?;
+            self.batch("cannot go on", &search_path(NEUTRAL))?;
         }
         self.send()?;
         let link = self.kept.link()?;
@@ -278,8 +278,7 @@ impl Session for PostgresSession<'_> {
     }
 
     fn begin_as_seen(&mut self, mode: Mode, seen: &Inspection) -> Result<bool> {
-        let expected =
-            Mode { foreign_keys: mode.foreign_keys, lock: Lock::Transaction, look: Look::Remembered };
+        let expected = Mode { foreign_keys: mode.foreign_keys, look: Look::Remembered, ..Mode::PLAIN };
         let is_plain = self.kind == Kind::Existing && !self.holds && mode == expected;
         let is_walled = self.store.options.isolation == Isolation::Role;
         // The server reads all that is sent at once before it runs any of it: what a pooler's connection has set would hold.
@@ -333,6 +332,11 @@ impl Session for PostgresSession<'_> {
         self.count_rows()
     }
 
+    fn violations(&mut self) -> Result<Broken> {
+        // The server enforces its foreign keys itself, whatever a migration drops.
+        Ok(Broken::new())
+    }
+
     fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<Ran>> {
         self.read = None;
         match steps {
@@ -358,8 +362,16 @@ impl Session for PostgresSession<'_> {
         Ok(())
     }
 
+    fn require_inside(&mut self) -> Result<()> {
+        PostgresSession::require_inside(self)
+    }
+
     fn schema(&mut self) -> Result<Arc<Schema>> {
         Ok(self.read()?.schema)
+    }
+
+    fn commits(&self) -> bool {
+        self.kind == Kind::Existing
     }
 
     fn commit(&mut self) -> Result<()> {
@@ -367,7 +379,7 @@ impl Session for PostgresSession<'_> {
     }
 
     fn commit_soon(&mut self) -> Result<()> {
-        self.end("SET LOCAL synchronous_commit = off; COMMIT")
+        self.end("SELECT set_config('synchronous_commit', 'off', true); COMMIT")
     }
 
     fn rollback(&mut self) -> Result<()> {

@@ -22,7 +22,7 @@ use crate::sql::quote_text;
 use crate::store::Detail;
 
 /// Spares the planner the question what of its plans could be done by several processes.
-const ONE_PROCESS: &str = "SET LOCAL max_parallel_workers_per_gather = 0";
+const ONE_PROCESS: &str = "SELECT set_config('max_parallel_workers_per_gather', '0', true)";
 
 #[derive(QueryableByName)]
 struct Loop {

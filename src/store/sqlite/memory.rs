@@ -18,6 +18,7 @@ use super::failure::describe;
 use super::rows::{self, SqliteRows};
 use super::session::SqliteSession;
 use super::text;
+use crate::catalog::Catalog;
 use crate::disk::exists;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Access, Inspection};
@@ -204,10 +205,14 @@ impl Store for MemoryStore {
         Ok(Box::new(HeldMemory { store: self, id: id.clone() }))
     }
 
-    fn scratch(&self) -> Result<Box<dyn Session + '_>> {
+    fn scratch(
+        &self,
+        _catalog: &Catalog,
+        work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<()> {
         let connection = Connection::open_in_memory()
             .map_err(|error| describe("cannot open a private database", error))?;
-        Ok(Box::new(SqliteSession::new(connection, &self.schemas)))
+        work(&mut SqliteSession::new(connection, &self.schemas))
     }
 
     fn connector(&self, id: &ProjectId) -> Result<Connector> {

@@ -17,19 +17,19 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Entry;
 use crate::plan::{Access, Inspection};
 use crate::schema::Schema;
+use crate::sql::pragma::Pragma;
 use crate::sql::quote_name;
-use crate::sql::statement::Statement;
+use crate::sql::statement::{Control, Statement};
 use crate::store::cache::SchemaCache;
-use crate::store::{Census, Contents, ForeignKeys, Lock, Mode, Ran, Rows, Session, Step};
+use crate::store::{Broken, Census, Contents, ForeignKeys, Lock, Mode, Ran, Rows, Session, Step};
 
 /// How long one attempt to hold a lock on may take, with a part of it held already.
 const ATTEMPT: Duration = Duration::from_millis(10);
 
-/// A connection, and whether foreign keys are to be compared. Closing it rolls back what is not committed.
+/// A connection. Closing it rolls back what is not committed.
 pub(super) struct SqliteSession<'a> {
     connection: Connection,
     schemas: &'a SchemaCache,
-    foreign_keys: ForeignKeys,
     file: Option<DatabaseFile>,
     /// Whether the lock is held on from one transaction to the next.
     holds: bool,
@@ -52,7 +52,7 @@ pub(super) fn connect(uri: &str, lock_timeout: Duration) -> Result<Connection> {
 
 impl<'a> SqliteSession<'a> {
     pub(super) fn new(connection: Connection, schemas: &'a SchemaCache) -> Self {
-        Self { connection, schemas, foreign_keys: ForeignKeys::Enforced, file: None, holds: false }
+        Self { connection, schemas, file: None, holds: false }
     }
 
     /// The same for a database in a file, where several sessions may want to hold the lock on.
@@ -63,9 +63,11 @@ impl<'a> SqliteSession<'a> {
     /// The settings come first: inside a transaction SQLite passes over them without a word. The transaction is
     /// exclusive, so that waiting for readers happens here, and the commit at the end can't fail for one.
     fn try_begin(&mut self, mode: Mode) -> Result<()> {
-        self.foreign_keys = mode.foreign_keys;
         if mode.lock == Lock::Session {
             self.batch("cannot lock it", "PRAGMA locking_mode = EXCLUSIVE")?;
+        }
+        for setting in mode.file.statements() {
+            self.batch("cannot change the file's settings", &setting)?;
         }
         let enforce = mode.foreign_keys == ForeignKeys::Enforced;
         self.connection
@@ -102,6 +104,11 @@ impl<'a> SqliteSession<'a> {
         let started = SystemTime::now();
         let was_outside = self.connection.is_autocommit();
         for statement in step.script.statements() {
+            // Those are made before the transaction, or last no longer than the connection.
+            if !was_outside && matches!(statement.control, Control::Pragma(Pragma::Before(_) | Pragma::Skip))
+            {
+                continue;
+            }
             self.connection
                 .execute_batch(&statement.sql)
                 .map_err(|error| statement_failed(&error, step.script, statement))?;
@@ -187,17 +194,19 @@ impl Session for SqliteSession<'_> {
                 let sql = format!("SELECT count(*) FROM main.{}", quote_name(table));
                 census.rows.insert(table.to_string(), self.connection.query_row(&sql, (), |row| row.get(0))?);
             }
-            if self.foreign_keys == ForeignKeys::Compared {
-                let sql = r#"SELECT "table", parent, count(*) FROM pragma_foreign_key_check GROUP BY 1, 2"#;
-                let mut statement = self.connection.prepare(sql)?;
-                let mut rows = statement.query(())?;
-                while let Some(row) = rows.next()? {
-                    census.violations.insert((row.get(0)?, row.get(1)?), row.get(2)?);
-                }
-            }
             Ok(census)
         };
         count().map_err(|error| describe("cannot count its rows", error))
+    }
+
+    fn violations(&mut self) -> Result<Broken> {
+        let count = || -> rusqlite::Result<Broken> {
+            let sql = r#"SELECT "table", parent, count(*) FROM pragma_foreign_key_check GROUP BY 1, 2"#;
+            let mut statement = self.connection.prepare(sql)?;
+            let pair = |row: &rusqlite::Row<'_>| Ok(((row.get(0)?, row.get(1)?), row.get(2)?));
+            statement.query_map((), pair)?.collect()
+        };
+        count().map_err(|error| describe("cannot check its foreign keys", error))
     }
 
     fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<Ran>> {

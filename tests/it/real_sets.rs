@@ -1,0 +1,440 @@
+//! What migration sets of real applications brought out: each scenario is the smallest set that did.
+
+use tenantry::Dialect;
+use tenantry::sql::statement::split;
+
+use crate::cluster::Server;
+use crate::world::World;
+
+on_each_store!(
+    a_downgrade_by_steps_counts_them_once,
+    a_row_of_the_migrations_own_may_be_deleted_again,
+    a_row_loss_is_allowed_for_a_named_migration,
+    a_migration_of_comments_reserves_a_number,
+    a_fault_in_a_down_script_hinders_only_the_downgrade,
+    a_stray_file_is_told_and_passed_over,
+    folders_of_dialects_have_several_names,
+    a_violation_that_a_later_migration_mends_is_none,
+);
+
+on_files!(
+    every_pragma_does_in_a_run_what_the_dry_run_said,
+    a_file_changes_its_journal_before_the_migrations_run
+);
+
+/// Six migrations of a table each, the fifth outside a transaction.
+fn with_six(world: &mut World) {
+    let tables: Vec<(String, String)> = (1..=6)
+        .map(|number| {
+            let outside = if number == 5 { "-- metadata\nrun_in_transaction = false\n" } else { "" };
+            let sql =
+                format!("CREATE TABLE t{number} (id INTEGER);\n-- down\nDROP TABLE t{number};\n{outside}");
+            (format!("0{number}_t{number}"), sql)
+        })
+        .collect();
+    let tables: Vec<(&str, &str)> = tables.iter().map(|(name, sql)| (name.as_str(), sql.as_str())).collect();
+    world.with_migrations(&tables);
+}
+
+fn a_downgrade_by_steps_counts_them_once(world: &mut World) {
+    with_six(world);
+    world.expect(0, &["create", "a", "b", "c"]);
+    for (id, steps, left) in [("a", "2", 4), ("b", "3", 3), ("c", "6", 0)] {
+        let report = world.expect(0, &["downgrade", id, "--steps", steps]);
+        assert_eq!(world.versions(id).len(), left, "{steps} steps");
+        assert_eq!(world.tables(id).len(), left, "{steps} steps");
+        let reverted = report.project(id)["migrations"].as_array().unwrap().len();
+        assert_eq!(reverted, 6 - left);
+    }
+}
+
+fn a_row_of_the_migrations_own_may_be_deleted_again(world: &mut World) {
+    let first = (
+        "1_roles",
+        "CREATE TABLE roles (id INTEGER PRIMARY KEY, name TEXT);\nINSERT INTO roles (id, name) VALUES (1, 'a'), (2, 'b');",
+    );
+    let second = ("2_fewer", "DELETE FROM roles WHERE id = 2;");
+    world.with_migrations(&[first, second]).expect(0, &["create", "new"]);
+    assert_eq!(world.query("new", "SELECT id FROM roles"), ["1"]);
+    // On a project with rows of an application the declaration is asked for.
+    world.with_migrations(&[first]).expect(0, &["create", "old"]);
+    world.with_migrations(&[first, second]);
+    let report = world.expect(3, &["upgrade", "old"]);
+    assert_eq!(report.error("old").0, "rows_lost");
+    assert_eq!(world.query("old", "SELECT count(*) FROM roles"), ["2"]);
+}
+
+fn a_row_loss_is_allowed_for_a_named_migration(world: &mut World) {
+    let first = ("1_notes", "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT);");
+    let second = ("2_fewer", "DELETE FROM notes WHERE text = 'old';");
+    let third = ("3_none", "DELETE FROM notes;");
+    world.with_migrations(&[first]).expect(0, &["create", "a"]);
+    world.execute("a", "INSERT INTO notes (text) VALUES ('old'), ('new')");
+    world.with_migrations(&[first, second, third]);
+    // Another migration's name does not help.
+    world.expect(3, &["upgrade", "a", "--to", "2", "--allow-row-loss", "3"]);
+    world.expect(2, &["upgrade", "a", "--allow-row-loss", "7"]);
+    world.expect(0, &["upgrade", "a", "--to", "2", "--allow-row-loss", "2"]);
+    assert_eq!(world.query("a", "SELECT text FROM notes"), ["new"]);
+    let yes = world.either("1", "t");
+    let forced = "SELECT version FROM tenantry_history WHERE CAST(forced AS char(1)) = ";
+    assert_eq!(world.query("a", &format!("{forced}'{yes}'")), ["2"]);
+    world.expect(3, &["upgrade", "a"]);
+}
+
+fn a_migration_of_comments_reserves_a_number(world: &mut World) {
+    world.with_migrations(&[
+        ("1_one", "CREATE TABLE one (id INTEGER);\n-- down\nDROP TABLE one;"),
+        ("2_reserved", "-- number 2 is taken by a branch\n-- down\n-- nothing to revert\n"),
+        ("3_three", "CREATE TABLE three (id INTEGER);\n-- down\n"),
+    ]);
+    world.expect(0, &["create", "a"]);
+    assert_eq!(world.versions("a"), ["1", "2", "3"]);
+    world.expect(0, &["downgrade", "a", "--to", "3"]);
+    world.execute("a", "DROP TABLE three");
+    world.expect(0, &["stamp", "a", "--to", "2", "--force"]);
+    world.expect(0, &["downgrade", "a", "--steps", "2"]);
+    assert_eq!(world.tables("a"), Vec::<String>::new());
+}
+
+fn a_fault_in_a_down_script_hinders_only_the_downgrade(world: &mut World) {
+    world.with_migrations(&[
+        ("1_one", "CREATE TABLE one (id INTEGER);\n-- down\nDROP TABLE one;\nCOMMIT;"),
+        ("2_two", "CREATE TABLE two (id INTEGER);\n-- down\nDROP TABLE two;"),
+    ]);
+    world.expect(0, &["create", "a"]);
+    world.expect(0, &["upgrade-all"]);
+    world.expect(0, &["downgrade", "a", "--steps", "1"]);
+    let report = world.expect(4, &["downgrade", "a", "--steps", "1"]);
+    let (code, message) = report.problem("a");
+    assert_eq!(code, "irreversible");
+    assert!(message.contains("1_one/down.sql:2") && message.contains("COMMIT"), "{message}");
+}
+
+fn a_stray_file_is_told_and_passed_over(world: &mut World) {
+    world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]);
+    std::fs::write(world.folder().join("migrations/data_x.sql"), "INSERT INTO one VALUES (1);").unwrap();
+    let report = world.expect(0, &["create", "a"]);
+    let told = report.events("left_out");
+    assert!(told[0]["name"].as_str().unwrap().ends_with("migrations/data_x.sql"), "{told:?}");
+    assert_eq!(world.query("a", "SELECT count(*) FROM one"), ["0"]);
+}
+
+fn folders_of_dialects_have_several_names(world: &mut World) {
+    world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]);
+    let root = world.folder().join("migrations");
+    for (sqlite, postgres) in [("sqlite3", "pg"), ("sqlite", "postgresql")] {
+        let inner = root.join(world.either(sqlite, postgres));
+        let other = root.join(world.either(postgres, sqlite));
+        std::fs::create_dir_all(other.join("9_other")).unwrap();
+        std::fs::write(other.join("9_other/up.sql"), "CREATE TABLE other (id INTEGER);").unwrap();
+        std::fs::create_dir(&inner).unwrap();
+        let from = if sqlite == "sqlite3" {
+            root.join("1_one")
+        } else {
+            root.join(world.either("sqlite3", "pg")).join("1_one")
+        };
+        std::fs::rename(from, inner.join("1_one")).unwrap();
+        if sqlite == "sqlite3" {
+            world.expect(0, &["create", "a"]);
+            assert_eq!(world.tables("a"), ["one"]);
+        } else {
+            // Both at once are one too many.
+            world.expect(2, &["create", "b"]);
+        }
+    }
+}
+
+/// The first migration drops a parent's rows, the second mends what pointed at them.
+fn a_violation_that_a_later_migration_mends_is_none(world: &mut World) {
+    let tables = (
+        "1_tables",
+        "CREATE TABLE parents (id INTEGER PRIMARY KEY);\n\
+         CREATE TABLE children (id INTEGER PRIMARY KEY, parent INTEGER REFERENCES parents (id));",
+    );
+    let rebuild = world.either(
+        "CREATE TABLE fresh (id INTEGER PRIMARY KEY);\nINSERT INTO fresh SELECT id FROM parents WHERE id > 1;\n\
+         DROP TABLE parents;\nALTER TABLE fresh RENAME TO parents;\n-- metadata\nrun_in_transaction = true\n\
+         deletes_rows_from = [\"parents\"]\n",
+        "ALTER TABLE children DROP CONSTRAINT children_parent_fkey;\nDELETE FROM parents WHERE id = 1;\n-- metadata\n\
+         run_in_transaction = true\ndeletes_rows_from = [\"parents\"]\n",
+    );
+    let mend = world.either(
+        "UPDATE children SET parent = NULL WHERE parent NOT IN (SELECT id FROM parents);",
+        "UPDATE children SET parent = NULL WHERE parent NOT IN (SELECT id FROM parents);\n\
+         ALTER TABLE children ADD FOREIGN KEY (parent) REFERENCES parents (id);",
+    );
+    world.with_migrations(&[tables]).expect(0, &["create", "a"]);
+    world.execute("a", "INSERT INTO parents VALUES (1), (2); INSERT INTO children VALUES (1, 1), (2, 2)");
+    world.with_migrations(&[tables, ("2_rebuild", rebuild), ("3_mend", mend)]);
+    if !world.is_postgres() {
+        // Without the mend it is refused, and the migration that did it is named.
+        let report = world.expect(3, &["upgrade", "a", "--to", "2"]);
+        assert_eq!(report.error("a").0, "foreign_keys");
+        assert_eq!(report.project("a")["error"]["migration"], "2_rebuild");
+    }
+    world.expect(0, &["upgrade", "a"]);
+    world.assert_sound("a");
+    assert_eq!(world.query("a", "SELECT coalesce(parent, 0) FROM children ORDER BY id"), ["0", "2"]);
+}
+
+/// Each pragma that SQLite documents, with a value where it takes one.
+const PRAGMAS: &[&str] = &[
+    "analysis_limit = 100",
+    "application_id = 7",
+    "auto_vacuum = FULL",
+    "automatic_index = 0",
+    "busy_timeout = 1000",
+    "cache_size = 100",
+    "cache_spill = 0",
+    "case_sensitive_like = 1",
+    "cell_size_check = 1",
+    "checkpoint_fullfsync = 1",
+    "collation_list",
+    "compile_options",
+    "count_changes = 1",
+    "data_version",
+    "database_list",
+    "default_cache_size = 100",
+    "defer_foreign_keys = 1",
+    "empty_result_callbacks = 1",
+    "encoding = 'UTF-16'",
+    "foreign_key_check",
+    "foreign_key_list(one)",
+    "foreign_keys = OFF",
+    "freelist_count",
+    "full_column_names = 0",
+    "fullfsync = 1",
+    "function_list",
+    "hard_heap_limit = 100000000",
+    "ignore_check_constraints = 1",
+    "incremental_vacuum",
+    "index_info(x)",
+    "index_list(one)",
+    "index_xinfo(x)",
+    "integrity_check",
+    "journal_mode = WAL",
+    "journal_mode = DELETE",
+    "journal_mode = TRUNCATE",
+    "journal_mode = MEMORY",
+    "journal_mode = OFF",
+    "journal_size_limit = 100000",
+    "legacy_alter_table = 0",
+    "legacy_file_format",
+    "locking_mode = EXCLUSIVE",
+    "max_page_count = 100000",
+    "mmap_size = 0",
+    "module_list",
+    "optimize",
+    "page_count",
+    "page_size = 8192",
+    "pragma_list",
+    "quick_check",
+    "read_uncommitted = 1",
+    "recursive_triggers = 1",
+    "reverse_unordered_selects = 0",
+    "secure_delete = 1",
+    "short_column_names = 1",
+    "shrink_memory",
+    "soft_heap_limit = 100000000",
+    "synchronous = NORMAL",
+    "table_info(one)",
+    "table_list",
+    "table_xinfo(one)",
+    "temp_store = MEMORY",
+    "threads = 1",
+    "trusted_schema = 0",
+    "user_version = 7",
+    "wal_autocheckpoint = 100",
+    "wal_checkpoint",
+    "wal_checkpoint(TRUNCATE)",
+    "schema_version = 3",
+    "query_only = 1",
+];
+
+fn every_pragma_does_in_a_run_what_the_dry_run_said(world: &mut World) {
+    let one = ("1_one", "CREATE TABLE one (id INTEGER);\nCREATE INDEX x ON one (id);");
+    for (number, pragma) in PRAGMAS.iter().enumerate() {
+        for journal in ["DELETE", "WAL"] {
+            let (id, new) = (format!("{journal}{number}"), format!("new{journal}{number}"));
+            world.with_migrations(&[one]).expect(0, &["create", &id]);
+            world.execute(&id, "INSERT INTO one VALUES (1)");
+            let said = world.query(&id, &format!("PRAGMA journal_mode = {journal}"));
+            assert_eq!(said, [journal.to_ascii_lowercase()]);
+            let two =
+                format!("CREATE TABLE two (id INTEGER);\nPRAGMA {pragma};\nCREATE TABLE three (id INTEGER);");
+            world.with_migrations(&[one, ("2_two", &two)]);
+            let dry = world.run(&["upgrade", &id, "--dry-run"]).code;
+            let real = world.run(&["upgrade", &id]);
+            assert_eq!(dry, real.code, "{pragma} on {journal}: {}{}", real.stdout, real.stderr);
+            let refused = ["schema_version", "query_only"].iter().any(|name| pragma.starts_with(name));
+            assert_eq!(
+                dry,
+                if refused { 2 } else { 0 },
+                "{pragma} on {journal}: {}{}",
+                real.stdout,
+                real.stderr
+            );
+            if dry == 0 {
+                assert_eq!(world.versions(&id), ["1", "2"], "{pragma} on {journal}");
+                world.assert_sound(&id);
+                world.expect(0, &["create", &new]);
+            }
+        }
+    }
+}
+
+fn a_file_changes_its_journal_before_the_migrations_run(world: &mut World) {
+    let one = ("1_one", "CREATE TABLE one (id INTEGER);");
+    let wal =
+        ("2_wal", "PRAGMA journal_mode = WAL;\nPRAGMA synchronous = NORMAL;\nCREATE TABLE two (id INTEGER);");
+    let full = (
+        "1_one",
+        "PRAGMA auto_vacuum = INCREMENTAL;\nPRAGMA page_size = 8192;\nCREATE TABLE one (id INTEGER);",
+    );
+    world.with_migrations(&[one]).expect(0, &["create", "a"]);
+    world.with_migrations(&[one, wal]).expect(0, &["upgrade", "a"]);
+    assert_eq!(world.query("a", "PRAGMA journal_mode"), ["wal"]);
+    world.expect(0, &["create", "b"]);
+    assert_eq!(world.query("b", "PRAGMA journal_mode"), ["wal"]);
+    world.with_migrations(&[full]).expect(0, &["create", "c"]);
+    assert_eq!(world.query("c", "PRAGMA auto_vacuum"), ["2"]);
+    assert_eq!(world.query("c", "PRAGMA page_size"), ["8192"]);
+}
+
+#[test]
+fn what_belongs_to_the_whole_database_reaches_no_project() {
+    let mut world = World::postgres();
+    let one = ("1_one", "CREATE TABLE one (id INTEGER);");
+    world.with_migrations(&[one]).expect(0, &["create", "a", "b"]);
+    let database = world.database();
+    database.run(&["-c", "CREATE TABLE public.w (a int); INSERT INTO public.w VALUES (1)"]);
+    database.run(&[
+        "-c",
+        "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql AS 'UPDATE public.w SET a = a + 1 RETURNING 1'",
+    ]);
+    for (line, hint, sql) in [
+        (2, "SCHEMA extensions", "CREATE EXTENSION IF NOT EXISTS citext"),
+        (2, "by hand", "CREATE ROLE nobody_needs"),
+        (2, "by hand", "CREATE PUBLICATION p FOR TABLE one"),
+        (
+            2,
+            "by hand",
+            "DO $$ BEGIN CREATE ROLE nobody_needs; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+        ),
+        (2, "ALTER", "UPDATE pg_class SET relname = relname"),
+        (2, "leave out", "CREATE INDEX i ON public.w (a)"),
+        (2, "leave out", "INSERT INTO public.w VALUES (2)"),
+        (2, "leave out", "ALTER TABLE one ADD COLUMN w int REFERENCES public.w (a)"),
+        (
+            2,
+            "regnamespace",
+            "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_type WHERE typname = 'mood') THEN CREATE TYPE mood AS ENUM ('a'); END IF; END $$",
+        ),
+        // Only the server knows what these do.
+        (0, "one project's schema", "SELECT public.f()"),
+        (0, "one project's schema", "DO $$ BEGIN EXECUTE 'INSERT INTO pub' || 'lic.w VALUES (2)'; END $$"),
+        (0, "one project's schema", "DO $$ BEGIN EXECUTE 'CREATE EXT' || 'ENSION citext'; END $$"),
+    ] {
+        let text = format!("-- a comment\n{sql};");
+        world.with_migrations(&[one, ("2_two", &text)]);
+        let before = world.snapshot();
+        for command in ["upgrade-all", "status"] {
+            let ran = world.run(&[command]);
+            if command == "status" && line == 0 {
+                continue;
+            }
+            assert_eq!(ran.code, 2, "{sql}: {}{}", ran.stdout, ran.stderr);
+            let place = format!("2_two/up.sql:{line}");
+            assert!(line == 0 || ran.stderr.contains(&place), "{sql}: {}", ran.stderr);
+            assert!(ran.stderr.contains(hint), "{sql}: {}", ran.stderr);
+        }
+        assert!(before == world.snapshot(), "{sql}");
+    }
+    // What lies in a schema of its own may be used.
+    world.database().run(&["-c", "CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions"]);
+    world.with_migrations(&[one, ("2_two", "ALTER TABLE one ADD COLUMN b extensions.citext;")]);
+    world.expect(0, &["upgrade-all"]);
+}
+
+#[test]
+fn a_value_added_to_an_enum_is_committed_before_it_is_used() {
+    let mut world = World::postgres();
+    let one = ("1_one", "CREATE TYPE mood AS ENUM ('a');\nCREATE TABLE notes (mood mood);");
+    let two = ("2_two", "ALTER TYPE mood ADD VALUE 'b';");
+    let three = ("3_three", "INSERT INTO notes VALUES ('b');\nALTER TABLE notes ALTER mood SET DEFAULT 'b';");
+    world.with_migrations(&[one]).expect(0, &["create", "a", "b"]);
+    world.with_migrations(&[one, two, three]);
+    world.expect(0, &["create", "new"]);
+    world.expect(0, &["upgrade-all"]);
+    for id in ["a", "new"] {
+        assert_eq!(world.versions(id), ["1", "2", "3"]);
+        assert_eq!(world.query(id, "SELECT mood FROM notes"), ["b"]);
+    }
+    // What comes after the value fails: the value stays, recorded.
+    let four = ("4_four", "ALTER TYPE mood ADD VALUE 'c';");
+    let five = ("5_five", "CREATE UNIQUE INDEX one_each ON notes (mood);");
+    world.with_migrations(&[one, two, three, four, five]);
+    world.execute("a", "INSERT INTO notes VALUES ('b')");
+    let report = world.expect(3, &["upgrade-all"]);
+    assert_eq!((report.outcome("a"), report.outcome("b")), ("failed", "upgraded"));
+    assert_eq!(world.versions("a"), ["1", "2", "3", "4"]);
+    world.execute("a", "DELETE FROM notes");
+    world.expect(0, &["upgrade-all"]);
+}
+
+/// An extension may send a message's whole text to other servers when there is a SET in it, and those take no message of several
+/// statements.
+#[test]
+fn no_message_mixes_set_with_other_statements() {
+    let server = Server::new("log_statement = 'all'\nlog_line_prefix = '%a|'\n", "");
+    let mut world = World::on(&server, 5432);
+    let one =
+        ("1_one", "CREATE TYPE mood AS ENUM ('a');\nCREATE TABLE one (id INTEGER PRIMARY KEY, mood mood);");
+    let two = (
+        "2_two",
+        "SET LOCAL statement_timeout = '1min';\nCREATE TABLE two (id INTEGER);\nSET work_mem = '1MB';",
+    );
+    let three = (
+        "3_three",
+        "CREATE INDEX CONCURRENTLY two_id ON two (id);\n-- down\nDROP INDEX two_id;\n-- metadata\nrun_in_transaction = false\n",
+    );
+    world.with_migrations(&[one]).expect(0, &["create", "a", "b"]);
+    world.with_migrations(&[one, two, three]);
+    for arguments in [
+        &["upgrade-all", "--dry-run"][..],
+        &["upgrade", "a", "--to", "2"],
+        &["upgrade-all", "--backup=check"],
+        &["status"],
+        &["downgrade", "a", "--to", "2"],
+        &["stamp", "b", "--to", "3", "--force"],
+        &["check", "--all"],
+        &["vacuum", "--all"],
+        &["backup", "restore", "b"],
+        &["backup", "restore", "b", "--as", "c"],
+        &["drop", "c", "--yes"],
+        &["create", "d"],
+        &["doctor"],
+    ] {
+        let ran = world.run(arguments);
+        assert_eq!(ran.code, 0, "{arguments:?}: {}{}", ran.stdout, ran.stderr);
+    }
+    let log = server.log();
+    let mut messages: Vec<String> = Vec::new();
+    for line in log.lines() {
+        let begins = line.split_once("LOG:  statement: ").or_else(|| line.split_once("LOG:  execute "));
+        match (begins, messages.last_mut()) {
+            (Some((_, text)), _) => messages.push(text.to_string()),
+            (None, Some(last)) if line.starts_with('\t') => last.push_str(line),
+            _ => messages.push(String::new()),
+        }
+    }
+    assert!(messages.len() > 200, "{} messages", messages.len());
+    for message in messages {
+        let Ok(statements) = split(&message, Dialect::Postgres) else { continue };
+        let is_set =
+            |sql: &str| ["SET ", "RESET "].iter().any(|word| sql.to_ascii_uppercase().starts_with(word));
+        let sets = statements.iter().filter(|statement| is_set(&statement.sql)).count();
+        assert!(sets == 0 || statements.len() == 1, "{message}");
+    }
+}
