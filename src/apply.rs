@@ -205,6 +205,9 @@ impl Work<'_> {
         {
             return self.run_outside(session, *alone, action, segment, mode);
         }
+        if found.ledger.is_empty() && !steps.is_empty() {
+            session.make_ledger()?;
+        }
         let ran = self.run_inside(session, &steps, action, found, mode)?;
         entries.extend(ran.into_iter().map(|entry| in_spite_of(segment, entry)));
         if !steps.is_empty() {
@@ -346,8 +349,9 @@ fn in_spite_of(segment: &Plan, entry: Entry) -> Entry {
 pub(crate) fn build_reference(session: &mut dyn Session, catalog: &Catalog) -> Result<Reference> {
     let mode = Mode { foreign_keys: ForeignKeys::Compared, ..Mode::PLAIN };
     session.begin(mode)?;
+    session.make_ledger()?;
     let mut schemas = vec![session.schema()?];
-    session.rollback()?;
+    session.commit()?;
     for migration in catalog.migrations() {
         let step = Step { migration, script: &migration.up };
         let mut run = || {
@@ -364,8 +368,12 @@ pub(crate) fn build_reference(session: &mut dyn Session, catalog: &Catalog) -> R
         };
         schemas.push(run().map_err(|error| broken(migration, error))?);
     }
+    session.begin(mode)?;
     session.require_inside()?;
-    Ok(Reference::new(catalog, schemas))
+    // Where a script makes up nothing, or leaves no row behind, all new projects are alike.
+    let computed = catalog.computed_at().is_some() && session.census()?.rows.values().any(|count| *count > 0);
+    session.rollback()?;
+    Ok(Reference::new(catalog, schemas).with_computed_rows(computed))
 }
 
 fn broken(migration: &Migration, error: Error) -> Error {

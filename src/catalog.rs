@@ -231,6 +231,14 @@ impl Catalog {
         self.migrations.iter().position(replaces).map(|index| index + 1)
     }
 
+    /// Where its scripts first say something that comes out differently each time, unless projects may share that.
+    pub(crate) fn computed_at(&self) -> Option<(&Path, u32)> {
+        let scripts = self.migrations.iter().filter(|it| !it.metadata.same_for_all_projects).map(|it| &it.up);
+        let computed =
+            |script: &'_ Script| script.statements().iter().find(|it| it.computes).map(|it| it.line);
+        scripts.into_iter().find_map(|script| Some((script.path(), computed(script)?)))
+    }
+
     /// Whether any migration but the last adds a value to an enum, which a later one may use.
     #[must_use]
     pub(crate) fn adds_enum_values(&self) -> bool {

@@ -27,6 +27,8 @@ pub enum ErrorKind {
     AlreadyExists,
     /// Something stands where the project's database should be (a symlink, a folder, an alias).
     NotAProject,
+    /// The project's file is another project's, too, under another name.
+    SeveralNames,
     /// Another process holds the database longer than the lock timeout.
     Locked,
     /// The database or its folder can't be written.
@@ -78,6 +80,7 @@ impl ErrorKind {
             Self::NotFound => "not_found",
             Self::AlreadyExists => "already_exists",
             Self::NotAProject => "not_a_project",
+            Self::SeveralNames => "several_names",
             Self::Locked => "locked",
             Self::ReadOnly => "read_only",
             Self::NotADatabase => "not_a_database",
@@ -101,10 +104,9 @@ impl ErrorKind {
     }
 
     /// The exit code of a command that could not run because of this.
-    #[must_use]
-    pub const fn exit_code(self) -> u8 {
+    const fn exit_code(self) -> u8 {
         match self {
-            Self::Usage | Self::Configuration | Self::Catalog => 2,
+            Self::Usage | Self::Configuration | Self::Catalog | Self::NotFound | Self::AlreadyExists => 2,
             Self::Interrupted => 130,
             _ => 1,
         }
@@ -264,6 +266,15 @@ impl Error {
     #[must_use]
     pub fn next_step(&self) -> Option<&str> {
         self.0.hint.as_deref()
+    }
+
+    /// The exit code of a command that could not run because of this: 3 where it is one project's trouble.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.kind().exit_code() {
+            1 if self.0.project.is_some() => 3,
+            code => code,
+        }
     }
 
     /// The message with its causes and its place, but without the project: what a report groups by.

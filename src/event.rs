@@ -25,12 +25,23 @@ pub enum Event {
     RunStarted(RunStarted),
     /// Something looks like a project and is left alone.
     LeftOut(LeftOut),
+    /// Something about the run as a whole that somebody may want to know.
+    Note(Note),
     /// A project is done with, whatever became of it.
     ProjectFinished(ProjectReport),
     /// How well a fleet is covered by backups.
     Backups(Coverage),
     /// The run is over.
     RunFinished(Summary),
+}
+
+/// Something about a run as a whole.
+#[derive(Clone, Debug, Serialize)]
+pub struct Note {
+    /// What it is.
+    pub message: String,
+    /// What can be done about it.
+    pub hint: String,
 }
 
 /// A run that was killed, and what it did without being able to say so.

@@ -306,6 +306,10 @@ impl Planner<'_> {
         if let [_, ..] = self.inspection.ledger.revisions.as_slice() {
             return self.revision();
         }
+        // Whatever else leads to an empty schema: nothing was run yet.
+        if schema.is_empty() {
+            return Ok(0);
+        }
         match self.reference.matching(schema).as_slice() {
             [position] => Ok(*position),
             [] => {

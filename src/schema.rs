@@ -4,12 +4,13 @@
 //! one fingerprint exactly when they behave alike.
 
 pub mod bookkeeping;
+mod deparsed;
 mod expression;
 pub mod postgres;
 pub mod sqlite;
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
@@ -188,6 +189,18 @@ impl Schema {
     /// The names of its tables, sorted.
     pub fn tables(&self) -> impl Iterator<Item = &str> {
         self.objects.keys().filter(|(kind, _)| *kind == ObjectKind::Table).map(|(_, name)| name.as_str())
+    }
+
+    /// Its constraints that were never validated.
+    #[must_use]
+    pub(crate) fn unvalidated(&self) -> BTreeSet<String> {
+        let of = |(object, facets): (&(ObjectKind, String), &Facets)| {
+            let (kind, name) = object;
+            let says = |text: &str| text.contains("NOT VALID");
+            let odd = facets.iter().filter(|((_, key), value)| says(key) || says(value));
+            odd.map(|((facet, key), _)| format!("{kind} {name}: {facet} {key}")).collect::<Vec<_>>()
+        };
+        self.objects.iter().flat_map(of).collect()
     }
 
     /// Whether writing a row may delete others by itself: by a trigger, or by a conflict rule.

@@ -22,7 +22,7 @@ use crate::sql::Dialect;
 
 use connection::Connector;
 
-pub use session::{Broken, Census, Detail, ForeignKeys, Lock, Look, Mode, Ran, Rows, Session, Step};
+pub use session::{Broken, Census, Detail, ForeignKeys, Health, Lock, Look, Mode, Ran, Rows, Session, Step};
 
 /// A fleet's home: a folder of SQLite files, or a Postgres database with a schema per project.
 pub trait Store: Send + Sync {
@@ -153,6 +153,8 @@ pub trait Store: Send + Sync {
 pub struct Template<'a> {
     /// The hash of the catalog: equal hashes, equal databases but for the ledger's times and run ids.
     pub catalog: [u8; 32],
+    /// Whether one database may be copied for every project; where not, each is filled by itself.
+    pub is_reusable: bool,
     /// Whether it may take several transactions: an added value of an enum has to be committed before it is used.
     pub adds_enum_values: bool,
     /// The run that makes the project.

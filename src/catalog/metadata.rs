@@ -29,6 +29,8 @@ pub struct Metadata {
     pub deletes_rows_from: Vec<String>,
     /// `schema_depends_on_data`: the schema afterwards is not the same in every project, so it is not verified.
     pub schema_depends_on_data: bool,
+    /// `same_for_all_projects`: what its script makes up, a random number or the time, may be shared by projects.
+    pub same_for_all_projects: bool,
 }
 
 impl Default for Metadata {
@@ -38,6 +40,7 @@ impl Default for Metadata {
             replaces: Vec::new(),
             deletes_rows_from: Vec::new(),
             schema_depends_on_data: false,
+            same_for_all_projects: false,
         }
     }
 }
@@ -52,14 +55,16 @@ struct File {
     deletes_rows_from: Vec<String>,
     #[serde(default)]
     schema_depends_on_data: bool,
+    #[serde(default)]
+    same_for_all_projects: bool,
 }
 
 impl Metadata {
     pub(super) fn parse(path: &Path, text: &str) -> Result<Self> {
         let file: File = toml::from_str(text).map_err(|error| {
             Error::in_toml(ErrorKind::Catalog, path, text, &error).hint(
-                "it says run_in_transaction = true or false, and may say replaces, deletes_rows_from and \
-                 schema_depends_on_data; or delete the file",
+                "it says run_in_transaction = true or false, and may say replaces, deletes_rows_from, \
+                 schema_depends_on_data and same_for_all_projects; or delete the file",
             )
         })?;
         Ok(Self {
@@ -67,6 +72,7 @@ impl Metadata {
             replaces: file.replaces,
             deletes_rows_from: file.deletes_rows_from,
             schema_depends_on_data: file.schema_depends_on_data,
+            same_for_all_projects: file.same_for_all_projects,
         })
     }
 }

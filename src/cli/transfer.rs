@@ -1,9 +1,7 @@
 //! The commands that write a project as plain SQL, and make one of it.
 
-use std::fs::OpenOptions;
 use std::io::{BufWriter, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tenantry::event::Verdict;
@@ -21,6 +19,9 @@ pub(super) struct Export {
     /// Where to, a file that is not there yet [default: standard output]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long, requires = "output")]
+    force: bool,
 }
 
 #[derive(Args, Debug)]
@@ -44,18 +45,22 @@ pub(super) fn export(settings: &Settings, export: &Export) -> Result<u8> {
                 .map_err(|error| Error::new(ErrorKind::Io, "cannot write the export").caused_by(error))?;
         }
         Some(path) => {
-            let failed = |error| Error::io("write", path, error);
-            let file =
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
-            let mut out = BufWriter::new(file);
-            let written = manager
-                .export(&id, &mut out)
-                .and_then(|()| out.flush().and_then(|()| out.get_ref().sync_all()).map_err(failed));
-            if let Err(error) = written {
-                // Half an export is none; the error that counts is the first.
-                let _ = std::fs::remove_file(path);
-                return Err(error);
+            if path.symlink_metadata().is_ok() && !export.force {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!("cannot write {}: it exists", path.display()),
+                )
+                .hint("name another file, or replace this one: --force"));
             }
+            let failed = |error| Error::io("write", path, error);
+            let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            // Half an export is none: it gets its name once it is whole. Others may not read it.
+            let mut out = BufWriter::new(tempfile::NamedTempFile::new_in(folder).map_err(failed)?);
+            manager.export(&id, &mut out)?;
+            let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
+            file.as_file().sync_all().map_err(failed)?;
+            let kept = if export.force { file.persist(path) } else { file.persist_noclobber(path) };
+            kept.map_err(|error| failed(error.error))?;
         }
     }
     Ok(0)

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use super::Manager;
+use super::tend::not_checked;
 use crate::apply::{Outlook, Work};
 use crate::backup::{Backup, Manifest};
 use crate::disk::private_folder;
@@ -71,13 +72,16 @@ impl Manager {
     ) -> Result<()> {
         let Proof { level, strictness, run } = proof;
         session.begin(Outlook::UNPLANNED.mode)?;
-        match require_sound(session) {
+        match self.require_sound(session) {
             Err(error) if strictness == Strictness::AsItWas => {
                 step(2, format!("restored; {}", error.message()));
             }
             other => {
-                other?;
+                let notes = other?;
                 step(2, "restored; integrity and foreign keys hold".into());
+                for note in notes {
+                    step(2, note);
+                }
             }
         }
         if level >= 3 {
@@ -130,11 +134,28 @@ impl Manager {
             return Ok(format!("it is at {}, the newest version", self.catalog.version_at(plan.to)));
         }
         session.begin(Outlook::UNPLANNED.mode)?;
-        require_sound(session)?;
+        self.require_sound(session)?;
         let rules = self.require_rules_hold(session)?;
         session.rollback()?;
         let (from, to) = (self.catalog.version_at(plan.from), self.catalog.version_at(plan.to));
         Ok(format!("upgraded from {from} to {to}; integrity and foreign keys hold, {rules}"))
+    }
+
+    /// Errors where a restored copy is damaged; gives what is to be said of one that is not.
+    pub(super) fn require_sound(&self, session: &mut dyn Session) -> Result<Vec<String>> {
+        let health = session.health()?;
+        let (mut notes, mut damage) = (not_checked(&health), health.damage);
+        if !health.unvalidated.is_empty() {
+            let is_meant = self.are_left_unvalidated(&session.inspect()?)?;
+            if is_meant { &mut notes } else { &mut damage }.extend(health.unvalidated);
+        }
+        if damage.is_empty() {
+            return Ok(notes);
+        }
+        Err(Error::new(
+            ErrorKind::CheckFailed,
+            format!("its restored copy is damaged: {}", damage.join("; ")),
+        ))
     }
 
     fn require_rules_hold(&self, session: &mut dyn Session) -> Result<String> {
@@ -149,14 +170,6 @@ impl Manager {
 
 pub(super) fn copy_file<'a>(manifest: &'a Manifest, file: &'a Path) -> CopyFile<'a> {
     CopyFile { file, place: &manifest.place, needs: &manifest.needs }
-}
-
-pub(super) fn require_sound(session: &mut dyn Session) -> Result<()> {
-    let damage = session.damage()?;
-    if damage.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::CheckFailed, format!("its restored copy is damaged: {}", damage.join("; "))))
 }
 
 fn require_same(found: &Contents, manifest: &Manifest) -> Result<()> {

@@ -14,7 +14,7 @@ use super::record::Recording;
 use super::tend::Task;
 use crate::apply::{Done, Durability, Outlook, RowsOf, Work};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Outcome, ProjectReport, RunStarted, Summary, Tally};
+use crate::event::{Event, Note, Outcome, ProjectReport, RunStarted, Summary, Tally};
 use crate::fleet::Brake;
 use crate::plan::{Inspection, Plan, Problem};
 use crate::project::ProjectId;
@@ -74,6 +74,9 @@ impl Manager {
         });
         for it in left_out.into_iter().chain(strays) {
             owner.tell(Event::LeftOut(it));
+        }
+        if matches!(run.operation, Operation::Create) && !self.reference()?.is_template() {
+            owner.tell(Event::Note(self.made_one_by_one()));
         }
         if !projects.is_empty() {
             self.carry_out(run, &id, &projects, ahead, &mut owner)?;
@@ -298,6 +301,20 @@ impl Manager {
         }
     }
 
+    /// Why new projects are not copied from one template.
+    fn made_one_by_one(&self) -> Note {
+        let place = self
+            .catalog
+            .computed_at()
+            .map_or(String::new(), |(path, line)| format!(" ({}:{line})", path.display()));
+        Note {
+            message: format!(
+                "each project is made by itself, since a migration makes up values that projects may not share{place}"
+            ),
+            hint: "where they may: same_for_all_projects = true in its metadata.toml".into(),
+        }
+    }
+
     fn created(&self, project: &ProjectId, run: &str) -> ProjectReport {
         match self.retry(|| self.create_in_run(project, run)) {
             Ok(()) => ProjectReport {
@@ -325,17 +342,27 @@ impl Manager {
 
     fn with_template<T>(&self, run: &str, make: impl FnOnce(Template<'_>) -> Result<T>) -> Result<T> {
         // Before anything is begun on the server.
-        self.reference()?;
+        let is_reusable = self.reference()?.is_template();
         let fill = |session: &mut dyn Session| {
             let work = Work { rows: RowsOf::Migrations, ..self.work(self.to_head(), run)? };
             // SQLite takes some of a file's settings only before anything else is done with it.
             let scripts = self.catalog.migrations().iter().map(|migration| migration.up.file_settings());
             let file = scripts.fold(FileSettings::NONE, FileSettings::then);
             let mode = Mode { foreign_keys: ForeignKeys::Compared, file, ..Mode::PLAIN };
-            work.perform(session, &Outlook { mode, seen: None }, &mut work.request.clone()).map(|_| ())
+            match work.perform(session, &Outlook { mode, seen: None }, &mut work.request.clone())? {
+                Ok(_) => Ok(()),
+                Err(problems) => {
+                    let said: Vec<_> = problems.iter().map(Problem::message).collect();
+                    Err(Error::new(
+                        ErrorKind::Internal,
+                        format!("a new project is blocked: {}", said.join("; ")),
+                    ))
+                }
+            }
         };
         make(Template {
             catalog: self.catalog.hash(),
+            is_reusable,
             adds_enum_values: self.catalog.adds_enum_values(),
             run,
             fill: &fill,
@@ -348,5 +375,11 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 pub(super) fn failed(project: &ProjectId, error: Error) -> ProjectReport {
+    // Nothing was tried: somebody has to say first which of its names is meant.
+    if error.kind() == ErrorKind::SeveralNames {
+        let hint = error.next_step().unwrap_or_default().to_string();
+        let problem = Problem::SeveralNames { message: error.message().into(), hint };
+        return ProjectReport::new(project.clone(), Outcome::Blocked(vec![problem]));
+    }
     ProjectReport::new(project.clone(), Outcome::Failed(error.in_project(project)))
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
 use crate::plan::{Baseline, Drift, Inspection, Problem, Request};
 use crate::project::ProjectId;
-use crate::store::Care;
+use crate::store::{Care, Health};
 use crate::tend::{Counts, Expiry, check};
 
 /// What is done to each project.
@@ -147,9 +147,10 @@ impl Manager {
     }
 
     fn checked(&self, project: &ProjectId) -> ProjectReport {
-        let wrong = Mutex::new(Vec::new());
+        let seen = Mutex::new((Vec::new(), Health::default()));
         let result = self.store.read(project, &|rows| {
-            let mut found = rows.damage()?;
+            let mut health = rows.health()?;
+            let mut found = std::mem::take(&mut health.damage);
             for rule in &self.rules.checks {
                 match check(rows, rule) {
                     Ok(wrong) => found.extend(wrong),
@@ -161,19 +162,43 @@ impl Manager {
                     Err(error) => return Err(error),
                 }
             }
-            *lock(&wrong) = found;
+            *lock(&seen) = (found, health);
             Ok(())
         });
-        let wrong = std::mem::take(&mut *lock(&wrong));
+        let (mut wrong, health) = std::mem::take(&mut *lock(&seen));
+        let mut notes = not_checked(&health);
+        let result = result.and_then(|()| {
+            if health.unvalidated.is_empty() {
+                return Ok(());
+            }
+            let is_meant = self.are_left_unvalidated(&self.inspected(project)?)?;
+            if is_meant { &mut notes } else { &mut wrong }.extend(health.unvalidated);
+            Ok(())
+        });
         match result {
             Err(error) => failed(project, error),
-            Ok(()) if wrong.is_empty() => ProjectReport::new(project.clone(), Outcome::Checked),
+            Ok(()) if wrong.is_empty() => {
+                ProjectReport { notes, ..ProjectReport::new(project.clone(), Outcome::Checked) }
+            }
             Ok(()) => {
                 let error = Error::new(ErrorKind::CheckFailed, wrong.join("; ")).hint(
                     "look at these rows before anything else is written; a copy from before is what helps",
                 );
-                failed(project, error)
+                ProjectReport { notes, ..failed(project, error) }
             }
         }
     }
+
+    /// Whether the migrations themselves leave all those constraints unvalidated that a project has so.
+    pub(super) fn are_left_unvalidated(&self, found: &Inspection) -> Result<bool> {
+        let Some(schema) = &found.schema else { return Ok(false) };
+        let position = self.catalog.migrations().iter().filter(|it| found.ledger.has(&it.version)).count();
+        let expected = self.reference()?.expected(position);
+        Ok(expected.is_some_and(|expected| schema.unvalidated().is_subset(&expected.unvalidated())))
+    }
+}
+
+/// What a check could not look at, in words.
+pub(super) fn not_checked(health: &Health) -> Vec<String> {
+    health.unchecked.iter().map(|what| format!("not checked: {what}")).collect()
 }

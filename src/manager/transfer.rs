@@ -6,7 +6,6 @@ use std::io::Write;
 use std::path::Path;
 
 use super::Manager;
-use super::prove::require_sound;
 use crate::apply::Outlook;
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
@@ -41,7 +40,7 @@ impl Manager {
         let work = self.work(request, run)?;
         self.store.unpack(copy, &mut |session| {
             session.begin(Outlook::UNPLANNED.mode)?;
-            require_sound(session)?;
+            self.require_sound(session)?;
             found = Some(work.plan(&session.inspect()?));
             session.rollback()
         })?;

@@ -48,6 +48,13 @@ pub enum Problem {
     },
     /// There is something to do, and its owner marked it read-only.
     ReadOnly,
+    /// Its file is another project's, too.
+    SeveralNames {
+        /// Which.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
     /// Another tool's revisions stand for no version of the catalog.
     UnknownRevision {
         /// The revisions.
@@ -143,6 +150,7 @@ impl Problem {
             Self::Dirty { .. } => "dirty",
             Self::Irreversible { .. } => "irreversible",
             Self::ReadOnly => "read_only",
+            Self::SeveralNames { .. } => "several_names",
             Self::UnknownRevision { .. } => "unknown_revision",
         }
     }
@@ -151,7 +159,9 @@ impl Problem {
     #[must_use]
     pub fn message(&self) -> String {
         match self {
-            Self::NeedsBaseline { message, .. } | Self::Drifted { message } => message.clone(),
+            Self::NeedsBaseline { message, .. }
+            | Self::SeveralNames { message, .. }
+            | Self::Drifted { message } => message.clone(),
             Self::Edited { migrations } => format!("changed after it was applied: {}", migrations.join(", ")),
             Self::Unknown { versions } => {
                 format!("it has versions that this code does not know: {}", versions.join(", "))
@@ -176,7 +186,7 @@ impl Problem {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::NeedsBaseline { hint, .. } => hint.clone(),
+            Self::NeedsBaseline { hint, .. } | Self::SeveralNames { hint, .. } => hint.clone(),
             Self::Drifted { .. } => {
                 "mend the schema, or upgrade it as it is, keeping the difference: --allow-drift".into()
             }

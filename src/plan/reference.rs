@@ -13,13 +13,15 @@ pub struct Reference {
     schemas: Vec<Arc<Schema>>,
     /// The first position whose schema depends on the data.
     data_dependent: usize,
+    /// Whether a new project has rows that come out differently each time it is made.
+    computed_rows: bool,
 }
 
 impl Reference {
     /// No schemas: for whoever may not make any to look at.
     #[must_use]
     pub const fn unknown() -> Self {
-        Self { schemas: Vec::new(), data_dependent: 0 }
+        Self { schemas: Vec::new(), data_dependent: 0, computed_rows: true }
     }
 
     /// Whether there are schemas to compare with.
@@ -34,7 +36,17 @@ impl Reference {
         let depends = |migration: &Migration| migration.metadata.schema_depends_on_data;
         let data_dependent =
             catalog.migrations().iter().position(depends).map_or(usize::MAX, |index| index + 1);
-        Self { schemas, data_dependent }
+        Self { schemas, data_dependent, computed_rows: false }
+    }
+
+    /// The same for migrations that leave rows which come out differently each time.
+    pub(crate) fn with_computed_rows(self, computed_rows: bool) -> Self {
+        Self { computed_rows, ..self }
+    }
+
+    /// Whether new projects can be copies of one: none has rows of its own that another may not have.
+    pub(crate) fn is_template(&self) -> bool {
+        !self.computed_rows
     }
 
     /// The schema expected at a position; `None` where a migration says that it depends on the data.

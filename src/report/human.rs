@@ -80,6 +80,7 @@ impl Human {
             Event::LeftOut(it) => {
                 self.count(Rank::LeftOut, format!("left alone: {} is {}", it.name, it.reason), None, None);
             }
+            Event::Note(note) => self.count(Rank::Note, note.message, Some(note.hint), None),
             Event::ProjectFinished(report) => self.project_finished(&report),
             Event::Completed(interrupted) => self.interrupted(&interrupted),
             Event::Backups(coverage) => self.coverage = Some(coverage),

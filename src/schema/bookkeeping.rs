@@ -11,42 +11,67 @@ pub const HISTORY: &str = "tenantry_history";
 /// alembic's table.
 pub const ALEMBIC: &str = "alembic_version";
 
-/// Name and columns that must be there, all in lower case.
-const TABLES: [(&str, &[&str]); 18] = [
-    (DIESEL, &["version", "run_on"]),
-    (HISTORY, &["version", "checksum", "action"]),
-    (ALEMBIC, &["version_num"]),
-    ("_sqlx_migrations", &["version", "description", "checksum"]),
-    ("refinery_schema_history", &["version", "name", "applied_on", "checksum"]),
-    ("schema_migrations", &["version"]),
-    ("ar_internal_metadata", &["key", "value"]),
-    ("d1_migrations", &["id", "name", "applied_at"]),
-    ("_cf_metadata", &["key", "value"]),
-    ("_cf_kv", &["key", "value"]),
-    ("goose_db_version", &["version_id", "is_applied"]),
-    ("flyway_schema_history", &["installed_rank", "version", "checksum"]),
-    ("_prisma_migrations", &["checksum", "migration_name"]),
-    ("atlas_schema_revisions", &["version", "description"]),
-    ("databasechangelog", &["id", "author", "filename"]),
-    ("databasechangeloglock", &["id", "locked"]),
-    ("__drizzle_migrations", &["hash", "created_at"]),
-    ("knex_migrations", &["name", "batch"]),
-];
+/// Which columns make a table a tool's.
+enum Columns {
+    /// These are there, and maybe more.
+    Among(&'static [&'static str]),
+    /// No other than these, since the name is one that an application may well use; the first has to be there.
+    Only(&'static [&'static str]),
+}
 
-/// The columns that `schema_migrations` may have in the three tools that share the name; more make it the
-/// application's.
-const SCHEMA_MIGRATIONS: [&str; 2] = ["version", "dirty"];
+use Columns::{Among, Only};
+
+/// The tables by name and columns, all in lower case.
+const TABLES: [(&str, Columns); 32] = [
+    (DIESEL, Among(&["version", "run_on"])),
+    (HISTORY, Among(&["version", "checksum", "action"])),
+    (ALEMBIC, Among(&["version_num"])),
+    ("_sqlx_migrations", Among(&["version", "description", "checksum"])),
+    ("refinery_schema_history", Among(&["version", "name", "applied_on", "checksum"])),
+    // dbmate's and Rails', golang-migrate's, Ecto's.
+    ("schema_migrations", Only(&["version", "dirty", "inserted_at"])),
+    ("ar_internal_metadata", Among(&["key", "value"])),
+    ("d1_migrations", Among(&["id", "name", "applied_at"])),
+    ("_cf_metadata", Among(&["key", "value"])),
+    ("_cf_kv", Among(&["key", "value"])),
+    ("goose_db_version", Among(&["version_id", "is_applied"])),
+    ("flyway_schema_history", Among(&["installed_rank", "version", "checksum"])),
+    ("_prisma_migrations", Among(&["checksum", "migration_name"])),
+    ("atlas_schema_revisions", Among(&["version", "description"])),
+    ("databasechangelog", Among(&["id", "author", "filename"])),
+    ("databasechangeloglock", Among(&["id", "locked"])),
+    ("__drizzle_migrations", Among(&["hash", "created_at"])),
+    ("seaql_migrations", Among(&["version", "applied_at"])),
+    ("knex_migrations", Among(&["name", "batch"])),
+    ("knex_migrations_lock", Among(&["is_locked"])),
+    ("django_migrations", Among(&["app", "name", "applied"])),
+    ("migrations", Only(&["timestamp", "id", "name"])),
+    ("typeorm_metadata", Among(&["type", "name", "value"])),
+    ("sequelizemeta", Only(&["name"])),
+    ("__efmigrationshistory", Among(&["migrationid", "productversion"])),
+    ("__efmigrationslock", Among(&["id", "timestamp"])),
+    ("_yoyo_migration", Among(&["migration_hash", "migration_id"])),
+    ("_yoyo_log", Among(&["migration_hash", "operation"])),
+    ("_yoyo_version", Among(&["version"])),
+    ("yoyo_lock", Among(&["locked", "pid"])),
+    ("_litestream_seq", Among(&["id", "seq"])),
+    ("_litestream_lock", Among(&["id"])),
+];
 
 /// Whether a table with these columns is a known tool's. Names are compared in lower case.
 #[must_use]
 pub fn is_bookkeeping(table: &str, columns: &[String]) -> bool {
     let has = |wanted: &str| columns.iter().any(|column| column.eq_ignore_ascii_case(wanted));
-    let Some((name, needed)) = TABLES.iter().find(|(name, _)| name.eq_ignore_ascii_case(table)) else {
+    let Some((_, needed)) = TABLES.iter().find(|(name, _)| name.eq_ignore_ascii_case(table)) else {
         return false;
     };
-    let only_theirs = *name != "schema_migrations"
-        || columns.iter().all(|column| SCHEMA_MIGRATIONS.contains(&column.as_str()));
-    only_theirs && needed.iter().all(|column| has(column))
+    match needed {
+        Among(needed) => needed.iter().all(|column| has(column)),
+        Only(theirs) => {
+            let is_theirs = |column: &String| theirs.iter().any(|it| it.eq_ignore_ascii_case(column));
+            theirs.first().is_some_and(|first| has(first)) && columns.iter().all(is_theirs)
+        }
+    }
 }
 
 /// Whether a statement has something done whenever a ledger is written, which is no part of any schema's meaning.
@@ -69,5 +94,19 @@ mod tests {
         assert!(is_bookkeeping("schema_migrations", &columns(&["version", "dirty"])));
         assert!(!is_bookkeeping("schema_migrations", &columns(&["version", "author", "text"])));
         assert!(!is_bookkeeping("notes", &columns(&["version"])));
+        for (table, theirs, an_applications) in [
+            ("migrations", &["id", "timestamp", "name"][..], &["id", "timestamp", "name", "bird"][..]),
+            ("SequelizeMeta", &["name"], &["name", "value"]),
+            ("schema_migrations", &["version", "inserted_at"], &["inserted_at"]),
+            ("seaql_migrations", &["version", "applied_at"], &["version"]),
+            ("knex_migrations_lock", &["index", "is_locked"], &["index"]),
+            ("django_migrations", &["id", "app", "name", "applied"], &["id", "name"]),
+            ("__EFMigrationsHistory", &["MigrationId", "ProductVersion"], &["MigrationId"]),
+            ("_litestream_seq", &["id", "seq"], &["seq"]),
+            ("_yoyo_migration", &["migration_hash", "migration_id", "applied_at_utc"], &["applied_at_utc"]),
+        ] {
+            assert!(is_bookkeeping(table, &columns(theirs)), "{table}");
+            assert!(!is_bookkeeping(table, &columns(an_applications)), "{table}");
+        }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::deparsed::canonical;
 use super::{FacetKind, ObjectKind, Objects, Schema, bookkeeping};
 use crate::sql::statement::may_delete_in_a_body;
 
@@ -56,6 +57,16 @@ pub fn schema(rows: &[Row]) -> Schema {
     }
     for (table, names) in &columns {
         if let Some(facets) = objects.get_mut(&(ObjectKind::Table, (*table).to_string())) {
+            // A dump writes the columns of a table that inherits some in another order.
+            let is_inherited = |(facet, key): &(FacetKind, String)| {
+                *facet == FacetKind::Option && key.starts_with("INHERITS ")
+            };
+            let is_partition = |(facet, key): &(FacetKind, String)| {
+                *facet == FacetKind::Option && key.contains("PARTITION ")
+            };
+            if facets.keys().any(is_inherited) && !facets.keys().any(is_partition) {
+                continue;
+            }
             let order: Vec<_> = names.values().map(String::as_str).collect();
             facets.insert((FacetKind::ColumnOrder, String::new()), order.join(", "));
         }
@@ -69,13 +80,13 @@ fn facet(
     columns: &HashMap<&str, Columns>,
 ) -> ((ObjectKind, String), Option<(FacetKind, String)>, String) {
     let name = row.object.clone();
-    let value = row.value.clone();
+    let value = canonical(&row.value);
     let whole = Some((FacetKind::Definition, String::new()));
     let kind = match row.kind.as_str() {
         "v" => ObjectKind::View,
         "m" => ObjectKind::MaterializedView,
         "S" => ObjectKind::Sequence,
-        "i" => return index(row),
+        "i" => return index(row, &value),
         "type" => ObjectKind::Type,
         "extension" => ObjectKind::Extension,
         "trigger" => {
@@ -108,7 +119,7 @@ fn facet(
         "rule" => Some((FacetKind::Rule, row.key.clone())),
         "policy" => Some((FacetKind::Policy, row.key.clone())),
         _ => {
-            let (facet, value) = constraint(row, columns);
+            let (facet, value) = constraint(row, &value, columns);
             return ((kind, name), Some(facet), value);
         }
     };
@@ -136,7 +147,7 @@ fn is_of_a_default(sequence: &Row, rows: &[Row]) -> bool {
 
 /// A constraint by what it means. A name that Postgres made up says nothing and is left out; one that somebody chose can
 /// be referred to, and counts.
-fn constraint(row: &Row, columns: &HashMap<&str, Columns>) -> ((FacetKind, String), String) {
+fn constraint(row: &Row, meaning: &str, columns: &HashMap<&str, Columns>) -> ((FacetKind, String), String) {
     let empty = Columns::new();
     let own = columns.get(row.object.as_str()).unwrap_or(&empty);
     let (kind, suffix) = match row.facet.as_str() {
@@ -153,7 +164,7 @@ fn constraint(row: &Row, columns: &HashMap<&str, Columns>) -> ((FacetKind, Strin
             let [key, rest] = key_columns(&row.value, own);
             (key, rest)
         }
-        _ => (row.value.clone(), String::new()),
+        _ => (meaning.to_string(), String::new()),
     };
     if !is_made_up(&row.key, suffix) {
         value = format!("{value} named {}", row.key).trim_start().to_string();
@@ -239,14 +250,14 @@ fn unquoted(name: &str) -> String {
 }
 
 /// An index by its name, or by what it means where Postgres made the name up.
-fn index(row: &Row) -> ((ObjectKind, String), Option<(FacetKind, String)>, String) {
+fn index(row: &Row, meaning: &str) -> ((ObjectKind, String), Option<(FacetKind, String)>, String) {
     let name = &row.object;
     let unique = format!("CREATE UNIQUE INDEX {name} ON ");
     let plain = format!("CREATE INDEX {name} ON ");
-    let text = match (row.value.strip_prefix(&unique), row.value.strip_prefix(&plain)) {
+    let text = match (meaning.strip_prefix(&unique), meaning.strip_prefix(&plain)) {
         (Some(rest), _) => format!("UNIQUE on {rest}"),
         (_, Some(rest)) => format!("on {rest}"),
-        _ => row.value.clone(),
+        _ => meaning.to_string(),
     };
     let whole = Some((FacetKind::Definition, String::new()));
     let is_made_up = is_made_up(&unquoted(name), "_idx");

@@ -23,6 +23,8 @@ pub struct Statement {
     pub arms: bool,
     /// Whether it adds a value to an enum of Postgres, which before version 17 nobody can use before that is committed.
     pub adds_enum_value: bool,
+    /// Whether it says something that comes out differently each time: a random number, the time.
+    pub computes: bool,
     /// The tables it drops or renames, spelled as the database keeps their names.
     pub moves: Vec<Moves>,
 }
@@ -89,6 +91,7 @@ pub fn split(script: &str, dialect: Dialect) -> Result<Vec<Statement>, Unclosed>
                 effect: effect(body, dialect),
                 arms: body[0].is("CREATE") && arms(body, dialect),
                 adds_enum_value: adds_enum_value(body, dialect),
+                computes: !is_view(body) && computes(body, dialect),
                 moves: moves(body, dialect),
             });
         }
@@ -183,6 +186,66 @@ pub(crate) fn may_delete_in_a_body(body: &str) -> bool {
 pub(crate) fn deletes_or_replaces(tokens: &[Token<'_>]) -> bool {
     let deletes = |pair: &[Token<'_>]| pair[1].is("DELETE") && !pair[0].is("ON");
     tokens.windows(2).any(|pair| deletes(pair) || pair[1].is("REPLACE"))
+}
+
+fn is_view(tokens: &[Token<'_>]) -> bool {
+    tokens[0].is("CREATE") && tokens.iter().take(4).any(|token| token.is("VIEW"))
+}
+
+/// Whether these words have a value that is another one each time they run.
+fn computes(tokens: &[Token<'_>], dialect: Dialect) -> bool {
+    const WORDS: [&str; 5] =
+        ["CURRENT_TIMESTAMP", "CURRENT_DATE", "CURRENT_TIME", "LOCALTIMESTAMP", "LOCALTIME"];
+    const FUNCTIONS: [&str; 22] = [
+        "random",
+        "randomblob",
+        "random_normal",
+        "gen_random_uuid",
+        "gen_random_bytes",
+        "gen_salt",
+        "uuid_generate_v1",
+        "uuid_generate_v1mc",
+        "uuid_generate_v4",
+        "uuidv4",
+        "uuidv7",
+        "now",
+        "clock_timestamp",
+        "statement_timestamp",
+        "transaction_timestamp",
+        "timeofday",
+        "txid_current",
+        "pg_current_xact_id",
+        "crypt",
+        "setseed",
+        "last_insert_rowid",
+        "changes",
+    ];
+    // In SQLite they tell the time of now where that, or nothing, is asked for.
+    const TIMES: [&str; 6] = ["date", "time", "datetime", "julianday", "unixepoch", "strftime"];
+    let is = |token: &Token<'_>, words: &[&str]| words.iter().any(|word| token.is(word));
+    let is_now = |token: &Token<'_>| {
+        token.kind == TokenKind::Text && token.text.trim_matches('\'').eq_ignore_ascii_case("now")
+    };
+    let is_call = |index: usize| tokens.get(index + 1).is_some_and(|next| next.is_symbol("("));
+    tokens.iter().enumerate().any(|(index, token)| {
+        is(token, &WORDS)
+            || (is(token, &FUNCTIONS) && is_call(index))
+            || (dialect == Dialect::Sqlite
+                && is(token, &TIMES)
+                && is_call(index)
+                && tokens.get(index + 2).is_some_and(|next| next.is_symbol(")")))
+            || is_now(token)
+            || (token.text.starts_with('$')
+                && token.kind == TokenKind::Text
+                && body_computes(token.text, dialect))
+    })
+}
+
+/// The same for the text of a function or a block.
+fn body_computes(literal: &str, dialect: Dialect) -> bool {
+    let inner = literal.find('$').and_then(|start| literal[start + 1..].find('$').map(|end| start + end + 2));
+    let inner = inner.map_or("", |start| &literal[start..literal.len() - start]);
+    tokens(inner, dialect).is_ok_and(|tokens| computes(&tokens, dialect))
 }
 
 fn adds_enum_value(tokens: &[Token<'_>], dialect: Dialect) -> bool {
@@ -295,6 +358,32 @@ mod tests {
         assert_eq!(effect("WITH x AS (SELECT 1) DELETE FROM a"), Effect::Deletes);
         assert_eq!(effect("INSERT OR REPLACE INTO a VALUES (1)"), Effect::Deletes);
         assert_eq!(effect("drop table a"), Effect::DropsTable);
+    }
+
+    #[test]
+    fn what_comes_out_differently_each_time_is_told() {
+        let computes = |sql: &str, dialect| split(sql, dialect).unwrap()[0].computes;
+        for sql in [
+            "INSERT INTO a VALUES (hex(randomblob(16)))",
+            "INSERT INTO a VALUES (datetime('now'))",
+            "UPDATE a SET b = CURRENT_TIMESTAMP",
+            "INSERT INTO a VALUES (strftime('%s', 'now'))",
+            "INSERT INTO a VALUES (date())",
+        ] {
+            assert!(computes(sql, Dialect::Sqlite), "{sql}");
+        }
+        for sql in
+            ["INSERT INTO a VALUES (gen_random_uuid())", "DO $$ BEGIN INSERT INTO a VALUES (now()); END $$"]
+        {
+            assert!(computes(sql, Dialect::Postgres), "{sql}");
+        }
+        for sql in [
+            "INSERT INTO a VALUES (datetime('2020-01-01'), 'random()')",
+            "CREATE VIEW v AS SELECT datetime('now')",
+            "UPDATE a SET date = 1, now = 2, random = 3",
+        ] {
+            assert!(!computes(sql, Dialect::Sqlite), "{sql}");
+        }
     }
 
     #[test]

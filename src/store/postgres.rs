@@ -13,6 +13,7 @@ mod examine;
 mod failure;
 mod ledger;
 mod members;
+mod names;
 mod proof;
 mod rows;
 mod script;
@@ -78,6 +79,8 @@ struct Settled {
 pub struct PostgresStore {
     options: PostgresOptions,
     links: Links,
+    /// The fleet's own database, where this store is a private copy beside it.
+    fleet: Option<Links>,
     schemas: SchemaCache,
     /// The queries on the catalogs, as the server's version wants them.
     queries: OnceLock<Arc<Queries>>,
@@ -133,6 +136,7 @@ impl PostgresStore {
         Ok(Self {
             options,
             links: Links::new(target, timeouts),
+            fleet: None,
             schemas: SchemaCache::default(),
             queries: OnceLock::new(),
             tools: OnceLock::new(),

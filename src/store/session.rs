@@ -113,8 +113,19 @@ pub trait Rows {
     /// Sums up all rows.
     fn contents(&mut self) -> Result<Contents>;
 
-    /// What the database itself finds wrong: what can't be read, rows that point at nothing.
-    fn damage(&mut self) -> Result<Vec<String>>;
+    /// What the database itself finds wrong, and what it could not look at.
+    fn health(&mut self) -> Result<Health>;
+}
+
+/// What a database finds when it looks at itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// What is wrong: what can't be read, rows that point at nothing.
+    pub damage: Vec<String>,
+    /// Constraints that were never validated; wrong only where the migrations don't leave them so.
+    pub unvalidated: Vec<String>,
+    /// What could not be checked, and why.
+    pub unchecked: Vec<String>,
 }
 
 /// A project opened for writing: the only way to change one. Dropping it rolls back what is not committed.
@@ -146,6 +157,9 @@ pub trait Session: Rows {
     /// Runs these scripts, one after the other; says of each when it began and how long it took. One that can't run in a
     /// transaction comes alone. Errors name the migration.
     fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<Ran>>;
+
+    /// Makes the ledger's tables where they are missing: a script may name them.
+    fn make_ledger(&mut self) -> Result<()>;
 
     /// Writes ledger rows, making the ledger's tables where they are missing.
     fn record(&mut self, entries: &[Entry], run: &str) -> Result<()>;

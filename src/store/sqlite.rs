@@ -11,6 +11,7 @@ mod discover;
 mod examine;
 mod failure;
 mod file;
+mod health;
 mod memory;
 mod read;
 mod rows;
@@ -126,7 +127,7 @@ impl SqliteStore {
         // More than one name is rare, and only then is it worth looking whether another is in the fleet too.
         match if metadata.nlink() > 1 { self.alias(&self.pattern.name(id))? } else { None } {
             None => Ok((path, metadata)),
-            Some(reason) => Err(Error::new(ErrorKind::NotAProject, format!("it is {reason}"))
+            Some(reason) => Err(Error::new(ErrorKind::SeveralNames, format!("it is {reason}"))
                 .hint("remove the names that its application does not use")),
         }
     }
@@ -137,11 +138,8 @@ impl SqliteStore {
         let known = if let Some(known) = aliases.take().filter(|it| it.at.elapsed() < ALIASES_HOLD) {
             known
         } else {
-            let left_out = self.discover()?.left_out;
-            Aliases {
-                at: Instant::now(),
-                reasons: left_out.into_iter().map(|it| (it.name, it.reason)).collect(),
-            }
+            let reasons = discover::aliases(&self.directory, &self.pattern)?;
+            Aliases { at: Instant::now(), reasons }
         };
         let reason = known.reasons.get(name).cloned();
         *aliases = Some(known);

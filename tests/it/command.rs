@@ -199,7 +199,7 @@ fn a_broken_store_or_set_is_named() {
     let world = World::sqlite();
     let ran = world.run(&["--set", "nothing", "status"]);
     assert!(ran.code == 2 && ran.stderr.contains("the sets are"), "{}", ran.stderr);
-    assert_eq!(world.run(&["--migrations", "/nowhere", "status"]).code, 1);
+    assert_eq!(world.run(&["--migrations", "/nowhere", "status"]).code, 2);
     std::fs::write(world.folder().join("file"), "x").unwrap();
     for store in ["sqlite:file", "sqlite:///tmp/x", "sqlite:", "data"] {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tenantry"));

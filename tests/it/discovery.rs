@@ -55,16 +55,31 @@ fn trap_16_one_database_under_two_names_is_left_alone() {
     world.with_legacy_as(1, "1").with_legacy_as(2, "2");
     std::fs::hard_link(world.path("1"), world.path("alias")).unwrap();
     let before = world.files();
-    let found = left_out(&world);
-    assert_eq!(found.len(), 2);
-    assert_eq!(found[0].1, "a hard link: one file under the names project_1.db, project_alias.db");
-    let report = world.expect(3, &["upgrade", "1", "2"]);
-    assert_eq!((report.error("1").0, report.outcome("2")), ("not_a_project", "upgraded"));
+    let report = world.expect(4, &["upgrade-all"]);
+    for id in ["1", "alias"] {
+        let said = "it is a hard link: one file under the names project_1.db, project_alias.db";
+        assert_eq!(report.problem(id), ("several_names", said));
+    }
+    assert_eq!(report.outcome("2"), "upgraded");
     assert_eq!(before[&world.path("1")], world.files()[&world.path("1")]);
     // A second name outside the store, such as a snapshot's, is nobody else's project.
     std::fs::remove_file(world.path("alias")).unwrap();
     std::fs::hard_link(world.path("1"), world.folder().join("snapshot.db")).unwrap();
     assert_eq!(world.expect(0, &["upgrade", "1"]).outcome("1"), "upgraded");
+}
+
+#[test]
+fn a_name_that_is_not_utf_8_is_told() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut world = World::sqlite();
+    world.with_legacy_as(1, "1");
+    let name = std::ffi::OsStr::from_bytes(b"project_\xff.db");
+    std::fs::copy(world.path("1"), world.data().join(name)).unwrap();
+    assert_eq!(
+        left_out(&world),
+        [("project_\u{fffd}.db".to_string(), "a name that is not UTF-8".to_string())]
+    );
+    assert_eq!(world.expect(0, &["upgrade-all"]).count("upgraded"), 1);
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn whatever_changes_something_is_an_entry(world: &mut World) {
     assert_eq!(shown.0.last().unwrap(), upgraded.0.last().unwrap());
     assert!(shown.0[0]["options"]["catalog"].as_str().unwrap().len() == 64);
     assert_eq!(world.run(&["runs", "show", "../../etc/passwd"]).code, 2);
-    assert_eq!(world.run(&["runs", "show", "01a1ffc3-ce06-71cc-b80e-4ddca9db7e7d"]).code, 1);
+    assert_eq!(world.run(&["runs", "show", "01a1ffc3-ce06-71cc-b80e-4ddca9db7e7d"]).code, 2);
     // The events belong to it: a changed one shows.
     let events = folder(world).join(format!("runs/{}.jsonl", run_id(&upgraded)));
     let text = std::fs::read_to_string(&events).unwrap();

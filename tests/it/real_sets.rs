@@ -1,9 +1,5 @@
 //! What migration sets of real applications brought out: each scenario is the smallest set that did.
 
-use tenantry::Dialect;
-use tenantry::sql::statement::split;
-
-use crate::cluster::Server;
 use crate::world::World;
 
 on_each_store!(
@@ -15,6 +11,11 @@ on_each_store!(
     a_stray_file_is_told_and_passed_over,
     folders_of_dialects_have_several_names,
     a_violation_that_a_later_migration_mends_is_none,
+    what_could_not_be_checked_is_named,
+    what_a_script_makes_up_is_no_other_projects,
+    a_set_that_leaves_nothing_has_a_ledger_all_the_same,
+    a_script_may_name_the_ledger,
+    an_export_replaces_nothing_unasked,
 );
 
 on_files!(
@@ -302,139 +303,144 @@ fn a_file_changes_its_journal_before_the_migrations_run(world: &mut World) {
     assert_eq!(world.query("c", "PRAGMA page_size"), ["8192"]);
 }
 
-#[test]
-fn what_belongs_to_the_whole_database_reaches_no_project() {
-    let mut world = World::postgres();
-    let one = ("1_one", "CREATE TABLE one (id INTEGER);");
-    world.with_migrations(&[one]).expect(0, &["create", "a", "b"]);
-    let database = world.database();
-    database.run(&["-c", "CREATE TABLE public.w (a int); INSERT INTO public.w VALUES (1)"]);
-    database.run(&[
-        "-c",
-        "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql AS 'UPDATE public.w SET a = a + 1 RETURNING 1'",
-    ]);
-    for (line, hint, sql) in [
-        (2, "SCHEMA extensions", "CREATE EXTENSION IF NOT EXISTS citext"),
-        (2, "by hand", "CREATE ROLE nobody_needs"),
-        (2, "by hand", "CREATE PUBLICATION p FOR TABLE one"),
-        (
-            2,
-            "by hand",
-            "DO $$ BEGIN CREATE ROLE nobody_needs; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
-        ),
-        (2, "ALTER", "UPDATE pg_class SET relname = relname"),
-        (2, "leave out", "CREATE INDEX i ON public.w (a)"),
-        (2, "leave out", "INSERT INTO public.w VALUES (2)"),
-        (2, "leave out", "ALTER TABLE one ADD COLUMN w int REFERENCES public.w (a)"),
-        (
-            2,
-            "regnamespace",
-            "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_type WHERE typname = 'mood') THEN CREATE TYPE mood AS ENUM ('a'); END IF; END $$",
-        ),
-        // Only the server knows what these do.
-        (0, "one project's schema", "SELECT public.f()"),
-        (0, "one project's schema", "DO $$ BEGIN EXECUTE 'INSERT INTO pub' || 'lic.w VALUES (2)'; END $$"),
-        (0, "one project's schema", "DO $$ BEGIN EXECUTE 'CREATE EXT' || 'ENSION citext'; END $$"),
-    ] {
-        let text = format!("-- a comment\n{sql};");
-        world.with_migrations(&[one, ("2_two", &text)]);
-        let before = world.snapshot();
-        for command in ["upgrade-all", "status"] {
-            let ran = world.run(&[command]);
-            if command == "status" && line == 0 {
-                continue;
-            }
-            assert_eq!(ran.code, 2, "{sql}: {}{}", ran.stdout, ran.stderr);
-            let place = format!("2_two/up.sql:{line}");
-            assert!(line == 0 || ran.stderr.contains(&place), "{sql}: {}", ran.stderr);
-            assert!(ran.stderr.contains(hint), "{sql}: {}", ran.stderr);
-        }
-        assert!(before == world.snapshot(), "{sql}");
+fn what_could_not_be_checked_is_named(world: &mut World) {
+    if world.is_postgres() {
+        let sql = "CREATE TABLE one (id INTEGER);\nCREATE TABLE two (id INTEGER PRIMARY KEY);\n\
+                   ALTER TABLE one ADD CHECK (id > 0) NOT VALID;\n\
+                   ALTER TABLE one ADD CONSTRAINT other FOREIGN KEY (id) REFERENCES two (id) NOT VALID;";
+        world.with_migrations(&[("1_one", sql)]).expect(0, &["create", "a"]);
+        // What the migrations leave so is none of the project's faults.
+        let report = world.expect(0, &["check", "a"]);
+        assert_eq!(report.project("a")["notes"].as_array().unwrap().len(), 2, "{:?}", report.project("a"));
+        world.expect(0, &["backup", "create", "a"]);
+        world.expect(0, &["backup", "check", "a", "--level", "4"]);
+        world.expect(0, &["backup", "restore", "a", "--as", "b"]);
+        // What somebody else left so is.
+        world.execute("a", "ALTER TABLE one ADD CONSTRAINT by_hand CHECK (id < 9) NOT VALID");
+        assert!(world.expect(3, &["check", "a"]).error("a").1.contains("by_hand"));
+        return;
     }
-    // What lies in a schema of its own may be used.
-    world.database().run(&["-c", "CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions"]);
-    world.with_migrations(&[one, ("2_two", "ALTER TABLE one ADD COLUMN b extensions.citext;")]);
+    let tables = "CREATE TABLE one (id INTEGER PRIMARY KEY, t TEXT);\n\
+                  CREATE TABLE two (id INTEGER PRIMARY KEY, p INTEGER REFERENCES one (id));\n\
+                  CREATE TABLE three (a TEXT, b TEXT REFERENCES one (t));";
+    world.with_migrations(&[("1_one", tables)]).expect(0, &["create", "a", "b"]);
+    // A parent's key that fits no child: SQLite can't check it.
+    let report = world.expect(0, &["check", "a"]);
+    let notes = report.project("a")["notes"].to_string();
+    assert!(notes.contains("not checked") && notes.contains("three"), "{notes}");
+    world.expect(0, &["backup", "create", "a"]);
+    world.expect(0, &["backup", "check", "a"]);
+    // A rebuild that counts rows goes through, and what points at nothing is still seen.
+    let rebuild = "CREATE TABLE fresh (id INTEGER PRIMARY KEY, t TEXT);\nINSERT INTO fresh SELECT * FROM one;\n\
+                   DROP TABLE one;\nALTER TABLE fresh RENAME TO one;";
+    world.with_migrations(&[("1_one", tables), ("2_two", rebuild)]);
+    world.execute(
+        "b",
+        "PRAGMA foreign_keys = OFF; INSERT INTO one (id) VALUES (1); INSERT INTO two VALUES (1, 7)",
+    );
     world.expect(0, &["upgrade-all"]);
+    let report = world.expect(3, &["check", "b"]);
+    assert!(
+        report.error("b").1.contains("1 row(s) of two point at nothing in one"),
+        "{:?}",
+        report.error("b")
+    );
+    // A collation that only the application knows.
+    let connection = world.connect("a");
+    connection
+        .execute_batch(
+            "CREATE INDEX by_t ON one (t COLLATE NOCASE); INSERT INTO one (t) VALUES ('x'); PRAGMA writable_schema = ON; \
+             UPDATE sqlite_schema SET sql = replace(sql, 'NOCASE', 'LOCAL') WHERE name = 'by_t'",
+        )
+        .unwrap();
+    drop(connection);
+    let report = world.expect(0, &["check", "a"]);
+    let notes = report.project("a")["notes"].to_string();
+    assert!(notes.contains("no such collation sequence: LOCAL"), "{notes}");
+    world.expect(0, &["backup", "create", "a"]);
+    let report = world.expect(0, &["backup", "check", "a"]);
+    let steps = report.project("a")["steps"].to_string();
+    assert!(steps.contains("not checked: one: no such collation"), "{steps}");
 }
 
-#[test]
-fn a_value_added_to_an_enum_is_committed_before_it_is_used() {
-    let mut world = World::postgres();
-    let one = ("1_one", "CREATE TYPE mood AS ENUM ('a');\nCREATE TABLE notes (mood mood);");
-    let two = ("2_two", "ALTER TYPE mood ADD VALUE 'b';");
-    let three = ("3_three", "INSERT INTO notes VALUES ('b');\nALTER TABLE notes ALTER mood SET DEFAULT 'b';");
-    world.with_migrations(&[one]).expect(0, &["create", "a", "b"]);
-    world.with_migrations(&[one, two, three]);
-    world.expect(0, &["create", "new"]);
-    world.expect(0, &["upgrade-all"]);
-    for id in ["a", "new"] {
-        assert_eq!(world.versions(id), ["1", "2", "3"]);
-        assert_eq!(world.query(id, "SELECT mood FROM notes"), ["b"]);
+/// The same secret for all, or the same time, is a leak.
+fn what_a_script_makes_up_is_no_other_projects(world: &mut World) {
+    let secret = world.either(
+        "CREATE TABLE secrets (secret TEXT);\nINSERT INTO secrets VALUES (hex(randomblob(16)));",
+        "CREATE TABLE secrets (secret text);\nINSERT INTO secrets VALUES (gen_random_uuid());",
+    );
+    std::fs::write(world.folder().join("tenantry.toml"), world.either("", "[store]\nspares = 3\n")).unwrap();
+    world.with_migrations(&[("1_secrets", secret)]);
+    if world.is_postgres() {
+        world.expect(0, &["spares"]);
     }
-    // What comes after the value fails: the value stays, recorded.
-    let four = ("4_four", "ALTER TYPE mood ADD VALUE 'c';");
-    let five = ("5_five", "CREATE UNIQUE INDEX one_each ON notes (mood);");
-    world.with_migrations(&[one, two, three, four, five]);
-    world.execute("a", "INSERT INTO notes VALUES ('b')");
-    let report = world.expect(3, &["upgrade-all"]);
-    assert_eq!((report.outcome("a"), report.outcome("b")), ("failed", "upgraded"));
-    assert_eq!(world.versions("a"), ["1", "2", "3", "4"]);
-    world.execute("a", "DELETE FROM notes");
-    world.expect(0, &["upgrade-all"]);
+    let report = world.expect(0, &["create", "a", "b", "c"]);
+    let notes = report.events("note");
+    assert_eq!(notes.len(), 1);
+    assert!(notes[0]["message"].as_str().unwrap().contains("1_secrets/up.sql:2"), "{notes:?}");
+    let secret_of = |id: &str| world.query(id, "SELECT secret FROM secrets").join("");
+    assert!(
+        secret_of("a") != secret_of("b") && secret_of("b") != secret_of("c") && secret_of("a").len() > 30
+    );
+    // Where projects may share it, one is made for all.
+    let shared = format!("{secret}\n-- metadata\nrun_in_transaction = true\nsame_for_all_projects = true\n");
+    world.with_migrations(&[("1_secrets", &shared)]);
+    assert!(world.expect(0, &["create", "d", "e"]).events("note").is_empty());
+    if !world.is_postgres() {
+        let secret_of = |id: &str| world.query(id, "SELECT secret FROM secrets").join("");
+        assert_eq!(secret_of("d"), secret_of("e"));
+    }
+    // A default and a trigger are only asked when a row is written.
+    let default = world.either("CURRENT_TIMESTAMP", "now()");
+    let table = format!("CREATE TABLE notes (made TEXT DEFAULT {default});");
+    world.with_migrations(&[("1_notes", &table)]);
+    assert!(world.expect(0, &["create", "f"]).events("note").is_empty());
+    let row = format!("{table}\nINSERT INTO notes DEFAULT VALUES;");
+    world.with_migrations(&[("1_notes", &row)]);
+    assert_eq!(world.expect(0, &["create", "g"]).events("note").len(), 1);
 }
 
-/// An extension may send a message's whole text to other servers when there is a SET in it, and those take no message of several
-/// statements.
-#[test]
-fn no_message_mixes_set_with_other_statements() {
-    let server = Server::new("log_statement = 'all'\nlog_line_prefix = '%a|'\n", "");
-    let mut world = World::on(&server, 5432);
-    let one =
-        ("1_one", "CREATE TYPE mood AS ENUM ('a');\nCREATE TABLE one (id INTEGER PRIMARY KEY, mood mood);");
-    let two = (
-        "2_two",
-        "SET LOCAL statement_timeout = '1min';\nCREATE TABLE two (id INTEGER);\nSET work_mem = '1MB';",
+fn a_set_that_leaves_nothing_has_a_ledger_all_the_same(world: &mut World) {
+    let gone = ("2_gone", "DROP TABLE one;");
+    for (id, set) in
+        [("a", &[("1_one", "SELECT 1;")][..]), ("b", &[("1_one", "CREATE TABLE one (id INTEGER);"), gone])]
+    {
+        world.with_migrations(set).expect(0, &["create", id]);
+        assert_eq!(world.versions(id).len(), set.len());
+        assert_eq!(world.expect(0, &["status", id]).outcome(id), "up_to_date");
+        world.expect(0, &["backup", "create", id]);
+        world.expect(0, &["backup", "check", id]);
+    }
+    assert_eq!(world.run(&["list"]).stdout.lines().count(), 2);
+}
+
+fn a_script_may_name_the_ledger(world: &mut World) {
+    let trigger = world.either(
+        "CREATE TABLE log (version TEXT);\nCREATE TRIGGER t AFTER INSERT ON __diesel_schema_migrations BEGIN INSERT INTO log VALUES \
+         (new.version); END;",
+        "CREATE TABLE log (version TEXT);\nCREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO log VALUES \
+         (NEW.version); RETURN NEW; END $$;\nCREATE TRIGGER t AFTER INSERT ON __diesel_schema_migrations FOR EACH ROW EXECUTE \
+         FUNCTION f();",
     );
-    let three = (
-        "3_three",
-        "CREATE INDEX CONCURRENTLY two_id ON two (id);\n-- down\nDROP INDEX two_id;\n-- metadata\nrun_in_transaction = false\n",
-    );
-    world.with_migrations(&[one]).expect(0, &["create", "a", "b"]);
-    world.with_migrations(&[one, two, three]);
-    for arguments in [
-        &["upgrade-all", "--dry-run"][..],
-        &["upgrade", "a", "--to", "2"],
-        &["upgrade-all", "--backup=check"],
-        &["status"],
-        &["downgrade", "a", "--to", "2"],
-        &["stamp", "b", "--to", "3", "--force"],
-        &["check", "--all"],
-        &["vacuum", "--all"],
-        &["backup", "restore", "b"],
-        &["backup", "restore", "b", "--as", "c"],
-        &["drop", "c", "--yes"],
-        &["create", "d"],
-        &["doctor"],
-    ] {
-        let ran = world.run(arguments);
-        assert_eq!(ran.code, 0, "{arguments:?}: {}{}", ran.stdout, ran.stderr);
-    }
-    let log = server.log();
-    let mut messages: Vec<String> = Vec::new();
-    for line in log.lines() {
-        let begins = line.split_once("LOG:  statement: ").or_else(|| line.split_once("LOG:  execute "));
-        match (begins, messages.last_mut()) {
-            (Some((_, text)), _) => messages.push(text.to_string()),
-            (None, Some(last)) if line.starts_with('\t') => last.push_str(line),
-            _ => messages.push(String::new()),
-        }
-    }
-    assert!(messages.len() > 200, "{} messages", messages.len());
-    for message in messages {
-        let Ok(statements) = split(&message, Dialect::Postgres) else { continue };
-        let is_set =
-            |sql: &str| ["SET ", "RESET "].iter().any(|word| sql.to_ascii_uppercase().starts_with(word));
-        let sets = statements.iter().filter(|statement| is_set(&statement.sql)).count();
-        assert!(sets == 0 || statements.len() == 1, "{message}");
-    }
+    world.with_migrations(&[("1_log", trigger)]).expect(0, &["create", "a"]);
+    assert_eq!(world.query("a", "SELECT version FROM log"), ["1"]);
+    world.with_migrations(&[("1_log", trigger), ("2_two", "CREATE TABLE two (id INTEGER);")]);
+    world.expect(0, &["upgrade-all"]);
+    assert_eq!(world.query("a", "SELECT version FROM log ORDER BY 1"), ["1", "2"]);
+}
+
+fn an_export_replaces_nothing_unasked(world: &mut World) {
+    world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]).expect(0, &["create", "a"]);
+    let file = world.folder().join("out.sql");
+    std::fs::write(&file, "precious").unwrap();
+    let ran = world.run(&["export", "a", "--output", file.to_str().unwrap()]);
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("hint:") && ran.stderr.contains("--force"), "{}", ran.stderr);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+    world.expect(0, &["export", "a", "--output", file.to_str().unwrap(), "--force"]);
+    assert!(std::fs::read_to_string(&file).unwrap().contains("CREATE TABLE"));
+    // What can't be exported leaves nothing, and is that project's trouble.
+    let other = world.folder().join("none.sql");
+    let ran = world.run(&["export", "nobody", "--output", other.to_str().unwrap()]);
+    assert_eq!((ran.code, other.exists()), (2, false), "{}", ran.stderr);
 }

@@ -102,7 +102,7 @@ fn an_export_is_what_the_databases_own_program_reads_and_an_import_the_same(worl
     assert_eq!(world.contents("1"), world.contents("new"));
     assert_eq!(world.expect(0, &["status", "new"]).outcome("new"), "up_to_date");
     assert_eq!(world.expect(3, &["import", "1", &text_of(world, "new")]).error("1").0, "already_exists");
-    assert_eq!(world.run(&["export", "missing"]).code, 1);
+    assert_eq!(world.run(&["export", "missing"]).code, 2);
 }
 
 fn text_of(world: &World, id: &str) -> String {

@@ -44,9 +44,11 @@ pub(super) struct Queries {
 
 impl Queries {
     pub(super) fn new(version: i32) -> Self {
-        // In a function's settings the schema's name is with or without quotes.
-        const OWN_PATH: &str = "('search_path=' || p.pronamespace::regnamespace::text, \
-            format('search_path=\"%s\"', trim('\"' FROM p.pronamespace::regnamespace::text)))";
+        // A function that looks for names in its own schema has that schema's name in its settings, with or without quotes.
+        const SETTING: &str = r#"CASE WHEN c LIKE 'search\_path=%' THEN 'search_path=' || (
+            SELECT string_agg(CASE WHEN trim('"' FROM trim(e)) = trim('"' FROM p.pronamespace::regnamespace::text)
+                THEN 'its own' ELSE trim(e) END, ', ' ORDER BY number)
+            FROM unnest(string_to_array(substr(c, 13), ',')) WITH ORDINALITY AS part (e, number)) ELSE c END"#;
         const STATE: &str = "SELECT concat_ws('.', count(hash), sum(hash)) AS state";
         let since = |first: i32, expression: &'static str, otherwise: &'static str| {
             if version >= first { expression } else { otherwise }
@@ -57,7 +59,7 @@ impl Queries {
                 .replace("{not_enforced}", since(180_000, "NOT c.conenforced", "false"))
                 .replace("{function_body}", since(140_000, "pg_get_function_sqlbody(p.oid)", "NULL::text"))
                 .replace("{function_tree}", since(140_000, "p.prosqlbody", "NULL::text"))
-                .replace("{own_path}", OWN_PATH)
+                .replace("{setting}", SETTING)
         };
         let members = fit(&with_hashes(include_str!("members.sql")));
         let hashes = hashes(&members);
@@ -357,10 +359,11 @@ impl Reader<'_> {
             let rows = self.spell_out(name)?;
             // Between the two queries somebody may have changed it.
             if self.state(name)? == state {
-                let schema = schema(&rows);
                 // The server puts the schema's name before names that mean something else without; another schema of the
                 // same text has another name.
                 let is_its_own = rows.iter().any(|row| has_name(row, quoted));
+                let rows: Vec<Row> = rows.into_iter().map(|row| without_name(row, name)).collect();
+                let schema = schema(&rows);
                 let schema = self.schemas.insert(text.filter(|_| !is_its_own), schema);
                 return Ok(Read { schema, state });
             }
@@ -393,6 +396,28 @@ impl Reader<'_> {
 /// The query that sets the `search_path` until the transaction ends.
 pub(super) fn search_path(path: &str) -> String {
     settings(Scope::Transaction, [("search_path", path.to_string())])
+}
+
+/// A facet that says "its own" for the schema's name before other names. It is not left out: where the server puts it, the bare
+/// name means something else.
+fn without_name(row: Row, name: &str) -> Row {
+    const OWN_NAME: &str = "its own.";
+    let Row { value, .. } = &row;
+    let is_part = |it: char| it.is_alphanumeric() || matches!(it, '_' | '-' | '$' | '"');
+    let mut text = value.clone();
+    for qualifier in [format!("{}.", quote_name(name)), format!("{name}.")] {
+        let mut at = 0;
+        while let Some(found) = text[at..].find(&qualifier) {
+            let start = at + found;
+            if text[..start].ends_with(is_part) {
+                at = start + qualifier.len();
+            } else {
+                text.replace_range(start..start + qualifier.len(), OWN_NAME);
+                at = start + OWN_NAME.len();
+            }
+        }
+    }
+    Row { value: text, ..row }
 }
 
 /// Whether a facet may have a schema's name in it, before another name.

@@ -61,14 +61,13 @@ pub(super) fn unpack(
 
 /// Makes a project of a copy.
 pub(super) fn install(store: &PostgresStore, id: &ProjectId, copy: CopyFile<'_>) -> Result<()> {
-    let name = store.name(id)?;
     let staged = Staged::new(store, copy)?;
     let mut session = store.session(id)?;
     session.begin(ALONE)?;
     if session.place.is_some() {
         return Err(exists());
     }
-    session.rename(&staged.name, &name)?;
+    session.put(&staged.name, copy.place)?;
     session.wall_off()?;
     session.remember_state()?;
     session.commit()
@@ -110,6 +109,7 @@ impl<'a> Scratch<'a> {
         let timeouts = Timeouts { lock: options.lock_timeout, statement: options.statement_timeout };
         PostgresStore {
             links: Links::new(self.store.target().with("dbname", &self.name), timeouts),
+            fleet: Some(Links::new(self.store.target().clone(), timeouts)),
             options,
             schemas: SchemaCache::default(),
             queries: std::sync::OnceLock::new(),
@@ -141,9 +141,8 @@ impl<'a> Staged<'a> {
         let renamed = folder.path().join("renamed");
         unpack(store, copy, &mut |session| {
             session.begin_transaction()?;
-            let (from, to) = (quote_name(copy.place), quote_name(&name));
-            session
-                .batch("cannot rename the copy", &format!("ALTER SCHEMA {from} RENAME TO {to}; COMMIT"))?;
+            session.rename_schema("cannot rename the copy", copy.place, &name)?;
+            session.end_transaction("COMMIT")?;
             session.store.dump(&name, &renamed, None)
         })?;
         let staged = Self { store, name };
@@ -270,11 +269,13 @@ impl PostgresSession<'_> {
         Ok(rows.into_iter().map(|row| row.value).collect())
     }
 
-    fn rename(&mut self, from: &str, to: &str) -> Result<()> {
-        let sql = format!("ALTER SCHEMA {} RENAME TO {}", quote_name(from), quote_name(to));
-        self.batch("cannot give the copy its name", &sql)?;
+    /// Gives a copy of what was called `former` its own name.
+    fn put(&mut self, copy: &str, former: &str) -> Result<()> {
+        let to = self.name.clone();
+        self.rename_schema("cannot give the copy its name", copy, &to)?;
         self.read = None;
-        self.look_for_it()
+        self.look_for_it()?;
+        self.require_own_names(former)
     }
 }
 
@@ -306,7 +307,7 @@ impl Held for PostgresSession<'_> {
                 Some(format!("what was there is now the schema {aside}"))
             }
         };
-        self.rename(&staged.name, &name)?;
+        self.put(&staged.name, copy.place)?;
         self.grant_again()?;
         for grant in grants {
             self.batch("cannot let others use it again", &grant)?;

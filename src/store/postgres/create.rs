@@ -29,7 +29,7 @@ struct Name {
 /// Makes a project: from a spare where there is one, by its migrations otherwise.
 pub(super) fn create(store: &PostgresStore, id: &ProjectId, template: Template<'_>) -> Result<()> {
     let mut session = store.session(id)?;
-    if store.options.spares == 0 {
+    if store.options.spares == 0 || !template.is_reusable {
         session.begin(ALONE)?;
         return session.make(template);
     }
@@ -81,7 +81,7 @@ pub(super) fn top_up(store: &PostgresStore, template: Template<'_>) -> Result<Sp
     let mut spares = Spares::default();
     let mut ready = 0;
     for name in names(store, &format!("{OWN}spare_"))? {
-        let is_current = name.starts_with(&prefix(template));
+        let is_current = template.is_reusable && name.starts_with(&prefix(template));
         let mut session = PostgresSession::new(store, store.links.get()?, name);
         session.begin(ALONE)?;
         // One that is gone became a project meanwhile, or another run was quicker.
@@ -95,11 +95,20 @@ pub(super) fn top_up(store: &PostgresStore, template: Template<'_>) -> Result<Sp
             spares.removed += 1;
         }
     }
-    for _ in ready..store.options.spares {
+    // What each project has to make up for itself can't be made beforehand.
+    let wanted = if template.is_reusable { store.options.spares } else { 0 };
+    for _ in ready..wanted {
         let name = format!("{}{}", prefix(template), uuid::Uuid::now_v7().simple());
         let mut session = PostgresSession::new(store, store.links.get()?, name);
         session.begin(ALONE)?;
         session.make(template)?;
+        // What has its name in a function's body can't get another one: such a set's projects are made one by one.
+        session.begin(ALONE)?;
+        if session.names_itself()? {
+            session.remove()?;
+            break;
+        }
+        session.rollback()?;
         spares.made += 1;
     }
     spares.ready = names(store, &prefix(template))?.len();
@@ -152,6 +161,7 @@ impl PostgresSession<'_> {
             self.require_absent()?;
             self.take_over(&name, template)?;
             self.look_for_it()?;
+            self.require_own_names(&name)?;
             self.wall_off()?;
             self.remember_state()?;
             self.commit()
@@ -191,24 +201,28 @@ impl PostgresSession<'_> {
             let is_good = self.place.is_some() && self.is_untouched()?;
             self.name.clone_from(&name);
             if is_good {
-                self.take_over(&spare, template)?;
-                return self.wall_off_claimed().map(|()| true);
+                let changed = self.take_over(&spare, template)?;
+                return self.wall_off_claimed(changed).map(|()| true);
             }
             seen.push(spare);
         }
         Ok(false)
     }
 
-    /// Of two who give a spare the same name at once the server lets one.
-    fn take_over(&mut self, spare: &str, template: Template<'_>) -> Result<()> {
-        let (from, to, run) = (quote_name(spare), quote_name(&self.name), quote_text(template.run));
+    /// Of two who give a spare the same name at once the server lets one. Says whether anything in it had to be changed.
+    fn take_over(&mut self, spare: &str, template: Template<'_>) -> Result<bool> {
+        const WHAT: &str = "cannot claim a spare";
+        let (name, run) = (self.name.clone(), quote_text(template.run));
+        let changed = self.rename_schema(WHAT, spare, &name)?;
+        let to = quote_name(&name);
         self.batch(
-            "cannot claim a spare",
+            WHAT,
             &format!(
-                "ALTER SCHEMA {from} RENAME TO {to}; UPDATE {to}.__diesel_schema_migrations SET run_on = now(); \
+                "UPDATE {to}.__diesel_schema_migrations SET run_on = now(); \
                  UPDATE {to}.tenantry_history SET run = {run}, started_at = now()"
             ),
-        )
+        )?;
+        Ok(changed)
     }
 
     /// Locks a spare that nobody else has, and is none of those seen; it may be gone by now.
@@ -235,8 +249,8 @@ impl PostgresSession<'_> {
     }
 
     /// What a role is granted changes the catalogs' state, and the ledger is to have it as it is then.
-    fn wall_off_claimed(&mut self) -> Result<()> {
-        if self.wall_off()? { self.remember_state() } else { Ok(()) }
+    fn wall_off_claimed(&mut self, changed: bool) -> Result<()> {
+        if self.wall_off()? || changed { self.remember_state() } else { Ok(()) }
     }
 
     /// Has the ledger remember the catalogs' state as it is now: the schema's meaning has not changed since it was written.

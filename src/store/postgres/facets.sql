@@ -149,7 +149,7 @@ WITH members AS MATERIALIZED (
         CASE WHEN p.proisstrict THEN 'STRICT' END, CASE WHEN p.prosecdef THEN 'SECURITY DEFINER' END,
         CASE WHEN p.proleakproof THEN 'LEAKPROOF' END, p.proparallel, p.procost, p.prorows,
         -- A function that sets its search_path to its own schema has the schema's name in it.
-        (SELECT string_agg(CASE WHEN c IN {own_path} THEN 'search_path=its own' ELSE c END, ' ')
+        (SELECT string_agg({setting}, ' ')
             FROM unnest(p.proconfig) c),
         'AS', p.prosrc, {function_body})
     FROM own JOIN pg_proc p ON p.oid = own.objid

@@ -123,8 +123,7 @@ WITH members AS MATERIALIZED (
         p.proname::text,
         -- A function that sets its search_path to its own schema has the schema's name in it.
         jsonb_build_array(p.proargmodes, p.proargnames, p.probin, p.prosrc,
-            (SELECT jsonb_agg(CASE WHEN setting IN {own_path} THEN 'search_path=its own' ELSE setting END)
-                FROM unnest(p.proconfig) setting))::text,
+            (SELECT jsonb_agg({setting}) FROM unnest(p.proconfig) c))::text,
         concat_ws(' ', p.proargdefaults, 'as', {function_tree})}}
     FROM pg_proc p WHERE p.oid = ANY ((SELECT functions FROM members)::oid[])
     UNION ALL

@@ -4,6 +4,7 @@
 //! not let a migration out of its schema, and must not wait for a lock while it holds a snapshot: a `CREATE INDEX
 //! CONCURRENTLY` of another session would wait for it in turn.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -349,15 +350,25 @@ impl Session for PostgresSession<'_> {
         }
     }
 
+    fn make_ledger(&mut self) -> Result<()> {
+        self.record(&[], "")?;
+        self.send()
+    }
+
     fn record(&mut self, entries: &[Entry], run: &str) -> Result<()> {
         let place = self.place()?;
         let has = books::Tables { diesel: place.diesel, history: place.history };
         let read = self.read.as_ref();
-        self.unsent.push_str(&books::record(&self.name, has, self.sequence, entries, run, read));
+        // A trigger that somebody put on the ledger looks for names as any of the project's does.
+        let (inside, back) = (search_path(&quote_name(&self.name)), search_path(NEUTRAL));
+        let rows = books::record(&self.name, has, self.sequence, entries, run, read);
+        let _ = write!(self.unsent, "{inside}; {rows}{back}; ");
         self.sequence += i64::try_from(entries.len()).unwrap_or_default();
         let kept = self.keep_new_books(place)?;
         self.unsent.push_str(&kept);
-        self.recorded = entries.last().map(|entry| (run.to_string(), entry.clone()));
+        if let Some(entry) = entries.last() {
+            self.recorded = Some((run.to_string(), entry.clone()));
+        }
         self.place = Some(Placed { diesel: true, history: true, ..place });
         Ok(())
     }

@@ -39,6 +39,9 @@ struct Made {
 impl TemplateCache {
     /// The bytes of a new database, with a ledger of this run and of about now.
     pub(super) fn image(&self, template: Template<'_>) -> Result<Arc<Vec<u8>>> {
+        if !template.is_reusable {
+            return build(template).map(Arc::new);
+        }
         let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let image = match made.as_ref().filter(|made| made.catalog == template.catalog) {
             Some(made) if made.run == template.run && made.at.elapsed() < FRESH => {

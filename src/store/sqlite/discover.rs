@@ -3,6 +3,7 @@
 //! It must not open one: a FIFO would hang, a link would lead elsewhere, and opening is not needed to tell.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -13,9 +14,18 @@ use crate::store::{Discovery, LeftOut};
 
 /// Everything in the folder whose name is of the pattern.
 pub(super) fn discover(directory: &Path, pattern: &NamePattern) -> Result<Discovery> {
-    let mut found = Discovery::default();
+    look(directory, pattern).map(|(found, _)| found)
+}
+
+/// Why files that are projects by their names, and one file under several of them, can't be touched, by those names.
+pub(super) fn aliases(directory: &Path, pattern: &NamePattern) -> Result<HashMap<String, String>> {
+    look(directory, pattern).map(|(_, aliases)| aliases)
+}
+
+fn look(directory: &Path, pattern: &NamePattern) -> Result<(Discovery, HashMap<String, String>)> {
+    let (mut found, mut aliases) = (Discovery::default(), HashMap::new());
     if !directory.exists() {
-        return Ok(found);
+        return Ok((found, aliases));
     }
     if !directory.is_dir() {
         return Err(Error::new(
@@ -26,6 +36,14 @@ pub(super) fn discover(directory: &Path, pattern: &NamePattern) -> Result<Discov
     }
     let mut inodes: HashMap<(u64, u64), Vec<ProjectId>> = HashMap::new();
     for name in names(directory, pattern)? {
+        let name = match name.into_string() {
+            Ok(name) => name,
+            Err(name) => {
+                let (name, reason) = (name.to_string_lossy().into_owned(), "a name that is not UTF-8".into());
+                found.left_out.push(LeftOut { name, reason });
+                continue;
+            }
+        };
         match classify(directory, pattern, &name) {
             Ok(None) => {}
             Ok(Some((id, None))) => found.projects.push(id),
@@ -42,32 +60,27 @@ pub(super) fn discover(directory: &Path, pattern: &NamePattern) -> Result<Discov
         ids.sort();
         let all: Vec<_> = ids.iter().map(|id| pattern.name(id)).collect();
         let reason = format!("a hard link: one file under the names {}", all.join(", "));
-        found.left_out.extend(all.into_iter().map(|name| LeftOut { name, reason: reason.clone() }));
+        aliases.extend(all.into_iter().map(|name| (name, reason.clone())));
+        // Somebody may count on them: they are told one by one, as blocked.
+        found.projects.extend(ids);
     }
     found.projects.sort();
     found.left_out.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(found)
+    Ok((found, aliases))
 }
 
 /// The names that the pattern fits, and those of companions.
-fn names(directory: &Path, pattern: &NamePattern) -> Result<Vec<String>> {
-    let Some(folder) = directory.to_str() else {
-        return Err(Error::new(
-            ErrorKind::Configuration,
-            format!("the path {} is not UTF-8", directory.display()),
-        ));
-    };
-    let pattern = format!("{}/{}*", glob::Pattern::escape(folder), pattern.glob());
-    let paths = glob::glob(&pattern).map_err(|error| {
+fn names(directory: &Path, pattern: &NamePattern) -> Result<Vec<OsString>> {
+    let pattern = glob::Pattern::new(&format!("{}*", pattern.glob())).map_err(|error| {
         Error::new(ErrorKind::Configuration, "the file pattern is no glob").caused_by(error)
     })?;
+    let unreadable = |error| Error::io("list", directory, error);
     let mut names = Vec::new();
-    for path in paths {
-        let path = path.map_err(|error| {
-            let path = error.path().to_path_buf();
-            Error::io("list", &path, error.into())
-        })?;
-        names.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    for entry in std::fs::read_dir(directory).map_err(unreadable)? {
+        let name = entry.map_err(unreadable)?.file_name();
+        if pattern.matches(&name.to_string_lossy()) {
+            names.push(name);
+        }
     }
     Ok(names)
 }

@@ -6,13 +6,10 @@ use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use rusqlite::types::ValueRef;
 
-use super::contents;
 use super::failure::describe;
+use super::{contents, health};
 use crate::error::Result;
-use crate::store::{Care, Contents, Rows};
-
-/// How many damages are named.
-const NAMED: usize = 20;
+use crate::store::{Care, Contents, Health, Rows};
 
 /// Has SQLite look after the whole database.
 pub(super) fn look_after(connection: &Connection, care: Care) -> Result<()> {
@@ -75,27 +72,8 @@ impl Rows for SqliteRows<'_> {
         contents::contents(self.0)
     }
 
-    fn damage(&mut self) -> Result<Vec<String>> {
-        let damage = || -> rusqlite::Result<Vec<String>> {
-            let mut damage: Vec<String> = self
-                .0
-                .prepare(&format!("PRAGMA main.integrity_check({NAMED})"))?
-                .query_map((), |row| row.get(0))?
-                .collect::<rusqlite::Result<_>>()?;
-            damage.retain(|line| line != "ok");
-            let mut statement = self.0.prepare(
-                r#"SELECT "table", parent, count(*), min(rowid) FROM pragma_foreign_key_check GROUP BY 1, 2"#,
-            )?;
-            let mut rows = statement.query(())?;
-            while let Some(row) = rows.next()? {
-                let (child, parent, count): (String, String, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-                let first: Option<i64> = row.get(3)?;
-                let first = first.map(|first| format!(", the first is row {first}")).unwrap_or_default();
-                damage.push(format!("{count} row(s) of {child} point at nothing in {parent}{first}"));
-            }
-            Ok(damage)
-        };
-        damage().map_err(|error| describe("cannot check it", error))
+    fn health(&mut self) -> Result<Health> {
+        health::health(self.0).map_err(|error| describe("cannot check it", error))
     }
 }
 

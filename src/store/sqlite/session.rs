@@ -8,9 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::books;
 use super::failure::{describe, message};
 use super::rows::{self, SqliteRows};
+use super::{books, health};
 use crate::backoff::Backoff;
 use crate::catalog::Script;
 use crate::error::{Error, ErrorKind, Result};
@@ -21,7 +21,7 @@ use crate::sql::pragma::Pragma;
 use crate::sql::quote_name;
 use crate::sql::statement::{Control, Statement};
 use crate::store::cache::SchemaCache;
-use crate::store::{Broken, Census, Contents, ForeignKeys, Lock, Mode, Ran, Rows, Session, Step};
+use crate::store::{Broken, Census, Contents, ForeignKeys, Health, Lock, Mode, Ran, Rows, Session, Step};
 
 /// How long one attempt to hold a lock on may take, with a part of it held already.
 const ATTEMPT: Duration = Duration::from_millis(10);
@@ -159,8 +159,8 @@ impl Rows for SqliteSession<'_> {
         SqliteRows(&self.connection).contents()
     }
 
-    fn damage(&mut self) -> Result<Vec<String>> {
-        SqliteRows(&self.connection).damage()
+    fn health(&mut self) -> Result<Health> {
+        SqliteRows(&self.connection).health()
     }
 }
 
@@ -200,13 +200,7 @@ impl Session for SqliteSession<'_> {
     }
 
     fn violations(&mut self) -> Result<Broken> {
-        let count = || -> rusqlite::Result<Broken> {
-            let sql = r#"SELECT "table", parent, count(*) FROM pragma_foreign_key_check GROUP BY 1, 2"#;
-            let mut statement = self.connection.prepare(sql)?;
-            let pair = |row: &rusqlite::Row<'_>| Ok(((row.get(0)?, row.get(1)?), row.get(2)?));
-            statement.query_map((), pair)?.collect()
-        };
-        count().map_err(|error| describe("cannot check its foreign keys", error))
+        health::violations(&self.connection).map_err(|error| describe("cannot check its foreign keys", error))
     }
 
     fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<Ran>> {
@@ -214,6 +208,10 @@ impl Session for SqliteSession<'_> {
             .iter()
             .map(|step| self.run(step).map_err(|error| error.in_migration(step.migration.label())))
             .collect()
+    }
+
+    fn make_ledger(&mut self) -> Result<()> {
+        books::record(&self.connection, &[], "")
     }
 
     fn record(&mut self, entries: &[Entry], run: &str) -> Result<()> {

@@ -1,0 +1,269 @@
+//! What migration sets of real applications brought out on Postgres alone.
+
+use tenantry::Dialect;
+use tenantry::sql::statement::split;
+
+use crate::cluster::Server;
+use crate::world::World;
+
+#[test]
+fn what_belongs_to_the_whole_database_reaches_no_project() {
+    let mut world = World::postgres();
+    let one = ("1_one", "CREATE TABLE one (id INTEGER);");
+    world.with_migrations(&[one]).expect(0, &["create", "a", "b"]);
+    let database = world.database();
+    database.run(&["-c", "CREATE TABLE public.w (a int); INSERT INTO public.w VALUES (1)"]);
+    database.run(&[
+        "-c",
+        "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql AS 'UPDATE public.w SET a = a + 1 RETURNING 1'",
+    ]);
+    for (line, hint, sql) in [
+        (2, "SCHEMA extensions", "CREATE EXTENSION IF NOT EXISTS citext"),
+        (2, "by hand", "CREATE ROLE nobody_needs"),
+        (2, "by hand", "CREATE PUBLICATION p FOR TABLE one"),
+        (
+            2,
+            "by hand",
+            "DO $$ BEGIN CREATE ROLE nobody_needs; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+        ),
+        (2, "ALTER", "UPDATE pg_class SET relname = relname"),
+        (2, "leave out", "CREATE INDEX i ON public.w (a)"),
+        (2, "leave out", "INSERT INTO public.w VALUES (2)"),
+        (2, "leave out", "ALTER TABLE one ADD COLUMN w int REFERENCES public.w (a)"),
+        (
+            2,
+            "regnamespace",
+            "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_type WHERE typname = 'mood') THEN CREATE TYPE mood AS ENUM ('a'); END IF; END $$",
+        ),
+        // Only the server knows what these do.
+        (0, "one project's schema", "SELECT public.f()"),
+        (0, "one project's schema", "DO $$ BEGIN EXECUTE 'INSERT INTO pub' || 'lic.w VALUES (2)'; END $$"),
+        (0, "one project's schema", "DO $$ BEGIN EXECUTE 'CREATE EXT' || 'ENSION citext'; END $$"),
+    ] {
+        let text = format!("-- a comment\n{sql};");
+        world.with_migrations(&[one, ("2_two", &text)]);
+        let before = world.snapshot();
+        for command in ["upgrade-all", "status"] {
+            let ran = world.run(&[command]);
+            if command == "status" && line == 0 {
+                continue;
+            }
+            assert_eq!(ran.code, 2, "{sql}: {}{}", ran.stdout, ran.stderr);
+            let place = format!("2_two/up.sql:{line}");
+            assert!(line == 0 || ran.stderr.contains(&place), "{sql}: {}", ran.stderr);
+            assert!(ran.stderr.contains(hint), "{sql}: {}", ran.stderr);
+        }
+        assert!(before == world.snapshot(), "{sql}");
+    }
+    // What lies in a schema of its own may be used.
+    world.database().run(&["-c", "CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions"]);
+    world.with_migrations(&[one, ("2_two", "ALTER TABLE one ADD COLUMN b extensions.citext;")]);
+    world.expect(0, &["upgrade-all"]);
+}
+
+#[test]
+fn a_value_added_to_an_enum_is_committed_before_it_is_used() {
+    let mut world = World::postgres();
+    let one = ("1_one", "CREATE TYPE mood AS ENUM ('a');\nCREATE TABLE notes (mood mood);");
+    let two = ("2_two", "ALTER TYPE mood ADD VALUE 'b';");
+    let three = ("3_three", "INSERT INTO notes VALUES ('b');\nALTER TABLE notes ALTER mood SET DEFAULT 'b';");
+    world.with_migrations(&[one]).expect(0, &["create", "a", "b"]);
+    world.with_migrations(&[one, two, three]);
+    world.expect(0, &["create", "new"]);
+    world.expect(0, &["upgrade-all"]);
+    for id in ["a", "new"] {
+        assert_eq!(world.versions(id), ["1", "2", "3"]);
+        assert_eq!(world.query(id, "SELECT mood FROM notes"), ["b"]);
+    }
+    // What comes after the value fails: the value stays, recorded.
+    let four = ("4_four", "ALTER TYPE mood ADD VALUE 'c';");
+    let five = ("5_five", "CREATE UNIQUE INDEX one_each ON notes (mood);");
+    world.with_migrations(&[one, two, three, four, five]);
+    world.execute("a", "INSERT INTO notes VALUES ('b')");
+    let report = world.expect(3, &["upgrade-all"]);
+    assert_eq!((report.outcome("a"), report.outcome("b")), ("failed", "upgraded"));
+    assert_eq!(world.versions("a"), ["1", "2", "3", "4"]);
+    world.execute("a", "DELETE FROM notes");
+    world.expect(0, &["upgrade-all"]);
+}
+
+/// An extension may send a message's whole text to other servers when there is a SET in it, and those take no message of several
+/// statements.
+#[test]
+fn no_message_mixes_set_with_other_statements() {
+    let server = Server::new("log_statement = 'all'\nlog_line_prefix = '%a|'\n", "");
+    let mut world = World::on(&server, 5432);
+    let one =
+        ("1_one", "CREATE TYPE mood AS ENUM ('a');\nCREATE TABLE one (id INTEGER PRIMARY KEY, mood mood);");
+    let two = (
+        "2_two",
+        "SET LOCAL statement_timeout = '1min';\nCREATE TABLE two (id INTEGER);\nSET work_mem = '1MB';",
+    );
+    let three = (
+        "3_three",
+        "CREATE INDEX CONCURRENTLY two_id ON two (id);\n-- down\nDROP INDEX two_id;\n-- metadata\nrun_in_transaction = false\n",
+    );
+    world.with_migrations(&[one]).expect(0, &["create", "a", "b"]);
+    world.with_migrations(&[one, two, three]);
+    for arguments in [
+        &["upgrade-all", "--dry-run"][..],
+        &["upgrade", "a", "--to", "2"],
+        &["upgrade-all", "--backup=check"],
+        &["status"],
+        &["downgrade", "a", "--to", "2"],
+        &["stamp", "b", "--to", "3", "--force"],
+        &["check", "--all"],
+        &["vacuum", "--all"],
+        &["backup", "restore", "b"],
+        &["backup", "restore", "b", "--as", "c"],
+        &["drop", "c", "--yes"],
+        &["create", "d"],
+        &["doctor"],
+    ] {
+        let ran = world.run(arguments);
+        assert_eq!(ran.code, 0, "{arguments:?}: {}{}", ran.stdout, ran.stderr);
+    }
+    let log = server.log();
+    let mut messages: Vec<String> = Vec::new();
+    for line in log.lines() {
+        let begins = line.split_once("LOG:  statement: ").or_else(|| line.split_once("LOG:  execute "));
+        match (begins, messages.last_mut()) {
+            (Some((_, text)), _) => messages.push(text.to_string()),
+            (None, Some(last)) if line.starts_with('\t') => last.push_str(line),
+            _ => messages.push(String::new()),
+        }
+    }
+    assert!(messages.len() > 200, "{} messages", messages.len());
+    for message in messages {
+        let Ok(statements) = split(&message, Dialect::Postgres) else { continue };
+        let is_set =
+            |sql: &str| ["SET ", "RESET "].iter().any(|word| sql.to_ascii_uppercase().starts_with(word));
+        let sets = statements.iter().filter(|statement| is_set(&statement.sql)).count();
+        assert!(sets == 0 || statements.len() == 1, "{message}");
+    }
+}
+
+#[test]
+fn a_foreign_key_is_checked_as_the_server_checks_it() {
+    let mut world = World::postgres();
+    let sql = "CREATE TABLE parents (id int PRIMARY KEY) PARTITION BY RANGE (id);\n\
+               CREATE TABLE p1 PARTITION OF parents FOR VALUES FROM (0) TO (10);\n\
+               CREATE TABLE p2 PARTITION OF parents FOR VALUES FROM (10) TO (20);\n\
+               CREATE TABLE children (id int REFERENCES parents (id));\n\
+               CREATE TABLE c1 (t text COLLATE \"C\" PRIMARY KEY);\nCREATE TABLE c2 (t text COLLATE \"POSIX\" REFERENCES c1 (t));\n\
+               CREATE TABLE a (x int);\nCREATE TABLE b (y int) INHERITS (a);\nALTER TABLE a ADD COLUMN n int;";
+    world.with_migrations(&[("1_all", sql)]).expect(0, &["create", "a"]);
+    world.execute(
+        "a",
+        "INSERT INTO parents VALUES (1), (11); INSERT INTO children VALUES (1), (11); INSERT INTO c1 VALUES ('x'); \
+         INSERT INTO c2 VALUES ('x'); INSERT INTO b VALUES (1, 2, 3)",
+    );
+    world.expect(0, &["check", "a"]);
+    world.expect(0, &["backup", "create", "a"]);
+    world.expect(0, &["backup", "check", "a", "--level", "4"]);
+    world.expect(0, &["backup", "restore", "a", "--as", "b"]);
+    // A row that points at nothing is still found.
+    let broken = "SET session_replication_role = replica; INSERT INTO children VALUES (5); INSERT INTO c2 VALUES ('y')";
+    world.execute("a", broken);
+    let report = world.expect(3, &["check", "a"]);
+    let (_, message) = report.error("a");
+    assert!(message.contains("1 row(s) of children point at nothing in parents"), "{message}");
+    assert!(message.contains("1 row(s) of c2 point at nothing in c1"), "{message}");
+}
+
+/// A dropped partitioned table takes its partitions' rows along, which are its own.
+#[test]
+fn the_rows_of_a_partition_are_its_tables() {
+    let mut world = World::postgres();
+    let one = (
+        "1_one",
+        "CREATE TABLE old (id int) PARTITION BY RANGE (id);\nCREATE TABLE old_1 PARTITION OF old DEFAULT;",
+    );
+    let two = (
+        "2_two",
+        "CREATE TABLE fresh (id int);\nINSERT INTO fresh SELECT id FROM old;\nDROP TABLE old;\nALTER TABLE fresh RENAME TO old;",
+    );
+    world.with_migrations(&[one]).expect(0, &["create", "a"]);
+    world.execute("a", "INSERT INTO old VALUES (1), (2)");
+    world.with_migrations(&[one, two]).expect(0, &["upgrade", "a"]);
+    assert_eq!(world.query("a", "SELECT count(*) FROM old"), ["2"]);
+    // Rows that are deleted from a partition are lost.
+    let three = (
+        "3_three",
+        "CREATE TABLE p (id int) PARTITION BY RANGE (id);\nCREATE TABLE p_1 PARTITION OF p DEFAULT;",
+    );
+    world.with_migrations(&[one, two, three]).expect(0, &["upgrade", "a"]);
+    world.execute("a", "INSERT INTO p VALUES (1)");
+    world.with_migrations(&[one, two, three, ("4_four", "DELETE FROM p;")]);
+    assert_eq!(world.expect(3, &["upgrade", "a"]).error("a").0, "rows_lost");
+}
+
+#[test]
+fn a_function_keeps_to_the_schema_that_its_project_has() {
+    let mut world = World::postgres();
+    let sql = "CREATE TABLE notes (text text);\n\
+               CREATE FUNCTION first_note() RETURNS text LANGUAGE sql SET search_path FROM CURRENT AS 'SELECT text FROM notes LIMIT 1';\n\
+               CREATE FUNCTION second() RETURNS text LANGUAGE sql AS 'SELECT text FROM notes LIMIT 1';\n\
+               DO $$ BEGIN EXECUTE format('ALTER FUNCTION second() SET search_path = %I, pg_temp', current_schema()); END $$;";
+    world.with_migrations(&[("1_one", sql)]).expect(0, &["create", "a"]);
+    world.execute("a", "INSERT INTO notes VALUES ('of a')");
+    world.expect(0, &["backup", "create", "a"]);
+    world.expect(0, &["backup", "check", "a"]);
+    world.expect(0, &["backup", "restore", "a", "--as", "b"]);
+    let exported = world.folder().join("a.sql");
+    world.expect(0, &["export", "a", "--output", exported.to_str().unwrap()]);
+    world.database().run(&["-c", "DROP SCHEMA project_a CASCADE"]);
+    world.expect(0, &["import", "c", exported.to_str().unwrap()]);
+    world.expect(0, &["backup", "restore", "a"]);
+    world.execute("b", "UPDATE notes SET text = 'of b'");
+    world.execute("c", "UPDATE notes SET text = 'of c'");
+    let config = world.folder().join("tenantry.toml");
+    std::fs::write(&config, "[store]\nspares = 1\n").unwrap();
+    world.expect(0, &["spares"]);
+    world.expect(0, &["create", "d"]);
+    world.execute("d", "INSERT INTO notes VALUES ('of d')");
+    for id in ["a", "b", "c", "d"] {
+        for function in ["first_note", "second"] {
+            // Called from anywhere, as an application with another search_path does.
+            let said = world.database().run(&["-c", &format!("SELECT project_{id}.{function}()")]);
+            assert_eq!(said, [format!("of {id}")], "{function}");
+        }
+        assert_eq!(world.expect(0, &["status", id]).outcome(id), "up_to_date");
+    }
+    std::fs::remove_file(config).unwrap();
+    // A body that names its schema can't follow: the copy is refused, the project itself restored.
+    world.execute(
+        "a",
+        "CREATE FUNCTION stays() RETURNS text LANGUAGE sql AS 'SELECT text FROM project_a.notes LIMIT 1'",
+    );
+    world.expect(0, &["backup", "create", "a"]);
+    let report = world.expect(3, &["backup", "restore", "a", "--as", "e"]);
+    assert!(
+        report.error("a").1.contains("function stays names the schema project_a"),
+        "{:?}",
+        report.error("a")
+    );
+    world.expect(0, &["backup", "restore", "a"]);
+    // One that reads another project's rows is no sound project.
+    world.execute(
+        "b",
+        "CREATE FUNCTION peeks() RETURNS text LANGUAGE sql AS 'SELECT text FROM project_a.notes LIMIT 1'",
+    );
+    assert!(world.expect(3, &["check", "b"]).error("b").1.contains("peeks"));
+    world.expect(0, &["backup", "create", "b"]);
+    assert!(world.expect(3, &["backup", "check", "b"]).error("b").1.contains("peeks"));
+}
+
+#[test]
+fn a_set_whose_functions_name_their_schema_has_no_spares() {
+    let mut world = World::postgres();
+    let sql = "CREATE TABLE notes (text text);\n\
+               DO $$ BEGIN EXECUTE format('CREATE FUNCTION own() RETURNS bigint LANGUAGE sql AS $f$ SELECT count(*) FROM %I.notes $f$', \
+               current_schema()); END $$;";
+    std::fs::write(world.folder().join("tenantry.toml"), "[store]\nspares = 2\n").unwrap();
+    world.with_migrations(&[("1_one", sql)]).expect(0, &["spares"]);
+    world.expect(0, &["create", "a"]);
+    assert_eq!(world.query("a", "SELECT own()"), ["0"]);
+    let left = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'tenantry%'";
+    assert_eq!(world.database().run(&["-c", left]), Vec::<String>::new());
+}
