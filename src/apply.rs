@@ -11,7 +11,7 @@ use crate::plan::{self, Inspection, Plan, Problem, Reference, Request};
 use crate::schema::{Difference, Schema};
 use crate::store::{ForeignKeys, Lock, Look, Mode, Ran, Session, Step};
 
-use rows::{Allowance, Lost, Violations, keep_still, prove_rows};
+use rows::{Allowance, Lost, Violations, keep_marks, keep_still, prove_rows};
 
 /// What a project is brought to, and in which run.
 pub(crate) struct Work<'a> {
@@ -135,7 +135,8 @@ impl Work<'_> {
             }
             let segment = self.first_segment(&plan, session.commits());
             let is_last = segment.to == plan.to;
-            match self.run_segment(session, &inspection, &segment, mode, is_last) {
+            let mut notes = Vec::new();
+            match self.run_segment(session, &inspection, &segment, mode, is_last, &mut notes) {
                 Err(error) if as_seen.is_some() && error.kind() == ErrorKind::VersionMismatch => {
                     session.rollback()?;
                     continue;
@@ -144,6 +145,7 @@ impl Work<'_> {
             }
             *request = request.with_target(plan.to);
             let whole = whole.get_or_insert(plan);
+            whole.notes.extend(notes);
             if is_last {
                 return Ok(Ok(whole.clone()));
             }
@@ -191,6 +193,7 @@ impl Work<'_> {
         segment: &Plan,
         mode: Mode,
         is_last: bool,
+        notes: &mut Vec<String>,
     ) -> Result<()> {
         let action = if segment.from <= segment.to { Action::Apply } else { Action::Revert };
         let migrations = segment.migrations(self.catalog);
@@ -208,7 +211,7 @@ impl Work<'_> {
         if found.ledger.is_empty() && !steps.is_empty() {
             session.make_ledger()?;
         }
-        let ran = self.run_inside(session, &steps, action, found, mode)?;
+        let ran = self.run_inside(session, &steps, action, found, mode, notes)?;
         entries.extend(ran.into_iter().map(|entry| in_spite_of(segment, entry)));
         if !steps.is_empty() {
             self.prove_schema(&*session.schema()?, segment)?;
@@ -234,6 +237,7 @@ impl Work<'_> {
         action: Action,
         found: &Inspection,
         mode: Mode,
+        notes: &mut Vec<String>,
     ) -> Result<Vec<Entry>> {
         let is_counted = self.rows == RowsOf::Application && !has_no_tables(found);
         let mut armed = found.schema.as_ref().is_none_or(|schema| schema.writes_may_delete());
@@ -256,7 +260,8 @@ impl Work<'_> {
             before = if counted[0] { Some(before.map_or_else(|| session.census(), Ok)?) } else { None };
             entries.extend(run(session, &rest[..together], action)?);
             let Some(counts) = before.take() else { continue };
-            let after = session.census()?;
+            let mut after = session.census()?;
+            notes.extend(keep_marks(session, first.script, &counts, &mut after)?);
             if let Some(violations) = &mut violations {
                 violations.look(&session.violations()?, first.migration);
             }

@@ -71,6 +71,9 @@ pub(crate) struct Settings {
     /// How long one statement may run, on Postgres [default: 0, no limit]
     #[arg(long, global = true, value_name = "SECONDS")]
     statement_timeout: Option<f64>,
+    /// How long reading is tried again that lost its connection to Postgres [default: 10]
+    #[arg(long, global = true, value_name = "SECONDS")]
+    reconnect_timeout: Option<f64>,
     /// How to report
     #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
     pub(crate) format: Format,
@@ -149,7 +152,11 @@ enum Command {
     #[command(subcommand)]
     Migration(catalog::Migration),
     /// Look at versions, compile options, the store and its permissions
-    Doctor,
+    Doctor {
+        /// Remove what killed processes left, first; touches nothing that anybody uses
+        #[arg(long)]
+        clean: bool,
+    },
     /// Print completions for a shell
     Completions(generate::Completions),
     /// Print the manual page, or write one for every command into a folder
@@ -180,7 +187,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Runs(it) => journal::runs(settings, it),
         Command::Spares => project::spares(settings),
         Command::Migration(it) => catalog::migration(settings, it),
-        Command::Doctor => project::doctor(settings),
+        Command::Doctor { clean } => project::doctor(settings, clean),
         Command::Completions(it) => generate::completions(&it),
         Command::Man(it) => generate::man(it),
     }
@@ -210,6 +217,7 @@ impl Settings {
             jobs: self.jobs,
             lock_timeout: self.lock_timeout,
             statement_timeout: self.statement_timeout,
+            reconnect_timeout: self.reconnect_timeout,
             backups: self.backup_dir.clone(),
             ..Layer::default()
         };

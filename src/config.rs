@@ -47,6 +47,8 @@ pub struct Layer {
     pub lock_timeout: Option<f64>,
     /// How long one statement may run on Postgres, in seconds; zero for no limit.
     pub statement_timeout: Option<f64>,
+    /// How long reading is tried again that lost its connection to Postgres, in seconds; zero for not at all.
+    pub reconnect_timeout: Option<f64>,
     /// How many schemas are kept ready to become projects on Postgres.
     pub spares: Option<usize>,
     /// What keeps projects apart on Postgres: `none` or `role`.
@@ -87,6 +89,7 @@ impl Layer {
             jobs: self.jobs.or(weaker.jobs),
             lock_timeout: self.lock_timeout.or(weaker.lock_timeout),
             statement_timeout: self.statement_timeout.or(weaker.statement_timeout),
+            reconnect_timeout: self.reconnect_timeout.or(weaker.reconnect_timeout),
             spares: self.spares.or(weaker.spares),
             isolation: self.isolation.or(weaker.isolation),
             backups: self.backups.or(weaker.backups),
@@ -202,6 +205,7 @@ struct RunSection {
     jobs: Option<usize>,
     lock_timeout: Option<f64>,
     statement_timeout: Option<f64>,
+    reconnect_timeout: Option<f64>,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -226,7 +230,7 @@ impl Settings {
             Some(directory) => format!("sqlite:{}", folder.join(directory).display()),
             None => url.clone(),
         });
-        let RunSection { jobs, lock_timeout, statement_timeout } = self.run;
+        let RunSection { jobs, lock_timeout, statement_timeout, reconnect_timeout } = self.run;
         let StoreSection { pattern, spares, isolation, .. } = self.store.clone();
         let [backups, journal] =
             [&self.backup, &self.journal].map(|it| it.dir.as_ref().map(|dir| folder.join(dir)));
@@ -237,6 +241,7 @@ impl Settings {
             jobs,
             lock_timeout,
             statement_timeout,
+            reconnect_timeout,
             spares,
             isolation,
             backups,
@@ -257,6 +262,8 @@ pub struct Config {
     lock_timeout: Option<Duration>,
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has no such limit"))]
     statement_timeout: Option<Duration>,
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "a file has no connection to lose"))]
+    reconnect_timeout: Option<Duration>,
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite needs no spares"))]
     spares: usize,
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has no roles"))]
@@ -305,6 +312,7 @@ impl Config {
             jobs: layer.jobs,
             lock_timeout: seconds("lock_timeout", layer.lock_timeout)?,
             statement_timeout: seconds("statement_timeout", layer.statement_timeout)?,
+            reconnect_timeout: seconds("reconnect_timeout", layer.reconnect_timeout)?,
         })
     }
 
@@ -353,6 +361,7 @@ impl Config {
                     pattern: self.pattern.clone().unwrap_or(default.pattern),
                     lock_timeout: self.lock_timeout.unwrap_or(default.lock_timeout),
                     statement_timeout: self.statement_timeout.filter(|timeout| !timeout.is_zero()),
+                    reconnect_timeout: self.reconnect_timeout.unwrap_or(default.reconnect_timeout),
                     retries: default.retries,
                     spares: self.spares,
                     isolation: if self.has_roles { Isolation::Role } else { Isolation::None },

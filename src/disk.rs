@@ -5,8 +5,9 @@
 use std::fs::{DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::sync::Once;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use tempfile::TempDir;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -48,11 +49,59 @@ pub(crate) fn make_private(path: &Path) -> Result<()> {
 }
 
 /// A folder that only its owner can look into, gone when it is dropped.
-pub(crate) fn private_folder() -> Result<TempDir> {
-    tempfile::Builder::new()
-        .permissions(Permissions::from_mode(0o700))
-        .tempdir()
-        .map_err(|error| Error::new(ErrorKind::Io, "cannot make a private folder").caused_by(error))
+pub(crate) struct PrivateFolder {
+    folder: TempDir,
+    /// Locked as long as somebody uses the folder.
+    _lock: File,
+}
+
+impl PrivateFolder {
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// What begins the names of such folders, and what each has in it.
+const PRIVATE: &str = "tenantry-";
+const LOCK: &str = ".lock";
+
+/// Makes a private folder, after what dead processes left of theirs.
+pub(crate) fn private_folder() -> Result<PrivateFolder> {
+    static SWEPT: Once = Once::new();
+    SWEPT.call_once(|| {
+        // What can't be removed now is no reason not to go on.
+        drop(sweep_private_folders());
+    });
+    let make = || {
+        let mut builder = tempfile::Builder::new();
+        let folder = builder.prefix(PRIVATE).permissions(Permissions::from_mode(0o700)).tempdir()?;
+        let lock = File::create(folder.path().join(LOCK))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(PrivateFolder { folder, _lock: lock })
+    };
+    make().map_err(|error: std::io::Error| {
+        Error::new(ErrorKind::Io, "cannot make a private folder").caused_by(error)
+    })
+}
+
+/// Removes private folders whose processes are gone; gives what they were called.
+pub(crate) fn sweep_private_folders() -> Result<Vec<String>> {
+    let parent = std::env::temp_dir();
+    let unreadable = |error| Error::io("list", &parent, error);
+    let mut gone = Vec::new();
+    for entry in std::fs::read_dir(&parent).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        let is_private = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PRIVATE));
+        let is_free = |lock: &File| flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if is_private
+            && path.symlink_metadata().is_ok_and(|it| it.is_dir())
+            && File::open(path.join(LOCK))
+                .is_ok_and(|lock| is_free(&lock) && std::fs::remove_dir_all(&path).is_ok())
+        {
+            gone.push(path.display().to_string());
+        }
+    }
+    Ok(gone)
 }
 
 /// Makes names in a folder durable.

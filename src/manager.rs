@@ -177,6 +177,14 @@ impl Manager {
         &*self.store
     }
 
+    /// Removes what processes left that were killed: private copies and half-made projects. Touches nothing that anybody uses;
+    /// gives the names of what is gone. Commands that make such things do so by themselves.
+    pub fn sweep(&self) -> Result<Vec<String>> {
+        let mut gone = self.store.sweep()?;
+        gone.extend(crate::disk::sweep_private_folders()?);
+        Ok(gone)
+    }
+
     /// The catalog.
     #[must_use]
     pub fn catalog(&self) -> &Catalog {
@@ -191,9 +199,14 @@ impl Manager {
         }
         let mut built = None;
         let made = self.store.scratch(&self.catalog, &mut |scratch| {
-            // What its migrations lack is another matter than a place to run them in.
-            built = Some(build_reference(scratch, &self.catalog));
-            Ok(())
+            match build_reference(scratch, &self.catalog) {
+                Err(error) if error.kind() == ErrorKind::Disconnected => Err(error),
+                // What its migrations lack is another matter than a place to run them in.
+                other => {
+                    built = Some(other);
+                    Ok(())
+                }
+            }
         });
         let built = match (made, built) {
             (_, Some(built)) => built?,

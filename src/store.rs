@@ -46,6 +46,10 @@ pub trait Store: Send + Sync {
     /// What can be said of the store's health without changing it.
     fn examine(&self) -> Vec<Finding>;
 
+    /// Removes what processes left that were killed: private copies and half-made projects. Touches nothing that anybody uses;
+    /// gives the names of what is gone.
+    fn sweep(&self) -> Result<Vec<String>>;
+
     /// The dialect its migrations are written in.
     fn dialect(&self) -> Dialect;
 

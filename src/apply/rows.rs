@@ -107,6 +107,34 @@ pub(super) fn prove_rows(
     Ok(lost)
 }
 
+/// No number that a row once had is given to another: a table that was made anew under its name goes on from where the old one
+/// was. Says so.
+pub(super) fn keep_marks(
+    session: &mut dyn Session,
+    script: &Script,
+    before: &Census,
+    after: &mut Census,
+) -> Result<Vec<String>> {
+    // A script that says itself how far to count is obeyed.
+    const SAYS: [&str; 3] = ["SQLITE_SEQUENCE", "SETVAL", "RESTART"];
+    let text = script.text().to_ascii_uppercase();
+    if SAYS.iter().any(|word| text.contains(word)) {
+        return Ok(Vec::new());
+    }
+    let mut notes = Vec::new();
+    for (name, mark) in &before.marks {
+        let table = name.split('.').next().unwrap_or(name);
+        let is_lower = after.marks.get(name).is_none_or(|now| now < mark);
+        if is_lower && after.rows.contains_key(table) && session.raise_mark(name, *mark)? {
+            after.marks.insert(name.clone(), *mark);
+            notes.push(format!(
+                "{name} goes on after {mark}: it was made anew, and would have given numbers out again"
+            ));
+        }
+    }
+    Ok(notes)
+}
+
 /// Lets nobody write into the tables that a script drops, from before they are counted.
 pub(super) fn keep_still(session: &mut dyn Session, catalog: &Catalog, script: &Script) -> Result<()> {
     for moves in script.statements().iter().flat_map(|statement| &statement.moves) {

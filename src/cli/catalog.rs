@@ -53,6 +53,8 @@ directory = "migrations"
 # lock_timeout = 5
 # How long one statement may run on Postgres, in seconds.
 # statement_timeout = 0
+# How long reading is tried again that lost its connection to Postgres, in seconds.
+# reconnect_timeout = 10
 
 [backup]
 # Where backups are kept.

@@ -109,9 +109,14 @@ pub(super) fn list(settings: &Settings, list: &List) -> Result<u8> {
     Ok(if count == 0 && !list.filter.allow_empty { 6 } else { 0 })
 }
 
-pub(super) fn doctor(settings: &Settings) -> Result<u8> {
+pub(super) fn doctor(settings: &Settings, clean: bool) -> Result<u8> {
     let config = settings.config()?;
     let mut findings = vec![Finding { name: "tenantry", ok: true, detail: env!("CARGO_PKG_VERSION").into() }];
+    if clean {
+        let gone = config.manager()?.sweep()?;
+        let detail = if gone.is_empty() { "nothing".into() } else { gone.join(", ") };
+        findings.push(Finding { name: "removed", ok: true, detail });
+    }
     findings.extend(config.store()?.examine());
     findings.push(
         match config.manager().and_then(|manager| manager.reference().map(|_| describe(&manager))) {

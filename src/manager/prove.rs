@@ -58,7 +58,10 @@ impl Manager {
                 }
             }
         };
+        let begun = steps.borrow().len();
         self.store.unpack(copy_file(manifest, &file), &mut |session| {
+            // What a lost connection left half done is done again.
+            steps.borrow_mut().truncate(begun);
             self.prove_restored(session, manifest, proof, &step).map_err(broken)
         })
     }

@@ -12,6 +12,7 @@ mod discover;
 mod examine;
 mod failure;
 mod ledger;
+mod leftovers;
 mod members;
 mod names;
 mod proof;
@@ -26,12 +27,13 @@ mod wall;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Once, OnceLock};
+use std::time::{Duration, Instant};
 
 use diesel::prelude::*;
 use diesel::sql_types::{Array, Bool, Nullable, Text};
 
+use crate::backoff::Backoff;
 use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Inspection;
@@ -86,6 +88,8 @@ pub struct PostgresStore {
     queries: OnceLock<Arc<Queries>>,
     /// Where the server's own programs are.
     tools: OnceLock<PathBuf>,
+    /// Whether it was looked for what dead processes left.
+    swept: Once,
 }
 
 /// How a Postgres store behaves; the defaults suit most.
@@ -99,6 +103,8 @@ pub struct PostgresOptions {
     pub retries: u32,
     /// How long one statement of a migration may run; no limit by default.
     pub statement_timeout: Option<Duration>,
+    /// How long reading is tried again that lost its connection; default 10 s.
+    pub reconnect_timeout: Duration,
     /// How many schemas are kept ready to become projects; default none.
     pub spares: usize,
     /// What keeps projects apart; default nothing but their names.
@@ -121,6 +127,7 @@ impl Default for PostgresOptions {
             lock_timeout: Duration::from_secs(2),
             retries: 3,
             statement_timeout: None,
+            reconnect_timeout: Duration::from_secs(10),
             spares: 0,
             isolation: Isolation::None,
         }
@@ -140,6 +147,7 @@ impl PostgresStore {
             schemas: SchemaCache::default(),
             queries: OnceLock::new(),
             tools: OnceLock::new(),
+            swept: Once::new(),
         })
     }
 
@@ -168,6 +176,26 @@ impl PostgresStore {
             return refuse(format!("its schema's name would be {name}, which is not free"));
         }
         Ok(name)
+    }
+
+    /// Does again, over another connection, what only reads and lost its own: until it goes through, or the time for that is
+    /// over. A server that was never reached is not waited for.
+    fn again<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+        let mut deadline = None;
+        loop {
+            match work() {
+                Err(error) if error.kind() == ErrorKind::Disconnected && self.links.was_connected() => {
+                    let until =
+                        deadline.get_or_insert_with(|| Instant::now() + self.options.reconnect_timeout);
+                    if Instant::now() >= *until {
+                        return Err(error);
+                    }
+                    backoff.sleep();
+                }
+                other => return other,
+            }
+        }
     }
 
     fn queries(&self, server: Server) -> Arc<Queries> {
@@ -212,12 +240,16 @@ impl Store for PostgresStore {
         examine::examine(self)
     }
 
+    fn sweep(&self) -> Result<Vec<String>> {
+        leftovers::sweep(self)
+    }
+
     fn dialect(&self) -> Dialect {
         Dialect::Postgres
     }
 
     fn discover(&self) -> Result<Discovery> {
-        discover::discover(self)
+        self.again(|| discover::discover(self))
     }
 
     fn inspect(&self, ids: &[ProjectId], detail: Detail) -> Vec<Result<Inspection>> {
@@ -239,7 +271,7 @@ impl Store for PostgresStore {
             session.begin_reading()?;
             work(&mut session)
         };
-        read().map_err(|error| error.in_project(id))
+        self.again(read).map_err(|error| error.in_project(id))
     }
 
     fn look_after(&self, id: &ProjectId, care: Care) -> Result<()> {
@@ -287,11 +319,11 @@ impl Store for PostgresStore {
     }
 
     fn copy(&self, id: &ProjectId, file: &Path) -> Result<Copied> {
-        copy::copy(self, id, file).map_err(|error| error.in_project(id))
+        self.again(|| copy::copy(self, id, file)).map_err(|error| error.in_project(id))
     }
 
     fn unpack(&self, copy: CopyFile<'_>, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()> {
-        copy::unpack(self, copy, &mut |session| work(session))
+        self.again(|| copy::unpack(self, copy, &mut |session| work(session)))
     }
 
     fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<()> {
@@ -320,7 +352,7 @@ impl Store for PostgresStore {
     }
 
     fn scratch(&self, catalog: &Catalog, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()> {
-        create::scratch(self, catalog, work)
+        self.again(|| create::scratch(self, catalog, work))
     }
 
     fn connector(&self, id: &ProjectId) -> Result<Connector> {

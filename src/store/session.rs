@@ -151,6 +151,9 @@ pub trait Session: Rows {
     /// Counts the rows of each table.
     fn census(&mut self) -> Result<Census>;
 
+    /// Has the numbers of new rows go on from this one; says whether anything of this name numbers rows.
+    fn raise_mark(&mut self, name: &str, to: i64) -> Result<bool>;
+
     /// Counts violated foreign keys: none where the database never lets any be.
     fn violations(&mut self) -> Result<Broken>;
 
@@ -194,6 +197,8 @@ pub trait Session: Rows {
 pub struct Census {
     /// Rows by table.
     pub rows: BTreeMap<String, u64>,
+    /// The highest number that was ever given to a row, by whatever numbers rows: a table, or a column of one.
+    pub marks: BTreeMap<String, i64>,
     /// The partitioned tables that a partition belongs to, by its name.
     pub partitions: BTreeMap<String, Vec<String>>,
 }

@@ -196,6 +196,10 @@ impl Store for SqliteStore {
         examine::examine(&self.directory, &self.pattern)
     }
 
+    fn sweep(&self) -> Result<Vec<String>> {
+        if self.directory.is_dir() { create::sweep(&self.directory) } else { Ok(Vec::new()) }
+    }
+
     fn dialect(&self) -> Dialect {
         Dialect::Sqlite
     }

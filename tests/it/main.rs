@@ -31,6 +31,7 @@ mod backup_faults;
 mod cluster;
 mod command;
 mod connections;
+mod connections_lost;
 mod create;
 mod discovery;
 mod dry_run;

@@ -59,6 +59,10 @@ impl Queries {
                 .replace("{not_enforced}", since(180_000, "NOT c.conenforced", "false"))
                 .replace("{function_body}", since(140_000, "pg_get_function_sqlbody(p.oid)", "NULL::text"))
                 .replace("{function_tree}", since(140_000, "p.prosqlbody", "NULL::text"))
+                .replace(
+                    "{publications}",
+                    since(150_000, "'pg_publication_namespace'::regclass", "'pg_default_acl'::regclass"),
+                )
                 .replace("{setting}", SETTING)
         };
         let members = fit(&with_hashes(include_str!("members.sql")));

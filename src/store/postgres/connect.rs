@@ -2,6 +2,7 @@
 //!
 //! It must not hand out one that is in a transaction, and must say which limit was met when the server has no room.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -77,12 +78,14 @@ pub(super) fn settings<'a>(scope: Scope, settings: impl IntoIterator<Item = (&'a
 pub(super) struct Usual {
     jit: &'static str,
     plans: &'static str,
+    row_security: &'static str,
 }
 
 impl Usual {
-    fn new(jit: &str, plans: &str) -> Self {
+    fn new(jit: &str, plans: &str, row_security: &str) -> Self {
+        let switch = |text: &str| if text == "off" { "off" } else { "on" };
         let plans = ["force_generic_plan", "force_custom_plan"].into_iter().find(|it| *it == plans);
-        Self { jit: if jit == "off" { "off" } else { "on" }, plans: plans.unwrap_or("auto") }
+        Self { jit: switch(jit), plans: plans.unwrap_or("auto"), row_security: switch(row_security) }
     }
 }
 
@@ -96,6 +99,8 @@ impl Timeouts {
             ("idle_in_transaction_session_timeout", "60s".into()),
             ("standard_conforming_strings", "on".into()),
             ("quote_all_identifiers", "off".into()),
+            // Where a policy hides rows from this role, the server says so instead of counting the others.
+            ("row_security", "off".into()),
             ("search_path", NEUTRAL.into()),
             ("plan_cache_mode", "force_generic_plan".into()),
             ("jit", "off".into()),
@@ -114,6 +119,7 @@ impl Timeouts {
             ("statement_timeout", statement.to_string()),
             ("plan_cache_mode", usual.plans.into()),
             ("jit", usual.jit.into()),
+            ("row_security", usual.row_security.into()),
         ];
         settings(scope, plain)
     }
@@ -125,6 +131,7 @@ impl Timeouts {
             ("statement_timeout", "0".into()),
             ("plan_cache_mode", "force_generic_plan".into()),
             ("jit", "off".into()),
+            ("row_security", "off".into()),
         ];
         settings(Scope::Transaction, plain)
     }
@@ -149,6 +156,8 @@ pub(super) struct Link {
     pub(super) schemas: usize,
     /// Since when nobody uses it.
     idle_since: Instant,
+    /// Whether it was used since it last ended a transaction, so that nobody knows whether it is still there.
+    is_doubtful: bool,
 }
 
 impl Link {
@@ -200,7 +209,12 @@ impl Link {
         }
         self.connection.batch_execute(sql)?;
         self.in_transaction = false;
+        self.is_doubtful = false;
         Ok(())
+    }
+
+    fn is_there(&mut self) -> bool {
+        self.connection.batch_execute("SELECT 1").is_ok()
     }
 }
 
@@ -214,6 +228,8 @@ struct Greeting {
     jit: String,
     #[diesel(sql_type = Text)]
     plans: String,
+    #[diesel(sql_type = Text)]
+    row_security: String,
 }
 
 /// Opens a connection. A setting that only a connection of one's own takes along tells whether a pooler is in between.
@@ -247,7 +263,8 @@ fn attempt(target: &Target, timeouts: Timeouts) -> Result<Link> {
     let greeting: Greeting = diesel::sql_query(
         "SELECT current_setting('server_version_num')::int AS version, \
          nullif(current_setting('tenantry.direct', true), '') AS direct, \
-         current_setting('jit') AS jit, current_setting('plan_cache_mode') AS plans",
+         current_setting('jit') AS jit, current_setting('plan_cache_mode') AS plans, \
+         current_setting('row_security') AS row_security",
     )
     .get_result(&mut connection)
     .map_err(|error| describe("cannot connect", target, &error))?;
@@ -257,7 +274,7 @@ fn attempt(target: &Target, timeouts: Timeouts) -> Result<Link> {
             .hint("tenantry works with Postgres 13 and later"));
     }
     let route = if greeting.direct.is_some() { Route::Direct } else { Route::Pooled };
-    let usual = Usual::new(&greeting.jit, &greeting.plans);
+    let usual = Usual::new(&greeting.jit, &greeting.plans, &greeting.row_security);
     let server = Server { route, version: greeting.version, usual };
     let mut link = Link {
         connection,
@@ -267,6 +284,7 @@ fn attempt(target: &Target, timeouts: Timeouts) -> Result<Link> {
         is_english: false,
         schemas: 0,
         idle_since: Instant::now(),
+        is_doubtful: false,
     };
     match route {
         Route::Direct => {
@@ -293,11 +311,18 @@ pub(super) struct Links {
     timeouts: Timeouts,
     state: Mutex<State>,
     given_back: Condvar,
+    was_connected: AtomicBool,
 }
 
 impl Links {
     pub(super) fn new(target: Target, timeouts: Timeouts) -> Self {
-        Self { target, timeouts, state: Mutex::default(), given_back: Condvar::new() }
+        Self {
+            target,
+            timeouts,
+            state: Mutex::default(),
+            given_back: Condvar::new(),
+            was_connected: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn target(&self) -> &Target {
@@ -316,13 +341,17 @@ impl Links {
                 state.idle.pop()
             };
             // The server may have gone and come again meanwhile.
-            let is_there = |link: &mut Link| {
-                link.idle_since.elapsed() < DOUBTFUL || link.connection.batch_execute("SELECT 1").is_ok()
-            };
+            let is_there = |link: &mut Link| link.idle_since.elapsed() < DOUBTFUL || link.is_there();
+            let was_kept = kept.is_some();
             let kept = kept.and_then(|mut link| is_there(&mut link).then_some(link));
+            if was_kept && kept.is_none() {
+                // What cut one has mostly cut them all.
+                self.lock().idle.clear();
+            }
             let opened = kept.map_or_else(|| open(&self.target, self.timeouts), Ok);
             let error = match opened {
                 Ok(mut link) => {
+                    self.was_connected.store(true, Ordering::Relaxed);
                     link.schemas += 1;
                     return Ok(Kept { link: Some(link), links: self });
                 }
@@ -339,6 +368,11 @@ impl Links {
                 drop(self.given_back.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner));
             }
         }
+    }
+
+    /// Whether the server was ever reached.
+    pub(super) fn was_connected(&self) -> bool {
+        self.was_connected.load(Ordering::Relaxed)
     }
 
     /// A connection of its own, never given out before.
@@ -359,7 +393,10 @@ pub(super) struct Kept<'a> {
 
 impl Kept<'_> {
     pub(super) fn link(&mut self) -> Result<&mut Link> {
-        self.link.as_mut().ok_or_else(|| Error::new(ErrorKind::Internal, "the connection was given up"))
+        let gone = || Error::new(ErrorKind::Internal, "the connection was given up");
+        let link = self.link.as_mut().ok_or_else(gone)?;
+        link.is_doubtful = true;
+        Ok(link)
     }
 
     /// Closes it instead of keeping it.
@@ -370,9 +407,10 @@ impl Kept<'_> {
 
 impl Drop for Kept<'_> {
     fn drop(&mut self) {
-        // On a broken connection this fails, and that one goes.
+        // On a broken connection this fails, and that one goes; where there is no transaction to end, it is asked.
         let link = self.link.take().and_then(|mut link| link.end("ROLLBACK").is_ok().then_some(link));
         let link = link.filter(|link| link.schemas < WORN);
+        let link = link.and_then(|mut link| (!link.is_doubtful || link.is_there()).then_some(link));
         let mut state = self.links.lock();
         state.out -= 1;
         state.idle.extend(link.map(|link| Link { idle_since: Instant::now(), ..link }));

@@ -10,6 +10,7 @@ use diesel::prelude::*;
 use diesel::sql_types::Text;
 
 use super::connect::{Links, Timeouts};
+use super::leftovers::{Claim, SCRATCH};
 use super::session::PostgresSession;
 use super::{Isolation, OWN, PostgresOptions, PostgresStore, tools};
 use crate::disk::{exists, private_folder};
@@ -20,9 +21,6 @@ use crate::store::cache::SchemaCache;
 use crate::store::{Copied, CopyFile, Held, Mode, Old, Session};
 
 pub(super) const ALONE: Mode = Mode::PLAIN;
-
-/// What begins the names of databases that copies are restored into.
-const SCRATCH: &str = "tenantry_scratch_";
 
 #[derive(QueryableByName)]
 struct Value {
@@ -77,11 +75,13 @@ pub(super) fn install(store: &PostgresStore, id: &ProjectId, copy: CopyFile<'_>)
 pub(super) struct Scratch<'a> {
     store: &'a PostgresStore,
     name: String,
+    claim: Claim,
 }
 
 impl<'a> Scratch<'a> {
     pub(super) fn new(store: &'a PostgresStore) -> Result<Self> {
         let name = format!("{SCRATCH}{}", uuid::Uuid::now_v7().simple());
+        let claim = Claim::new(store, &name)?;
         let mut kept = store.links.get()?;
         let connection = &mut kept.link()?.connection;
         let mut make = || -> QueryResult<()> {
@@ -100,7 +100,7 @@ impl<'a> Scratch<'a> {
             super::failure::describe("cannot make a database to restore into", store.target(), &error)
                 .hint("a backup is restored into a database of its own: give the role CREATEDB")
         })?;
-        Ok(Self { store, name })
+        Ok(Self { store, name, claim })
     }
 
     /// The same schemas' names, in this database.
@@ -114,17 +114,16 @@ impl<'a> Scratch<'a> {
             schemas: SchemaCache::default(),
             queries: std::sync::OnceLock::new(),
             tools: std::sync::OnceLock::new(),
+            swept: std::sync::Once::new(),
         }
     }
 }
 
 impl Drop for Scratch<'_> {
     fn drop(&mut self) {
-        // What can't be dropped now is found by `doctor`; the error that counts is another one.
-        let _ = self.store.links.get().and_then(|mut kept| {
-            let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_name(&self.name));
-            kept.link().map(|link| link.connection.batch_execute(&sql))
-        });
+        // What can't be dropped now the next command removes; the error that counts is another one.
+        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_name(&self.name));
+        drop(self.claim.run(self.store, &sql));
     }
 }
 
@@ -132,6 +131,7 @@ impl Drop for Scratch<'_> {
 struct Staged<'a> {
     store: &'a PostgresStore,
     name: String,
+    claim: Claim,
 }
 
 impl<'a> Staged<'a> {
@@ -145,7 +145,8 @@ impl<'a> Staged<'a> {
             session.end_transaction("COMMIT")?;
             session.store.dump(&name, &renamed, None)
         })?;
-        let staged = Self { store, name };
+        let claim = Claim::new(store, &name)?;
+        let staged = Self { store, name, claim };
         let mut session = PostgresSession::new(store, store.links.get()?, staged.name.clone());
         store.restore(CopyFile { file: &renamed, place: &staged.name, ..copy }, &mut session)?;
         Ok(staged)
@@ -154,11 +155,9 @@ impl<'a> Staged<'a> {
 
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
-        // After the renaming there is nothing of this name. What can't be dropped now is found by `doctor`.
-        let _ = self.store.links.get().and_then(|mut kept| {
-            let sql = format!("DROP SCHEMA IF EXISTS {} CASCADE", quote_name(&self.name));
-            kept.link().map(|link| link.connection.batch_execute(&sql))
-        });
+        // After the renaming there is nothing of this name. What can't be dropped now the next command removes.
+        let sql = format!("DROP SCHEMA IF EXISTS {} CASCADE", quote_name(&self.name));
+        drop(self.claim.run(self.store, &sql));
     }
 }
 
@@ -250,6 +249,15 @@ impl PostgresSession<'_> {
              JOIN pg_class c ON c.oid = coalesce(r.ev_class, k.conrelid) AND c.relnamespace <> {schema}"
         );
         self.reader()?;
+        let subscribed = format!(
+            "SELECT coalesce(string_agg(c.relname, ', '), '') AS value FROM pg_subscription_rel s JOIN pg_class c ON c.oid = s.srrelid \
+             WHERE c.relnamespace = {schema}"
+        );
+        let subscribed = self.value(&subscribed)?;
+        if !subscribed.is_empty() {
+            return Err(Error::new(ErrorKind::Blocked, format!("a subscription writes into {subscribed}"))
+                .hint("drop the subscription first, and make it anew afterwards: it would lose its place"));
+        }
         let others = self.value(&sql)?;
         if others.is_empty() {
             return Ok(());
@@ -266,6 +274,30 @@ impl PostgresSession<'_> {
         self.reader()?;
         let rows: QueryResult<Vec<Value>> = diesel::sql_query(sql).load(&mut self.kept.link()?.connection);
         let rows = rows.map_err(|error| self.failed("cannot see whom it is granted to", &error))?;
+        Ok(rows.into_iter().map(|row| row.value).collect())
+    }
+
+    /// Statements that publish the schema and its tables as they are published now: what replaces a table is in no publication.
+    fn publications(&mut self) -> Result<Vec<String>> {
+        const PUBLISHED: &str = "
+            SELECT format('ALTER PUBLICATION %I ADD TABLE %s%s', p.pubname, c.oid::regclass, {detail}) AS value
+            FROM pg_publication_rel pr JOIN pg_publication p ON p.oid = pr.prpubid JOIN pg_class c ON c.oid = pr.prrelid
+            WHERE c.relnamespace = {schema}";
+        // Since version 15.
+        const DETAIL: &str = "concat(' (' || (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
+                WHERE a.attrelid = c.oid AND a.attnum = ANY (pr.prattrs::int2[])) || ')',
+            ' WHERE (' || pg_get_expr(pr.prqual, c.oid) || ')')";
+        const SCHEMAS: &str =
+            " UNION ALL SELECT format('ALTER PUBLICATION %I ADD TABLES IN SCHEMA %I', p.pubname, n.nspname)
+            FROM pg_publication_namespace pn JOIN pg_publication p ON p.oid = pn.pnpubid
+            JOIN pg_namespace n ON n.oid = pn.pnnspid WHERE n.oid = {schema}";
+        let schema = self.number()?;
+        let (detail, schemas) =
+            if self.kept.link()?.server.version >= 150_000 { (DETAIL, SCHEMAS) } else { ("''", "") };
+        let sql = format!("{PUBLISHED}{schemas}").replace("{detail}", detail).replace("{schema}", &schema);
+        self.reader()?;
+        let rows: QueryResult<Vec<Value>> = diesel::sql_query(sql).load(&mut self.kept.link()?.connection);
+        let rows = rows.map_err(|error| self.failed("cannot see where it is published", &error))?;
         Ok(rows.into_iter().map(|row| row.value).collect())
     }
 
@@ -291,7 +323,7 @@ impl Held for PostgresSession<'_> {
     fn replace(mut self: Box<Self>, copy: CopyFile<'_>, old: Old) -> Result<Option<String>> {
         let staged = Staged::new(self.store, copy)?;
         let name = self.name.clone();
-        let grants = self.grants()?;
+        let (grants, publications) = (self.grants()?, self.publications()?);
         self.reader()?;
         let aside = match old {
             Old::Gone => {
@@ -313,6 +345,10 @@ impl Held for PostgresSession<'_> {
             self.batch("cannot let others use it again", &grant)?;
         }
         self.remember_state()?;
+        // Last: rows of a published table without a key can't be changed.
+        for published in publications {
+            self.batch("cannot publish it again", &published)?;
+        }
         self.commit()?;
         Ok(aside)
     }

@@ -8,6 +8,7 @@ use diesel::sql_types::Text;
 
 use super::catalog::{Read, lock_key};
 use super::copy::{ALONE, Scratch};
+use super::leftovers::Claim;
 use super::session::{Kind, PostgresSession};
 use super::{OWN, PostgresStore};
 use crate::catalog::Catalog;
@@ -155,6 +156,7 @@ impl PostgresSession<'_> {
         self.require_absent()?;
         self.rollback()?;
         let name = format!("{OWN}new_{}", uuid::Uuid::now_v7().simple());
+        let _claim = Claim::new(self.store, &name)?;
         let mut building = PostgresSession::new(self.store, self.store.links.get()?, name.clone());
         let made = building.make_empty().and_then(|()| (template.fill)(&mut building)).and_then(|()| {
             self.begin(ALONE)?;

@@ -46,7 +46,8 @@ const FACTS: &str = "SELECT current_setting('server_version') AS version, curren
     (SELECT string_agg(sql, '; ') FROM (
         SELECT format('DROP DATABASE %I', datname) FROM pg_database WHERE starts_with(datname, 'tenantry_scratch_')
         AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = pg_database.datname)
-        UNION ALL SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace WHERE starts_with(nspname, 'tenantry_restore_')
+        UNION ALL SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace
+        WHERE starts_with(nspname, 'tenantry_restore_') OR starts_with(nspname, 'tenantry_new_')
     ) left_behind (sql)) AS leftovers";
 
 pub(super) fn examine(store: &PostgresStore) -> Vec<Finding> {
@@ -95,7 +96,7 @@ fn look(store: &PostgresStore) -> Result<Vec<Finding>> {
         ok: facts.leftovers.is_none(),
         detail: match facts.leftovers {
             None => "none".into(),
-            Some(sql) => format!("of restores that were killed; while none runs: {sql}"),
+            Some(sql) => format!("of processes that were killed, or still run; tenantry doctor --clean does, for the former: {sql}"),
         },
     });
     drop(kept);

@@ -3,8 +3,9 @@
 -- Names of the schema's own objects come out bare, since the search_path is the schema.
 WITH members AS MATERIALIZED (
     SELECT classid, objid FROM pg_depend
-    -- What is granted is no part of a schema.
-    WHERE refclassid = 'pg_namespace'::regclass AND refobjid = {schema} AND classid <> 'pg_default_acl'::regclass
+    -- What is granted or published is no part of a schema.
+    WHERE refclassid = 'pg_namespace'::regclass AND refobjid = {schema}
+        AND classid NOT IN ('pg_default_acl'::regclass, {publications})
 ), relations AS MATERIALIZED (
     SELECT c.oid, c.relname, c.relkind, c.relpersistence, c.reloptions, c.relrowsecurity, c.relforcerowsecurity,
         c.relispartition, c.relpartbound, c.relreplident, c.reloftype, c.relhasrules

@@ -8,6 +8,14 @@ use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use super::target::Target;
 use crate::error::{Error, ErrorKind};
 
+/// What to do where a policy hides rows from the role, and the server therefore refuses to read the table.
+pub(super) const HIDDEN_ROWS: &str = "a policy hides rows of this table from the role, so nothing that is counted or copied would be \
+    all of it: run as a role with BYPASSRLS, or as the owner without ALTER TABLE ... FORCE ROW LEVEL SECURITY";
+/// What to do where the server's table of locks is full.
+const MORE_LOCKS: &str = "the server's table of locks is full, of max_locks_per_transaction for each of its max_connections: each \
+    migration's tables and indexes take one until the commit. Lower --jobs, or raise max_locks_per_transaction and restart the \
+    server; nothing of this project was changed";
+
 /// What begins the text of errors that tenantry raises itself on the server.
 pub(super) const MARK: &str = "tenantry asserts: ";
 
@@ -46,6 +54,8 @@ impl Failure {
             _ if has("due to lock timeout") || has("deadlock detected") || has("could not obtain lock") => {
                 ErrorKind::Locked
             }
+            // Others let go of theirs when they are done.
+            _ if has("out of shared memory") => ErrorKind::Locked,
             _ if has("due to statement timeout") => ErrorKind::Timeout,
             _ if has("permission denied") || has("must be owner of") => ErrorKind::ReadOnly,
             _ if has("too many connections")
@@ -77,6 +87,8 @@ pub(super) fn describe(what: &str, target: &Target, error: &DieselError) -> Erro
 /// A kind of trouble with its text and what to do about it.
 pub(super) fn described(what: &str, target: &Target, kind: ErrorKind, message: &str) -> Error {
     let hint = match kind {
+        _ if message.contains("row-level security") => Some(HIDDEN_ROWS),
+        _ if message.contains("out of shared memory") => Some(MORE_LOCKS),
         ErrorKind::Locked => {
             Some("another process holds a lock; run the command again, or raise --lock-timeout")
         }

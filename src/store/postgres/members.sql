@@ -15,9 +15,10 @@ WITH members AS MATERIALIZED (
     SELECT array_agg(objid) FILTER (WHERE classid = 'pg_class'::regclass) AS relations,
         array_agg(objid) FILTER (WHERE classid = 'pg_type'::regclass) AS types,
         array_agg(objid) FILTER (WHERE classid = 'pg_proc'::regclass) AS functions,
-        -- What is granted is no part of a schema.
+        -- What is granted or published is no part of a schema.
         array_agg(objid) FILTER (WHERE classid NOT IN
-            ('pg_class'::regclass, 'pg_type'::regclass, 'pg_proc'::regclass, 'pg_default_acl'::regclass)) AS others
+            ('pg_class'::regclass, 'pg_type'::regclass, 'pg_proc'::regclass, 'pg_default_acl'::regclass,
+            {publications})) AS others
     FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = {schema}
 ), found AS MATERIALIZED (
     SELECT oid, xmin AS written, relkind, relhasindex, relhastriggers, relhasrules{{, reltype, reloftype, relpersistence, relrowsecurity,

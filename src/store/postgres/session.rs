@@ -333,6 +333,10 @@ impl Session for PostgresSession<'_> {
         self.count_rows()
     }
 
+    fn raise_mark(&mut self, name: &str, to: i64) -> Result<bool> {
+        PostgresSession::raise_mark(self, name, to)
+    }
+
     fn violations(&mut self) -> Result<Broken> {
         // The server enforces its foreign keys itself, whatever a migration drops.
         Ok(Broken::new())

@@ -32,7 +32,15 @@ struct Loop {
 
 /// Reads these projects, in their order.
 pub(super) fn inspect(store: &PostgresStore, ids: &[ProjectId], detail: Detail) -> Vec<Result<Inspection>> {
-    let seen = match read(store, ids, detail) {
+    let is_cut = |seen: &Result<Seen>| matches!(seen, Err(error) if error.kind() == ErrorKind::Disconnected);
+    let read_all = || {
+        let mut seen = read(store, ids, detail)?;
+        match seen.iter().position(is_cut).map(|at| seen.swap_remove(at)) {
+            Some(Err(error)) => Err(error),
+            _ => Ok(seen),
+        }
+    };
+    let seen = match store.again(read_all) {
         Ok(seen) => seen,
         Err(error) => return ids.iter().map(|_| Err(error.again())).collect(),
     };
@@ -46,9 +54,8 @@ pub(super) fn inspect(store: &PostgresStore, ids: &[ProjectId], detail: Detail) 
 /// A project that was changed between the reading of its ledger and of its schema, read until it holds still.
 fn alone(store: &PostgresStore, id: &ProjectId, detail: Detail) -> Result<Inspection> {
     for _ in 0..ATTEMPTS {
-        if let Some(Seen::Whole(inspection)) =
-            read(store, std::slice::from_ref(id), detail)?.pop().transpose()?
-        {
+        let read_one = || read(store, std::slice::from_ref(id), detail)?.pop().transpose();
+        if let Some(Seen::Whole(inspection)) = store.again(read_one)? {
             return Ok(inspection);
         }
     }

@@ -6,9 +6,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::connect::Server;
+use super::failure::HIDDEN_ROWS;
 use super::target::Target;
 use crate::error::{Error, ErrorKind, Result};
 
+/// What they say where a connection was lost: theirs, or the one whose snapshot they read.
+const LOST: [&str; 5] = [
+    "server closed the connection",
+    "terminating connection",
+    "connection to server",
+    "no connection to the server",
+    "invalid snapshot identifier",
+];
 /// Where packages put these programs, beside the `PATH`.
 const FOLDERS: [&str; 3] = ["/usr/lib/postgresql", "/usr/pgsql", "/opt/homebrew/opt"];
 
@@ -61,10 +70,13 @@ pub(super) fn run(folder: &Path, program: &str, target: &Target, arguments: &[&s
         .unwrap_or("it said nothing");
     let kind = if said.contains("No space left") {
         ErrorKind::DiskFull
+    } else if LOST.iter().any(|text| said.contains(text)) {
+        ErrorKind::Disconnected
     } else if said.contains("lock timeout") {
         ErrorKind::Locked
     } else {
         ErrorKind::Database
     };
-    Err(Error::new(kind, format!("{program} failed")).caused_by(first.to_string()))
+    let error = Error::new(kind, format!("{program} failed")).caused_by(first.to_string());
+    Err(if said.contains("row-level security") { error.hint(HIDDEN_ROWS) } else { error })
 }

@@ -2,6 +2,7 @@
 //!
 //! It must not show a half-made project under its name, whatever kills the process; nor overwrite one.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -10,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, MAIN_DB};
+use rustix::fs::{FlockOperation, flock};
 
 use super::books::redate;
 use super::discover::orphan;
@@ -103,10 +105,13 @@ pub(super) fn install(
     let path = directory.join(name);
     ensure_directory(directory)?;
     require_free(&path)?;
+    sweep_once(directory);
     let temporary = temporary_name(directory, name);
     let put = || {
-        write_file(&temporary, 0o666, write)?;
+        // Kept until it has its name, with its lock: see `sweep`.
+        let written = write_file(&temporary, 0o666, write)?;
         rename_new(&temporary, &path)?;
+        drop(written);
         sync_directory(directory).map_err(|error| {
             error.hint("the database is there and whole, but might not survive a power cut: look at the disk")
         })
@@ -134,21 +139,59 @@ pub(super) fn require_free(path: &Path) -> Result<()> {
     }
 }
 
+/// Whether a file's name is one of those.
+pub(super) fn is_temporary(name: &str) -> bool {
+    let parts = || name.strip_prefix('.')?.strip_suffix(".new")?.rsplit_once('.');
+    parts().is_some_and(|(_, id)| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Looks once for what dead processes left in a folder.
+fn sweep_once(directory: &Path) {
+    static SWEPT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let is_first = SWEPT.lock().unwrap_or_else(PoisonError::into_inner).insert(directory.to_path_buf());
+    if is_first {
+        // What can't be removed now is no reason not to go on: `doctor` names it.
+        drop(sweep(directory));
+    }
+}
+
+/// Removes files that were never given their names, since the process that wrote them is gone: it holds a lock while it writes.
+pub(super) fn sweep(directory: &Path) -> Result<Vec<String>> {
+    let unreadable = |error| Error::io("list", directory, error);
+    let mut gone = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(unreadable)? {
+        let Ok(name) = entry.map_err(unreadable)?.file_name().into_string() else { continue };
+        if !is_temporary(&name) {
+            continue;
+        }
+        let path = directory.join(&name);
+        let is_free = |file: &File| flock(file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        // One that has its name by now is not there any more.
+        if File::open(&path).is_ok_and(|file| is_free(&file)) && std::fs::remove_file(&path).is_ok() {
+            gone.push(name);
+        }
+    }
+    Ok(gone)
+}
+
 /// What a file is called until it is whole.
 pub(super) fn temporary_name(directory: &Path, name: &str) -> PathBuf {
     directory.join(format!(".{name}.{}.new", uuid::Uuid::now_v7().simple()))
 }
 
-/// Writes a new file, durably, with this mode as far as the process's mask allows it.
+/// Writes a new file, durably, with this mode as far as the process's mask allows it; gives it, still locked.
 pub(super) fn write_file(
     path: &Path,
     mode: u32,
     write: impl FnOnce(&mut File) -> io::Result<()>,
-) -> Result<()> {
+) -> Result<File> {
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        // Tells others that somebody is at it; where the file system has no such locks, nobody removes it either.
+        let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
         write(&mut file)?;
-        file.sync_all()
+        file.sync_all()?;
+        Ok(file)
     };
     write().map_err(|error| Error::io("write", path, error))
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use rustix::fs::{Access, access};
 
+use super::create::is_temporary;
 use super::discover::discover;
 use crate::project::NamePattern;
 use crate::store::Finding;
@@ -72,16 +73,18 @@ fn folder(directory: &Path) -> Finding {
 
 /// What a killed `create` leaves: never a project, and safe to delete while nothing runs.
 fn leftovers(directory: &Path) -> Finding {
-    let is_leftover = |name: &str| name.starts_with('.') && name.rsplit('.').next() == Some("new");
     let names: Vec<_> = std::fs::read_dir(directory)
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| is_leftover(name))
+        .filter(|name| is_temporary(name))
         .collect();
     let detail = match names.first() {
         None => "none".into(),
-        Some(first) => format!("{} of creates that were killed, such as {first}: delete them", names.len()),
+        Some(first) => format!(
+            "{} of processes that were killed, or still run, such as {first}: tenantry doctor --clean",
+            names.len()
+        ),
     };
     Finding { name: "leftovers", ok: names.is_empty(), detail }
 }

@@ -128,6 +128,11 @@ impl Store for MemoryStore {
         Vec::new()
     }
 
+    fn sweep(&self) -> Result<Vec<String>> {
+        // What is in memory goes with its process.
+        Ok(Vec::new())
+    }
+
     fn dialect(&self) -> Dialect {
         Dialect::Sqlite
     }

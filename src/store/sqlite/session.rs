@@ -194,9 +194,29 @@ impl Session for SqliteSession<'_> {
                 let sql = format!("SELECT count(*) FROM main.{}", quote_name(table));
                 census.rows.insert(table.to_string(), self.connection.query_row(&sql, (), |row| row.get(0))?);
             }
+            let numbered = "SELECT 1 FROM main.sqlite_schema WHERE name = 'sqlite_sequence'";
+            if self.connection.prepare(numbered)?.exists(())? {
+                let mut statement = self.connection.prepare("SELECT name, seq FROM main.sqlite_sequence")?;
+                let marks = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
+                census.marks = marks.collect::<rusqlite::Result<_>>()?;
+            }
             Ok(census)
         };
         count().map_err(|error| describe("cannot count its rows", error))
+    }
+
+    fn raise_mark(&mut self, name: &str, to: i64) -> Result<bool> {
+        let raise = || -> rusqlite::Result<bool> {
+            let sql = "UPDATE main.sqlite_sequence SET seq = ?2 WHERE name = ?1";
+            if self.connection.execute(sql, (name, to))? > 0 {
+                return Ok(true);
+            }
+            // A table without rows yet has no mark.
+            let sql = "INSERT INTO main.sqlite_sequence (name, seq) SELECT name, ?2 FROM main.sqlite_schema WHERE type = 'table' \
+                       AND name = ?1 AND sql LIKE '%AUTOINCREMENT%'";
+            Ok(self.connection.execute(sql, (name, to))? > 0)
+        };
+        raise().map_err(|error| describe("cannot keep its numbers", error))
     }
 
     fn violations(&mut self) -> Result<Broken> {

@@ -1,0 +1,211 @@
+//! Connections that are cut, servers that restart, processes that are killed: what is lost, and what is left behind.
+
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::cluster::Server;
+use crate::world::{Ran, Report, World};
+
+const NOTES: (&str, &str) = ("1_notes", "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT);");
+
+fn ids(count: usize) -> Vec<String> {
+    (1..=count).map(|number| number.to_string()).collect()
+}
+
+fn fleet(world: &mut World, count: usize) {
+    world.with_migrations(&[NOTES]);
+    let ids = ids(count);
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    world.expect(0, &[&["create"], ids.as_slice()].concat());
+}
+
+/// Runs a command, and cuts all connections to the fleet's database again and again meanwhile.
+fn run_while_cutting(world: &World, arguments: &[&str], every: Duration) -> Ran {
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                std::thread::sleep(every);
+                world.cut_connections();
+            }
+        });
+        let ran = world.run(&[&["--format", "json"], arguments].concat());
+        is_over.store(true, Ordering::Relaxed);
+        ran
+    })
+}
+
+fn left_behind(world: &World) -> Vec<String> {
+    let name = &world.database().name;
+    let databases = "SELECT datname FROM pg_database WHERE datname LIKE 'tenantry_scratch_%' AND \
+                     NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = pg_database.datname)";
+    let schemas = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'tenantry_%' AND nspname NOT LIKE 'tenantry_spare_%'";
+    let server = world.database().neighbour("postgres").run(&["-c", databases]);
+    [server, world.database().neighbour(name).run(&["-c", schemas])].concat()
+}
+
+#[test]
+fn what_only_reads_goes_on_over_another_connection() {
+    let server = Server::new("", "");
+    let mut world = World::on(&server, 5432);
+    fleet(&mut world, 12);
+    world.expect(0, &["backup", "create", "--all"]);
+    for arguments in [
+        &["status"][..],
+        &["upgrade-all", "--dry-run"],
+        &["check", "--all"],
+        &["backup", "create", "--all"],
+        &["backup", "check", "--all"],
+    ] {
+        let ran = run_while_cutting(&world, arguments, Duration::from_millis(700));
+        assert_eq!(ran.code, 0, "{arguments:?}: {}{}", ran.stdout, ran.stderr);
+    }
+    assert_eq!(left_behind(&world), Vec::<String>::new());
+}
+
+#[test]
+fn a_server_that_restarts_costs_only_what_was_in_flight() {
+    let server = Server::new("", "");
+    let mut world = World::on(&server, 5432);
+    fleet(&mut world, 12);
+    world.expect(0, &["backup", "create", "--all"]);
+    let mut command =
+        world.command(&["--format", "json", "--reconnect-timeout", "30", "backup", "check", "--all"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    server.crash();
+    server.start();
+    let output = child.wait_with_output().unwrap();
+    let report = Report::of(&output.stdout);
+    assert_eq!((output.status.code(), report.count("verified")), (Some(0), 12), "{:?}", report.0);
+    // A server that was never there is not waited for.
+    let start = std::time::Instant::now();
+    let ran = Ran::of(&mut world.command_on("postgres://postgres@/nothing?host=/nowhere", &["status"]));
+    assert!(ran.code == 1 && start.elapsed() < Duration::from_secs(5), "{}", ran.stderr);
+}
+
+#[test]
+fn a_killed_process_leaves_nothing_that_the_next_does_not_remove() {
+    let server = Server::new("", "");
+    let mut world = World::on(&server, 5432);
+    fleet(&mut world, 4);
+    world.expect(0, &["backup", "create", "--all"]);
+    let mut left = 0;
+    for pause in [150, 300, 450, 600] {
+        let mut command = world.command(&["backup", "check", "--all"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(pause));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What pg_restore still has open is not free yet.
+        std::thread::sleep(Duration::from_millis(300));
+        left += left_behind(&world).len();
+    }
+    assert!(left > 0, "no kill left anything: the test shows nothing");
+    assert!(world.run(&["doctor"]).stdout.contains("doctor --clean"));
+    world.expect(0, &["backup", "check", "1"]);
+    assert_eq!(left_behind(&world), Vec::<String>::new());
+    // What lives is not touched: a check that runs while another cleans up.
+    let mut command = world.command(&["--format", "json", "backup", "check", "--all"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    for _ in 0..5 {
+        world.run(&["doctor", "--clean"]);
+    }
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+}
+
+#[test]
+fn a_file_that_was_never_finished_is_removed_by_the_next_create() {
+    let mut world = World::sqlite();
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
+    let left = |world: &World| {
+        let names =
+            std::fs::read_dir(world.data()).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with('.')).count()
+    };
+    let dead = ".project_7.db.01a21b03577d799587fea2ac1111cabc.new";
+    std::fs::write(world.data().join(dead), "half").unwrap();
+    // Somebody's own file, which is none of ours by its name.
+    std::fs::write(world.data().join(".project_7.db.draft.new"), "mine").unwrap();
+    // One that a living process writes.
+    let alive = std::fs::File::create(world.data().join(dead.replace("project_7", "project_8"))).unwrap();
+    alive.lock().unwrap();
+    assert!(world.run(&["doctor"]).stdout.contains("doctor --clean"));
+    world.expect(0, &["create", "2"]);
+    assert_eq!(left(&world), 2);
+    drop(alive);
+    assert!(world.run(&["doctor", "--clean"]).stdout.contains("project_8"));
+    assert_eq!(left(&world), 1);
+}
+
+/// A role that owns the tables and may not see past their policies counts none of the hidden rows for all.
+#[test]
+fn rows_that_a_policy_hides_are_never_taken_for_none() {
+    let mut world = World::postgres();
+    let role = format!("hidden_{}", &world.database().name);
+    let database = &world.database().name.clone();
+    world
+        .database()
+        .run(&["-c", &format!("CREATE ROLE {role} LOGIN; GRANT CREATE ON DATABASE {database} TO {role}")]);
+    world.database().run(&["-c", &format!("ALTER ROLE {role} CREATEDB")]);
+    let sql = "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT, at timestamptz DEFAULT '2001-01-01');\n\
+               ALTER TABLE notes ENABLE ROW LEVEL SECURITY;\nALTER TABLE notes FORCE ROW LEVEL SECURITY;\n\
+               CREATE POLICY mine ON notes USING (text = current_setting('app.user', true));";
+    world.with_migrations(&[("1_notes", sql)]);
+    std::fs::write(
+        world.folder().join("migrations/set.toml"),
+        "[[retention]]\ntable = \"notes\"\ntime = \"at\"\nunit = \"timestamp\"\nage = \"1d\"\n[[check]]\nname = \"few\"\nquery = \"SELECT 1 FROM notes WHERE id > 5\"\n",
+    )
+    .unwrap();
+    let url = world.url().replace("postgres@", &format!("{role}@"));
+    let run = |world: &World, arguments: &[&str]| Ran::of(&mut world.command_on(&url, arguments));
+    let created = run(&world, &["create", "a"]);
+    assert_eq!(created.code, 0, "{}{}", created.stdout, created.stderr);
+    world.execute("a", "INSERT INTO notes VALUES (1, 'x'), (9, 'y')");
+    for arguments in [
+        &["backup", "create", "a"][..],
+        &["check", "a"],
+        &["retain", "a"],
+        &["retain", "a", "--dry-run"],
+        &["export", "a"],
+        &["drop", "a", "--yes"],
+    ] {
+        let ran = run(&world, arguments);
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        assert_eq!(ran.code, 3, "{arguments:?}: {said}");
+        assert!(said.contains("row-level security") && said.contains("BYPASSRLS"), "{arguments:?}: {said}");
+    }
+    world.with_migrations(&[("1_notes", sql), ("2_gone", "DELETE FROM notes;")]);
+    let ran = run(&world, &["upgrade", "a"]);
+    assert_eq!(ran.code, 3, "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(world.query("a", "SELECT count(*) FROM notes"), ["2"]);
+    // A role that sees all of them is told of what would be lost.
+    assert_eq!(world.expect(3, &["upgrade", "a"]).error("a").0, "rows_lost");
+    world.database().run(&[
+        "-c",
+        &format!("DROP OWNED BY {role} CASCADE"),
+        "-c",
+        &format!("DROP ROLE {role}"),
+    ]);
+}
+
+#[test]
+fn a_restore_keeps_tables_in_their_publications() {
+    let server = Server::new("wal_level = logical\n", "");
+    let mut world = World::on(&server, 5432);
+    world.with_migrations(&[(
+        "1_one",
+        "CREATE TABLE one (id INTEGER PRIMARY KEY, a INTEGER, b INTEGER);\nCREATE TABLE two (id INTEGER);",
+    )]);
+    world.expect(0, &["create", "a"]);
+    let publications = "CREATE PUBLICATION p FOR TABLE project_a.two; CREATE PUBLICATION s FOR TABLES IN SCHEMA project_a; \
+                        CREATE PUBLICATION c FOR TABLE project_a.one (id, a) WHERE (id > 3)";
+    world.database().run(&["-c", publications]);
+    let published = "SELECT * FROM pg_publication_tables ORDER BY 1, 2, 3";
+    let before = world.database().run(&["-c", published]);
+    assert!(before.len() > 3, "{before:?}");
+    world.expect(0, &["backup", "create", "a"]);
+    world.expect(0, &["backup", "restore", "a"]);
+    assert_eq!(world.database().run(&["-c", published]), before);
+}
