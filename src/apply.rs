@@ -7,7 +7,7 @@ mod rows;
 use crate::catalog::{Catalog, Migration, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{Action, Entry};
-use crate::plan::{self, Inspection, Plan, Problem, Reference, Request};
+use crate::plan::{self, Drift, Inspection, Plan, Problem, Reference, Request, WayBack};
 use crate::schema::{Difference, Schema};
 use crate::store::{ForeignKeys, Lock, Look, Mode, Ran, Session, Step};
 
@@ -214,7 +214,13 @@ impl Work<'_> {
         let ran = self.run_inside(session, &steps, action, found, mode, notes)?;
         entries.extend(ran.into_iter().map(|entry| in_spite_of(segment, entry)));
         if !steps.is_empty() {
-            self.prove_schema(&*session.schema()?, segment)?;
+            let found = self.prove_schema(&*session.schema()?, segment)?;
+            if found.is_forced {
+                for entry in &mut entries {
+                    entry.forced = true;
+                }
+            }
+            notes.extend(found.notes);
         }
         session.record(&entries, self.run)?;
         let committed = match self.durability {
@@ -307,9 +313,9 @@ impl Work<'_> {
             let after = session.census()?;
             violations.prove(&session.violations()?, step.migration)?;
             let lost = prove_rows(&before, &after, step, self.allowance(step.migration))?;
-            self.prove_schema(&*session.schema()?, segment)?;
+            let found = self.prove_schema(&*session.schema()?, segment)?;
             let is_allowed = lost == Lost::AsAllowed && self.rows == RowsOf::Application;
-            let entry = |entry: Entry| Entry { forced: is_allowed, ..entry };
+            let entry = |entry: Entry| Entry { forced: is_allowed || found.is_forced, ..entry };
             let entries: Vec<_> = entries.into_iter().map(|it| in_spite_of(segment, entry(it))).collect();
             session.record(&entries, self.run)?;
             session.commit()
@@ -322,11 +328,15 @@ impl Work<'_> {
         })
     }
 
-    /// The schema is the catalog's, or differs from it just as it did before.
-    fn prove_schema(&self, schema: &Schema, segment: &Plan) -> Result<()> {
+    /// The schema is the catalog's, or differs from it just as it did before; or a way down was asked for wherever it leads.
+    fn prove_schema(&self, schema: &Schema, segment: &Plan) -> Result<Proven> {
+        let mut proven = Proven { is_forced: false, notes: Vec::new() };
+        if segment.to < segment.from {
+            proven.notes = self.reference.orders(schema, segment.to);
+        }
         let differences = self.reference.differences(schema, segment.to);
         if differences == segment.drift || self.reference.expected(segment.to).is_none() {
-            return Ok(());
+            return Ok(proven);
         }
         let found: Vec<_> =
             differences.iter().filter(|it| !segment.drift.contains(it)).map(Difference::to_string).collect();
@@ -335,9 +345,29 @@ impl Work<'_> {
         let what =
             if found.is_empty() { format!("no longer: {}", gone.join("; ")) } else { found.join("; ") };
         let version = self.catalog.version_at(segment.to);
-        Err(Error::new(ErrorKind::SchemaMismatch, format!("the schema that came out is not that of {version}: {what}"))
-            .hint("a migration whose schema depends on the data says schema_depends_on_data = true in its metadata.toml"))
+        let message = format!("the schema that came out is not that of {version}: {what}");
+        let hint = match self.request {
+            Request::Downgrade { drift: Drift::Keep, .. } => {
+                proven.is_forced = true;
+                proven.notes.push(message);
+                return Ok(proven);
+            }
+            Request::Downgrade { .. } => {
+                "mend the down.sql; or go down all the same, and have the ledger say so: --allow-drift"
+            }
+            _ => {
+                "a migration whose schema depends on the data says schema_depends_on_data = true in its metadata.toml"
+            }
+        };
+        Err(Error::new(ErrorKind::SchemaMismatch, message).hint(hint))
     }
+}
+
+/// What is to be said of a schema that came out.
+struct Proven {
+    /// Whether it is not the catalog's.
+    is_forced: bool,
+    notes: Vec<String>,
 }
 
 /// Whether a project had no table when it was looked at: then none of its rows is anybody's but its migrations'.
@@ -350,12 +380,23 @@ fn in_spite_of(segment: &Plan, entry: Entry) -> Entry {
     Entry { forced: entry.forced || !segment.drift.is_empty(), ..entry }
 }
 
+/// Whether the down.sql of each migration is run as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Downs {
+    TriedOut,
+    Unknown,
+}
+
 /// Runs a catalog's migrations on a private empty database, and keeps the schema after each.
-pub(crate) fn build_reference(session: &mut dyn Session, catalog: &Catalog) -> Result<Reference> {
+pub(crate) fn build_reference(
+    session: &mut dyn Session,
+    catalog: &Catalog,
+    downs: Downs,
+) -> Result<Reference> {
     let mode = Mode { foreign_keys: ForeignKeys::Compared, ..Mode::PLAIN };
     session.begin(mode)?;
     session.make_ledger()?;
-    let mut schemas = vec![session.schema()?];
+    let (mut schemas, mut ways_back) = (vec![session.schema()?], Vec::new());
     session.commit()?;
     for migration in catalog.migrations() {
         let step = Step { migration, script: &migration.up };
@@ -368,17 +409,35 @@ pub(crate) fn build_reference(session: &mut dyn Session, catalog: &Catalog) -> R
                 session.begin(mode)?;
             }
             let schema = session.schema()?;
+            let tried = match &migration.down {
+                Some(script) if downs == Downs::TriedOut && migration.is_transactional() => {
+                    Some(session.try_out(Step { migration, script }))
+                }
+                _ => None,
+            };
             session.commit()?;
-            Ok(schema)
+            Ok((schema, tried))
         };
-        schemas.push(run().map_err(|error| broken(migration, error))?);
+        let (schema, tried) = run().map_err(|error| broken(migration, error))?;
+        ways_back.push(match (tried, schemas.last()) {
+            (Some(Err(error)), _) if error.kind() == ErrorKind::Disconnected => return Err(error),
+            (Some(Err(error)), _) => WayBack::Fails(error.summary()),
+            (Some(Ok(found)), Some(before)) => {
+                let differences = found.differences(before);
+                let differences: Vec<_> = differences.into_iter().filter(|it| !it.is_order()).collect();
+                if differences.is_empty() { WayBack::Leads } else { WayBack::LeadsElsewhere(differences) }
+            }
+            _ => WayBack::Leads,
+        });
+        schemas.push(schema);
     }
     session.begin(mode)?;
     session.require_inside()?;
     // Where a script makes up nothing, or leaves no row behind, all new projects are alike.
     let computed = catalog.computed_at().is_some() && session.census()?.rows.values().any(|count| *count > 0);
     session.rollback()?;
-    Ok(Reference::new(catalog, schemas).with_computed_rows(computed))
+    let reference = Reference::new(catalog, schemas).with_computed_rows(computed);
+    Ok(if downs == Downs::TriedOut { reference.with_downs(ways_back) } else { reference })
 }
 
 fn broken(migration: &Migration, error: Error) -> Error {

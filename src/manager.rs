@@ -21,7 +21,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::apply::{Drops, Durability, RowsOf, Work, build_reference};
+use crate::apply::{Downs, Drops, Durability, RowsOf, Work, build_reference};
 use crate::backup::Archive;
 use crate::catalog::{Catalog, Version};
 use crate::error::{Error, ErrorKind, Result};
@@ -194,12 +194,21 @@ impl Manager {
     /// The schemas that the catalog leads to, made once on a private empty database. Errors when a migration does not
     /// run there.
     pub fn reference(&self) -> Result<&Reference> {
+        self.make_reference(Downs::Unknown)
+    }
+
+    /// The same, with what each migration's down.sql comes to. Has to be asked for before [`Manager::reference`].
+    pub fn reference_with_downs(&self) -> Result<&Reference> {
+        self.make_reference(Downs::TriedOut)
+    }
+
+    fn make_reference(&self, downs: Downs) -> Result<&Reference> {
         if let Some(reference) = self.reference.get() {
             return Ok(reference);
         }
         let mut built = None;
         let made = self.store.scratch(&self.catalog, &mut |scratch| {
-            match build_reference(scratch, &self.catalog) {
+            match build_reference(scratch, &self.catalog, downs) {
                 Err(error) if error.kind() == ErrorKind::Disconnected => Err(error),
                 // What its migrations lack is another matter than a place to run them in.
                 other => {

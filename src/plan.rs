@@ -15,7 +15,7 @@ use crate::sql::pragma::FileSettings;
 use crate::sql::statement::Effect;
 
 pub use problem::Problem;
-pub use reference::Reference;
+pub use reference::{Reference, WayBack};
 
 /// Everything read of one project, at one moment.
 #[derive(Clone, Debug)]
@@ -67,7 +67,12 @@ pub enum Request {
         force: bool,
     },
     /// To go down to a position.
-    Downgrade(Down),
+    Downgrade {
+        /// How far.
+        down: Down,
+        /// What to do where a down.sql does not lead back to the schema from before.
+        drift: Drift,
+    },
 }
 
 impl Request {
@@ -75,7 +80,7 @@ impl Request {
     #[must_use]
     pub(crate) fn with_target(self, position: usize) -> Self {
         match self {
-            Self::Downgrade(_) => Self::Downgrade(Down::To(position)),
+            Self::Downgrade { drift, .. } => Self::Downgrade { down: Down::To(position), drift },
             Self::Upgrade { .. } | Self::Stamp { .. } => self,
         }
     }
@@ -189,7 +194,7 @@ pub fn plan(
     let plan = match request {
         Request::Upgrade { to, baseline, drift } => planner.upgrade(to, baseline, drift),
         Request::Stamp { to, force } => planner.stamp(to, force),
-        Request::Downgrade(down) => planner.downgrade(down),
+        Request::Downgrade { down, drift } => planner.downgrade(down, drift),
     }?;
     if inspection.access == Access::ReadOnly && !plan.is_empty() {
         return Err(vec![Problem::ReadOnly]);
@@ -218,11 +223,12 @@ impl Planner<'_> {
                 from: position,
                 to,
                 drift: Vec::new(),
-                notes: Vec::new(),
+                notes: self.orders(position),
             });
         }
         let (from, mut notes) = self.position()?;
         let drift = self.drift(from, drift)?;
+        notes.extend(self.orders(from));
         if !self.reference.is_known() && self.inspection.schema.is_some() {
             notes.push(match self.inspection.recorded {
                 Some(_) => "its schema is as tenantry left it; it was not compared with the migrations, since this role may make no schema".into(),
@@ -261,10 +267,11 @@ impl Planner<'_> {
         let forced = force && (checked.is_err() || !self.edited().0.is_empty());
         let changes = !ledger.entries_for_stamp(self.catalog, position, forced).is_empty();
         let stamp = changes.then_some(Stamp { position, forced });
-        Ok(Plan { recorded, stamp, from: position, to: position, drift: Vec::new(), notes: Vec::new() })
+        let notes = self.orders(position);
+        Ok(Plan { recorded, stamp, from: position, to: position, drift: Vec::new(), notes })
     }
 
-    fn downgrade(&self, down: Down) -> Result<Plan, Vec<Problem>> {
+    fn downgrade(&self, down: Down, drift: Drift) -> Result<Plan, Vec<Problem>> {
         if self.inspection.ledger.is_empty() {
             return Err(vec![Problem::NeedsBaseline {
                 message: "it has no ledger, so there is nothing to revert".into(),
@@ -272,7 +279,9 @@ impl Planner<'_> {
             }]);
         }
         let (from, mut notes) = self.position()?;
-        let drift = self.drift(from, Drift::Refuse)?;
+        let keep = drift;
+        let drift = self.drift(from, keep)?;
+        notes.extend(self.orders(from));
         if let Down::To(position) = down
             && position > from
         {
@@ -295,7 +304,33 @@ impl Planner<'_> {
         if !missing.is_empty() {
             return Err(vec![Problem::Irreversible { migrations: missing }]);
         }
+        let astray = self.astray(to..from);
+        if !astray.is_empty() && keep == Drift::Refuse {
+            return Err(vec![Problem::LeadsElsewhere { migrations: astray }]);
+        }
+        notes.extend(astray.into_iter().map(|it| format!("the way back of {it}")));
         Ok(Plan { recorded: Some(from), stamp: None, from, to, drift, notes })
+    }
+
+    /// The migrations whose down.sql does not lead back, and where it leads.
+    fn astray(&self, positions: std::ops::Range<usize>) -> Vec<String> {
+        let of = |index: usize| {
+            let label = self.catalog.between(index..index + 1).first().map(Migration::label)?;
+            match self.reference.way_back(index)? {
+                WayBack::Leads => None,
+                WayBack::LeadsElsewhere(differences) => {
+                    Some(format!("{label}: {}", problem::listed(differences)))
+                }
+                WayBack::Fails(error) => Some(format!("{label}: {error}")),
+            }
+        };
+        positions.rev().filter_map(of).collect()
+    }
+
+    /// What is worth a note about the order of columns.
+    fn orders(&self, position: usize) -> Vec<String> {
+        let schema = self.inspection.schema.as_ref();
+        schema.map(|schema| self.reference.orders(schema, position)).unwrap_or_default()
     }
 
     /// The position of a project without a ledger, by its schema, and by alembic's revision where it has one.
@@ -335,10 +370,10 @@ impl Planner<'_> {
     /// Whether the schema is that of a position. Where it depends on the data, nobody can say.
     fn check(&self, position: usize) -> Result<(), Vec<Problem>> {
         let both = self.inspection.schema.as_ref().zip(self.reference.expected(position));
-        let Some((schema, expected)) = both else {
+        let Some((schema, _)) = both else {
             return Err(vec![Problem::unverifiable(self.catalog, position)]);
         };
-        let differences = schema.differences(expected);
+        let differences = self.reference.differences(schema, position);
         if differences.is_empty() {
             Ok(())
         } else {

@@ -278,6 +278,12 @@ enum Change {
 }
 
 impl Difference {
+    /// Whether only the order of columns differs, which `SELECT *` and an `INSERT` without names depend on and nothing else.
+    #[must_use]
+    pub fn is_order(&self) -> bool {
+        self.facet == Some(FacetKind::ColumnOrder)
+    }
+
     fn missing((kind, name): &(ObjectKind, String)) -> Self {
         Self {
             object: format!("{kind} {name}"),

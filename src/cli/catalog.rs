@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use tenantry::catalog::new_files;
 use tenantry::config::{FILE_NAME, Migrations};
+use tenantry::plan::WayBack;
 use tenantry::{Catalog, Error, ErrorKind, Result};
 
 use super::{Format, Settings, naming};
@@ -151,30 +152,48 @@ fn write_new(path: &Path, text: &str) -> Result<()> {
 
 fn list(settings: &Settings) -> Result<u8> {
     let catalog = settings.config()?.catalog()?;
+    // Where there is no server to run them on, the scripts are listed all the same.
+    let manager = settings.manager().ok();
+    let reference = manager.as_ref().and_then(|manager| manager.reference_with_downs().ok());
     let mut output = Output::new();
-    for migration in catalog.migrations() {
+    for (index, migration) in catalog.migrations().iter().enumerate() {
         let (transaction, down) = (migration.is_transactional(), migration.down.is_some());
         let path: PathBuf = migration.up.path().into();
+        let astray = reference.and_then(|it| leads_elsewhere(it.way_back(index)?));
         match settings.format {
             Format::Human => {
                 let mut remarks = Vec::new();
                 if !transaction {
-                    remarks.push("runs outside a transaction");
+                    remarks.push("runs outside a transaction".to_string());
                 }
-                if !down {
-                    remarks.push("no down.sql");
+                match &migration.down_fault {
+                    Some(fault) => remarks.push(format!("its down.sql can't be run: {fault}")),
+                    None if !down => remarks.push("no down.sql".into()),
+                    None => {}
                 }
+                remarks.extend(astray.map(|where_to| format!("its down.sql does not lead back: {where_to}")));
                 let remarks =
                     if remarks.is_empty() { String::new() } else { format!("  ({})", remarks.join(", ")) };
                 output.line(format_args!("{}  {}{remarks}", migration.version, migration.name));
             }
             Format::Json => output.json(&json!({
                 "v": 1, "event": "migration", "version": migration.version, "name": migration.name,
-                "run_in_transaction": transaction, "reversible": down, "checksum": migration.up.checksum(),
-                "path": path.display().to_string(),
+                "run_in_transaction": transaction, "reversible": down, "leads_elsewhere": astray,
+                "checksum": migration.up.checksum(), "path": path.display().to_string(),
             })),
         }
     }
     output.finish()?;
     Ok(0)
+}
+
+/// Where a down.sql leads, if not back.
+fn leads_elsewhere(way_back: &WayBack) -> Option<String> {
+    match way_back {
+        WayBack::Leads => None,
+        WayBack::LeadsElsewhere(differences) => {
+            Some(differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        }
+        WayBack::Fails(error) => Some(error.clone()),
+    }
 }

@@ -131,6 +131,9 @@ pub(super) struct Downgrade {
     /// The version to go back to; 0 is an empty database
     #[arg(long, value_name = "VERSION")]
     to: Option<String>,
+    /// Go down also where a down.sql does not lead back to the schema from before; the ledger says so
+    #[arg(long)]
+    allow_drift: bool,
     /// Only say what would be done; changes not one byte
     #[arg(long)]
     dry_run: bool,
@@ -263,7 +266,9 @@ pub(super) fn downgrade(settings: &Settings, downgrade: Downgrade) -> Result<u8>
         Some(to) => Down::To(to),
         None => Down::Steps(downgrade.steps.unwrap_or(1) as usize),
     };
-    let run = command("downgrade", Selection::Ids(ids), Operation::Change(Request::Downgrade(down)));
+    let drift = if downgrade.allow_drift { Drift::Keep } else { Drift::Refuse };
+    let operation = Operation::Change(Request::Downgrade { down, drift });
+    let run = command("downgrade", Selection::Ids(ids), operation);
     carry_out(settings, &manager, &Run { dry_run: downgrade.dry_run, ..run })
 }
 

@@ -17,7 +17,7 @@ use crate::backup::{Backup, Reason};
 use crate::catalog::Migration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Moved, Outcome, ProjectReport};
-use crate::plan::{Down, Request};
+use crate::plan::{Down, Drift, Request};
 use crate::project::ProjectId;
 use crate::sql::quote_name;
 use crate::sql::statement::{Effect, Moves};
@@ -241,7 +241,7 @@ impl Manager {
 
     fn go_down(&self, project: &ProjectId, moved: &Moved, run: &str) -> Result<Outcome> {
         let (from, _) = self.positions(moved)?;
-        let request = Request::Downgrade(Down::To(from));
+        let request = Request::Downgrade { down: Down::To(from), drift: Drift::Refuse };
         let work = Work { drops: Drops::Empty, ..self.work(request, run)? };
         match self.performed(&work, project, &Outlook::UNPLANNED).outcome {
             Outcome::Failed(error) => Err(error),

@@ -16,7 +16,7 @@ use crate::apply::{Done, Durability, Outlook, RowsOf, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Note, Outcome, ProjectReport, RunStarted, Summary, Tally};
 use crate::fleet::Brake;
-use crate::plan::{Inspection, Plan, Problem};
+use crate::plan::{Inspection, Plan, Problem, Request};
 use crate::project::ProjectId;
 use crate::sql::pragma::FileSettings;
 use crate::store::{Detail, Discovery, ForeignKeys, LeftOut, Look, Mode, Session, Spares, Template};
@@ -100,6 +100,10 @@ impl Manager {
         }
         let needs_reference = match &run.operation {
             Operation::Look => return self.look_ahead(projects, Detail::Unproven),
+            Operation::Change(Request::Downgrade { .. }) if !projects.is_empty() => {
+                self.reference_with_downs()?;
+                return Ok(Ahead::default());
+            }
             Operation::Change(_) => return self.look_ahead(projects, Detail::Whole),
             Operation::Drop(FinalCopy::None) => false,
             Operation::Drop(FinalCopy::Keep) => {

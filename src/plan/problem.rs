@@ -46,6 +46,11 @@ pub enum Problem {
         /// Their labels.
         migrations: Vec<String>,
     },
+    /// Migrations have a down.sql that does not lead back to the schema from before.
+    LeadsElsewhere {
+        /// Their labels, each with where it leads.
+        migrations: Vec<String>,
+    },
     /// There is something to do, and its owner marked it read-only.
     ReadOnly,
     /// Its file is another project's, too.
@@ -149,6 +154,7 @@ impl Problem {
             Self::OutOfOrder { .. } => "out_of_order",
             Self::Dirty { .. } => "dirty",
             Self::Irreversible { .. } => "irreversible",
+            Self::LeadsElsewhere { .. } => "leads_elsewhere",
             Self::ReadOnly => "read_only",
             Self::SeveralNames { .. } => "several_names",
             Self::UnknownRevision { .. } => "unknown_revision",
@@ -174,6 +180,12 @@ impl Problem {
             }
             Self::Irreversible { migrations } => {
                 format!("without a down.sql that can be run: {}", migrations.join(", "))
+            }
+            Self::LeadsElsewhere { migrations } => {
+                format!(
+                    "its down.sql does not lead back to the schema from before: {}",
+                    migrations.join("; ")
+                )
             }
             Self::ReadOnly => "it is marked read-only".into(),
             Self::UnknownRevision { revisions } => {
@@ -206,6 +218,9 @@ impl Problem {
                     .into()
             }
             Self::Irreversible { .. } => "write the down.sql, or go back with a backup".into(),
+            Self::LeadsElsewhere { .. } => {
+                "mend the down.sql; or go down all the same, and have the ledger say so: --allow-drift".into()
+            }
             Self::ReadOnly => {
                 "give write permission to whoever runs this, or leave the project out: --except".into()
             }
@@ -232,7 +247,7 @@ fn version(catalog: &Catalog, position: usize) -> String {
         .map_or_else(|| "0 (an empty database)".into(), crate::catalog::Migration::label)
 }
 
-fn listed(differences: &[Difference]) -> String {
+pub(super) fn listed(differences: &[Difference]) -> String {
     let mut shown: Vec<_> = differences.iter().take(SHOWN).map(ToString::to_string).collect();
     if differences.len() > SHOWN {
         shown.push(format!("and {} more", differences.len() - SHOWN));

@@ -13,15 +13,28 @@ pub struct Reference {
     schemas: Vec<Arc<Schema>>,
     /// The first position whose schema depends on the data.
     data_dependent: usize,
+    /// What each migration's down.sql comes to; none where they were not run.
+    downs: Vec<WayBack>,
     /// Whether a new project has rows that come out differently each time it is made.
     computed_rows: bool,
+}
+
+/// What a down.sql comes to on an empty database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WayBack {
+    /// The schema from before; or it was not run, since there is none or it can't run in a transaction.
+    Leads,
+    /// Another schema, which differs so from the one from before.
+    LeadsElsewhere(Vec<Difference>),
+    /// An error.
+    Fails(String),
 }
 
 impl Reference {
     /// No schemas: for whoever may not make any to look at.
     #[must_use]
     pub const fn unknown() -> Self {
-        Self { schemas: Vec::new(), data_dependent: 0, computed_rows: true }
+        Self { schemas: Vec::new(), data_dependent: 0, downs: Vec::new(), computed_rows: true }
     }
 
     /// Whether there are schemas to compare with.
@@ -36,7 +49,19 @@ impl Reference {
         let depends = |migration: &Migration| migration.metadata.schema_depends_on_data;
         let data_dependent =
             catalog.migrations().iter().position(depends).map_or(usize::MAX, |index| index + 1);
-        Self { schemas, data_dependent, computed_rows: false }
+        Self { schemas, data_dependent, downs: Vec::new(), computed_rows: false }
+    }
+
+    /// The same with what each down.sql came to, as far as that was found out.
+    #[must_use]
+    pub fn with_downs(self, downs: Vec<WayBack>) -> Self {
+        Self { downs, ..self }
+    }
+
+    /// What the down.sql of a migration comes to, by its place in the catalog; `None` where they were not run.
+    #[must_use]
+    pub fn way_back(&self, index: usize) -> Option<&WayBack> {
+        self.downs.get(index)
     }
 
     /// The same for migrations that leave rows which come out differently each time.
@@ -55,21 +80,38 @@ impl Reference {
         if position >= self.data_dependent { None } else { self.schemas.get(position).map(Arc::as_ref) }
     }
 
-    /// How a schema differs from the one expected at a position.
+    /// How a schema differs from the one expected at a position, but for the order of columns.
     #[must_use]
     pub fn differences(&self, schema: &Schema, position: usize) -> Vec<Difference> {
+        self.all_differences(schema, position).into_iter().filter(|it| !it.is_order()).collect()
+    }
+
+    /// The tables whose columns have another order than at a position. A database that was upgraded and taken back, or made by
+    /// other means, often has it: it is worth a note.
+    #[must_use]
+    pub fn orders(&self, schema: &Schema, position: usize) -> Vec<String> {
+        let orders = self.all_differences(schema, position).into_iter().filter(Difference::is_order);
+        orders.map(|it| format!("{it}: SELECT * and INSERT without names tell them apart")).collect()
+    }
+
+    fn all_differences(&self, schema: &Schema, position: usize) -> Vec<Difference> {
         match self.expected(position) {
             Some(expected) if expected.fingerprint() != schema.fingerprint() => schema.differences(expected),
             _ => Vec::new(),
         }
     }
 
-    /// All positions with this schema.
+    /// All positions with this schema; where there are none, those with the same but for the order of columns.
     pub(super) fn matching(&self, schema: &Schema) -> Vec<usize> {
-        let matches = |position: &usize| {
+        let positions = || (0..self.schemas.len()).filter(|position| self.expected(*position).is_some());
+        let is_same = |position: &usize| {
             self.expected(*position).is_some_and(|expected| expected.fingerprint() == schema.fingerprint())
         };
-        (0..self.schemas.len()).filter(matches).collect()
+        let same: Vec<usize> = positions().filter(is_same).collect();
+        if !same.is_empty() {
+            return same;
+        }
+        positions().filter(|position| self.differences(schema, *position).is_empty()).collect()
     }
 
     /// The position with the fewest differences, the later one of equals, and the differences.

@@ -164,6 +164,9 @@ pub trait Session: Rows {
     /// Makes the ledger's tables where they are missing: a script may name them.
     fn make_ledger(&mut self) -> Result<()>;
 
+    /// Runs a script, reads the schema that comes out, and undoes it.
+    fn try_out(&mut self, step: Step<'_>) -> Result<Arc<Schema>>;
+
     /// Writes ledger rows, making the ledger's tables where they are missing.
     fn record(&mut self, entries: &[Entry], run: &str) -> Result<()>;
 

@@ -17,6 +17,8 @@ on_each_store!(
     a_script_may_name_the_ledger,
     an_export_replaces_nothing_unasked,
     a_table_made_anew_gives_no_number_out_again,
+    a_down_script_that_leads_elsewhere_is_told_beforehand,
+    the_order_of_columns_is_a_note,
 );
 
 on_files!(
@@ -475,4 +477,67 @@ fn a_table_made_anew_gives_no_number_out_again(world: &mut World) {
         world.execute(id, "INSERT INTO notes (text) VALUES ('d')");
         assert_eq!(world.query(id, "SELECT max(id) FROM notes"), [next]);
     }
+}
+
+fn a_down_script_that_leads_elsewhere_is_told_beforehand(world: &mut World) {
+    world.with_migrations(&[
+        ("1_one", "CREATE TABLE one (a INTEGER, b INTEGER, c INTEGER);\n-- down\nDROP TABLE one;"),
+        ("2_two", "CREATE TABLE two (id INTEGER);\nCREATE INDEX two_id ON two (id);\n-- down\nDROP TABLE two;\nCREATE INDEX left_over ON one (a);"),
+        ("3_three", "CREATE TABLE three (id INTEGER);\n-- down\nDROP TABLE absent;"),
+        ("4_four", "CREATE TABLE four (id INTEGER);\n-- down\nDROP TABLE four;"),
+    ]);
+    world.expect(0, &["create", "a"]);
+    let list = world.run(&["migration", "list"]).stdout;
+    let line = |version: &str| list.lines().find(|line| line.starts_with(version)).unwrap().to_string();
+    assert!(line("2").contains("extra index left_over"), "{list}");
+    assert!(line("3").contains("absent"), "{list}");
+    assert!(!line("1").contains("lead") && !line("4").contains("lead"), "{list}");
+    // What leads back is gone, and what does not is refused before anything is touched.
+    assert_eq!(world.expect(0, &["downgrade", "a", "--steps", "1"]).outcome("a"), "downgraded");
+    let before = world.snapshot();
+    for arguments in [&["downgrade", "a", "--to", "1", "--dry-run"][..], &["downgrade", "a", "--to", "1"]] {
+        let report = world.expect(4, arguments);
+        let (code, message) = report.problem("a");
+        assert_eq!(code, "leads_elsewhere");
+        assert!(message.contains("2_two: extra index left_over") && message.contains("3_three"), "{message}");
+    }
+    assert!(before == world.snapshot());
+    // One script that leads elsewhere can be gone all the same, and the ledger says so.
+    world.execute("a", "CREATE TABLE absent (id INTEGER)");
+    world.expect(4, &["downgrade", "a", "--steps", "1"]);
+    world.execute("a", "DROP TABLE absent; DROP TABLE three");
+    world.expect(0, &["stamp", "a", "--to", "2", "--force"]);
+    let report = world.expect(0, &["downgrade", "a", "--steps", "1", "--allow-drift"]);
+    assert!(report.project("a")["notes"].to_string().contains("left_over"), "{:?}", report.project("a"));
+    assert_eq!(world.versions("a"), ["1"]);
+    let yes = world.either("1", "t");
+    let forced = format!(
+        "SELECT version FROM tenantry_history WHERE CAST(forced AS char(1)) = '{yes}' AND action = 'revert'"
+    );
+    assert_eq!(world.query("a", &forced), ["2"]);
+    assert_eq!(world.expect(4, &["upgrade", "a"]).problem("a").0, "drifted");
+}
+
+fn the_order_of_columns_is_a_note(world: &mut World) {
+    let one = ("1_one", "CREATE TABLE one (a INTEGER, b INTEGER, c INTEGER);");
+    let two = ("2_two", "ALTER TABLE one DROP COLUMN b;\n-- down\nALTER TABLE one ADD COLUMN b INTEGER;");
+    let three = ("3_three", "CREATE TABLE three (id INTEGER);");
+    world.with_migrations(&[one, two]).expect(0, &["create", "a"]);
+    let said = "column order is a, c, b, expected a, b, c";
+    let notes = |report: &crate::world::Report, id: &str| report.project(id)["notes"].to_string();
+    let report = world.expect(0, &["downgrade", "a", "--steps", "1"]);
+    assert!(notes(&report, "a").contains(said), "{}", notes(&report, "a"));
+    world.with_migrations(&[one, three]);
+    // From there it goes up, and stays a note.
+    let report = world.expect(0, &["upgrade", "a"]);
+    assert!(notes(&report, "a").contains(said), "{}", notes(&report, "a"));
+    assert_eq!(world.expect(0, &["upgrade", "a", "--dry-run"]).outcome("a"), "up_to_date");
+    // A takeover takes it as well, and says so.
+    world.with_project("b", "CREATE TABLE one (c INTEGER, a INTEGER, b INTEGER)");
+    let report = world.expect(0, &["upgrade", "b"]);
+    assert_eq!(report.project("b")["stamped"], "1");
+    assert!(notes(&report, "b").contains("column order is c, a, b"), "{}", notes(&report, "b"));
+    // Another column is no matter of order.
+    world.with_project("c", "CREATE TABLE one (c INTEGER, a INTEGER, d INTEGER)");
+    assert_eq!(world.expect(4, &["upgrade", "c"]).problem("c").0, "needs_baseline");
 }

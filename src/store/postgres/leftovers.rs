@@ -7,7 +7,6 @@ use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel::sql_types::{Bool, Text};
 
-use super::catalog::lock_key;
 use super::connect::{Link, Route};
 use super::failure::describe;
 use super::{OWN, PostgresStore};
@@ -18,6 +17,11 @@ use crate::sql::{quote_name, quote_text};
 pub(super) const SCRATCH: &str = "tenantry_scratch_";
 /// What begins the names of schemas that wait for their own.
 pub(super) const PRIVATE: [&str; 2] = ["restore_", "new_"];
+
+/// The key of the lock on a private name: another one than that of a project, which is locked while it is worked on.
+fn private_key(name: &str) -> String {
+    format!("hashtextextended('tenantry private ' || {}, 0)", quote_text(name))
+}
 
 /// A name that is this process's as long as this is there.
 pub(super) struct Claim {
@@ -64,7 +68,7 @@ impl Claim {
 }
 
 fn try_lock(link: &mut Link, name: &str) -> QueryResult<bool> {
-    let sql = format!("SELECT pg_try_advisory_lock({}) AS locked", lock_key(&quote_text(name)));
+    let sql = format!("SELECT pg_try_advisory_lock({}) AS locked", private_key(name));
     diesel::sql_query(sql).get_result::<Locked>(&mut link.connection).map(|row| row.locked)
 }
 
@@ -103,7 +107,7 @@ pub(super) fn sweep(store: &PostgresStore) -> Result<Vec<String>> {
         if link.connection.batch_execute(&drop).is_ok() {
             gone.push(name.clone());
         }
-        let unlock = format!("SELECT pg_advisory_unlock({})", lock_key(&quote_text(&name)));
+        let unlock = format!("SELECT pg_advisory_unlock({})", private_key(&name));
         link.connection.batch_execute(&unlock).map_err(|error| failed(&error))?;
     }
     Ok(gone)

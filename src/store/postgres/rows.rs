@@ -160,11 +160,13 @@ impl PostgresSession<'_> {
     fn marks(&mut self) -> Result<BTreeMap<String, i64>> {
         let schema = self.number()?;
         let sql = format!(
-            "SELECT format('%s.%s', c.relname, a.attname) AS name, pg_sequence_last_value(s.seqrelid) AS count, NULL::text[] AS wholes \
+            // First which they are: one of another project may be gone by the time it is asked.
+            "WITH own AS MATERIALIZED (SELECT format('%s.%s', c.relname, a.attname) AS name, s.seqrelid \
              FROM pg_class c JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid > 0 \
              AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') JOIN pg_sequence s ON s.seqrelid = d.objid \
-             JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid \
-             WHERE c.relnamespace = {schema} AND pg_sequence_last_value(s.seqrelid) IS NOT NULL"
+             JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid WHERE c.relnamespace = {schema}), \
+             counted AS MATERIALIZED (SELECT name, pg_sequence_last_value(seqrelid) AS count FROM own) \
+             SELECT name, count, NULL::text[] AS wholes FROM counted WHERE count IS NOT NULL"
         );
         let marks: QueryResult<Vec<Counted>> = diesel::sql_query(sql).load(&mut self.kept.link()?.connection);
         let marks = marks.map_err(|error| self.failed("cannot read its sequences", &error))?;

@@ -354,6 +354,20 @@ impl Session for PostgresSession<'_> {
         }
     }
 
+    fn try_out(&mut self, step: Step<'_>) -> Result<Arc<Schema>> {
+        // With tenantry's own search_path, which comes back with the savepoint.
+        self.reader()?;
+        self.batch("cannot try it out", "SAVEPOINT tenantry_trial")?;
+        let tried = self.execute(&[step]).and_then(|_| self.schema());
+        self.unsent.clear();
+        self.batch(
+            "cannot try it out",
+            "ROLLBACK TO SAVEPOINT tenantry_trial; RELEASE SAVEPOINT tenantry_trial",
+        )?;
+        (self.read, self.is_inside) = (None, false);
+        tried
+    }
+
     fn make_ledger(&mut self) -> Result<()> {
         self.record(&[], "")?;
         self.send()

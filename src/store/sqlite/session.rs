@@ -230,6 +230,14 @@ impl Session for SqliteSession<'_> {
             .collect()
     }
 
+    fn try_out(&mut self, step: Step<'_>) -> Result<Arc<Schema>> {
+        const WHAT: &str = "cannot try it out";
+        self.batch(WHAT, "SAVEPOINT tenantry_trial")?;
+        let tried = self.execute(&[step]).and_then(|_| self.schema());
+        self.batch(WHAT, "ROLLBACK TO tenantry_trial; RELEASE tenantry_trial")?;
+        tried
+    }
+
     fn make_ledger(&mut self) -> Result<()> {
         books::record(&self.connection, &[], "")
     }
