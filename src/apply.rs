@@ -442,11 +442,12 @@ pub(crate) fn build_reference(
 
 fn broken(migration: &Migration, error: Error) -> Error {
     // The server's trouble is not the migration's.
-    const ELSEWHERE: [ErrorKind; 5] = [
+    const ELSEWHERE: [ErrorKind; 6] = [
         ErrorKind::Disconnected,
         ErrorKind::Locked,
         ErrorKind::Timeout,
         ErrorKind::PoolExhausted,
+        ErrorKind::LocksExhausted,
         ErrorKind::DiskFull,
     ];
     if ELSEWHERE.contains(&error.kind()) {

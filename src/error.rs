@@ -59,6 +59,8 @@ pub enum ErrorKind {
     Blocked,
     /// Every connection of the fleet's pool is in use.
     PoolExhausted,
+    /// The server's table of locks is full.
+    LocksExhausted,
     /// The run was interrupted.
     Interrupted,
     /// The operating system refused a file operation.
@@ -96,6 +98,7 @@ impl ErrorKind {
             Self::VersionMismatch => "version_mismatch",
             Self::Blocked => "blocked",
             Self::PoolExhausted => "pool_exhausted",
+            Self::LocksExhausted => "locks_exhausted",
             Self::Interrupted => "interrupted",
             Self::Io => "io",
             Self::Database => "database",

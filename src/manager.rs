@@ -18,7 +18,7 @@ mod tend;
 mod transfer;
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use crate::apply::{Downs, Drops, Durability, RowsOf, Work, build_reference};
@@ -70,6 +70,8 @@ pub struct Manager {
     jobs: usize,
     pools: Pools,
     interrupted: Arc<AtomicBool>,
+    /// Held by one who has to be the only one at work.
+    alone: RwLock<()>,
 }
 
 /// Where a project stands.
@@ -125,6 +127,7 @@ impl Manager {
             journal: None,
             pools: Pools::new(CONNECTIONS, Duration::from_mins(1)),
             interrupted: Arc::default(),
+            alone: RwLock::default(),
         })
     }
 
@@ -218,7 +221,10 @@ impl Manager {
             }
         });
         let built = match (made, built) {
-            (_, Some(built)) => built?,
+            (_, Some(built)) => built.map_err(|error| match self.store.explain(error.message()) {
+                Some(hint) => error.hint(hint),
+                None => error,
+            })?,
             // Where nothing can be made, nothing can be changed either: what the ledgers say has to do.
             (Err(error), None) if error.kind() == ErrorKind::ReadOnly => Reference::unknown(),
             (made, None) => made.map(|()| Reference::unknown())?,

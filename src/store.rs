@@ -46,6 +46,12 @@ pub trait Store: Send + Sync {
     /// What can be said of the store's health without changing it.
     fn examine(&self) -> Vec<Finding>;
 
+    /// What to do about an error of a migration on an empty database, where what else is there explains it.
+    fn explain(&self, message: &str) -> Option<String> {
+        let _ = message;
+        None
+    }
+
     /// Removes what processes left that were killed: private copies and half-made projects. Touches nothing that anybody uses;
     /// gives the names of what is gone.
     fn sweep(&self) -> Result<Vec<String>>;

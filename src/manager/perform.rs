@@ -2,6 +2,7 @@
 //!
 //! It must not say of a project that it was done before that is on the disk.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::Manager;
@@ -68,8 +69,10 @@ impl Manager {
         }
     }
 
-    /// Tries again where another process held a lock: whoever did may be done by now.
+    /// Tries again where another process held a lock: whoever did may be done by now. What the server has no locks left for,
+    /// beside the others of this run, is tried again alone.
     pub(super) fn retry<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+        let among_others = self.alone.read().unwrap_or_else(PoisonError::into_inner);
         // Each time a little longer, and not all at once.
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         let mut result = work();
@@ -80,6 +83,11 @@ impl Manager {
             backoff.sleep();
             result = work();
         }
-        result
+        drop(among_others);
+        if !matches!(&result, Err(error) if error.kind() == ErrorKind::LocksExhausted) {
+            return result;
+        }
+        let _alone = self.alone.write().unwrap_or_else(PoisonError::into_inner);
+        work()
     }
 }

@@ -10,6 +10,7 @@ mod copy;
 mod create;
 mod discover;
 mod examine;
+mod explain;
 mod failure;
 mod ledger;
 mod leftovers;
@@ -238,6 +239,10 @@ impl Store for PostgresStore {
 
     fn examine(&self) -> Vec<Finding> {
         examine::examine(self)
+    }
+
+    fn explain(&self, message: &str) -> Option<String> {
+        explain::explain(self, message)
     }
 
     fn sweep(&self) -> Result<Vec<String>> {

@@ -267,3 +267,70 @@ fn a_set_whose_functions_name_their_schema_has_no_spares() {
     let left = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'tenantry%'";
     assert_eq!(world.database().run(&["-c", left]), Vec::<String>::new());
 }
+
+#[test]
+fn what_the_server_has_elsewhere_explains_why_a_set_fails() {
+    let mut world = World::postgres();
+    world.database().run(&["-c", "CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions; CREATE TABLE public.country (id int)"]);
+    for (sql, hint) in [
+        (
+            "CREATE TABLE a (b citext)",
+            "the schema extensions has a type citext, which the extension citext brought",
+        ),
+        (
+            "CREATE TABLE a AS SELECT * FROM country",
+            "the schema public has a relation country: name it there, as public.country",
+        ),
+        ("CREATE TABLE a (b hstore)", "CREATE EXTENSION hstore SCHEMA extensions"),
+        ("CREATE TABLE a (); GRANT SELECT ON a TO nobody_at_all", "there is no role nobody_at_all"),
+    ] {
+        world.with_migrations(&[("1_one", sql)]);
+        let ran = world.run(&["create", "a"]);
+        assert!(ran.code == 2 && ran.stderr.contains(hint), "{sql}: {}", ran.stderr);
+    }
+}
+
+/// Each table that a migration makes takes locks until the commit, of a table of locks that all share.
+#[test]
+fn projects_that_fill_the_servers_table_of_locks_together_go_one_after_the_other() {
+    let server =
+        Server::new("max_locks_per_transaction = 10\nmax_connections = 30\nmax_wal_senders = 0\n", "");
+    let mut world = World::on(&server, 5432);
+    let tables = |count: usize| {
+        let table = |it: usize| format!("CREATE TABLE t{it} (id int PRIMARY KEY, t text);");
+        (0..count).map(table).collect::<Vec<_>>().join("\n")
+    };
+    let one = ("1_one", "CREATE TABLE one (id int);");
+    let ids = ["a", "b", "c", "d"];
+    world.with_migrations(&[one]).expect(0, &[&["create"], &ids[..]].concat());
+    world.with_migrations(&[one, ("2_many", &tables(150))]);
+    let report = world.expect(0, &["--jobs", "4", "upgrade-all"]);
+    assert_eq!(report.count("upgraded"), 4);
+    // What is too much for one says which setting it is.
+    world.with_migrations(&[one, ("2_many", &tables(700))]);
+    let ran = world.run(&["create", "z"]);
+    assert!(
+        ran.code != 0 && ran.stderr.contains("max_locks_per_transaction"),
+        "{}{}",
+        ran.stdout,
+        ran.stderr
+    );
+}
+
+/// Creates at once meet each other's locks as upgrades do.
+#[test]
+fn a_create_waits_for_a_lock_more_than_once() {
+    use diesel::connection::SimpleConnection as _;
+    let mut world = World::postgres();
+    world.with_migrations(&[("1_one", "CREATE TABLE one (id int);")]).expect(0, &["create", "a"]);
+    let mut other = world.own_connection("a");
+    let key = "hashtextextended('tenantry project project_b', 0)";
+    other.batch_execute(&format!("SELECT pg_advisory_lock({key})")).unwrap();
+    let mut command = world.command(&["--lock-timeout", "0.2", "create", "b"]);
+    let mut child =
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    // Longer than one attempt waits, shorter than all of them.
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    other.batch_execute(&format!("SELECT pg_advisory_unlock({key})")).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

@@ -55,7 +55,7 @@ impl Failure {
                 ErrorKind::Locked
             }
             // Others let go of theirs when they are done.
-            _ if has("out of shared memory") => ErrorKind::Locked,
+            _ if has("out of shared memory") => ErrorKind::LocksExhausted,
             _ if has("due to statement timeout") => ErrorKind::Timeout,
             _ if has("permission denied") || has("must be owner of") => ErrorKind::ReadOnly,
             _ if has("too many connections")
@@ -88,7 +88,7 @@ pub(super) fn describe(what: &str, target: &Target, error: &DieselError) -> Erro
 pub(super) fn described(what: &str, target: &Target, kind: ErrorKind, message: &str) -> Error {
     let hint = match kind {
         _ if message.contains("row-level security") => Some(HIDDEN_ROWS),
-        _ if message.contains("out of shared memory") => Some(MORE_LOCKS),
+        ErrorKind::LocksExhausted => Some(MORE_LOCKS),
         ErrorKind::Locked => {
             Some("another process holds a lock; run the command again, or raise --lock-timeout")
         }

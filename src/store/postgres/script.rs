@@ -282,6 +282,10 @@ impl PostgresSession<'_> {
         }
         let is_alone = batch.before.is_empty();
         match (failure.kind, batch.parts.as_slice()) {
+            (ErrorKind::LocksExhausted, [part]) => return Err(part.failed(target, failure, None)),
+            (ErrorKind::LocksExhausted, _) => {
+                return Err(described("a statement failed", target, failure.kind, &failure.message));
+            }
             (ErrorKind::Disconnected, parts) if parts.len() > 1 || !is_alone => {
                 return Err(described("a statement failed", target, failure.kind, &failure.message));
             }

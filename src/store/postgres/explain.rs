@@ -1,0 +1,93 @@
+//! What a server has that explains why a migration fails on an empty schema.
+
+use diesel::prelude::*;
+use diesel::sql_types::{Nullable, Text};
+
+use super::PostgresStore;
+use crate::sql::quote_text;
+
+#[derive(QueryableByName)]
+struct Elsewhere {
+    #[diesel(sql_type = Text)]
+    schema: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    extension: Option<String>,
+}
+
+/// The catalogs that say where something of a kind is: what errors call it, the catalog, its columns for name and schema.
+const KINDS: [(&str, &str, &str, &str); 4] = [
+    ("type", "pg_type", "typname", "typnamespace"),
+    ("function", "pg_proc", "proname", "pronamespace"),
+    ("relation", "pg_class", "relname", "relnamespace"),
+    ("collation", "pg_collation", "collname", "collnamespace"),
+];
+
+/// What to do about an error of the server that something does not exist, where that can be told.
+pub(super) fn explain(store: &PostgresStore, message: &str) -> Option<String> {
+    let before = message.split(" does not exist").next().filter(|before| before.len() < message.len())?;
+    if let Some(role) = quoted_after(before, "role ") {
+        return Some(format!(
+            "there is no role {role} on this server: roles belong to the server, so make it by hand before the migrations run"
+        ));
+    }
+    let (kind, catalog, name_column, schema_column) =
+        KINDS.iter().find(|(kind, ..)| before.contains(&format!("{kind} ")))?;
+    let name = quoted_after(before, &format!("{kind} "))?;
+    let name = name.split('(').next().unwrap_or(&name).to_string();
+    let sql = format!(
+        "SELECT n.nspname::text AS schema, e.extname::text AS extension FROM {catalog} o JOIN pg_namespace n ON n.oid = o.{schema_column} \
+         LEFT JOIN pg_depend d ON d.classid = '{catalog}'::regclass AND d.objid = o.oid AND d.deptype = 'e' \
+         LEFT JOIN pg_extension e ON e.oid = d.refobjid WHERE o.{name_column} = {} AND n.nspname !~ '^(pg_|tenantry_)' \
+         ORDER BY e.extname IS NULL, n.nspname LIMIT 1",
+        quote_text(&name)
+    );
+    let mut kept = store.links.get().ok()?;
+    let connection = &mut kept.link().ok()?.connection;
+    if let Some(Elsewhere { schema, extension }) =
+        diesel::sql_query(sql).get_result(connection).optional().ok()?
+    {
+        let of =
+            extension.map_or(String::new(), |extension| format!(", which the extension {extension} brought"));
+        return Some(format!(
+            "the schema {schema} has a {kind} {name}{of}: name it there, as {schema}.{name}"
+        ));
+    }
+    let available = format!(
+        "SELECT name::text AS schema, NULL::text AS extension FROM pg_available_extensions WHERE name = {} AND installed_version IS NULL",
+        quote_text(&name)
+    );
+    let found: Option<Elsewhere> = diesel::sql_query(available).get_result(connection).optional().ok()?;
+    found.map(|it| {
+        format!(
+            "the extension {} is not in this database: make it by hand in a schema of its own (CREATE EXTENSION {} SCHEMA extensions), \
+             and name that schema",
+            it.schema, it.schema
+        )
+    })
+}
+
+/// The name that follows, in quotes or up to a space.
+fn quoted_after(text: &str, word: &str) -> Option<String> {
+    let rest = &text[text.rfind(word)? + word.len()..];
+    let name = match rest.strip_prefix('"') {
+        Some(quoted) => quoted.split('"').next()?,
+        None => rest.split(' ').next()?,
+    };
+    let last = name.rsplit('.').next().unwrap_or(name);
+    (!last.is_empty()).then(|| last.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted_after;
+
+    #[test]
+    fn names_in_errors_are_found() {
+        assert_eq!(quoted_after("type \"citext\"", "type ").as_deref(), Some("citext"));
+        assert_eq!(
+            quoted_after("function uuid_generate_v4()", "function ").as_deref(),
+            Some("uuid_generate_v4()")
+        );
+        assert_eq!(quoted_after("relation \"public.country\"", "relation ").as_deref(), Some("country"));
+    }
+}
