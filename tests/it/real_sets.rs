@@ -60,6 +60,10 @@ fn a_row_of_the_migrations_own_may_be_deleted_again(world: &mut World) {
     let second = ("2_fewer", "DELETE FROM roles WHERE id = 2;");
     world.with_migrations(&[first, second]).expect(0, &["create", "new"]);
     assert_eq!(world.query("new", "SELECT id FROM roles"), ["1"]);
+    // Nor was there a row of anybody's in a database without a table.
+    let nothing = world.either("PRAGMA user_version = 1", "SELECT 1");
+    world.with_project("empty", nothing).expect(0, &["upgrade", "empty"]);
+    assert_eq!(world.query("empty", "SELECT id FROM roles"), ["1"]);
     // On a project with rows of an application the declaration is asked for.
     world.with_migrations(&[first]).expect(0, &["create", "old"]);
     world.with_migrations(&[first, second]);

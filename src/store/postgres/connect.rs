@@ -214,7 +214,7 @@ impl Link {
     }
 
     fn is_there(&mut self) -> bool {
-        self.connection.batch_execute("SELECT 1").is_ok()
+        self.connection.batch_execute("SELECT 1 AS tenantry").is_ok()
     }
 }
 
