@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 pub(super) const HIDDEN_ROWS: &str = "a policy hides rows of this table from the role, so nothing that is counted or copied would be \
     all of it: run as a role with BYPASSRLS, or as the owner without ALTER TABLE ... FORCE ROW LEVEL SECURITY";
 /// What to do where the server's table of locks is full.
-const MORE_LOCKS: &str = "the server's table of locks is full, of max_locks_per_transaction for each of its max_connections: each \
+pub(super) const MORE_LOCKS: &str = "the server's table of locks is full, of max_locks_per_transaction for each of its max_connections: each \
     migration's tables and indexes take one until the commit. Lower --jobs, or raise max_locks_per_transaction and restart the \
     server; nothing of this project was changed";
 

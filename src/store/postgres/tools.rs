@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::connect::Server;
-use super::failure::HIDDEN_ROWS;
+use super::failure::{HIDDEN_ROWS, MORE_LOCKS};
 use super::target::Target;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -72,11 +72,17 @@ pub(super) fn run(folder: &Path, program: &str, target: &Target, arguments: &[&s
         ErrorKind::DiskFull
     } else if LOST.iter().any(|text| said.contains(text)) {
         ErrorKind::Disconnected
+    } else if said.contains("out of shared memory") {
+        ErrorKind::LocksExhausted
     } else if said.contains("lock timeout") {
         ErrorKind::Locked
     } else {
         ErrorKind::Database
     };
     let error = Error::new(kind, format!("{program} failed")).caused_by(first.to_string());
-    Err(if said.contains("row-level security") { error.hint(HIDDEN_ROWS) } else { error })
+    Err(match kind {
+        ErrorKind::LocksExhausted => error.hint(MORE_LOCKS),
+        _ if said.contains("row-level security") => error.hint(HIDDEN_ROWS),
+        _ => error,
+    })
 }
