@@ -2,14 +2,17 @@
 //!
 //! It must not know which database it is on, and must not commit what it has not proven.
 
+mod reference;
 mod rows;
 
-use crate::catalog::{Catalog, Migration, Version};
+use crate::catalog::{Catalog, Migration, Script, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{Action, Entry};
-use crate::plan::{self, Drift, Inspection, Plan, Problem, Reference, Request, WayBack};
+use crate::plan::{self, Drift, Inspection, Plan, Problem, Reference, Request};
 use crate::schema::{Difference, Schema};
-use crate::store::{ForeignKeys, Lock, Look, Mode, Ran, Session, Step};
+use crate::store::{Census, ForeignKeys, Lock, Look, Mode, Ran, Session, Step};
+
+pub(crate) use reference::{Downs, build_reference};
 
 use rows::{Allowance, Lost, Violations, keep_marks, keep_still, prove_rows};
 
@@ -206,7 +209,7 @@ impl Work<'_> {
         if let [alone] = steps.as_slice()
             && !alone.migration.is_transactional()
         {
-            return self.run_outside(session, *alone, action, segment, mode);
+            return self.run_outside(session, *alone, action, segment, mode, notes);
         }
         if found.ledger.is_empty() && !steps.is_empty() {
             session.make_ledger()?;
@@ -267,7 +270,7 @@ impl Work<'_> {
             entries.extend(run(session, &rest[..together], action)?);
             let Some(counts) = before.take() else { continue };
             let mut after = session.census()?;
-            notes.extend(keep_marks(session, first.script, &counts, &mut after)?);
+            notes.extend(self.keep_marks(session, first.script, &counts, &mut after)?);
             if let Some(violations) = &mut violations {
                 violations.look(&session.violations()?, first.migration);
             }
@@ -284,6 +287,16 @@ impl Work<'_> {
             violations.prove(&session.violations()?, last.migration)?;
         }
         Ok(entries)
+    }
+
+    fn keep_marks(
+        &self,
+        session: &mut dyn Session,
+        script: &Script,
+        before: &Census,
+        after: &mut Census,
+    ) -> Result<Vec<String>> {
+        keep_marks(session, script.words(self.catalog.dialect()), before, after)
     }
 
     /// What a migration may do to rows besides what it declares.
@@ -303,6 +316,7 @@ impl Work<'_> {
         action: Action,
         segment: &Plan,
         mode: Mode,
+        notes: &mut Vec<String>,
     ) -> Result<()> {
         let (before, violations) = (session.census()?, Violations::new(session.violations()?));
         session.record(&[Entry::new(step.migration, Action::Start)], self.run)?;
@@ -310,10 +324,12 @@ impl Work<'_> {
         let finish = || {
             let entries = run(session, &[step], action)?;
             session.begin(mode)?;
-            let after = session.census()?;
+            let mut after = session.census()?;
+            notes.extend(self.keep_marks(session, step.script, &before, &mut after)?);
             violations.prove(&session.violations()?, step.migration)?;
             let lost = prove_rows(&before, &after, step, self.allowance(step.migration))?;
             let found = self.prove_schema(&*session.schema()?, segment)?;
+            notes.extend(found.notes);
             let is_allowed = lost == Lost::AsAllowed && self.rows == RowsOf::Application;
             let entry = |entry: Entry| Entry { forced: is_allowed || found.is_forced, ..entry };
             let entries: Vec<_> = entries.into_iter().map(|it| in_spite_of(segment, entry(it))).collect();
@@ -378,87 +394,6 @@ fn has_no_tables(found: &Inspection) -> bool {
 /// The row of what was run, which says whether the schema that came out is the catalog's.
 fn in_spite_of(segment: &Plan, entry: Entry) -> Entry {
     Entry { forced: entry.forced || !segment.drift.is_empty(), ..entry }
-}
-
-/// Whether the down.sql of each migration is run as well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Downs {
-    TriedOut,
-    Unknown,
-}
-
-/// Runs a catalog's migrations on a private empty database, and keeps the schema after each.
-pub(crate) fn build_reference(
-    session: &mut dyn Session,
-    catalog: &Catalog,
-    downs: Downs,
-) -> Result<Reference> {
-    let mode = Mode { foreign_keys: ForeignKeys::Compared, ..Mode::PLAIN };
-    session.begin(mode)?;
-    session.make_ledger()?;
-    let (mut schemas, mut ways_back) = (vec![session.schema()?], Vec::new());
-    session.commit()?;
-    for migration in catalog.migrations() {
-        let step = Step { migration, script: &migration.up };
-        let mut run = || {
-            if migration.is_transactional() {
-                session.begin(mode)?;
-                session.execute(&[step])?;
-            } else {
-                session.execute(&[step])?;
-                session.begin(mode)?;
-            }
-            let schema = session.schema()?;
-            let tried = match &migration.down {
-                Some(script) if downs == Downs::TriedOut && migration.is_transactional() => {
-                    Some(session.try_out(Step { migration, script }))
-                }
-                _ => None,
-            };
-            session.commit()?;
-            Ok((schema, tried))
-        };
-        let (schema, tried) = run().map_err(|error| broken(migration, error))?;
-        ways_back.push(match (tried, schemas.last()) {
-            (Some(Err(error)), _) if error.kind() == ErrorKind::Disconnected => return Err(error),
-            (Some(Err(error)), _) => WayBack::Fails(error.summary()),
-            (Some(Ok(found)), Some(before)) => {
-                let differences = found.differences(before);
-                let differences: Vec<_> = differences.into_iter().filter(|it| !it.is_order()).collect();
-                if differences.is_empty() { WayBack::Leads } else { WayBack::LeadsElsewhere(differences) }
-            }
-            _ => WayBack::Leads,
-        });
-        schemas.push(schema);
-    }
-    session.begin(mode)?;
-    session.require_inside()?;
-    // Where a script makes up nothing, or leaves no row behind, all new projects are alike.
-    let computed = catalog.computed_at().is_some() && session.census()?.rows.values().any(|count| *count > 0);
-    session.rollback()?;
-    let reference = Reference::new(catalog, schemas).with_computed_rows(computed);
-    Ok(if downs == Downs::TriedOut { reference.with_downs(ways_back) } else { reference })
-}
-
-fn broken(migration: &Migration, error: Error) -> Error {
-    // The server's trouble is not the migration's.
-    const ELSEWHERE: [ErrorKind; 6] = [
-        ErrorKind::Disconnected,
-        ErrorKind::Locked,
-        ErrorKind::Timeout,
-        ErrorKind::PoolExhausted,
-        ErrorKind::LocksExhausted,
-        ErrorKind::DiskFull,
-    ];
-    if ELSEWHERE.contains(&error.kind()) {
-        return error;
-    }
-    let causes =
-        std::error::Error::source(&error).map_or_else(|| error.message().to_string(), ToString::to_string);
-    Error::new(ErrorKind::Catalog, format!("it fails on an empty database: {causes}"))
-        .in_migration(migration.label())
-        .at(error.file().unwrap_or(migration.up.path()), error.line())
-        .hint("mend the migration; no project was touched")
 }
 
 /// What is run of a migration.

@@ -64,6 +64,8 @@ pub struct Manager {
     store: Arc<dyn Store>,
     catalog: Arc<Catalog>,
     reference: OnceLock<Reference>,
+    /// The same, where it was wanted to know what each down.sql comes to.
+    reference_with_downs: OnceLock<Reference>,
     rules: Rules,
     archive: Option<Archive>,
     journal: Option<Journal>,
@@ -122,6 +124,7 @@ impl Manager {
             store,
             catalog: Arc::new(catalog),
             reference: OnceLock::new(),
+            reference_with_downs: OnceLock::new(),
             rules: Rules::default(),
             archive: None,
             journal: None,
@@ -197,16 +200,21 @@ impl Manager {
     /// The schemas that the catalog leads to, made once on a private empty database. Errors when a migration does not
     /// run there.
     pub fn reference(&self) -> Result<&Reference> {
-        self.make_reference(Downs::Unknown)
+        let cell = if self.reference_with_downs.get().is_some() {
+            &self.reference_with_downs
+        } else {
+            &self.reference
+        };
+        self.made_once(cell, Downs::Unknown)
     }
 
-    /// The same, with what each migration's down.sql comes to. Has to be asked for before [`Manager::reference`].
+    /// The same, with what each migration's down.sql comes to.
     pub fn reference_with_downs(&self) -> Result<&Reference> {
-        self.make_reference(Downs::TriedOut)
+        self.made_once(&self.reference_with_downs, Downs::TriedOut)
     }
 
-    fn make_reference(&self, downs: Downs) -> Result<&Reference> {
-        if let Some(reference) = self.reference.get() {
+    fn made_once<'a>(&'a self, cell: &'a OnceLock<Reference>, downs: Downs) -> Result<&'a Reference> {
+        if let Some(reference) = cell.get() {
             return Ok(reference);
         }
         let mut built = None;
@@ -229,7 +237,7 @@ impl Manager {
             (Err(error), None) if error.kind() == ErrorKind::ReadOnly => Reference::unknown(),
             (made, None) => made.map(|()| Reference::unknown())?,
         };
-        Ok(self.reference.get_or_init(|| built))
+        Ok(cell.get_or_init(|| built))
     }
 
     /// Makes a project, at the catalog's head. Errors with [`ErrorKind::AlreadyExists`] when it exists.
@@ -244,7 +252,11 @@ impl Manager {
 
     /// What projects are brought to.
     fn work<'a>(&'a self, request: Request, run: &'a str) -> Result<Work<'a>> {
-        Ok(self.work_by(self.reference()?, request, run))
+        let reference = match request {
+            Request::Downgrade { .. } => self.reference_with_downs()?,
+            Request::Upgrade { .. } | Request::Stamp { .. } => self.reference()?,
+        };
+        Ok(self.work_by(reference, request, run))
     }
 
     fn work_by<'a>(&'a self, reference: &'a Reference, request: Request, run: &'a str) -> Work<'a> {
@@ -295,7 +307,7 @@ impl Manager {
     /// A run of one project, whose outcome is the caller's business.
     fn run_one(&self, command: &'static str, id: &ProjectId, operation: Operation) -> Result<ProjectReport> {
         let selection = Selection::Ids(vec![id.clone()]);
-        let run = Run { command, selection, operation, ..Run::upgrade_all(self.catalog.head()) };
+        let run = Run::new(command, selection, operation);
         let mut found = None;
         self.run(&run, |event| {
             if let Event::ProjectFinished(report) = event {

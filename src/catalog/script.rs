@@ -8,9 +8,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::metadata::Transaction;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sql::Dialect;
 use crate::sql::pragma::{FileSettings, Pragma};
 use crate::sql::statement::{Control, Effect, Statement, split};
+use crate::sql::{Dialect, TokenKind, tokens};
 
 /// The SHA-256 of a script's bytes, as 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -112,6 +112,12 @@ impl Script {
     #[must_use]
     pub fn effect(&self) -> Effect {
         self.statements.iter().map(|statement| statement.effect).max().unwrap_or(Effect::Defines)
+    }
+
+    /// Its words outside of strings and comments, in upper case.
+    pub(crate) fn words(&self, dialect: Dialect) -> Vec<String> {
+        let all = tokens(&self.text, dialect).unwrap_or_default();
+        all.iter().filter(|it| it.kind == TokenKind::Word).map(|it| it.text.to_ascii_uppercase()).collect()
     }
 
     /// The settings of a database file that it makes, which SQLite takes only before a transaction.

@@ -7,9 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use tenantry::backup::{Archive, Directory, Keep, Moment};
 use tenantry::event::Verdict;
-use tenantry::manager::{
-    BackupTask, Operation, Restore as Restoring, Run, Safety, Sample, Selection, Source,
-};
+use tenantry::manager::{BackupTask, Operation, Restore as Restoring, Run, Sample, Selection, Source};
 use tenantry::rules::parse_age;
 use tenantry::store::Others;
 use tenantry::{Error, ErrorKind, Manager, ProjectId, Result};
@@ -138,16 +136,7 @@ fn carry(
 ) -> Result<u8> {
     let manager = manager.with_rules(settings.config()?.rules(variable)?);
     let operation = Operation::Backups(task);
-    let run = Run {
-        command,
-        selection,
-        operation,
-        dry_run,
-        safety: Safety::None,
-        may_lose_rows: Vec::new(),
-        max_failures: None,
-        verdict,
-    };
+    let run = Run { dry_run, verdict, ..Run::new(command, selection, operation) };
     carry_out(settings, &manager, &run)
 }
 

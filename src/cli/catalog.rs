@@ -190,7 +190,7 @@ fn list(settings: &Settings) -> Result<u8> {
 /// Where a down.sql leads, if not back.
 fn leads_elsewhere(way_back: &WayBack) -> Option<String> {
     match way_back {
-        WayBack::Leads => None,
+        WayBack::Leads | WayBack::Untried => None,
         WayBack::LeadsElsewhere(differences) => {
             Some(differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
         }

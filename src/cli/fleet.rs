@@ -179,26 +179,12 @@ pub(super) fn carry_out(settings: &Settings, manager: &Manager, run: &Run) -> Re
     Ok(summary.exit)
 }
 
-/// A fleet command with its usual settings.
-fn command(name: &'static str, selection: Selection, operation: Operation) -> Run {
-    Run {
-        command: name,
-        selection,
-        operation,
-        dry_run: false,
-        safety: Safety::None,
-        may_lose_rows: Vec::new(),
-        max_failures: None,
-        verdict: Verdict::default(),
-    }
-}
-
 pub(super) fn status(settings: &Settings, status: Status) -> Result<u8> {
     let ids = parse_ids(&status.ids)?;
     let selection = if ids.is_empty() { status.filter.selection()? } else { Selection::Ids(ids) };
     let manager = settings.manager()?;
     let verdict = Verdict { check: status.check, ..status.filter.verdict() };
-    let run = Run { dry_run: true, verdict, ..command("status", selection, Operation::Look) };
+    let run = Run { dry_run: true, verdict, ..Run::new("status", selection, Operation::Look) };
     carry_out(settings, &manager, &run)
 }
 
@@ -211,7 +197,7 @@ pub(super) fn stamp(settings: &Settings, stamp: Stamp) -> Result<u8> {
     carry_out(
         settings,
         &manager,
-        &Run { dry_run: stamp.dry_run, verdict, ..command("stamp", selection, Operation::Change(request)) },
+        &Run { dry_run: stamp.dry_run, verdict, ..Run::new("stamp", selection, Operation::Change(request)) },
     )
 }
 
@@ -254,7 +240,7 @@ fn go_up(
         may_lose_rows,
         max_failures: up.max_failures.map(|count| count as usize),
         verdict,
-        ..command(name, selection, Operation::Change(Request::Upgrade { to, baseline, drift }))
+        ..Run::new(name, selection, Operation::Change(Request::Upgrade { to, baseline, drift }))
     };
     carry_out(settings, &manager, &run)
 }
@@ -268,7 +254,7 @@ pub(super) fn downgrade(settings: &Settings, downgrade: Downgrade) -> Result<u8>
     };
     let drift = if downgrade.allow_drift { Drift::Keep } else { Drift::Refuse };
     let operation = Operation::Change(Request::Downgrade { down, drift });
-    let run = command("downgrade", Selection::Ids(ids), operation);
+    let run = Run::new("downgrade", Selection::Ids(ids), operation);
     carry_out(settings, &manager, &Run { dry_run: downgrade.dry_run, ..run })
 }
 
@@ -281,15 +267,6 @@ pub(super) fn operate(
 ) -> Result<u8> {
     let selection = Selection::Ids(parse_ids(ids)?);
     let manager = settings.manager()?;
-    let run = Run {
-        command: name,
-        selection,
-        operation,
-        dry_run: false,
-        safety: Safety::None,
-        may_lose_rows: Vec::new(),
-        max_failures: None,
-        verdict: Verdict::default(),
-    };
+    let run = Run::new(name, selection, operation);
     carry_out(settings, &manager, &run)
 }

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tenantry::event::Verdict;
 use tenantry::journal::{Anchor, Entry};
-use tenantry::manager::{Operation, Run, Safety, Selection};
+use tenantry::manager::{Operation, Run, Selection};
 use tenantry::rules::parse_age;
 use tenantry::{Error, ErrorKind, Result};
 
@@ -156,14 +156,13 @@ pub(super) fn runs(settings: &Settings, command: Runs) -> Result<u8> {
             let manager = settings.manager()?;
             let undo = manager.undo_of(&rollback.run)?;
             let run = Run {
-                command: "runs rollback",
-                selection: Selection::Ids(undo.moved.keys().cloned().collect()),
-                operation: Operation::RollBack(undo),
                 dry_run: rollback.dry_run,
-                safety: Safety::None,
-                may_lose_rows: Vec::new(),
-                max_failures: None,
                 verdict: Verdict { allow_empty: true, check: false },
+                ..Run::new(
+                    "runs rollback",
+                    Selection::Ids(undo.moved.keys().cloned().collect()),
+                    Operation::RollBack(undo),
+                )
             };
             carry_out(settings, &manager, &run)
         }

@@ -3,7 +3,7 @@
 use clap::Args;
 use tenantry::Result;
 use tenantry::event::Verdict;
-use tenantry::manager::{Operation, Run, Safety, Selection, Task};
+use tenantry::manager::{Operation, Run, Selection, Task};
 use tenantry::rules::parse_age;
 
 use super::fleet::{Filter, carry_out};
@@ -88,18 +88,5 @@ fn tend(
     let (selection, verdict) = projects.selection()?;
     let manager = settings.manager()?.with_rules(settings.config()?.rules(variable)?);
     let operation = Operation::Tend(task);
-    carry_out(
-        settings,
-        &manager,
-        &Run {
-            command,
-            selection,
-            operation,
-            dry_run,
-            safety: Safety::None,
-            may_lose_rows: Vec::new(),
-            max_failures: None,
-            verdict,
-        },
-    )
+    carry_out(settings, &manager, &Run { dry_run, verdict, ..Run::new(command, selection, operation) })
 }

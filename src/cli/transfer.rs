@@ -4,8 +4,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use tenantry::event::Verdict;
-use tenantry::manager::{Operation, Run, Safety, Selection};
+use tenantry::manager::{Operation, Run, Selection};
 use tenantry::{Error, ErrorKind, ProjectId, Result};
 
 use super::Settings;
@@ -68,15 +67,6 @@ pub(super) fn export(settings: &Settings, export: &Export) -> Result<u8> {
 
 pub(super) fn import(settings: &Settings, import: Import) -> Result<u8> {
     let selection = Selection::Ids(vec![import.id.parse()?]);
-    let run = Run {
-        command: "import",
-        selection,
-        operation: Operation::Import(import.file),
-        dry_run: false,
-        safety: Safety::None,
-        may_lose_rows: Vec::new(),
-        max_failures: None,
-        verdict: Verdict::default(),
-    };
+    let run = Run::new("import", selection, Operation::Import(import.file));
     carry_out(settings, &settings.manager()?, &run)
 }

@@ -108,22 +108,25 @@ pub struct Run {
 }
 
 impl Run {
-    /// The main job: all projects to a position, those without a ledger taken over.
+    /// A command with its usual settings: it is carried out, on as many projects as there are.
     #[must_use]
-    pub fn upgrade_all(to: usize) -> Self {
+    pub fn new(command: &'static str, selection: Selection, operation: Operation) -> Self {
         Self {
-            command: "upgrade-all",
-            selection: Selection::all(),
-            operation: Operation::Change(Request::Upgrade {
-                to,
-                baseline: Baseline::Stamp,
-                drift: Drift::Refuse,
-            }),
+            command,
+            selection,
+            operation,
             dry_run: false,
             safety: Safety::None,
             may_lose_rows: Vec::new(),
             max_failures: None,
             verdict: Verdict::default(),
         }
+    }
+
+    /// The main job: all projects to a position, those without a ledger taken over.
+    #[must_use]
+    pub fn upgrade_all(to: usize) -> Self {
+        let request = Request::Upgrade { to, baseline: Baseline::Stamp, drift: Drift::Refuse };
+        Self::new("upgrade-all", Selection::all(), Operation::Change(request))
     }
 }

@@ -100,8 +100,10 @@ impl Manager {
         }
         let needs_reference = match &run.operation {
             Operation::Look => return self.look_ahead(projects, Detail::Unproven),
-            Operation::Change(Request::Downgrade { .. }) if !projects.is_empty() => {
-                self.reference_with_downs()?;
+            Operation::Change(Request::Downgrade { .. }) => {
+                if !projects.is_empty() {
+                    self.reference_with_downs()?;
+                }
                 return Ok(Ahead::default());
             }
             Operation::Change(_) => return self.look_ahead(projects, Detail::Whole),

@@ -22,8 +22,10 @@ pub struct Reference {
 /// What a down.sql comes to on an empty database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WayBack {
-    /// The schema from before; or it was not run, since there is none or it can't run in a transaction.
+    /// The schema from before.
     Leads,
+    /// Nobody knows: there is none, or it can't run in a transaction.
+    Untried,
     /// Another schema, which differs so from the one from before.
     LeadsElsewhere(Vec<Difference>),
     /// An error.

@@ -3,16 +3,21 @@
 //! Works on text alone, by a real parser of Postgres' SQL. What a text cannot tell (a function that writes elsewhere) the server
 //! is asked when the reference is made: see `store/postgres/proof.rs`.
 
+mod words;
+
 use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode};
 
-use super::{Dialect, Token, TokenKind, tokens};
+use super::{Dialect, Token, tokens};
+use words::{block, database, every_project, qualified, session};
 
 /// What a statement reaches for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Elsewhere {
     /// It creates, changes, writes or locks something in another schema, with this name.
     Schema(String),
-    /// It changes something that belongs to the whole database or server: this.
+    /// It makes, changes or drops an extension, which the whole database has.
+    Extension,
+    /// It changes something else that belongs to the whole database or server: this.
     Database(&'static str),
     /// It writes the server's own catalogs.
     Catalogs(String),
@@ -31,7 +36,7 @@ impl Elsewhere {
                 format!("{name} is in another schema than the project's"),
                 "leave out the schema's name: a migration changes one project's schema alone, whichever that is".into(),
             ),
-            Self::Database("EXTENSION") => (
+            Self::Extension => (
                 "an extension belongs to the whole database, not to one project".into(),
                 "make it once by hand in a schema of its own (CREATE EXTENSION ... SCHEMA extensions) and name that schema where \
                  it is used; or say here CREATE EXTENSION IF NOT EXISTS ... SCHEMA extensions"
@@ -81,158 +86,6 @@ pub(super) fn elsewhere(sql: &str, found: &[Token<'_>]) -> Option<Elsewhere> {
         .or_else(|| names(sql))
         .or_else(|| is_code.then(|| every_project(found)).flatten())
         .or_else(|| if found[0].is("DO") { block(found) } else { None })
-}
-
-/// The same for the body of a `DO`: what its words say, also those that it executes as text.
-fn block(found: &[Token<'_>]) -> Option<Elsewhere> {
-    let body = found.iter().find(|token| token.kind == TokenKind::Text)?;
-    body_of(body.text)
-}
-
-fn body_of(literal: &str) -> Option<Elsewhere> {
-    let inner = unquoted(literal);
-    let found = tokens(&inner, Dialect::Postgres).ok()?;
-    if let Some(catalog) = every_project(&found) {
-        return Some(catalog);
-    }
-    let is_start = |index: usize| {
-        index == 0
-            || found[index - 1].is_symbol(";")
-            || ["BEGIN", "THEN", "ELSE", "LOOP"].iter().any(|word| found[index - 1].is(word))
-    };
-    for (index, token) in found.iter().enumerate() {
-        let rest = &found[index..];
-        let end = rest.iter().position(|token| token.is_symbol(";")).unwrap_or(rest.len());
-        if is_start(index)
-            && let Some(elsewhere) = database(&rest[..end]).or_else(|| qualified(&rest[..end]))
-        {
-            return Some(elsewhere);
-        }
-        if token.is("EXECUTE")
-            && let Some(text) = rest[1..end].iter().find(|token| token.kind == TokenKind::Text)
-        {
-            let executed = unquoted(text.text);
-            let executed = tokens(&executed, Dialect::Postgres).unwrap_or_default();
-            if !executed.is_empty()
-                && let Some(elsewhere) = database(&executed).or_else(|| qualified(&executed))
-            {
-                return Some(elsewhere);
-            }
-        }
-    }
-    None
-}
-
-/// The text of a string in any of its forms.
-fn unquoted(literal: &str) -> String {
-    if let Some(rest) = literal.strip_prefix('$')
-        && let Some(tag) = rest.find('$')
-    {
-        return rest[tag + 1..rest.len() - tag - 2].to_string();
-    }
-    let inner = literal.trim_start_matches(['e', 'E']).trim_matches('\'');
-    inner.replace("''", "'")
-}
-
-/// A statement about something that does not lie in a schema.
-fn database(found: &[Token<'_>]) -> Option<Elsewhere> {
-    const MODIFIERS: [&str; 6] = ["OR", "REPLACE", "TRUSTED", "PROCEDURAL", "DEFAULT", "UNLOGGED"];
-    const PLAIN: [(&str, &str); 14] = [
-        ("ROLE", "ROLE"),
-        ("USER", "USER"),
-        ("GROUP", "GROUP"),
-        ("PUBLICATION", "PUBLICATION"),
-        ("SUBSCRIPTION", "SUBSCRIPTION"),
-        ("LANGUAGE", "LANGUAGE"),
-        ("SERVER", "SERVER"),
-        ("CAST", "CAST"),
-        ("TABLESPACE", "TABLESPACE"),
-        ("DATABASE", "DATABASE"),
-        ("SYSTEM", "ALTER SYSTEM"),
-        ("TRANSFORM", "TRANSFORM"),
-        ("SCHEMA", "SCHEMA"),
-        ("OWNED", "DROP OWNED"),
-    ];
-    let word = |index: usize, word: &str| found.get(index).is_some_and(|token| token.is(word));
-    let has = |word: &str| found.iter().any(|token| token.is(word));
-    let after = |word: &str| found.iter().position(|token| token.is(word)).and_then(|at| found.get(at + 1));
-    let of = |what: &'static str| Some(Elsewhere::Database(what));
-    let verb = found.first()?;
-    if ["CREATE", "DROP", "ALTER", "COMMENT"].iter().any(|it| verb.is(it)) {
-        if verb.is("ALTER") && word(1, "DEFAULT") && word(2, "PRIVILEGES") {
-            return if has("SCHEMA") {
-                of("a grant on a schema by its name")
-            } else {
-                of("ALTER DEFAULT PRIVILEGES")
-            };
-        }
-        let moved = found.windows(3).find(|it| verb.is("ALTER") && it[0].is("SET") && it[1].is("SCHEMA"));
-        if let Some(moved) = moved {
-            return Some(Elsewhere::Schema(moved[2].text.to_string()));
-        }
-        let skip = if verb.is("COMMENT") { 2 } else { 1 };
-        let kind = found.iter().skip(skip).position(|token| !MODIFIERS.iter().any(|it| token.is(it)))? + skip;
-        let is = |name: &str| word(kind, name);
-        if let Some((_, what)) = PLAIN.iter().find(|(name, _)| is(name)) {
-            return of(what);
-        }
-        if is("EVENT") && word(kind + 1, "TRIGGER") {
-            return of("EVENT TRIGGER");
-        }
-        if is("ACCESS") && word(kind + 1, "METHOD") {
-            return of("ACCESS METHOD");
-        }
-        if is("FOREIGN") && word(kind + 1, "DATA") {
-            return of("FOREIGN DATA WRAPPER");
-        }
-        if is("EXTENSION") {
-            let is_placed = verb.is("CREATE") && after("SCHEMA").is_some();
-            return if is_placed { None } else { of("EXTENSION") };
-        }
-        return None;
-    }
-    if verb.is("GRANT") || verb.is("REVOKE") {
-        const KINDS: [(&str, &str); 6] = [
-            ("DATABASE", "a grant on the database"),
-            ("TABLESPACE", "TABLESPACE"),
-            ("LANGUAGE", "LANGUAGE"),
-            ("FOREIGN", "a grant on a foreign server"),
-            ("PARAMETER", "a grant on a setting"),
-            ("SCHEMA", "a grant on a schema by its name"),
-        ];
-        let Some(on) = after("ON") else { return of("a role's membership") };
-        if found.windows(2).any(|pair| pair[0].is("IN") && pair[1].is("SCHEMA")) {
-            return of("a grant on a schema by its name");
-        }
-        return KINDS.iter().find(|(name, _)| on.is(name)).and_then(|(_, what)| of(what));
-    }
-    if verb.is("REASSIGN") {
-        return of("REASSIGN OWNED");
-    }
-    if verb.is("IMPORT") {
-        return of("IMPORT FOREIGN SCHEMA");
-    }
-    if verb.is("SECURITY") && word(1, "LABEL") {
-        return of("SECURITY LABEL");
-    }
-    if verb.is("LOAD") {
-        return of("LOAD");
-    }
-    if verb.is("REINDEX") && (has("DATABASE") || has("SYSTEM") || has("SCHEMA")) {
-        return of("REINDEX of more than a table");
-    }
-    None
-}
-
-/// What changes the rest of a script's session.
-fn session(found: &[Token<'_>]) -> Option<Elsewhere> {
-    const PLACES: [&str; 5] = ["search_path", "SCHEMA", "ROLE", "AUTHORIZATION", "ALL"];
-    let first = &found[0];
-    if (first.is("SET") || first.is("RESET")) && !found.get(1).is_some_and(|token| token.is("CONSTRAINTS")) {
-        let place = |token: &Token<'_>| PLACES.into_iter().find(|place| token.is(place));
-        return found.iter().take(4).find_map(place).map(Elsewhere::Session);
-    }
-    ["DISCARD", "COPY"].into_iter().find(|word| first.is(word)).map(Elsewhere::Session)
 }
 
 /// The first name in another schema that the statement creates, changes, writes or locks.
@@ -294,107 +147,6 @@ fn is_locked(item: &SyntaxNode) -> bool {
     select.is_some_and(|it| it.children().any(|child| child.kind() == SyntaxKind::LOCKING_CLAUSE))
 }
 
-/// A name with a schema's before it, after a word that says that it is created, changed or written.
-fn qualified(found: &[Token<'_>]) -> Option<Elsewhere> {
-    const BEFORE: [&str; 14] = [
-        "INTO",
-        "UPDATE",
-        "TABLE",
-        "REFERENCES",
-        "VIEW",
-        "INDEX",
-        "TYPE",
-        "SEQUENCE",
-        "FUNCTION",
-        "PROCEDURE",
-        "DOMAIN",
-        "TRUNCATE",
-        "ONLY",
-        "EXISTS",
-    ];
-    const ABOUT: [&str; 3] = ["TRIGGER", "INDEX", "POLICY"];
-    let is_name = |token: &Token<'_>| matches!(token.kind, TokenKind::Word | TokenKind::Quoted);
-    let is_about = found.first().is_some_and(|first| !first.is("SELECT"))
-        && found.iter().take(6).any(|token| ABOUT.iter().any(|word| token.is(word)));
-    found.windows(4).find_map(|window| {
-        let [before, schema, dot, name] = window else { return None };
-        let is_target = BEFORE.iter().any(|word| before.is(word))
-            || (before.is("ON") && is_about)
-            || (before.is("FROM") && found[0].is("DELETE"));
-        // A parenthesis after EXISTS begins a query.
-        (is_target && is_name(schema) && dot.is_symbol(".") && is_name(name))
-            .then(|| Elsewhere::Schema(format!("{}.{}", schema.text, name.text)))
-    })
-}
-
-/// A catalog that is read without saying of which schema.
-fn every_project(found: &[Token<'_>]) -> Option<Elsewhere> {
-    const CATALOGS: [&str; 18] = [
-        "pg_type",
-        "pg_class",
-        "pg_tables",
-        "pg_views",
-        "pg_matviews",
-        "pg_indexes",
-        "pg_index",
-        "pg_proc",
-        "pg_constraint",
-        "pg_trigger",
-        "pg_policies",
-        "pg_policy",
-        "pg_sequences",
-        "pg_enum",
-        "pg_attribute",
-        "pg_rules",
-        "pg_sequence",
-        "information_schema",
-    ];
-    // Each says of which schema something is, or finds it by the search_path.
-    const SCHEMAS: [&str; 30] = [
-        "current_schema",
-        "current_schemas",
-        "typnamespace",
-        "relnamespace",
-        "connamespace",
-        "pronamespace",
-        "schemaname",
-        "table_schema",
-        "constraint_schema",
-        "trigger_schema",
-        "routine_schema",
-        "sequence_schema",
-        "event_object_schema",
-        "specific_schema",
-        "udt_schema",
-        "view_schema",
-        "domain_schema",
-        "nspname",
-        "regclass",
-        "regtype",
-        "regproc",
-        "regprocedure",
-        "regnamespace",
-        "to_regclass",
-        "to_regtype",
-        "to_regproc",
-        "to_regprocedure",
-        "pg_table_is_visible",
-        "pg_type_is_visible",
-        "pg_function_is_visible",
-    ];
-    let is = |token: &Token<'_>, words: &[&str]| {
-        token
-            .name()
-            .filter(|_| token.kind != TokenKind::Text)
-            .is_some_and(|name| words.iter().any(|word| name.eq_ignore_ascii_case(word)))
-    };
-    let catalog = found.iter().find(|token| is(token, &CATALOGS))?;
-    if found.iter().any(|token| is(token, &SCHEMAS)) {
-        return None;
-    }
-    Some(Elsewhere::EveryProject(catalog.text.to_ascii_lowercase()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -424,9 +176,12 @@ mod tests {
             "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO somebody",
             "REASSIGN OWNED BY a TO b",
             "DO $$ BEGIN CREATE ROLE app; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+            "DO LANGUAGE 'plpgsql' $x$ BEGIN CREATE ROLE app; END $x$",
             "DO $x$ BEGIN IF true THEN EXECUTE 'CREATE EXTENSION citext'; END IF; END $x$",
         ] {
-            assert!(matches!(of(sql), Some(Elsewhere::Database(_))), "{sql}: {:?}", of(sql));
+            let found = of(sql);
+            let is_told = matches!(found, Some(Elsewhere::Database(_) | Elsewhere::Extension));
+            assert!(is_told, "{sql}: {found:?}");
         }
         for sql in [
             "CREATE EXTENSION IF NOT EXISTS citext WITH SCHEMA extensions",

@@ -115,6 +115,46 @@ fn a_killed_process_leaves_nothing_that_the_next_does_not_remove() {
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
 }
 
+/// Another fleet of the same server has its locks in its own database, where nobody else sees them.
+#[test]
+fn what_is_private_to_another_fleet_is_left_alone() {
+    let server = Server::new("", "");
+    let mut world = World::on(&server, 5432);
+    fleet(&mut world, 1);
+    let number = "SELECT oid FROM pg_database WHERE datname = current_database()";
+    let own = format!(
+        "tenantry_scratch_{}_01a21b03577d799587fea2ac1111cabc",
+        world.database().run(&["-c", number])[0]
+    );
+    let others = "tenantry_scratch_1_01a21b03577d799587fea2ac1111cabc";
+    let pooled = own.replace("_01a2", "_p_01a2");
+    for name in [&own, others, &pooled] {
+        world.database().run(&["-c", &format!("CREATE DATABASE {name}")]);
+    }
+    assert!(world.run(&["doctor"]).stdout.contains(&own));
+    world.expect(0, &["backup", "create", "1"]);
+    world.expect(0, &["backup", "check", "1"]);
+    let left = "SELECT datname FROM pg_database WHERE datname LIKE 'tenantry%' ORDER BY 1";
+    let mut expected = [others.to_string(), pooled];
+    expected.sort();
+    assert_eq!(world.database().run(&["-c", left]), expected);
+}
+
+/// What has a time without a zone means UTC in a set's rules, whatever the database says.
+#[test]
+fn a_check_reads_times_as_utc_whatever_was_looked_at_before() {
+    let mut world = World::postgres();
+    let name = world.database().name.clone();
+    world.database().run(&["-c", &format!("ALTER DATABASE {name} SET TimeZone = 'Asia/Tokyo'")]);
+    world.with_migrations(&[NOTES]);
+    let rule = "[[check]]\nname = \"zone\"\nquery = \"SELECT current_setting('TimeZone') WHERE current_setting('TimeZone') <> 'UTC'\"\n";
+    std::fs::write(world.folder().join("migrations/set.toml"), rule).unwrap();
+    world.expect(0, &["create", "a"]);
+    world.expect(0, &["check", "a"]);
+    world.expect(0, &["backup", "create", "a"]);
+    world.expect(0, &["backup", "check", "a"]);
+}
+
 #[test]
 fn a_file_that_was_never_finished_is_removed_by_the_next_create() {
     let mut world = World::sqlite();

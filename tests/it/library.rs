@@ -257,3 +257,22 @@ fn a_catalog_of_another_database_is_refused() {
     let catalog = Catalog::from_files("test", Dialect::Postgres, files).unwrap();
     assert_eq!(Manager::in_memory(catalog).err().map(|error| error.kind()), Some(ErrorKind::Configuration));
 }
+
+/// A reference that was made before, without the down scripts, is not taken for one that says how they are.
+#[test]
+fn a_downgrade_looks_at_the_down_scripts_whatever_was_asked_before() {
+    use tenantry::manager::{Operation, Run, Selection};
+    use tenantry::plan::{Down, Drift, Request};
+    let files = [
+        ("1_one/up.sql", "CREATE TABLE one (a INTEGER);"),
+        ("2_two/up.sql", "CREATE TABLE two (a INTEGER);"),
+        ("2_two/down.sql", "DROP TABLE two; CREATE INDEX left_over ON one (a);"),
+    ];
+    let manager = Manager::in_memory(Catalog::from_files("notes", Dialect::Sqlite, files).unwrap()).unwrap();
+    manager.create(&id("a")).unwrap();
+    assert!(manager.status(&id("a")).unwrap().is_current());
+    let request = Request::Downgrade { down: Down::Steps(1), drift: Drift::Refuse };
+    let run = Run::new("downgrade", Selection::Ids(vec![id("a")]), Operation::Change(request));
+    let summary = manager.run(&run, |_| {}).unwrap();
+    assert_eq!((summary.outcomes.count("blocked"), summary.exit), (1, 4));
+}

@@ -38,6 +38,7 @@ fn what_belongs_to_the_whole_database_reaches_no_project() {
         // Only the server knows what these do.
         (0, "one project's schema", "SELECT public.f()"),
         (0, "one project's schema", "DO $$ BEGIN EXECUTE 'INSERT INTO pub' || 'lic.w VALUES (2)'; END $$"),
+        (0, "one project's schema", "DO $$ BEGIN EXECUTE 'CREATE RO' || 'LE nobody_needs'; END $$"),
         (0, "one project's schema", "DO $$ BEGIN EXECUTE 'CREATE EXT' || 'ENSION citext'; END $$"),
     ] {
         let text = format!("-- a comment\n{sql};");

@@ -10,7 +10,7 @@ use diesel::prelude::*;
 use diesel::sql_types::Text;
 
 use super::connect::{Links, Timeouts};
-use super::leftovers::{Claim, SCRATCH};
+use super::leftovers::{Claim, Private};
 use super::session::PostgresSession;
 use super::{Isolation, OWN, PostgresOptions, PostgresStore, tools};
 use crate::disk::{exists, private_folder};
@@ -65,7 +65,7 @@ pub(super) fn install(store: &PostgresStore, id: &ProjectId, copy: CopyFile<'_>)
     if session.place.is_some() {
         return Err(exists());
     }
-    session.put(&staged.name, copy.place)?;
+    session.put(&staged.claim.name, copy.place)?;
     session.wall_off()?;
     session.remember_state()?;
     session.commit()
@@ -74,14 +74,12 @@ pub(super) fn install(store: &PostgresStore, id: &ProjectId, copy: CopyFile<'_>)
 /// A database of its own, gone when this is dropped.
 pub(super) struct Scratch<'a> {
     store: &'a PostgresStore,
-    name: String,
     claim: Claim,
 }
 
 impl<'a> Scratch<'a> {
     pub(super) fn new(store: &'a PostgresStore) -> Result<Self> {
-        let name = format!("{SCRATCH}{}", uuid::Uuid::now_v7().simple());
-        let claim = Claim::new(store, &name)?;
+        let claim = Claim::new(store, Private::Database)?;
         let mut kept = store.links.get()?;
         let connection = &mut kept.link()?.connection;
         let mut make = || -> QueryResult<()> {
@@ -92,7 +90,7 @@ impl<'a> Scratch<'a> {
             .get_result(connection)?;
             connection.batch_execute(&format!(
                 "CREATE DATABASE {} TEMPLATE template0 {}",
-                quote_name(&name),
+                quote_name(&claim.name),
                 same.value
             ))
         };
@@ -100,7 +98,7 @@ impl<'a> Scratch<'a> {
             super::failure::describe("cannot make a database to restore into", store.target(), &error)
                 .hint("a backup is restored into a database of its own: give the role CREATEDB")
         })?;
-        Ok(Self { store, name, claim })
+        Ok(Self { store, claim })
     }
 
     /// The same schemas' names, in this database.
@@ -108,7 +106,7 @@ impl<'a> Scratch<'a> {
         let options = PostgresOptions { spares: 0, isolation: Isolation::None, ..self.store.options.clone() };
         let timeouts = Timeouts { lock: options.lock_timeout, statement: options.statement_timeout };
         PostgresStore {
-            links: Links::new(self.store.target().with("dbname", &self.name), timeouts),
+            links: Links::new(self.store.target().with("dbname", &self.claim.name), timeouts),
             fleet: Some(Links::new(self.store.target().clone(), timeouts)),
             options,
             schemas: SchemaCache::default(),
@@ -122,7 +120,7 @@ impl<'a> Scratch<'a> {
 impl Drop for Scratch<'_> {
     fn drop(&mut self) {
         // What can't be dropped now the next command removes; the error that counts is another one.
-        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_name(&self.name));
+        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_name(&self.claim.name));
         drop(self.claim.run(self.store, &sql));
     }
 }
@@ -130,13 +128,13 @@ impl Drop for Scratch<'_> {
 /// A copy in the fleet's own database, under a name that is no project's; gone when this is dropped, unless it was renamed.
 struct Staged<'a> {
     store: &'a PostgresStore,
-    name: String,
     claim: Claim,
 }
 
 impl<'a> Staged<'a> {
     fn new(store: &'a PostgresStore, copy: CopyFile<'_>) -> Result<Self> {
-        let name = format!("{OWN}restore_{}", uuid::Uuid::now_v7().simple());
+        let claim = Claim::new(store, Private::Restored)?;
+        let name = claim.name.clone();
         let folder = private_folder()?;
         let renamed = folder.path().join("renamed");
         unpack(store, copy, &mut |session| {
@@ -145,10 +143,9 @@ impl<'a> Staged<'a> {
             session.end_transaction("COMMIT")?;
             session.store.dump(&name, &renamed, None)
         })?;
-        let claim = Claim::new(store, &name)?;
-        let staged = Self { store, name, claim };
-        let mut session = PostgresSession::new(store, store.links.get()?, staged.name.clone());
-        store.restore(CopyFile { file: &renamed, place: &staged.name, ..copy }, &mut session)?;
+        let staged = Self { store, claim };
+        let mut session = PostgresSession::new(store, store.links.get()?, name.clone());
+        store.restore(CopyFile { file: &renamed, place: &name, ..copy }, &mut session)?;
         Ok(staged)
     }
 }
@@ -156,7 +153,7 @@ impl<'a> Staged<'a> {
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
         // After the renaming there is nothing of this name. What can't be dropped now the next command removes.
-        let sql = format!("DROP SCHEMA IF EXISTS {} CASCADE", quote_name(&self.name));
+        let sql = format!("DROP SCHEMA IF EXISTS {} CASCADE", quote_name(&self.claim.name));
         drop(self.claim.run(self.store, &sql));
     }
 }
@@ -339,7 +336,7 @@ impl Held for PostgresSession<'_> {
                 Some(format!("what was there is now the schema {aside}"))
             }
         };
-        self.put(&staged.name, copy.place)?;
+        self.put(&staged.claim.name, copy.place)?;
         self.grant_again()?;
         for grant in grants {
             self.batch("cannot let others use it again", &grant)?;

@@ -8,7 +8,7 @@ use diesel::sql_types::Text;
 
 use super::catalog::{Read, lock_key};
 use super::copy::{ALONE, Scratch};
-use super::leftovers::Claim;
+use super::leftovers::{Claim, Private};
 use super::session::{Kind, PostgresSession};
 use super::{OWN, PostgresStore};
 use crate::catalog::Catalog;
@@ -155,8 +155,8 @@ impl PostgresSession<'_> {
     fn make_in_steps(&mut self, template: Template<'_>) -> Result<()> {
         self.require_absent()?;
         self.rollback()?;
-        let name = format!("{OWN}new_{}", uuid::Uuid::now_v7().simple());
-        let _claim = Claim::new(self.store, &name)?;
+        let claim = Claim::new(self.store, Private::Filled)?;
+        let name = claim.name.clone();
         let mut building = PostgresSession::new(self.store, self.store.links.get()?, name.clone());
         let made = building.make_empty().and_then(|()| (template.fill)(&mut building)).and_then(|()| {
             self.begin(ALONE)?;

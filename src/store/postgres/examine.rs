@@ -3,7 +3,7 @@
 //! It must not open a project: `status` does that.
 
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool, Nullable, Text};
+use diesel::sql_types::{BigInt, Bool, Text};
 
 use super::connect::Route;
 use super::{OWN, PostgresStore};
@@ -31,8 +31,6 @@ struct Facts {
     used: i64,
     #[diesel(sql_type = BigInt)]
     own: i64,
-    #[diesel(sql_type = Nullable<Text>)]
-    leftovers: Option<String>,
 }
 
 const FACTS: &str = "SELECT current_setting('server_version') AS version, current_user::text AS role,
@@ -42,13 +40,7 @@ const FACTS: &str = "SELECT current_setting('server_version') AS version, curren
     coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS encrypted,
     current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint AS slots,
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used,
-    (SELECT count(*) FROM pg_namespace WHERE starts_with(nspname, $1)) AS own,
-    (SELECT string_agg(sql, '; ') FROM (
-        SELECT format('DROP DATABASE %I', datname) FROM pg_database WHERE starts_with(datname, 'tenantry_scratch_')
-        AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = pg_database.datname)
-        UNION ALL SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace
-        WHERE starts_with(nspname, 'tenantry_restore_') OR starts_with(nspname, 'tenantry_new_')
-    ) left_behind (sql)) AS leftovers";
+    (SELECT count(*) FROM pg_namespace WHERE starts_with(nspname, $1)) AS own";
 
 pub(super) fn examine(store: &PostgresStore) -> Vec<Finding> {
     look(store).unwrap_or_else(|error| vec![Finding { name: "server", ok: false, detail: error.summary() }])
@@ -61,6 +53,8 @@ fn look(store: &PostgresStore) -> Result<Vec<Finding>> {
         .bind::<Text, _>(OWN)
         .get_result(&mut link.connection)
         .map_err(|error| super::failure::describe("cannot ask the server", store.target(), &error))?;
+    let leftovers = super::leftovers::left(link)
+        .map_err(|error| super::failure::describe("cannot look for leftovers", store.target(), &error))?;
     let route = match link.server.route {
         Route::Direct => "reached directly",
         Route::Pooled => "reached through a pooler: migrations outside a transaction need the server itself",
@@ -93,10 +87,13 @@ fn look(store: &PostgresStore) -> Result<Vec<Finding>> {
     ];
     findings.push(Finding {
         name: "leftovers",
-        ok: facts.leftovers.is_none(),
-        detail: match facts.leftovers {
+        ok: leftovers.is_empty(),
+        detail: match leftovers.first() {
             None => "none".into(),
-            Some(sql) => format!("of processes that were killed, or still run; tenantry doctor --clean does, for the former: {sql}"),
+            Some(_) => format!(
+                "of processes that were killed, or still run; tenantry doctor --clean removes the former: {}",
+                leftovers.join(", ")
+            ),
         },
     });
     drop(kept);

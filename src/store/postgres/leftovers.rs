@@ -7,16 +7,32 @@ use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel::sql_types::{Bool, Text};
 
+use super::PostgresStore;
 use super::connect::{Link, Route};
 use super::failure::describe;
-use super::{OWN, PostgresStore};
 use crate::error::Result;
 use crate::sql::{quote_name, quote_text};
 
-/// What begins the names of databases that copies are restored into.
-pub(super) const SCRATCH: &str = "tenantry_scratch_";
-/// What begins the names of schemas that wait for their own.
-pub(super) const PRIVATE: [&str; 2] = ["restore_", "new_"];
+/// What begins the names of private databases, before the number of the fleet's own: a server may have several fleets, and the
+/// locks of each are of its own database.
+const SCRATCH: &str = "tenantry_scratch_";
+/// What begins the names of schemas that are restored and wait for their own.
+const RESTORED: &str = "tenantry_restore_";
+/// What begins the names of schemas that are filled and wait for their own.
+const FILLED: &str = "tenantry_new_";
+/// What comes before the last part of a name that a pooler lets nobody lock: those are removed by hand.
+const UNLOCKED: &str = "p_";
+
+/// What a private name is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Private {
+    /// A database that a copy is restored into.
+    Database,
+    /// A schema that a copy is restored into.
+    Restored,
+    /// A schema that migrations are run in.
+    Filled,
+}
 
 /// The key of the lock on a private name: another one than that of a project, which is locked while it is worked on.
 fn private_key(name: &str) -> String {
@@ -26,6 +42,7 @@ fn private_key(name: &str) -> String {
 /// A name that is this process's as long as this is there.
 pub(super) struct Claim {
     link: Link,
+    pub(super) name: String,
 }
 
 #[derive(QueryableByName)]
@@ -42,17 +59,25 @@ struct Locked {
 
 impl Claim {
     /// Claims a name that nobody else can have, and first removes what dead processes left.
-    pub(super) fn new(store: &PostgresStore, name: &str) -> Result<Self> {
+    pub(super) fn new(store: &PostgresStore, private: Private) -> Result<Self> {
         store.swept.call_once(|| {
             // What can't be removed now is no reason not to go on: `doctor` names it.
             drop(sweep(store));
         });
+        let failed =
+            |error: &diesel::result::Error| describe("cannot claim a private name", store.target(), error);
         let mut link = store.links.fresh()?;
+        let unlocked = if link.server.route == Route::Pooled { UNLOCKED } else { "" };
+        let prefix = match private {
+            Private::Database => scratch_prefix(&mut link).map_err(|error| failed(&error))?,
+            Private::Restored => RESTORED.into(),
+            Private::Filled => FILLED.into(),
+        };
+        let name = format!("{prefix}{unlocked}{}", uuid::Uuid::now_v7().simple());
         if link.server.route == Route::Direct {
-            try_lock(&mut link, name)
-                .map_err(|error| describe("cannot claim a private name", store.target(), &error))?;
+            try_lock(&mut link, &name).map_err(|error| failed(&error))?;
         }
-        Ok(Self { link })
+        Ok(Self { link, name })
     }
 
     /// Runs a statement about what is claimed, over this connection or, where that is lost, over another one.
@@ -67,9 +92,29 @@ impl Claim {
     }
 }
 
+/// What begins the names of the private databases of this fleet.
+fn scratch_prefix(link: &mut Link) -> QueryResult<String> {
+    let sql = "SELECT oid::text AS name FROM pg_database WHERE datname = current_database()";
+    let Name { name } = diesel::sql_query(sql).get_result(&mut link.connection)?;
+    Ok(format!("{SCRATCH}{name}_"))
+}
+
 fn try_lock(link: &mut Link, name: &str) -> QueryResult<bool> {
     let sql = format!("SELECT pg_try_advisory_lock({}) AS locked", private_key(name));
     diesel::sql_query(sql).get_result::<Locked>(&mut link.connection).map(|row| row.locked)
+}
+
+/// What may be left: databases that nobody is connected to, and schemas.
+const LEFT: &str = "SELECT datname::text AS name FROM pg_database WHERE starts_with(datname, {scratch}) \
+    AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = pg_database.datname) \
+    UNION ALL SELECT nspname::text FROM pg_namespace \
+    WHERE starts_with(nspname, 'tenantry_restore_') OR starts_with(nspname, 'tenantry_new_') ORDER BY 1";
+
+/// The names of what dead processes may have left.
+pub(super) fn left(link: &mut Link) -> QueryResult<Vec<String>> {
+    let sql = LEFT.replace("{scratch}", &quote_text(&scratch_prefix(link)?));
+    let names: Vec<Name> = diesel::sql_query(sql).load(&mut link.connection)?;
+    Ok(names.into_iter().map(|it| it.name).collect())
 }
 
 /// Removes what dead processes left; gives the names of what is gone. Touches nothing that anybody uses.
@@ -79,22 +124,10 @@ pub(super) fn sweep(store: &PostgresStore) -> Result<Vec<String>> {
     if link.server.route == Route::Pooled {
         return Ok(Vec::new());
     }
-    let schemas: Vec<String> = PRIVATE
-        .iter()
-        .map(|kind| format!("starts_with(nspname, {})", quote_text(&format!("{OWN}{kind}"))))
-        .collect();
-    let sql = format!(
-        "SELECT datname::text AS name FROM pg_database WHERE starts_with(datname, {}) \
-         AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = pg_database.datname) \
-         UNION ALL SELECT nspname::text FROM pg_namespace WHERE {}",
-        quote_text(SCRATCH),
-        schemas.join(" OR ")
-    );
-    let names: Vec<Name> =
-        diesel::sql_query(sql).load(&mut link.connection).map_err(|error| failed(&error))?;
     let mut gone = Vec::new();
-    for Name { name } in names {
-        if !try_lock(&mut link, &name).map_err(|error| failed(&error))? {
+    for name in left(&mut link).map_err(|error| failed(&error))? {
+        let last = name.rsplit_once('_').map_or("", |(before, _)| before);
+        if last.ends_with("_p") || !try_lock(&mut link, &name).map_err(|error| failed(&error))? {
             continue;
         }
         let quoted = quote_name(&name);

@@ -20,6 +20,9 @@ FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid JOIN pg_namespace n ON n.oid 
 WHERE d.refclassid = 'pg_namespace'::regclass AND d.classid = 'pg_proc'::regclass AND d.refobjid = {schema}
     AND c LIKE 'search\_path=%' AND {former} IN (SELECT trim('"' FROM trim(e)) FROM unnest(string_to_array(substr(c, 13), ',')) e)"#;
 
+/// What is being done, for errors.
+const WHAT: &str = "cannot look for names in it";
+
 /// Every text of a schema that may have a name in it which the server does not know for one.
 const TEXTS: &str = r"
 SELECT format('function %s', p.proname) AS what, p.prosrc AS text
@@ -74,11 +77,7 @@ impl PostgresSession<'_> {
 
     /// What in this schema names one that is another project's, or tenantry's own, or that it had itself before.
     pub(super) fn others_named(&mut self, former: &str) -> Result<Option<String>> {
-        const WHAT: &str = "cannot look for names in it";
-        let own = self.name.clone();
-        self.batch(WHAT, &super::catalog::search_path(&quote_name(&own)))?;
-        self.is_inside = true;
-        let texts = self.said(WHAT, TEXTS, &own)?;
+        let (own, texts) = (self.name.clone(), self.texts_of_it()?);
         let pattern = &self.store.options.pattern;
         let is_other = |name: &String| {
             *name != own && (name.starts_with(OWN) || pattern.id(name).is_some_and(|id| id.is_ok()))
@@ -108,11 +107,7 @@ impl PostgresSession<'_> {
 
     /// Whether it names itself where neither the server nor [`PostgresSession::rename_schema`] could rename it.
     pub(super) fn names_itself(&mut self) -> Result<bool> {
-        const WHAT: &str = "cannot look for names in it";
-        let own = self.name.clone();
-        self.batch(WHAT, &super::catalog::search_path(&quote_name(&own)))?;
-        self.is_inside = true;
-        let texts = self.said(WHAT, TEXTS, &own)?;
+        let (own, texts) = (self.name.clone(), self.texts_of_it()?);
         let mut texts = texts.iter().filter(|said| !said.what.starts_with("settings "));
         Ok(texts.any(|said| schemas_named(&said.text).contains(&own)))
     }
@@ -126,6 +121,13 @@ impl PostgresSession<'_> {
                  it, and take the backup again",
             )),
         }
+    }
+
+    /// Its texts, where its own names are bare.
+    fn texts_of_it(&mut self) -> Result<Vec<Said>> {
+        self.enter()?;
+        let own = self.name.clone();
+        self.said(WHAT, TEXTS, &own)
     }
 
     fn said(&mut self, what: &str, sql: &str, schema: &str) -> Result<Vec<Said>> {

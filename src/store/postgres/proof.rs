@@ -19,6 +19,11 @@ WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation'
     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND l.mode IN ('RowExclusiveLock', 'ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
     AND n.nspname NOT IN ({schema}, 'pg_catalog', 'pg_toast', 'information_schema') AND n.nspname NOT LIKE 'pg\\_temp\\_%'
+UNION ALL SELECT format('the server''s %s', c.relname) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.database = 0 AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock')
+    AND c.relname IN ('pg_authid', 'pg_auth_members', 'pg_database', 'pg_tablespace', 'pg_db_role_setting', 'pg_parameter_acl')
+UNION ALL SELECT 'a cast' FROM pg_cast WHERE {own}
+UNION ALL SELECT format('access method %s', amname) FROM pg_am WHERE {own}
 UNION ALL SELECT format('extension %s', extname) FROM pg_extension WHERE extnamespace = {number}
 UNION ALL SELECT format('event trigger %s', evtname) FROM pg_event_trigger WHERE {own}
 UNION ALL SELECT format('publication %s', pubname) FROM pg_publication WHERE {own}

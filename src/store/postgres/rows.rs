@@ -80,7 +80,7 @@ struct Counted {
 
 impl PostgresSession<'_> {
     /// Has the names in what follows mean the schema's own.
-    fn enter(&mut self) -> Result<()> {
+    pub(super) fn enter(&mut self) -> Result<()> {
         if !self.is_inside {
             // What has a time without a zone means UTC.
             let reading = [("search_path", quote_name(&self.name)), ("TimeZone", "UTC".into())];
