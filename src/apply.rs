@@ -348,7 +348,7 @@ impl Work<'_> {
     fn prove_schema(&self, schema: &Schema, segment: &Plan) -> Result<Proven> {
         let mut proven = Proven { is_forced: false, notes: Vec::new() };
         if segment.to < segment.from {
-            proven.notes = self.reference.orders(schema, segment.to);
+            proven.notes = self.reference.notes(schema, segment.to);
         }
         let differences = self.reference.differences(schema, segment.to);
         if differences == segment.drift || self.reference.expected(segment.to).is_none() {

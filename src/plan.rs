@@ -224,12 +224,12 @@ impl Planner<'_> {
                 from: position,
                 to,
                 drift: Vec::new(),
-                notes: self.orders(position),
+                notes: self.notes(position),
             });
         }
         let (from, mut notes) = self.position()?;
         let drift = self.drift(from, drift)?;
-        notes.extend(self.orders(from));
+        notes.extend(self.notes(from));
         if !self.reference.is_known() && self.inspection.schema.is_some() {
             notes.push(match self.inspection.recorded {
                 Some(_) => "its schema is as tenantry left it; it was not compared with the migrations, since this role may make no schema".into(),
@@ -268,7 +268,7 @@ impl Planner<'_> {
         let forced = force && (checked.is_err() || !self.edited().0.is_empty());
         let changes = !ledger.entries_for_stamp(self.catalog, position, forced).is_empty();
         let stamp = changes.then_some(Stamp { position, forced });
-        let notes = self.orders(position);
+        let notes = self.notes(position);
         Ok(Plan { recorded, stamp, from: position, to: position, drift: Vec::new(), notes })
     }
 
@@ -282,7 +282,7 @@ impl Planner<'_> {
         let (from, mut notes) = self.position()?;
         let keep = drift;
         let drift = self.drift(from, keep)?;
-        notes.extend(self.orders(from));
+        notes.extend(self.notes(from));
         if let Down::To(position) = down
             && position > from
         {
@@ -328,10 +328,10 @@ impl Planner<'_> {
         positions.rev().filter_map(of).collect()
     }
 
-    /// What is worth a note about the order of columns.
-    fn orders(&self, position: usize) -> Vec<String> {
+    /// What is worth a note about the schema.
+    fn notes(&self, position: usize) -> Vec<String> {
         let schema = self.inspection.schema.as_ref();
-        schema.map(|schema| self.reference.orders(schema, position)).unwrap_or_default()
+        schema.map(|schema| self.reference.notes(schema, position)).unwrap_or_default()
     }
 
     /// The position that the ledger says, and what is worth a note.
@@ -392,7 +392,7 @@ impl Planner<'_> {
     fn drift(&self, position: usize, drift: Drift) -> Result<Vec<Difference>, Vec<Problem>> {
         // What is not read was proven, and is as it was then.
         let Some(schema) = &self.inspection.schema else { return Ok(Vec::new()) };
-        let is_another = |recorded: Fingerprint| recorded != schema.fingerprint();
+        let is_another = |recorded: Fingerprint| !recorded.has_same_objects(&schema.fingerprint());
         if !self.reference.is_known() && self.inspection.recorded.is_some_and(is_another) {
             return Err(vec![Problem::changed(self.catalog, position)]);
         }

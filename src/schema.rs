@@ -5,6 +5,7 @@
 
 pub mod bookkeeping;
 mod deparsed;
+mod difference;
 mod expression;
 pub mod postgres;
 pub mod sqlite;
@@ -14,6 +15,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use sha2::{Digest as _, Sha256};
+
+use difference::compare;
+pub use difference::{Difference, notes};
 
 /// What an object of a schema is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +44,8 @@ pub enum ObjectKind {
     Other,
     /// A trigger.
     Trigger,
+    /// The schema itself, and what is granted on what is made in it later.
+    Schema,
 }
 
 impl fmt::Display for ObjectKind {
@@ -56,6 +62,7 @@ impl fmt::Display for ObjectKind {
             Self::Extension => "extension",
             Self::Other => "object",
             Self::Trigger => "trigger",
+            Self::Schema => "schema",
         })
     }
 }
@@ -85,6 +92,19 @@ pub enum FacetKind {
     Option,
     /// The whole definition of an object that has no parts worth naming.
     Definition,
+    /// The role that owns it, where that is not the schema's owner.
+    Owner,
+    /// A privilege that its creation alone doesn't give: `SELECT to readers`.
+    Grant,
+    /// A privilege that its creation gives, and that was taken away: `EXECUTE from PUBLIC`.
+    Revoke,
+}
+
+impl FacetKind {
+    /// Whether it says who may use the object, rather than what the object is.
+    fn is_access(self) -> bool {
+        matches!(self, Self::Owner | Self::Grant | Self::Revoke)
+    }
 }
 
 impl fmt::Display for FacetKind {
@@ -101,6 +121,9 @@ impl fmt::Display for FacetKind {
             Self::Policy => "policy",
             Self::Option => "option",
             Self::Definition => "definition",
+            Self::Owner => "owner",
+            Self::Grant => "GRANT",
+            Self::Revoke => "REVOKE",
         })
     }
 }
@@ -116,11 +139,22 @@ pub struct Schema {
     writes_may_delete: bool,
 }
 
-/// The SHA-256 of a canonical schema; equal exactly when the schemas mean the same.
+/// A hash of a canonical schema; equal exactly when the schemas mean the same.
+///
+/// The first 24 bytes are of the objects alone, the last 8 also of who owns them and may use them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 
+/// How many bytes of a fingerprint are of the objects alone.
+const OF_OBJECTS: usize = 24;
+
 impl Fingerprint {
+    /// Whether the schemas have the same objects, whoever owns them and may use them.
+    #[must_use]
+    pub fn has_same_objects(&self, other: &Self) -> bool {
+        self.0[..OF_OBJECTS] == other.0[..OF_OBJECTS]
+    }
+
     /// Reads a fingerprint as it is written out.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -154,24 +188,12 @@ impl fmt::Debug for Fingerprint {
 
 impl Schema {
     fn new(objects: Objects, writes_may_delete: bool) -> Self {
-        let mut hasher = Sha256::new();
-        hasher.update(b"tenantry schema 1\0");
-        let mut part = |text: &str| {
-            hasher.update((text.len() as u64).to_le_bytes());
-            hasher.update(text);
-        };
-        for ((kind, name), facets) in &objects {
-            part(&kind.to_string());
-            part(name);
-            part(&facets.len().to_string());
-            for ((kind, key), value) in facets {
-                part(&kind.to_string());
-                part(key);
-                part(value);
-            }
+        let mut fingerprint = hash(&objects, |facet| !facet.is_access());
+        if objects.values().flat_map(Facets::keys).any(|(facet, _)| facet.is_access()) {
+            let all = hash(&objects, |_| true);
+            fingerprint[OF_OBJECTS..].copy_from_slice(&all[OF_OBJECTS..]);
         }
-        let fingerprint = Fingerprint(hasher.finalize().into());
-        Self { objects, fingerprint, writes_may_delete }
+        Self { objects, fingerprint: Fingerprint(fingerprint), writes_may_delete }
     }
 
     /// The schema's fingerprint.
@@ -183,7 +205,7 @@ impl Schema {
     /// Whether there is nothing in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.objects.is_empty()
+        self.objects.keys().all(|(kind, _)| *kind == ObjectKind::Schema)
     }
 
     /// The names of its tables, sorted.
@@ -213,122 +235,48 @@ impl Schema {
     #[must_use]
     pub fn differences(&self, expected: &Self) -> Vec<Difference> {
         let mut differences = Vec::new();
+        let none = Facets::new();
         for (object, facets) in &expected.objects {
             match self.objects.get(object) {
+                None if object.0 == ObjectKind::Schema => compare(object, &none, facets, &mut differences),
                 None => differences.push(Difference::missing(object)),
                 Some(here) => compare(object, here, facets, &mut differences),
             }
         }
-        for object in self.objects.keys().filter(|object| !expected.objects.contains_key(*object)) {
-            differences.push(Difference::extra(object));
+        for (object, facets) in
+            self.objects.iter().filter(|(object, _)| !expected.objects.contains_key(*object))
+        {
+            match object.0 {
+                ObjectKind::Schema => compare(object, facets, &none, &mut differences),
+                _ => differences.push(Difference::extra(object)),
+            }
         }
         differences.sort();
         differences
     }
 }
 
-fn compare(
-    object: &(ObjectKind, String),
-    here: &Facets,
-    expected: &Facets,
-    differences: &mut Vec<Difference>,
-) {
-    let before = differences.len();
-    for (facet, value) in expected {
-        match here.get(facet) {
-            None => differences.push(Difference::of(object, facet, value, Change::Missing)),
-            Some(found) if found != value => {
-                differences.push(Difference::of(
-                    object,
-                    facet,
-                    found,
-                    Change::Differs { expected: value.clone() },
-                ));
-            }
-            Some(_) => {}
+/// The SHA-256 of objects, of those facets that count; the schema itself has no others than of access.
+fn hash(objects: &Objects, counts: fn(FacetKind) -> bool) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    hasher.update(b"tenantry schema 1\0");
+    let mut part = |text: &str| {
+        hasher.update((text.len() as u64).to_le_bytes());
+        hasher.update(text);
+    };
+    for ((kind, name), facets) in objects {
+        let counted: Vec<_> = facets.iter().filter(|((facet, _), _)| counts(*facet)).collect();
+        if *kind == ObjectKind::Schema && counted.is_empty() {
+            continue;
+        }
+        part(&kind.to_string());
+        part(name);
+        part(&counted.len().to_string());
+        for ((kind, key), value) in counted {
+            part(&kind.to_string());
+            part(key);
+            part(value);
         }
     }
-    for (facet, value) in here.iter().filter(|(facet, _)| !expected.contains_key(facet)) {
-        differences.push(Difference::of(object, facet, value, Change::Extra));
-    }
-    // A column that is missing or extra changes the order as well; saying so twice helps nobody.
-    let found = differences.split_off(before);
-    let columns = found
-        .iter()
-        .any(|it| it.facet == Some(FacetKind::Column) && !matches!(it.change, Change::Differs { .. }));
-    differences.extend(found.into_iter().filter(|it| !(columns && it.facet == Some(FacetKind::ColumnOrder))));
-}
-
-/// One thing that is not as expected.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Difference {
-    object: String,
-    facet: Option<FacetKind>,
-    key: String,
-    value: String,
-    change: Change,
-}
-
-/// How a thing is not as expected.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Change {
-    Missing,
-    Extra,
-    Differs { expected: String },
-}
-
-impl Difference {
-    /// Whether only the order of columns differs, which `SELECT *` and an `INSERT` without names depend on and nothing else.
-    #[must_use]
-    pub fn is_order(&self) -> bool {
-        self.facet == Some(FacetKind::ColumnOrder)
-    }
-
-    fn missing((kind, name): &(ObjectKind, String)) -> Self {
-        Self {
-            object: format!("{kind} {name}"),
-            facet: None,
-            key: String::new(),
-            value: String::new(),
-            change: Change::Missing,
-        }
-    }
-
-    fn extra(object: &(ObjectKind, String)) -> Self {
-        Self { change: Change::Extra, ..Self::missing(object) }
-    }
-
-    fn of(
-        (kind, name): &(ObjectKind, String),
-        (facet, key): &(FacetKind, String),
-        value: &str,
-        change: Change,
-    ) -> Self {
-        Self {
-            object: format!("{kind} {name}"),
-            facet: Some(*facet),
-            key: key.clone(),
-            value: value.into(),
-            change,
-        }
-    }
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(facet) = self.facet else {
-            return match self.change {
-                Change::Missing => write!(f, "missing {}", self.object),
-                Change::Extra | Change::Differs { .. } => write!(f, "extra {}", self.object),
-            };
-        };
-        write!(f, "{}: ", self.object)?;
-        let part = if self.key.is_empty() { facet.to_string() } else { format!("{facet} {}", self.key) };
-        let value = if self.value.is_empty() { String::new() } else { format!(" {}", self.value) };
-        match &self.change {
-            Change::Missing => write!(f, "missing {part}{value}"),
-            Change::Extra => write!(f, "extra {part}{value}"),
-            Change::Differs { expected } => write!(f, "{part} is {}, expected {expected}", self.value),
-        }
-    }
+    hasher.finalize().into()
 }

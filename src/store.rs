@@ -138,15 +138,16 @@ pub trait Store: Send + Sync {
     /// Lets `work` have a private database made of such a copy, which is gone afterwards, whatever happens.
     fn unpack(&self, copy: CopyFile<'_>, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()>;
 
-    /// Makes a project of such a copy: wholly, durably, or not at all.
-    fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<()>;
+    /// Makes a project of such a copy: wholly, durably, or not at all. Says what is worth a note, such as a role that is not
+    /// there and was to be granted something.
+    fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<Vec<String>>;
 
     /// Writes a project, as it is at one moment, as SQL text that the database's own program reads.
     fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()>;
 
-    /// Makes of such a text what [`Store::copy`] makes of a project, in a file that is not there yet; gives what its file or
-    /// schema is called. Refuses a text that reaches beyond the project.
-    fn load(&self, text: &Path, file: &Path) -> Result<String>;
+    /// Makes of such a text what [`Store::copy`] makes of a project, in a file that is not there yet. Refuses a text that
+    /// reaches beyond the project.
+    fn load(&self, text: &Path, file: &Path) -> Result<Loaded>;
 
     /// Keeps everybody else from changing a project, to delete or replace it.
     fn hold(&self, id: &ProjectId, others: Others) -> Result<Box<dyn Held + '_>>;
@@ -219,12 +220,12 @@ pub trait Held {
     /// there is nothing that could be read.
     fn copy(&mut self, file: &Path) -> Result<Copied>;
 
-    /// Deletes it.
-    fn remove(self: Box<Self>) -> Result<()>;
+    /// Deletes it; says what elsewhere goes on naming it. Refuses where something of another project would go with it.
+    fn remove(self: Box<Self>) -> Result<Vec<String>>;
 
-    /// Puts a copy in its place: it is the old one or the new one, whatever happens. Says where the old one is, if it was
-    /// kept.
-    fn replace(self: Box<Self>, copy: CopyFile<'_>, old: Old) -> Result<Option<String>>;
+    /// Puts a copy in its place: it is the old one or the new one, whatever happens. Says what is worth a note, such as where
+    /// the old one is, if it was kept.
+    fn replace(self: Box<Self>, copy: CopyFile<'_>, old: Old) -> Result<Vec<String>>;
 }
 
 /// What to do when others have a project open that is to be replaced.
@@ -258,6 +259,19 @@ pub struct Copied {
     pub place: String,
     /// Statements that make what it needs and does not have itself.
     pub needs: Vec<String>,
+    /// Statements that give a copy to whom it belongs and is granted, in which `%1$I` is its schema.
+    pub access: Vec<String>,
+}
+
+/// What was made of a text.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// What the project's file or schema is called in it.
+    pub place: String,
+    /// Statements that give it to whom it belongs and is granted, in which `%1$I` is its schema.
+    pub access: Vec<String>,
+    /// What could not be given to whom the text gives it.
+    pub notes: Vec<String>,
 }
 
 /// A file that a project was copied to.
@@ -269,6 +283,8 @@ pub struct CopyFile<'a> {
     pub place: &'a str,
     /// Statements that make what it needs and does not have itself.
     pub needs: &'a [String],
+    /// Statements that give it to whom it belongs and is granted, in which `%1$I` is its schema.
+    pub access: &'a [String],
 }
 
 /// A project's rows, summed up: equal exactly when the tables have the same rows, in whatever order.

@@ -51,7 +51,7 @@ pub(crate) fn build_reference(
             (Some(Err(error)), _) => WayBack::Fails(error.summary()),
             (Some(Ok(found)), Some(before)) => {
                 let differences = found.differences(before);
-                let differences: Vec<_> = differences.into_iter().filter(|it| !it.is_order()).collect();
+                let differences: Vec<_> = differences.into_iter().filter(|it| !it.is_note()).collect();
                 if differences.is_empty() { WayBack::Leads } else { WayBack::LeadsElsewhere(differences) }
             }
             _ => WayBack::Untried,

@@ -163,6 +163,7 @@ impl Archive {
             tables: copied.contents.tables,
             marks: copied.contents.marks,
             needs: copied.needs,
+            access: copied.access,
         };
         let random = &uuid::Uuid::new_v4().simple().to_string()[..8];
         let name = format!("{project}/{}-{random}", taken_at.in_names());

@@ -54,6 +54,9 @@ pub struct Manifest {
     pub marks: BTreeMap<String, i64>,
     /// Statements that make what the project needs and does not have itself, such as extensions.
     pub needs: Vec<String>,
+    /// Statements that give a restored copy to whom it belongs and is granted, in which `%1$I` is its schema.
+    #[serde(default)]
+    pub access: Vec<String>,
 }
 
 /// The file with a backup's data.
@@ -241,6 +244,7 @@ mod tests {
             tables: BTreeMap::from([("t".into(), Table { rows: 3, hash: "h".into() })]),
             marks: BTreeMap::from([("user_version".into(), -1)]),
             needs: vec!["CREATE EXTENSION x".into()],
+            access: vec!["GRANT SELECT ON TABLE %1$I.t TO readers".into()],
         }
     }
 

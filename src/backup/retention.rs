@@ -107,6 +107,7 @@ mod tests {
                 tables: BTreeMap::new(),
                 marks: BTreeMap::new(),
                 needs: Vec::new(),
+                access: Vec::new(),
             },
             verified: is_verified.then_some(Verified { level: 3, at: taken_at }),
             failed: None,

@@ -81,12 +81,16 @@ impl Manager {
         self.archive()?.unpack(backup, &file)?;
         let copy = copy_file(&backup.manifest, &file);
         if restore.target.is_some() {
-            return self.store.install(target, copy);
+            report.notes.extend(self.store.install(target, copy)?);
+            return Ok(());
         }
         self.pools.forget(target);
         let mut held = match self.store.hold(target, restore.others) {
             Ok(held) => held,
-            Err(error) if error.kind() == ErrorKind::NotFound => return self.store.install(target, copy),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                report.notes.extend(self.store.install(target, copy)?);
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
         let note = self.note(None, Reason::BeforeRestore, run);
@@ -190,16 +194,17 @@ impl Manager {
                 }
                 FinalCopy::None => None,
             };
-            held.remove()?;
-            Ok(backup)
+            let notes = held.remove()?;
+            Ok((backup, notes))
         };
         match self.retry(drop) {
-            Ok(backup) => ProjectReport {
+            Ok((backup, notes)) => ProjectReport {
                 notes: backup
                     .iter()
                     .map(|backup| {
                         format!("to have it back: tenantry backup restore {project} --from {}", backup.name)
                     })
+                    .chain(notes)
                     .collect(),
                 backup: backup.map(|backup| backup.name),
                 ..ProjectReport::new(project.clone(), Outcome::Dropped)

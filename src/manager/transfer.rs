@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
 use crate::plan::{Plan, Problem, Request};
 use crate::project::ProjectId;
-use crate::store::CopyFile;
+use crate::store::{CopyFile, Loaded};
 
 impl Manager {
     /// Writes a project as SQL text, as it is at this moment: `sqlite3` or `psql` make the same of it.
@@ -33,8 +33,9 @@ impl Manager {
         const HINT: &str = "it was imported, without a version: tenantry stamp ID";
         let scratch = private_folder()?;
         let file = scratch.path().join("copy");
-        let place = self.store.load(text, &file)?;
-        let copy = CopyFile { file: &file, place: &place, needs: &[] };
+        let Loaded { place, access, notes } = self.store.load(text, &file)?;
+        report.notes.extend(notes);
+        let copy = CopyFile { file: &file, place: &place, needs: &[], access: &access };
         let mut found = None;
         let request = self.to_head();
         let work = self.work(request, run)?;
@@ -65,7 +66,7 @@ impl Manager {
             }
             None => return Err(Error::new(ErrorKind::Internal, "the copy was not looked at")),
         };
-        self.store.install(project, copy)?;
+        report.notes.extend(self.store.install(project, copy)?);
         let Some(position) = stamp else { return Ok(()) };
         let request = Request::Stamp { to: Some(position), force: false };
         let work = self.work(request, run)?;

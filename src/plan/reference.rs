@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::catalog::{Catalog, Migration};
-use crate::schema::{Difference, Schema};
+use crate::schema::{Difference, Schema, notes};
 
 /// The schemas that a catalog leads to, one for each position.
 #[derive(Clone, Debug)]
@@ -82,18 +82,17 @@ impl Reference {
         if position >= self.data_dependent { None } else { self.schemas.get(position).map(Arc::as_ref) }
     }
 
-    /// How a schema differs from the one expected at a position, but for the order of columns.
+    /// How a schema differs from the one expected at a position, but for what is [worth a note](Difference::is_note).
     #[must_use]
     pub fn differences(&self, schema: &Schema, position: usize) -> Vec<Difference> {
-        self.all_differences(schema, position).into_iter().filter(|it| !it.is_order()).collect()
+        self.all_differences(schema, position).into_iter().filter(|it| !it.is_note()).collect()
     }
 
-    /// The tables whose columns have another order than at a position. A database that was upgraded and taken back, or made by
-    /// other means, often has it: it is worth a note.
+    /// What is worth a note: tables whose columns have another order than at a position, as they often have in a database that
+    /// was upgraded and taken back, or made by other means; and what was granted besides.
     #[must_use]
-    pub fn orders(&self, schema: &Schema, position: usize) -> Vec<String> {
-        let orders = self.all_differences(schema, position).into_iter().filter(Difference::is_order);
-        orders.map(|it| format!("{it}: SELECT * and INSERT without names tell them apart")).collect()
+    pub fn notes(&self, schema: &Schema, position: usize) -> Vec<String> {
+        notes(self.all_differences(schema, position))
     }
 
     fn all_differences(&self, schema: &Schema, position: usize) -> Vec<Difference> {
@@ -103,7 +102,7 @@ impl Reference {
         }
     }
 
-    /// All positions with this schema; where there are none, those with the same but for the order of columns.
+    /// All positions with this schema; where there are none, those with the same but for what is worth a note.
     pub(super) fn matching(&self, schema: &Schema) -> Vec<usize> {
         let positions = || (0..self.schemas.len()).filter(|position| self.expected(*position).is_some());
         let is_same = |position: &usize| {

@@ -15,7 +15,7 @@ pub struct Row {
     pub kind: String,
     /// The object's name.
     pub object: String,
-    /// `object`, `column`, `constraint` with its kind, `inherits`, `rule`, `policy`; of a function its kind.
+    /// `object`, `column`, `constraint` with its kind, `inherits`, `rule`, `policy`, `access`; of a function its kind.
     pub facet: String,
     /// What tells the facet from others of its kind.
     pub key: String,
@@ -81,6 +81,9 @@ fn facet(
 ) -> ((ObjectKind, String), Option<(FacetKind, String)>, String) {
     let name = row.object.clone();
     let value = canonical(&row.value);
+    if row.facet == "access" {
+        return access(row);
+    }
     let whole = Some((FacetKind::Definition, String::new()));
     let kind = match row.kind.as_str() {
         "v" => ObjectKind::View,
@@ -125,6 +128,26 @@ fn facet(
     };
     let value = if matches!(row.facet.as_str(), "object" | "inherits") { String::new() } else { value };
     ((kind, name), facet, value)
+}
+
+/// `grant SELECT to readers`, `owner app` and the like, of an object.
+fn access(row: &Row) -> ((ObjectKind, String), Option<(FacetKind, String)>, String) {
+    let object = match row.kind.as_str() {
+        "schema" => (ObjectKind::Schema, String::new()),
+        "v" => (ObjectKind::View, row.object.clone()),
+        "m" => (ObjectKind::MaterializedView, row.object.clone()),
+        "S" => (ObjectKind::Sequence, row.object.clone()),
+        "type" => (ObjectKind::Type, row.object.clone()),
+        "function" => (ObjectKind::Function, format!("{}({})", row.object, row.key)),
+        _ => (ObjectKind::Table, row.object.clone()),
+    };
+    let (what, whom) = row.value.split_once(' ').unwrap_or((&row.value, ""));
+    let facet = match what {
+        "owner" => FacetKind::Owner,
+        "revoke" => FacetKind::Revoke,
+        _ => FacetKind::Grant,
+    };
+    (object, Some((facet, whom.to_string())), String::new())
 }
 
 /// `7 name` as number and name.

@@ -3,6 +3,7 @@
 //! It must not let anything of a project reach another schema, and must not rely on what a session remembers: behind a
 //! pooler each transaction may run in another one. Settings are made for one transaction, locks are a transaction's.
 
+mod access;
 mod books;
 mod catalog;
 mod connect;
@@ -16,7 +17,9 @@ mod ledger;
 mod leftovers;
 mod members;
 mod names;
+mod outside;
 mod proof;
+mod queries;
 mod rows;
 mod script;
 mod session;
@@ -43,11 +46,13 @@ use crate::sql::{Dialect, quote_name, quote_text};
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
 use crate::store::{
-    Care, Copied, CopyFile, Detail, Discovery, Finding, Held, Others, Rows, Session, Spares, Store, Template,
+    Care, Copied, CopyFile, Detail, Discovery, Finding, Held, Loaded, Others, Rows, Session, Spares, Store,
+    Template,
 };
 
-use catalog::{Queries, Reader};
+use catalog::Reader;
 use connect::{Link, Links, Server, Timeouts};
+use queries::Queries;
 use session::PostgresSession;
 use target::Target;
 
@@ -331,7 +336,7 @@ impl Store for PostgresStore {
         self.again(|| copy::unpack(self, copy, &mut |session| work(session)))
     }
 
-    fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<()> {
+    fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<Vec<String>> {
         copy::install(self, id, copy).map_err(|error| error.in_project(id))
     }
 
@@ -339,7 +344,7 @@ impl Store for PostgresStore {
         text::dump(self, id, out).map_err(|error| error.in_project(id))
     }
 
-    fn load(&self, text: &Path, file: &Path) -> Result<String> {
+    fn load(&self, text: &Path, file: &Path) -> Result<Loaded> {
         text::load(self, text, file)
     }
 

@@ -38,7 +38,7 @@ use crate::sql::Dialect;
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
 use crate::store::{
-    Care, Copied, CopyFile, Detail, Discovery, Finding, Held, Others, Rows, Session, Store, Template,
+    Care, Copied, CopyFile, Detail, Discovery, Finding, Held, Loaded, Others, Rows, Session, Store, Template,
 };
 use rows::SqliteRows;
 
@@ -254,8 +254,9 @@ impl Store for SqliteStore {
         work(&mut SqliteSession::new(copy::open_private(copy.file)?, &self.schemas))
     }
 
-    fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<()> {
+    fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<Vec<String>> {
         copy::install(&self.directory, &self.pattern.name(id), copy.file)
+            .map(|()| Vec::new())
             .map_err(|error| error.in_project(id))
     }
 
@@ -263,8 +264,8 @@ impl Store for SqliteStore {
         text::export(out, |file| self.copy(id, file)).map_err(|error| error.in_project(id))
     }
 
-    fn load(&self, text: &Path, file: &Path) -> Result<String> {
-        text::load(text, file).map(|()| file.display().to_string())
+    fn load(&self, text: &Path, file: &Path) -> Result<Loaded> {
+        text::load(text, file).map(|()| Loaded { place: file.display().to_string(), ..Loaded::default() })
     }
 
     fn hold(&self, id: &ProjectId, others: Others) -> Result<Box<dyn Held + '_>> {

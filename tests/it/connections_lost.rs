@@ -248,4 +248,51 @@ fn a_restore_keeps_tables_in_their_publications() {
     world.expect(0, &["backup", "create", "a"]);
     world.expect(0, &["backup", "restore", "a"]);
     assert_eq!(world.database().run(&["-c", published]), before);
+    let dropped = world.run(&["drop", "a", "--yes"]);
+    assert_eq!(dropped.code, 0, "{}{}", dropped.stdout, dropped.stderr);
+    for publication in ["c", "p"] {
+        let said = format!("no longer in the publication {publication}");
+        assert!(dropped.stdout.contains(&said), "{}", dropped.stdout);
+    }
+}
+
+/// What somebody made elsewhere of a project's tables never goes with it unseen.
+#[test]
+fn what_depends_on_a_project_is_named_before_it_is_dropped_or_replaced() {
+    let mut world = World::postgres();
+    let sql = "CREATE TABLE one (id INTEGER PRIMARY KEY, a INTEGER);\nCREATE TYPE mood AS ENUM ('x');\n\
+               CREATE FUNCTION f(a int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1';";
+    world.with_migrations(&[("1_one", sql)]).expect(0, &["create", "a"]);
+    world.expect(0, &["backup", "create", "a"]);
+    let database = &world.database();
+    database.run(&["-c", "CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.t (a int)"]);
+    for (make, name) in [
+        ("CREATE VIEW elsewhere.v AS SELECT a FROM project_a.one", "view elsewhere.v"),
+        (
+            "ALTER TABLE elsewhere.t ADD CONSTRAINT k FOREIGN KEY (a) REFERENCES project_a.one (id)",
+            "constraint k on table elsewhere.t",
+        ),
+        ("CREATE STATISTICS elsewhere.s ON id, a FROM project_a.one", "statistics object elsewhere.s"),
+        ("ALTER TABLE elsewhere.t ADD COLUMN m project_a.mood", "table elsewhere.t"),
+        ("ALTER TABLE elsewhere.t ADD COLUMN r project_a.one[]", "table elsewhere.t"),
+        ("ALTER TABLE elsewhere.t ADD COLUMN d int DEFAULT project_a.f(1)", "default value"),
+        ("CREATE INDEX i ON elsewhere.t (project_a.f(a))", "index elsewhere.i"),
+    ] {
+        database.run(&["-c", make]);
+        for arguments in [&["drop", "a", "--yes"][..], &["backup", "restore", "a"]] {
+            let ran = world.run(arguments);
+            assert_eq!(ran.code, 3, "{make}: {}{}", ran.stdout, ran.stderr);
+            assert!(ran.stdout.contains(name), "{make}: {}{}", ran.stdout, ran.stderr);
+        }
+        database.run(&[
+            "-c",
+            "DROP SCHEMA elsewhere CASCADE; CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.t (a int)",
+        ]);
+    }
+    // A job that names the project is said when the project goes.
+    database.run(&["-c", "CREATE SCHEMA cron; CREATE TABLE cron.job (jobid int, command text)"]);
+    database.run(&["-c", "INSERT INTO cron.job VALUES (7, 'VACUUM project_a.one'), (8, 'SELECT 1')"]);
+    let dropped = world.run(&["drop", "a", "--yes"]);
+    assert!(dropped.stdout.contains("the scheduled job 7 names it"), "{}{}", dropped.stdout, dropped.stderr);
+    assert!(!dropped.stdout.contains("job 8"), "{}", dropped.stdout);
 }

@@ -37,6 +37,7 @@ mod discovery;
 mod dry_run;
 mod expressions;
 mod faults;
+mod grants;
 mod journal;
 mod library;
 mod postgres;

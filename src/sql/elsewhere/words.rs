@@ -79,9 +79,13 @@ pub(super) fn database(found: &[Token<'_>]) -> Option<Elsewhere> {
     let after = |word: &str| found.iter().position(|token| token.is(word)).and_then(|at| found.get(at + 1));
     let of = |what: &'static str| Some(Elsewhere::Database(what));
     let verb = found.first()?;
+    // `format('... SCHEMA %I ...', current_schema())`: which one it is, the server says.
+    let is_filled_in = after("SCHEMA").is_some_and(|token| token.is_symbol("%"));
     if ["CREATE", "DROP", "ALTER", "COMMENT"].iter().any(|it| verb.is(it)) {
         if verb.is("ALTER") && word(1, "DEFAULT") && word(2, "PRIVILEGES") {
-            return if has("SCHEMA") {
+            return if is_filled_in {
+                None
+            } else if has("SCHEMA") {
                 of("a grant on a schema by its name")
             } else {
                 of("ALTER DEFAULT PRIVILEGES")
@@ -122,6 +126,9 @@ pub(super) fn database(found: &[Token<'_>]) -> Option<Elsewhere> {
             ("SCHEMA", "a grant on a schema by its name"),
         ];
         let Some(on) = after("ON") else { return of("a role's membership") };
+        if is_filled_in {
+            return None;
+        }
         if found.windows(2).any(|pair| pair[0].is("IN") && pair[1].is("SCHEMA")) {
             return of("a grant on a schema by its name");
         }

@@ -12,9 +12,11 @@ use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Array, BigInt, Bool, Nullable, Oid, Text};
 
+use super::access::AccessRow;
 use super::connect::{Scope, settings};
 use super::failure::{describe, described};
 use super::members;
+use super::queries::Queries;
 use super::target::Target;
 use crate::error::{ErrorKind, Result};
 use crate::schema::Schema;
@@ -29,97 +31,6 @@ pub(super) const OUR_ROLE: &str = "a project of tenantry";
 pub(super) const ATTEMPTS: u32 = 10;
 /// The `search_path` that tenantry's own queries run with.
 pub(super) const NEUTRAL: &str = "pg_catalog";
-
-/// The queries on the catalogs, as this server's version has them.
-pub(super) struct Queries {
-    /// The members of one schema: before and after its name.
-    members: [String; 2],
-    /// What the members of one schema come to, likewise.
-    state: [String; 2],
-    /// Those of many schemas: before and after the list of their names.
-    states: [String; 2],
-    /// One schema in words, likewise.
-    facets: [String; 2],
-}
-
-impl Queries {
-    pub(super) fn new(version: i32) -> Self {
-        // A function that looks for names in its own schema has that schema's name in its settings, with or without quotes.
-        const SETTING: &str = r#"CASE WHEN c LIKE 'search\_path=%' THEN 'search_path=' || (
-            SELECT string_agg(CASE WHEN trim('"' FROM trim(e)) = trim('"' FROM p.pronamespace::regnamespace::text)
-                THEN 'its own' ELSE trim(e) END, ', ' ORDER BY number)
-            FROM unnest(string_to_array(substr(c, 13), ',')) WITH ORDINALITY AS part (e, number)) ELSE c END"#;
-        const STATE: &str = "SELECT concat_ws('.', count(hash), sum(hash)) AS state";
-        let since = |first: i32, expression: &'static str, otherwise: &'static str| {
-            if version >= first { expression } else { otherwise }
-        };
-        let fit = |sql: &str| {
-            sql.replace("{nulls_not_distinct}", since(150_000, "i.indnullsnotdistinct", "false"))
-                .replace("{delete_columns}", since(150_000, "c.confdelsetcols", "NULL::int[]"))
-                .replace("{not_enforced}", since(180_000, "NOT c.conenforced", "false"))
-                .replace("{function_body}", since(140_000, "pg_get_function_sqlbody(p.oid)", "NULL::text"))
-                .replace("{function_tree}", since(140_000, "p.prosqlbody", "NULL::text"))
-                .replace(
-                    "{publications}",
-                    since(150_000, "'pg_publication_namespace'::regclass", "'pg_default_acl'::regclass"),
-                )
-                .replace("{setting}", SETTING)
-        };
-        let members = fit(&with_hashes(include_str!("members.sql")));
-        let hashes = hashes(&members);
-        let of_one = |sql: &str| {
-            let sql = sql.replace("{schema}", &number_of("{name}"));
-            let (before, after) = sql.split_once("{name}").unwrap_or((&sql, ""));
-            [before.to_string(), after.to_string()]
-        };
-        Self {
-            members: of_one(
-                &members
-                    .replace("{select}", "SELECT hash, objects, what, name, body, tree")
-                    .replace("{{", "")
-                    .replace("}}", ""),
-            ),
-            state: of_one(&hashes.replace("{select}", STATE)),
-            states: [
-                format!(
-                    "SELECT n.nspname::text, ({}), \
-                     has_schema_privilege(n.oid, 'CREATE') AND NOT pg_is_in_recovery() \
-                     FROM (SELECT oid, nspname FROM pg_namespace WHERE nspname = ANY (",
-                    hashes.replace("{select}", STATE).replace("{schema}", "n.oid")
-                ),
-                // As they were made, so that what is near in the catalogs is read together.
-                ") ORDER BY oid) n".into(),
-            ],
-            facets: of_one(&fit(include_str!("facets.sql"))),
-        }
-    }
-}
-
-/// The query with what `{hash XMIN of NUMBER}` stands for.
-///
-/// A transaction's number as a number is how long ago it was, from how long ago another one was: to make text of it takes the
-/// server longer. Both are reckoned in 32 bits.
-fn with_hashes(members: &str) -> String {
-    let mut parts = members.split("{hash ");
-    let mut sql = parts.next().unwrap_or_default().to_string();
-    for part in parts {
-        let (what, rest) = part.split_once('}').unwrap_or((part, ""));
-        let (xmin, number) = what.split_once(" of ").unwrap_or((what, what));
-        sql += "hashint8extended((age('3'::xid)::bigint - age(";
-        sql += xmin;
-        sql += ")) & 4294967295, ";
-        sql += number;
-        sql += "::bigint)";
-        sql += rest;
-    }
-    sql
-}
-
-/// The query for the members, of which only the hashes are wanted.
-fn hashes(members: &str) -> String {
-    let parts = members.split("{{").map(|part| part.split_once("}}").map_or(part, |(_, after)| after));
-    parts.collect()
-}
 
 /// A query on one schema, whose rows are `T`. The server keeps the plan.
 struct About<'a, T> {
@@ -185,12 +96,8 @@ impl RunQueryDsl<PgConnection> for States<'_> {}
 /// A row of facets.sql.
 type Facet = (Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>);
 /// A row of members.sql.
-type Member = (Nullable<BigInt>, Array<Oid>, Text, Nullable<Text>, Nullable<Text>, Nullable<Text>);
-
-/// A schema's number in the catalogs, by an expression for its name.
-pub(super) fn number_of(name: &str) -> String {
-    format!("(SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = {name})")
-}
+type Member =
+    (Nullable<BigInt>, Array<Oid>, Text, Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>);
 
 /// The key of a project's advisory lock, by an expression for its schema's name. Locks are of one database anyway.
 pub(super) fn lock_key(name: &str) -> String {
@@ -356,7 +263,7 @@ impl Reader<'_> {
             let rows: Vec<members::Row> = About::<Member>::new(&self.queries.members, name)
                 .load(self.connection)
                 .map_err(|error| describe("cannot read its schema", self.target, &error))?;
-            let (state, text) = (members::state(&rows), members::text(&rows));
+            let (state, text) = (members::state(&rows), members::text(&rows, name));
             if let Some(schema) = text.as_ref().and_then(|text| self.schemas.get(text)) {
                 return Ok(Read { schema, state });
             }
@@ -378,20 +285,25 @@ impl Reader<'_> {
 
     fn spell_out(&mut self, name: &str) -> Result<Vec<Row>> {
         type Texts = (Option<String>, Option<String>, Option<String>, Option<String>, Option<String>);
-        let sql = &self.queries.facets;
-        let mut read = || -> QueryResult<Vec<Texts>> {
+        let Queries { facets, access, .. } = self.queries.as_ref();
+        let mut read = || -> QueryResult<(Vec<Texts>, Vec<AccessRow>)> {
             self.connection.batch_execute(&search_path(&quote_name(name)))?;
-            let facets = About::<Facet>::new(sql, name).load(self.connection)?;
+            let facets = About::<Facet>::new(facets, name).load(self.connection)?;
+            let [before, after] = access;
+            let access =
+                diesel::sql_query(format!("{before}{}{after}", quote_text(name))).load(self.connection)?;
             self.connection.batch_execute(&search_path(NEUTRAL))?;
-            Ok(facets)
+            Ok((facets, access))
         };
-        let facets = read().map_err(|error| describe("cannot read its schema", self.target, &error))?;
+        let (facets, access) =
+            read().map_err(|error| describe("cannot read its schema", self.target, &error))?;
         let row = |(kind, object, facet, key, value): Texts| {
             let [kind, object, facet, key, value] =
                 [kind, object, facet, key, value].map(Option::unwrap_or_default);
             Row { kind, object, facet, key, value }
         };
         let mut rows: Vec<Row> = facets.into_iter().map(row).collect();
+        rows.extend(access.into_iter().map(AccessRow::facet));
         rows.sort_unstable();
         Ok(rows)
     }

@@ -14,7 +14,7 @@ use super::leftovers::{Claim, Private};
 use super::session::PostgresSession;
 use super::{Isolation, OWN, PostgresOptions, PostgresStore, tools};
 use crate::disk::{exists, private_folder};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::project::ProjectId;
 use crate::sql::{quote_name, quote_text};
 use crate::store::cache::SchemaCache;
@@ -57,8 +57,8 @@ pub(super) fn unpack(
     work(&mut session)
 }
 
-/// Makes a project of a copy.
-pub(super) fn install(store: &PostgresStore, id: &ProjectId, copy: CopyFile<'_>) -> Result<()> {
+/// Makes a project of a copy; says what of it could not be given to whom it was granted.
+pub(super) fn install(store: &PostgresStore, id: &ProjectId, copy: CopyFile<'_>) -> Result<Vec<String>> {
     let staged = Staged::new(store, copy)?;
     let mut session = store.session(id)?;
     session.begin(ALONE)?;
@@ -68,7 +68,8 @@ pub(super) fn install(store: &PostgresStore, id: &ProjectId, copy: CopyFile<'_>)
     session.put(&staged.claim.name, copy.place)?;
     session.wall_off()?;
     session.remember_state()?;
-    session.commit()
+    session.commit()?;
+    Ok(staged.notes.clone())
 }
 
 /// A database of its own, gone when this is dropped.
@@ -129,6 +130,8 @@ impl Drop for Scratch<'_> {
 struct Staged<'a> {
     store: &'a PostgresStore,
     claim: Claim,
+    /// What of it could not be given to whom it was granted.
+    notes: Vec<String>,
 }
 
 impl<'a> Staged<'a> {
@@ -143,9 +146,10 @@ impl<'a> Staged<'a> {
             session.end_transaction("COMMIT")?;
             session.store.dump(&name, &renamed, None)
         })?;
-        let staged = Self { store, claim };
+        let mut staged = Self { store, claim, notes: Vec::new() };
         let mut session = PostgresSession::new(store, store.links.get()?, name.clone());
         store.restore(CopyFile { file: &renamed, place: &name, ..copy }, &mut session)?;
+        staged.notes = std::mem::take(&mut session.withheld);
         Ok(staged)
     }
 }
@@ -199,7 +203,11 @@ impl PostgresStore {
         }
         let file = copy.file.display().to_string();
         let arguments = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", &file];
-        tools::run(self.tools()?, "pg_restore", self.target(), &arguments)
+        tools::run(self.tools()?, "pg_restore", self.target(), &arguments)?;
+        session.begin_transaction()?;
+        session.look_for_it()?;
+        session.withheld = session.give_copy(copy.access)?;
+        session.end_transaction("COMMIT")
     }
 }
 
@@ -211,11 +219,18 @@ impl PostgresSession<'_> {
         let snapshot = self.value("SELECT pg_export_snapshot() AS value")?;
         let inspection = self.inspect()?;
         let contents = crate::store::Rows::contents(self)?;
-        let needs = self.needs()?;
+        let (needs, access) = (self.needs()?, self.access()?);
         let database =
             format!("PostgreSQL {}", self.value("SELECT current_setting('server_version') AS value")?);
         self.store.dump(&self.name, file, Some(&snapshot))?;
-        Ok(Copied { inspection, contents, database, place: self.name.clone(), needs })
+        Ok(Copied { inspection, contents, database, place: self.name.clone(), needs, access })
+    }
+
+    /// The one column of a query's rows, called `value`.
+    pub(super) fn texts_of(&mut self, sql: &str) -> Result<Vec<String>> {
+        let rows: QueryResult<Vec<Value>> = diesel::sql_query(sql).load(&mut self.kept.link()?.connection);
+        let rows = rows.map_err(|error| self.failed("cannot ask the server", &error))?;
+        Ok(rows.into_iter().map(|row| row.value).collect())
     }
 
     fn value(&mut self, sql: &str) -> Result<String> {
@@ -235,69 +250,6 @@ impl PostgresSession<'_> {
         self.batch("cannot lock its tables", &sql)
     }
 
-    /// Nothing of another schema may go with this one.
-    fn require_alone(&mut self) -> Result<()> {
-        let schema = self.number()?;
-        let sql = format!(
-            "SELECT coalesce(string_agg(DISTINCT c.oid::regclass::text, ', '), '') AS value FROM pg_depend d \
-             JOIN pg_class own ON d.refclassid = 'pg_class'::regclass AND own.oid = d.refobjid AND own.relnamespace = {schema} \
-             LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid \
-             LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid \
-             JOIN pg_class c ON c.oid = coalesce(r.ev_class, k.conrelid) AND c.relnamespace <> {schema}"
-        );
-        self.reader()?;
-        let subscribed = format!(
-            "SELECT coalesce(string_agg(c.relname, ', '), '') AS value FROM pg_subscription_rel s JOIN pg_class c ON c.oid = s.srrelid \
-             WHERE c.relnamespace = {schema}"
-        );
-        let subscribed = self.value(&subscribed)?;
-        if !subscribed.is_empty() {
-            return Err(Error::new(ErrorKind::Blocked, format!("a subscription writes into {subscribed}"))
-                .hint("drop the subscription first, and make it anew afterwards: it would lose its place"));
-        }
-        let others = self.value(&sql)?;
-        if others.is_empty() {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Blocked, format!("{others} depend on it, and would go with it"))
-            .hint("drop them first, and make them anew afterwards"))
-    }
-
-    /// Statements that give the schema and what is in it back to whom it belongs to, and to whom it was granted, as far as
-    /// that is there afterwards.
-    fn grants(&mut self) -> Result<Vec<String>> {
-        let schema = self.number()?;
-        let sql = include_str!("grants.sql").replace("{schema}", &schema);
-        self.reader()?;
-        let rows: QueryResult<Vec<Value>> = diesel::sql_query(sql).load(&mut self.kept.link()?.connection);
-        let rows = rows.map_err(|error| self.failed("cannot see whom it is granted to", &error))?;
-        Ok(rows.into_iter().map(|row| row.value).collect())
-    }
-
-    /// Statements that publish the schema and its tables as they are published now: what replaces a table is in no publication.
-    fn publications(&mut self) -> Result<Vec<String>> {
-        const PUBLISHED: &str = "
-            SELECT format('ALTER PUBLICATION %I ADD TABLE %s%s', p.pubname, c.oid::regclass, {detail}) AS value
-            FROM pg_publication_rel pr JOIN pg_publication p ON p.oid = pr.prpubid JOIN pg_class c ON c.oid = pr.prrelid
-            WHERE c.relnamespace = {schema}";
-        // Since version 15.
-        const DETAIL: &str = "concat(' (' || (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
-                WHERE a.attrelid = c.oid AND a.attnum = ANY (pr.prattrs::int2[])) || ')',
-            ' WHERE (' || pg_get_expr(pr.prqual, c.oid) || ')')";
-        const SCHEMAS: &str =
-            " UNION ALL SELECT format('ALTER PUBLICATION %I ADD TABLES IN SCHEMA %I', p.pubname, n.nspname)
-            FROM pg_publication_namespace pn JOIN pg_publication p ON p.oid = pn.pnpubid
-            JOIN pg_namespace n ON n.oid = pn.pnnspid WHERE n.oid = {schema}";
-        let schema = self.number()?;
-        let (detail, schemas) =
-            if self.kept.link()?.server.version >= 150_000 { (DETAIL, SCHEMAS) } else { ("''", "") };
-        let sql = format!("{PUBLISHED}{schemas}").replace("{detail}", detail).replace("{schema}", &schema);
-        self.reader()?;
-        let rows: QueryResult<Vec<Value>> = diesel::sql_query(sql).load(&mut self.kept.link()?.connection);
-        let rows = rows.map_err(|error| self.failed("cannot see where it is published", &error))?;
-        Ok(rows.into_iter().map(|row| row.value).collect())
-    }
-
     /// Gives a copy of what was called `former` its own name.
     fn put(&mut self, copy: &str, former: &str) -> Result<()> {
         let to = self.name.clone();
@@ -313,14 +265,17 @@ impl Held for PostgresSession<'_> {
         self.copy_out(file)
     }
 
-    fn remove(mut self: Box<Self>) -> Result<()> {
-        PostgresSession::remove(&mut self)
+    fn remove(mut self: Box<Self>) -> Result<Vec<String>> {
+        self.require_alone()?;
+        let notes = self.left_behind()?;
+        PostgresSession::remove(&mut self)?;
+        Ok(notes)
     }
 
-    fn replace(mut self: Box<Self>, copy: CopyFile<'_>, old: Old) -> Result<Option<String>> {
+    fn replace(mut self: Box<Self>, copy: CopyFile<'_>, old: Old) -> Result<Vec<String>> {
         let staged = Staged::new(self.store, copy)?;
         let name = self.name.clone();
-        let (grants, publications) = (self.grants()?, self.publications()?);
+        let (access, publications) = (self.all_access()?, self.publications()?);
         self.reader()?;
         let aside = match old {
             Old::Gone => {
@@ -338,15 +293,15 @@ impl Held for PostgresSession<'_> {
         };
         self.put(&staged.claim.name, copy.place)?;
         self.grant_again()?;
-        for grant in grants {
-            self.batch("cannot let others use it again", &grant)?;
-        }
+        let mut notes = staged.notes.clone();
+        notes.extend(self.give(&access)?);
         self.remember_state()?;
         // Last: rows of a published table without a key can't be changed.
         for published in publications {
             self.batch("cannot publish it again", &published)?;
         }
         self.commit()?;
-        Ok(aside)
+        notes.extend(aside);
+        Ok(notes)
     }
 }

@@ -7,8 +7,11 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-/// A row as members.sql gives it: hash, where no other row's changes with it, objects, what, name, body, tree.
-pub(super) type Row = (Option<i64>, Vec<u32>, String, Option<String>, Option<String>, Option<String>);
+use crate::sql::quote_name;
+
+/// A row as members.sql gives it: hash, where no other row's changes with it, objects, what, name, body, tree, access.
+pub(super) type Row =
+    (Option<i64>, Vec<u32>, String, Option<String>, Option<String>, Option<String>, Option<String>);
 
 /// What a schema's own objects are called in the text, by their numbers.
 type Own = HashMap<u32, String>;
@@ -27,10 +30,11 @@ pub(super) fn state(rows: &[Row]) -> String {
     if rows.is_empty() { "0".into() } else { format!("{}.{sum}", hashes().count()) }
 }
 
-/// The text of these rows; none where they don't tell all of the schema.
-pub(super) fn text(rows: &[Row]) -> Option<Vec<u8>> {
+/// The text of these rows of a schema; none where they don't tell all of it.
+pub(super) fn text(rows: &[Row], schema: &str) -> Option<Vec<u8>> {
     let own = own(rows)?;
-    let mut lines: Vec<Vec<u8>> = rows.iter().map(|row| line(row, &own)).collect();
+    let own_role = [format!("{schema}="), format!("{}=", quote_name(schema))];
+    let mut lines: Vec<Vec<u8>> = rows.iter().map(|row| line(row, &own, &own_role)).collect();
     lines.sort_unstable();
     Some(lines.concat())
 }
@@ -73,21 +77,30 @@ fn own(rows: &[Row]) -> Option<Own> {
 }
 
 /// One row: its parts, each after its length.
-fn line((_, objects, what, name, body, tree): &Row, own: &Own) -> Vec<u8> {
+fn line((_, objects, what, name, body, tree, access): &Row, own: &Own, own_role: &[String]) -> Vec<u8> {
     let (mut named, mut written) = (String::with_capacity(64), String::new());
     put_objects(&mut named, objects, own);
     if let Some(tree) = tree {
         written.reserve(tree.len());
         put_tree(&mut written, tree, own);
     }
-    let mut line = Vec::with_capacity(named.len() + what.len() + written.len() + 64);
-    for part in [Some(&named), Some(what), name.as_ref(), body.as_ref(), Some(&written)] {
+    let granted = granted(access.as_deref().unwrap_or_default(), own_role);
+    let mut line = Vec::with_capacity(named.len() + what.len() + written.len() + granted.len() + 64);
+    for part in [Some(&named), Some(what), name.as_ref(), body.as_ref(), Some(&written), Some(&granted)] {
         // Nothing is not the same as an empty text.
         let length = part.map_or(u64::MAX, |part| part.len() as u64);
         line.extend_from_slice(&length.to_le_bytes());
         line.extend_from_slice(part.map_or(&[], |part| part.as_bytes()));
     }
     line
+}
+
+/// Whom an object is granted to, but for the role of the schema's own name, which every project has another of.
+fn granted(access: &str, own_role: &[String]) -> String {
+    let is_others = |line: &&str| !own_role.iter().any(|role| line.starts_with(role.as_str()));
+    let mut lines: Vec<&str> = access.lines().filter(is_others).collect();
+    lines.sort_unstable();
+    lines.join("\n")
 }
 
 /// Numbers of objects, with names for those of the schema's own.
@@ -241,19 +254,40 @@ mod tests {
     fn table(shift: u32, name: &str) -> Vec<Row> {
         let (table, row) = (20_000 + shift, 20_001 + shift);
         vec![
-            (Some(1), vec![table, row, 0], "relation r p f f d f".into(), Some(name.into()), None, None),
-            (Some(2), vec![table, 23, 0], "column 1 -1 f    f f".into(), Some("a".into()), None, None),
+            (
+                Some(1),
+                vec![table, row, 0],
+                "relation r p f f d f".into(),
+                Some(name.into()),
+                None,
+                None,
+                None,
+            ),
+            (Some(2), vec![table, 23, 0], "column 1 -1 f    f f".into(), Some("a".into()), None, None, None),
         ]
     }
 
     #[test]
     fn what_is_not_told_has_no_text() {
         let mut rows = table(0, "t");
-        assert!(text(&rows).is_some());
-        rows.push((Some(3), Vec::new(), "odd".into(), None, None, None));
-        assert_eq!(text(&rows), None);
-        let partitioned = (Some(1), vec![20_000, 20_001, 0], "relation p p f f d f".into(), None, None, None);
-        assert_eq!(text(&[partitioned]), None);
+        assert!(text(&rows, "s").is_some());
+        rows.push((Some(3), Vec::new(), "odd".into(), None, None, None, None));
+        assert_eq!(text(&rows, "s"), None);
+        let partitioned =
+            (Some(1), vec![20_000, 20_001, 0], "relation p p f f d f".into(), None, None, None, None);
+        assert_eq!(text(&[partitioned], "s"), None);
+    }
+
+    #[test]
+    fn grants_count_but_for_those_of_the_projects_own_role() {
+        let granted = |access: &str| {
+            let mut rows = table(0, "t");
+            rows[0].6 = Some(access.into());
+            text(&rows, "project-1")
+        };
+        let plain = granted("owner=arwdDxt/owner\nreaders=r/owner");
+        assert_eq!(granted("readers=r/owner\n\"project-1\"=arwd/owner\nowner=arwdDxt/owner"), plain);
+        assert_ne!(granted("owner=arwdDxt/owner"), plain);
     }
 
     proptest! {
@@ -266,8 +300,8 @@ mod tests {
         fn numbers_and_order_say_nothing_and_names_do(shift in 0_u32..1_000_000, name in "[a-z \"@]{1,4}") {
             let mut rows = table(shift, &name);
             rows.reverse();
-            prop_assert_eq!(text(&rows), text(&table(0, &name)));
-            prop_assert_ne!(text(&rows), text(&table(0, "other")));
+            prop_assert_eq!(text(&rows, "s"), text(&table(0, &name), "s"));
+            prop_assert_ne!(text(&rows, "s"), text(&table(0, "other"), "s"));
         }
     }
 }

@@ -131,7 +131,7 @@ impl PostgresSession<'_> {
     }
 
     fn said(&mut self, what: &str, sql: &str, schema: &str) -> Result<Vec<Said>> {
-        let number = super::catalog::number_of(&quote_text(schema));
+        let number = super::queries::number_of(&quote_text(schema));
         self.send()?;
         let sql = sql.replace("{schema}", &number);
         let said = diesel::sql_query(sql).load(&mut self.kept.link()?.connection);

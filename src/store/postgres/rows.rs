@@ -319,7 +319,7 @@ impl Rows for PostgresSession<'_> {
     }
 
     fn health(&mut self) -> Result<Health> {
-        let Health { mut damage, mut unvalidated, unchecked } = Health::default();
+        let Health { mut damage, mut unvalidated, mut unchecked } = Health::default();
         damage.extend(self.others_named("")?);
         for (query, what) in self.pairs(SOUNDNESS)? {
             match query.as_str() {
@@ -354,6 +354,7 @@ impl Rows for PostgresSession<'_> {
                 Err(error) => return Err(error),
             }
         }
+        unchecked.extend(self.withheld.iter().cloned());
         Ok(Health { damage, unvalidated, unchecked })
     }
 }

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant, SystemTime};
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 
-use super::catalog::{NEUTRAL, Placed, Read, Reader, There, lock_key, number_of, search_path};
+use super::catalog::{NEUTRAL, Placed, Read, Reader, There, lock_key, search_path};
 use super::connect::{Kept, Route};
 use super::failure::{describe, described, marked};
 use super::ledger::{self, Known, Told};
+use super::queries::number_of;
 use super::{Isolation, PostgresStore, books, missing};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
@@ -45,6 +46,8 @@ pub(super) struct PostgresSession<'a> {
     pub(super) is_inside: bool,
     /// The schema as it was last read, as long as nothing was run since.
     pub(super) read: Option<Read>,
+    /// What of a restored copy could not be given to whom it was granted.
+    pub(super) withheld: Vec<String>,
     /// What goes to the server together with what is sent next.
     unsent: String,
     /// Whether the project is taken to be as it was seen, until what is unsent says otherwise.
@@ -67,6 +70,7 @@ impl<'a> PostgresSession<'a> {
             place: None,
             is_inside: false,
             read: None,
+            withheld: Vec::new(),
             unsent: String::new(),
             is_as_seen: false,
             sequence: 0,

@@ -10,12 +10,14 @@ use diesel::sql_types::Text;
 
 use super::PostgresStore;
 use super::copy::Scratch;
+use super::session::PostgresSession;
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::project::ProjectId;
 use crate::schema::bookkeeping::acts_on_a_ledger;
 use crate::sql::statement::split;
-use crate::sql::{Dialect, Token, TokenKind, Unclosed, tokens};
+use crate::sql::{Dialect, Token, TokenKind, Unclosed, quote_name, quote_text, tokens};
+use crate::store::Loaded;
 
 #[derive(QueryableByName)]
 struct Name {
@@ -29,6 +31,9 @@ const SCHEMAS: &str = "SELECT nspname::text AS name FROM pg_namespace n WHERE ns
 
 /// What a statement may begin with.
 const TAKEN: [&str; 7] = ["ALTER", "COMMENT", "COPY", "CREATE", "INSERT", "REFRESH", "SET"];
+/// What a privilege that is taken may be on, where it says: all else is not the schema's.
+const GRANTED_ON: [&str; 9] =
+    ["TABLE", "SEQUENCE", "FUNCTION", "PROCEDURE", "ROUTINE", "SCHEMA", "TYPE", "DOMAIN", "ALL"];
 /// What belongs to the whole server.
 const ELSEWHERE: [&str; 10] = [
     "DATABASE",
@@ -47,8 +52,9 @@ const ELSEWHERE: [&str; 10] = [
 pub(super) fn dump(store: &PostgresStore, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
     let mut session = store.session(id)?;
     session.begin_reading()?;
-    let needs = session.needs()?;
+    let (needs, access) = (session.needs()?, session.access()?);
     session.end_transaction("ROLLBACK")?;
+    let name = quote_name(&store.name(id)?);
     let folder = private_folder()?;
     let file = folder.path().join("dump.sql");
     store.dump_as("--format=plain", &store.name(id)?, &file, None)?;
@@ -56,15 +62,23 @@ pub(super) fn dump(store: &PostgresStore, id: &ProjectId, out: &mut dyn Write) -
         for need in needs {
             writeln!(out, "{need};")?;
         }
-        std::io::copy(&mut std::fs::File::open(&file)?, out).map(|_| ())
+        std::io::copy(&mut std::fs::File::open(&file)?, out)?;
+        if !access.is_empty() {
+            let path = quote_text(&name);
+            writeln!(out, "SELECT pg_catalog.set_config('search_path', {path}, false);")?;
+        }
+        for statement in access {
+            writeln!(out, "{};", statement.replace("%1$I", &name).replace("%%", "%"))?;
+        }
+        Ok(())
     };
     write().map_err(|error| Error::new(ErrorKind::Io, "cannot write the export").caused_by(error))
 }
 
-/// Makes a copy in the store's own form of a text, as a file that is not there yet; gives what its schema is called.
+/// Makes a copy in the store's own form of a text, as a file that is not there yet.
 ///
 /// `psql` is not asked to: whatever tells its commands from SQL a little differently than it does would let one through.
-pub(super) fn load(store: &PostgresStore, path: &Path, into: &Path) -> Result<String> {
+pub(super) fn load(store: &PostgresStore, path: &Path, into: &Path) -> Result<Loaded> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::io("read", path, error))?;
     let mut parts = Vec::new();
     let mut rest = Rest { text: &text, line: 1 };
@@ -73,6 +87,7 @@ pub(super) fn load(store: &PostgresStore, path: &Path, into: &Path) -> Result<St
     }
     let scratch = Scratch::new(store)?;
     let own = scratch.store();
+    let mut notes = Vec::new();
     {
         let mut kept = own.links.get()?;
         let connection = &mut kept.link()?.connection;
@@ -85,7 +100,21 @@ pub(super) fn load(store: &PostgresStore, path: &Path, into: &Path) -> Result<St
         };
         run("BEGIN", 1)?;
         for part in &parts {
-            part.statements.iter().try_for_each(|(sql, line)| run(sql, *line))?;
+            for (sql, line) in &part.statements {
+                if !is_access(sql) {
+                    run(sql, *line)?;
+                    continue;
+                }
+                // A role that is not here is no reason to do without the rows.
+                run("SAVEPOINT tenantry_access", *line)?;
+                match run(sql, *line) {
+                    Err(error) if error.kind() == ErrorKind::Database => {
+                        notes.push(format!("not given: {}", error.summary()));
+                        run("ROLLBACK TO SAVEPOINT tenantry_access", *line)?;
+                    }
+                    other => other?,
+                }
+            }
             if let Some(copy) = &part.copy {
                 copy.statements().try_for_each(|(sql, line)| run(&sql, line))?;
             }
@@ -108,7 +137,32 @@ pub(super) fn load(store: &PostgresStore, path: &Path, into: &Path) -> Result<St
         }
     };
     own.dump(name, into, None)?;
-    Ok(name.clone())
+    let mut session = PostgresSession::new(&own, own.links.get()?, name.clone());
+    session.begin_reading()?;
+    let access = session.access()?;
+    Ok(Loaded { place: name.clone(), access, notes })
+}
+
+/// Whether a statement says who owns something or may use it.
+fn is_access(sql: &str) -> bool {
+    let found = tokens(sql, Dialect::Postgres).unwrap_or_default();
+    let is_owner = |pair: &[Token<'_>]| pair[0].is("OWNER") && pair[1].is("TO");
+    match found.as_slice() {
+        [first, ..] if first.is("GRANT") || first.is("REVOKE") => true,
+        [first, second, ..] if first.is("ALTER") => second.is("DEFAULT") || found.windows(2).any(is_owner),
+        _ => false,
+    }
+}
+
+/// Whether a privilege is one on a schema or on what is in it, rather than a role's membership or the server's.
+fn is_privilege_inside(found: &[Token<'_>]) -> bool {
+    let mut after = found.iter().skip_while(|token| !token.is("ON")).skip(1);
+    let (first, second) = (after.next(), after.next());
+    let is_word = |token: Option<&Token<'_>>, word: &str| token.is_some_and(|token| token.is(word));
+    let is_named = second.is_some_and(|it| it.kind == TokenKind::Word || it.kind == TokenKind::Quoted);
+    // A table needs no word before its name: the name is followed by a point, a comma or TO and FROM.
+    let is_bare_table = !is_named || is_word(second, "TO") || is_word(second, "FROM");
+    first.is_some() && (is_bare_table || GRANTED_ON.iter().any(|word| is_word(first, word)))
 }
 
 fn line_number(line: usize) -> u32 {
@@ -295,6 +349,7 @@ fn permitted(sql: &str, line: usize, path: &Path) -> Result<String> {
             refuse(&format!("{first} {second}"))
         }
         ["CREATE", ..] if acts_on_a_ledger(&found) => refuse("a trigger on a ledger"),
+        ["GRANT" | "REVOKE", ..] if is_privilege_inside(&found) => Ok(sql.into()),
         [first, ..] if TAKEN.contains(first) => Ok(sql.into()),
         [first, ..] => refuse(first),
         [] => Ok(sql.into()),
@@ -347,8 +402,25 @@ mod tests {
             "\\restrict a\n\\unrestrict a \\! x\n",
             "COPY a FROM '/etc/passwd';",
             "DROP SCHEMA a",
+            "GRANT admin TO somebody",
+            "REVOKE admin FROM somebody",
+            "GRANT ALL ON DATABASE d TO somebody",
+            "GRANT SET ON PARAMETER p TO somebody",
+            "GRANT USAGE ON FOREIGN SERVER s TO somebody",
+            "GRANT USAGE ON LANGUAGE l TO somebody",
+            "GRANT CREATE ON TABLESPACE t TO somebody",
         ] {
             assert!(statements(text).is_err(), "{text}: {:?}", statements(text));
+        }
+        for text in [
+            "GRANT SELECT ON t TO somebody",
+            "GRANT SELECT (a, b) ON TABLE s.t TO somebody",
+            "REVOKE ALL ON FUNCTION s.f(int) FROM PUBLIC",
+            "GRANT SELECT ON ALL TABLES IN SCHEMA s TO somebody",
+            "ALTER DEFAULT PRIVILEGES IN SCHEMA s GRANT SELECT ON TABLES TO somebody",
+            "ALTER TABLE s.t OWNER TO somebody",
+        ] {
+            assert!(statements(text).is_ok() && is_access(text), "{text}: {:?}", statements(text));
         }
         assert_eq!(statements("-- x\r\\! x\nSET a = 1;").unwrap(), ["SET a = 1"]);
         let need = "DO $tenantry$ BEGIN CREATE TYPE a.b AS ENUM ('x'); EXCEPTION WHEN duplicate_object THEN NULL; END $tenantry$;";

@@ -41,6 +41,7 @@ pub(super) fn copy_out(
         database: format!("SQLite {}", rusqlite::version()),
         place,
         needs: Vec::new(),
+        access: Vec::new(),
     })
 }
 
@@ -167,20 +168,21 @@ impl Held for HeldFile<'_> {
         }
     }
 
-    fn remove(self: Box<Self>) -> Result<()> {
+    fn remove(self: Box<Self>) -> Result<Vec<String>> {
         std::fs::remove_file(&self.path).map_err(|error| Error::io("delete", &self.path, error))?;
         drop(self.connection);
         for suffix in COMPANIONS {
             remove_if_there(&companion(&self.path, suffix))?;
         }
-        sync_directory(self.path.parent().unwrap_or(Path::new(".")))
+        sync_directory(self.path.parent().unwrap_or(Path::new(".")))?;
+        Ok(Vec::new())
     }
 
-    fn replace(self: Box<Self>, copy: CopyFile<'_>, old: Old) -> Result<Option<String>> {
+    fn replace(self: Box<Self>, copy: CopyFile<'_>, old: Old) -> Result<Vec<String>> {
         let directory = self.path.parent().unwrap_or(Path::new("."));
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let temporary = temporary_name(directory, &name);
-        let put = || -> Result<Option<String>> {
+        let put = || -> Result<Vec<String>> {
             // Nobody may read it before it has the mode of what it replaces.
             write_file(&temporary, 0o600, |target| {
                 std::io::copy(&mut File::open(copy.file)?, target).map(|_| ())
@@ -209,7 +211,7 @@ impl Held for HeldFile<'_> {
             std::fs::rename(&temporary, &self.path)
                 .map_err(|error| Error::io("replace", &self.path, error))?;
             sync_directory(directory)?;
-            Ok(aside.map(|path| format!("what was there is now {}", path.display())))
+            Ok(aside.iter().map(|path| format!("what was there is now {}", path.display())).collect())
         };
         let result = put();
         if result.is_err() {

@@ -27,7 +27,8 @@ use crate::sql::Dialect;
 use crate::store::cache::SchemaCache;
 use crate::store::connection::Connector;
 use crate::store::{
-    Care, Copied, CopyFile, Detail, Discovery, Finding, Held, Old, Others, Rows, Session, Store, Template,
+    Care, Copied, CopyFile, Detail, Discovery, Finding, Held, Loaded, Old, Others, Rows, Session, Store,
+    Template,
 };
 
 /// A fleet in this process's memory, gone when it is dropped.
@@ -99,13 +100,13 @@ impl Held for HeldMemory<'_> {
         self.store.copy(&self.id, file)
     }
 
-    fn remove(self: Box<Self>) -> Result<()> {
+    fn remove(self: Box<Self>) -> Result<Vec<String>> {
         self.store.projects().remove(&self.id);
-        Ok(())
+        Ok(Vec::new())
     }
 
-    fn replace(self: Box<Self>, copy: CopyFile<'_>, _old: Old) -> Result<Option<String>> {
-        self.store.filled(&self.id, &open_private(copy.file)?).map(|_| None)
+    fn replace(self: Box<Self>, copy: CopyFile<'_>, _old: Old) -> Result<Vec<String>> {
+        self.store.filled(&self.id, &open_private(copy.file)?).map(|_| Vec::new())
     }
 }
 
@@ -187,22 +188,22 @@ impl Store for MemoryStore {
         work(&mut SqliteSession::new(open_private(copy.file)?, &self.schemas))
     }
 
-    fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<()> {
+    fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<Vec<String>> {
         let mut projects = self.projects();
         if projects.contains_key(id) {
             return Err(exists().in_project(id));
         }
         let connection = self.filled(id, &open_private(copy.file)?)?;
         projects.insert(id.clone(), connection);
-        Ok(())
+        Ok(Vec::new())
     }
 
     fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
         text::export(out, |file| self.copy(id, file)).map_err(|error| error.in_project(id))
     }
 
-    fn load(&self, text: &Path, file: &Path) -> Result<String> {
-        text::load(text, file).map(|()| file.display().to_string())
+    fn load(&self, text: &Path, file: &Path) -> Result<Loaded> {
+        text::load(text, file).map(|()| Loaded { place: file.display().to_string(), ..Loaded::default() })
     }
 
     fn hold(&self, id: &ProjectId, _others: Others) -> Result<Box<dyn Held + '_>> {
