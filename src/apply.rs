@@ -73,6 +73,22 @@ impl Outlook {
     pub(crate) const UNPLANNED: Self = Self { mode: Mode::PLAIN, seen: None };
 }
 
+/// How far a request is on one project.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Progress {
+    /// [`Work::request`] at first. Once a part of the plan is committed it names the plan's target, so that neither the next part
+    /// nor another attempt counts its steps from the new position.
+    pub(crate) request: Request,
+    /// How many migrations go into one transaction at most.
+    pub(crate) at_most: usize,
+}
+
+impl Progress {
+    pub(crate) const fn new(request: Request) -> Self {
+        Self { request, at_most: usize::MAX }
+    }
+}
+
 /// What was done: the plan as it stood under the lock, or the problems found there.
 pub(crate) type Done = Result<Plan, Vec<Problem>>;
 
@@ -88,14 +104,11 @@ impl Work<'_> {
 
     /// Does it. `outlook` is what was seen and planned without the lock: only a guess, since under the lock everything is
     /// read and planned again, or compared with what was seen.
-    ///
-    /// `request` is [`Work::request`] at first. Once a part of the plan is committed it names the plan's target, so that
-    /// neither the next part nor another attempt counts its steps from the new position.
     pub(crate) fn perform(
         &self,
         session: &mut dyn Session,
         outlook: &Outlook,
-        request: &mut Request,
+        progress: &mut Progress,
     ) -> Result<Done> {
         let mut whole: Option<Plan> = None;
         let (mut mode, mut seen) = (outlook.mode, outlook.seen.as_ref());
@@ -110,7 +123,7 @@ impl Work<'_> {
                 session.begin(mode)?;
                 session.inspect()?
             };
-            let plan = match self.plan_for(*request, &inspection) {
+            let plan = match self.plan_for(progress.request, &inspection) {
                 Ok(plan) => plan,
                 // What is remembered may be older than the ledger: somebody else moved it by other means.
                 Err(_) if mode.look == Look::Remembered => {
@@ -136,7 +149,8 @@ impl Work<'_> {
                 session.rollback()?;
                 return Ok(Ok(whole.unwrap_or(plan)));
             }
-            let segment = self.first_segment(&plan, session.commits());
+            let at_most = if session.commits() { progress.at_most } else { usize::MAX };
+            let segment = self.first_segment(&plan, session.commits(), at_most);
             let is_last = segment.to == plan.to;
             let mut notes = Vec::new();
             match self.run_segment(session, &inspection, &segment, mode, is_last, &mut notes) {
@@ -146,7 +160,7 @@ impl Work<'_> {
                 }
                 ran => ran?,
             }
-            *request = request.with_target(plan.to);
+            progress.request = progress.request.with_target(plan.to);
             let whole = whole.get_or_insert(plan);
             whole.notes.extend(notes);
             if is_last {
@@ -172,14 +186,14 @@ impl Work<'_> {
 
     /// The part of a plan that is committed next: all migrations up to the first that cannot run in a transaction, or that
     /// one alone; and where parts are committed at all, none after one that adds a value to an enum, which nobody can use before
-    /// that.
-    fn first_segment(&self, plan: &Plan, commits: bool) -> Plan {
+    /// that; and no more than `at_most`.
+    fn first_segment(&self, plan: &Plan, commits: bool, at_most: usize) -> Plan {
         let migrations = plan.migrations(self.catalog);
         let is_up = plan.from <= plan.to;
         let together = migrations.iter().take_while(|migration| migration.is_transactional()).count();
         let ends = |migration: &&Migration| is_up && commits && migration.up.adds_enum_value();
         let last = migrations.iter().take(together).position(ends);
-        let together = last.map_or(together, |last| last + 1);
+        let together = last.map_or(together, |last| last + 1).min(at_most);
         let count = match (together, &plan.stamp) {
             (0, Some(_)) => 0,
             (0, None) => 1.min(migrations.len()),

@@ -3,7 +3,7 @@
 //! It must not overwrite anything.
 
 use std::fs::{DirBuilder, File, Permissions};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Once;
 
@@ -72,16 +72,24 @@ pub(crate) fn private_folder() -> Result<PrivateFolder> {
         // What can't be removed now is no reason not to go on.
         drop(sweep_private_folders());
     });
-    let make = || {
+    let make = || loop {
         let mut builder = tempfile::Builder::new();
         let folder = builder.prefix(PRIVATE).permissions(Permissions::from_mode(0o700)).tempdir()?;
         let lock = File::create(folder.path().join(LOCK))?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(PrivateFolder { folder, _lock: lock })
+        if claim(&lock)? {
+            return Ok(PrivateFolder { folder, _lock: lock });
+        }
     };
     make().map_err(|error: std::io::Error| {
         Error::new(ErrorKind::Io, "cannot make a private folder").caused_by(error)
     })
+}
+
+/// Locks a file that was made a moment ago, so that nobody takes it for what a dead process left; says whether that came before
+/// somebody did. Where the file system has no such locks, nobody removes it either.
+pub(crate) fn claim(file: &File) -> std::io::Result<bool> {
+    let _ = flock(file, FlockOperation::LockExclusive);
+    Ok(file.metadata()?.nlink() > 0)
 }
 
 /// Removes private folders whose processes are gone; gives what they were called.
@@ -110,4 +118,28 @@ pub(crate) fn sync_directory(directory: &Path) -> Result<()> {
     File::open(directory)
         .and_then(|folder| folder.sync_all())
         .map_err(|error| Error::io("sync", directory, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder that is made while another process looks for what the dead left is never taken for that.
+    #[test]
+    fn a_folder_that_lives_is_never_swept() {
+        let is_done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !is_done.load(std::sync::atomic::Ordering::Relaxed) {
+                        sweep_private_folders().unwrap();
+                    }
+                });
+            }
+            let folders: Vec<PrivateFolder> = (0..500).map(|_| private_folder().unwrap()).collect();
+            is_done.store(true, std::sync::atomic::Ordering::Relaxed);
+            let lost = folders.iter().filter(|folder| !folder.path().join(LOCK).exists()).count();
+            assert_eq!(lost, 0);
+        });
+    }
 }

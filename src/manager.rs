@@ -220,7 +220,10 @@ impl Manager {
         let mut built = None;
         let made = self.store.scratch(&self.catalog, &mut |scratch| {
             match build_reference(scratch, &self.catalog, downs) {
-                Err(error) if error.kind() == ErrorKind::Disconnected => Err(error),
+                // The store may have another way.
+                Err(error) if matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::LocksExhausted) => {
+                    Err(error)
+                }
                 // What its migrations lack is another matter than a place to run them in.
                 other => {
                     built = Some(other);

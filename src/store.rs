@@ -170,8 +170,8 @@ pub struct Template<'a> {
     pub adds_enum_values: bool,
     /// The run that makes the project.
     pub run: &'a str,
-    /// Brings an empty database to the catalog's head.
-    pub fill: &'a dyn Fn(&mut dyn Session) -> Result<()>,
+    /// Brings an empty database to the catalog's head, with at most so many migrations in one transaction.
+    pub fill: &'a dyn Fn(&mut dyn Session, usize) -> Result<()>,
 }
 
 /// What became of the spares.

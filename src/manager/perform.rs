@@ -2,12 +2,13 @@
 //!
 //! It must not say of a project that it was done before that is on the disk.
 
+use std::cell::Cell;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::Manager;
 use super::run::failed;
-use crate::apply::{Outlook, Work};
+use crate::apply::{Outlook, Progress, Work};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
@@ -15,12 +16,19 @@ use crate::project::ProjectId;
 
 impl Manager {
     pub(super) fn performed(&self, work: &Work<'_>, project: &ProjectId, outlook: &Outlook) -> ProjectReport {
-        let mut request = work.request;
+        let mut progress = Progress::new(work.request);
+        let at_most = Cell::new(self.catalog.head().max(1));
         let perform = || {
+            progress.at_most = at_most.get();
             let mut session = self.store.open(project)?;
-            work.perform(&mut *session, outlook, &mut request)
+            work.perform(&mut *session, outlook, &mut progress)
         };
-        let result = self.retry(perform);
+        let divide = || {
+            let is_divisible = at_most.get() > 1;
+            at_most.set(at_most.get().div_ceil(2));
+            is_divisible
+        };
+        let result = self.retry_in_parts(perform, divide);
         self.pools.forget(project);
         match result {
             Ok(done) => {
@@ -71,7 +79,13 @@ impl Manager {
 
     /// Tries again where another process held a lock: whoever did may be done by now. What the server has no locks left for,
     /// beside the others of this run, is tried again alone.
-    pub(super) fn retry<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    pub(super) fn retry<T>(&self, work: impl FnMut() -> Result<T>) -> Result<T> {
+        self.retry_in_parts(work, || false)
+    }
+
+    /// The same; and what the server has not locks enough for alone is tried in smaller parts, as long as `divide` can make them
+    /// smaller.
+    fn retry_in_parts<T>(&self, mut work: impl FnMut() -> Result<T>, divide: impl Fn() -> bool) -> Result<T> {
         let among_others = self.alone.read().unwrap_or_else(PoisonError::into_inner);
         // Each time a little longer, and not all at once.
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
@@ -84,10 +98,16 @@ impl Manager {
             result = work();
         }
         drop(among_others);
-        if !matches!(&result, Err(error) if error.kind() == ErrorKind::LocksExhausted) {
+        let is_exhausted =
+            |it: &Result<T>| matches!(it, Err(error) if error.kind() == ErrorKind::LocksExhausted);
+        if !is_exhausted(&result) {
             return result;
         }
         let _alone = self.alone.write().unwrap_or_else(PoisonError::into_inner);
-        work()
+        result = work();
+        while is_exhausted(&result) && divide() {
+            result = work();
+        }
+        result
     }
 }

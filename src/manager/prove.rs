@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::Manager;
 use super::tend::not_checked;
-use crate::apply::{Outlook, Work};
+use crate::apply::{Outlook, Progress, Work};
 use crate::backup::{Backup, Manifest};
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
@@ -124,7 +124,7 @@ impl Manager {
     }
 
     fn prove_upgrade(&self, session: &mut dyn Session, work: &Work<'_>) -> Result<String> {
-        let plan = match work.perform(session, &Outlook::UNPLANNED, &mut work.request.clone())? {
+        let plan = match work.perform(session, &Outlook::UNPLANNED, &mut Progress::new(work.request))? {
             Ok(plan) => plan,
             Err(problems) => {
                 let said: Vec<_> = problems.iter().map(Problem::message).collect();

@@ -12,7 +12,7 @@ use super::command::{FinalCopy, Operation, Run, Safety, Selection};
 use super::look::Ahead;
 use super::record::Recording;
 use super::tend::Task;
-use crate::apply::{Done, Durability, Outlook, RowsOf, Work};
+use crate::apply::{Done, Durability, Outlook, Progress, RowsOf, Work};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Note, Outcome, ProjectReport, RunStarted, Summary, Tally};
 use crate::fleet::Brake;
@@ -349,13 +349,14 @@ impl Manager {
     fn with_template<T>(&self, run: &str, make: impl FnOnce(Template<'_>) -> Result<T>) -> Result<T> {
         // Before anything is begun on the server.
         let is_reusable = self.reference()?.is_template();
-        let fill = |session: &mut dyn Session| {
+        let fill = |session: &mut dyn Session, at_most: usize| {
             let work = Work { rows: RowsOf::Migrations, ..self.work(self.to_head(), run)? };
             // SQLite takes some of a file's settings only before anything else is done with it.
             let scripts = self.catalog.migrations().iter().map(|migration| migration.up.file_settings());
             let file = scripts.fold(FileSettings::NONE, FileSettings::then);
             let mode = Mode { foreign_keys: ForeignKeys::Compared, file, ..Mode::PLAIN };
-            match work.perform(session, &Outlook { mode, seen: None }, &mut work.request.clone())? {
+            let mut progress = Progress { at_most, ..Progress::new(work.request) };
+            match work.perform(session, &Outlook { mode, seen: None }, &mut progress)? {
                 Ok(_) => Ok(()),
                 Err(problems) => {
                     let said: Vec<_> = problems.iter().map(Problem::message).collect();

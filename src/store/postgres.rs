@@ -191,7 +191,7 @@ impl PostgresStore {
         let mut deadline = None;
         loop {
             match work() {
-                Err(error) if error.kind() == ErrorKind::Disconnected && self.links.was_connected() => {
+                Err(error) if error.kind() == ErrorKind::Disconnected && self.links.was_reached() => {
                     let until =
                         deadline.get_or_insert_with(|| Instant::now() + self.options.reconnect_timeout);
                     if Instant::now() >= *until {

@@ -33,6 +33,7 @@ mod command;
 mod connections;
 mod connections_lost;
 mod create;
+mod cut;
 mod discovery;
 mod dry_run;
 mod expressions;

@@ -297,10 +297,11 @@ fn projects_that_fill_the_servers_table_of_locks_together_go_one_after_the_other
     let server =
         Server::new("max_locks_per_transaction = 10\nmax_connections = 30\nmax_wal_senders = 0\n", "");
     let mut world = World::on(&server, 5432);
-    let tables = |count: usize| {
-        let table = |it: usize| format!("CREATE TABLE t{it} (id int PRIMARY KEY, t text);");
+    let tables_of = |name: &str, count: usize| {
+        let table = |it: usize| format!("CREATE TABLE {name}{it} (id int PRIMARY KEY, t text);");
         (0..count).map(table).collect::<Vec<_>>().join("\n")
     };
+    let tables = |count: usize| tables_of("t", count);
     let one = ("1_one", "CREATE TABLE one (id int);");
     let ids = ["a", "b", "c", "d"];
     world.with_migrations(&[one]).expect(0, &[&["create"], &ids[..]].concat());
@@ -316,6 +317,18 @@ fn projects_that_fill_the_servers_table_of_locks_together_go_one_after_the_other
         ran.stdout,
         ran.stderr
     );
+    // Several migrations that are too many for one transaction go in several.
+    let names = ["2_many", "3_u", "4_v"];
+    let scripts = names.map(|name| tables_of(if name == "2_many" { "t" } else { &name[2..] }, 150));
+    let mut all = vec![one];
+    all.extend(names.into_iter().zip(scripts.iter().map(String::as_str)));
+    let mut world = World::on(&server, 5432);
+    world.with_migrations(&[one]).expect(0, &["create", "a"]);
+    world.with_migrations(&all).expect(0, &["create", "z"]);
+    world.expect(0, &["upgrade-all"]);
+    for id in ["a", "z"] {
+        assert_eq!(world.versions(id), ["1", "2", "3", "4"]);
+    }
 }
 
 /// Creates at once meet each other's locks as upgrades do.

@@ -297,6 +297,14 @@ fn attempt(target: &Target, timeouts: Timeouts) -> Result<Link> {
     Ok(link)
 }
 
+/// Whether an error that a connection could not be opened with came from a server: one that ends, begins or was cut off.
+fn is_answer(error: &Error) -> bool {
+    const SAID: [&str; 3] =
+        ["server closed the connection", "terminating connection", "the database system is"];
+    let summary = error.summary();
+    SAID.iter().any(|said| summary.contains(said))
+}
+
 /// The connections of one store, kept and given out.
 #[derive(Default)]
 struct State {
@@ -311,7 +319,7 @@ pub(super) struct Links {
     timeouts: Timeouts,
     state: Mutex<State>,
     given_back: Condvar,
-    was_connected: AtomicBool,
+    was_reached: AtomicBool,
 }
 
 impl Links {
@@ -321,7 +329,7 @@ impl Links {
             timeouts,
             state: Mutex::default(),
             given_back: Condvar::new(),
-            was_connected: AtomicBool::new(false),
+            was_reached: AtomicBool::new(false),
         }
     }
 
@@ -351,12 +359,15 @@ impl Links {
             let opened = kept.map_or_else(|| open(&self.target, self.timeouts), Ok);
             let error = match opened {
                 Ok(mut link) => {
-                    self.was_connected.store(true, Ordering::Relaxed);
+                    self.was_reached.store(true, Ordering::Relaxed);
                     link.schemas += 1;
                     return Ok(Kept { link: Some(link), links: self });
                 }
                 Err(error) => error,
             };
+            if is_answer(&error) {
+                self.was_reached.store(true, Ordering::Relaxed);
+            }
             let mut state = self.lock();
             state.out -= 1;
             let is_worth_waiting = state.out > 0 || Instant::now() < deadline;
@@ -371,8 +382,8 @@ impl Links {
     }
 
     /// Whether the server was ever reached.
-    pub(super) fn was_connected(&self) -> bool {
-        self.was_connected.load(Ordering::Relaxed)
+    pub(super) fn was_reached(&self) -> bool {
+        self.was_reached.load(Ordering::Relaxed)
     }
 
     /// A connection of its own, never given out before.

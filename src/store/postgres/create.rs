@@ -61,7 +61,11 @@ pub(super) fn scratch(
     if !catalog.adds_enum_values() || session.uses_new_values()? {
         session.begin(ALONE)?;
         session.make_within()?;
-        return work(&mut session);
+        match work(&mut session) {
+            // What is committed bit by bit takes fewer locks.
+            Err(error) if error.kind() == ErrorKind::LocksExhausted => session.end_transaction("ROLLBACK")?,
+            worked => return worked,
+        }
     }
     drop(session);
     let scratch = Scratch::new(store)?;
@@ -152,22 +156,23 @@ impl PostgresSession<'_> {
     }
 
     /// Makes the schema in several transactions, under a name that is no project's, and gives it its own name in the last.
-    fn make_in_steps(&mut self, template: Template<'_>) -> Result<()> {
+    fn make_in_steps(&mut self, template: Template<'_>, at_most: usize) -> Result<()> {
         self.require_absent()?;
         self.rollback()?;
         let claim = Claim::new(self.store, Private::Filled)?;
         let name = claim.name.clone();
         let mut building = PostgresSession::new(self.store, self.store.links.get()?, name.clone());
-        let made = building.make_empty().and_then(|()| (template.fill)(&mut building)).and_then(|()| {
-            self.begin(ALONE)?;
-            self.require_absent()?;
-            self.take_over(&name, template)?;
-            self.look_for_it()?;
-            self.require_own_names(&name)?;
-            self.wall_off()?;
-            self.remember_state()?;
-            self.commit()
-        });
+        let made =
+            building.make_empty().and_then(|()| (template.fill)(&mut building, at_most)).and_then(|()| {
+                self.begin(ALONE)?;
+                self.require_absent()?;
+                self.take_over(&name, template)?;
+                self.look_for_it()?;
+                self.require_own_names(&name)?;
+                self.wall_off()?;
+                self.remember_state()?;
+                self.commit()
+            });
         if made.is_err() {
             self.rollback()?;
             let removed = building.begin(ALONE).and_then(|()| building.remove());
@@ -184,13 +189,21 @@ impl PostgresSession<'_> {
     /// Makes the schema, has it filled, and commits both together.
     fn make(&mut self, template: Template<'_>) -> Result<()> {
         if template.adds_enum_values && !self.uses_new_values()? {
-            return self.make_in_steps(template);
+            return self.make_in_steps(template, usize::MAX);
         }
         self.make_within()?;
         self.wall_off()?;
-        (template.fill)(self)?;
+        let filled = (template.fill)(self, usize::MAX);
         self.kind = Kind::Existing;
-        self.commit()
+        match filled {
+            // One migration at a time takes fewer locks.
+            Err(error) if error.kind() == ErrorKind::LocksExhausted => {
+                self.rollback()?;
+                self.begin(ALONE)?;
+                self.make_in_steps(template, 1)
+            }
+            filled => filled.and_then(|()| self.commit()),
+        }
     }
 
     /// Gives a spare this project's name; says whether there was one. A spare that somebody changed is passed over.

@@ -17,7 +17,7 @@ use super::books::redate;
 use super::discover::orphan;
 use super::failure::describe;
 use super::session::SqliteSession;
-use crate::disk::{exists, rename_new, sync_directory};
+use crate::disk::{claim, exists, rename_new, sync_directory};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Template;
 use crate::store::cache::SchemaCache;
@@ -71,7 +71,7 @@ fn build(template: Template<'_>) -> Result<Vec<u8>> {
     };
     let connection = open().map_err(|error| describe("cannot make a template", error))?;
     let schemas = SchemaCache::default();
-    (template.fill)(&mut SqliteSession::new(connection, &schemas))?;
+    (template.fill)(&mut SqliteSession::new(connection, &schemas), usize::MAX)?;
     std::fs::read(&path).map_err(failed)
 }
 
@@ -186,9 +186,12 @@ pub(super) fn write_file(
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> Result<File> {
     let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-        // Tells others that somebody is at it; where the file system has no such locks, nobody removes it either.
-        let _ = flock(&file, FlockOperation::NonBlockingLockExclusive);
+        let mut file = loop {
+            let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+            if claim(&file)? {
+                break file;
+            }
+        };
         write(&mut file)?;
         file.sync_all()?;
         Ok(file)
