@@ -14,6 +14,7 @@ use crate::store::{Census, ForeignKeys, Lock, Look, Mode, Ran, Session, Step};
 
 pub(crate) use reference::{Downs, build_reference};
 
+pub(crate) use rows::RowsSeen;
 use rows::{Allowance, Lost, Violations, keep_marks, keep_still, prove_rows};
 
 /// What a project is brought to, and in which run.
@@ -74,19 +75,27 @@ impl Outlook {
 }
 
 /// How far a request is on one project.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Progress {
     /// [`Work::request`] at first. Once a part of the plan is committed it names the plan's target, so that neither the next part
     /// nor another attempt counts its steps from the new position.
     pub(crate) request: Request,
     /// How many migrations go into one transaction at most.
     pub(crate) at_most: usize,
+    /// The rows as this run has left them, where it is to be known afterwards whether somebody else wrote any.
+    pub(crate) rows: Option<RowsSeen>,
 }
 
 impl Progress {
     pub(crate) const fn new(request: Request) -> Self {
-        Self { request, at_most: usize::MAX }
+        Self { request, at_most: usize::MAX, rows: None }
     }
+}
+
+/// What a part of a plan leaves behind besides the project.
+struct Left<'a> {
+    rows: Option<&'a mut RowsSeen>,
+    notes: Vec<String>,
 }
 
 /// What was done: the plan as it stood under the lock, or the problems found there.
@@ -152,14 +161,19 @@ impl Work<'_> {
             let at_most = if session.commits() { progress.at_most } else { usize::MAX };
             let segment = self.first_segment(&plan, session.commits(), at_most);
             let is_last = segment.to == plan.to;
-            let mut notes = Vec::new();
-            match self.run_segment(session, &inspection, &segment, mode, is_last, &mut notes) {
+            if let Some(rows) = &mut progress.rows {
+                session.keep_rows_still()?;
+                rows.look(&session.contents()?.tables);
+            }
+            let mut left = Left { rows: progress.rows.as_mut(), notes: Vec::new() };
+            match self.run_segment(session, &inspection, &segment, mode, is_last, &mut left) {
                 Err(error) if as_seen.is_some() && error.kind() == ErrorKind::VersionMismatch => {
                     session.rollback()?;
                     continue;
                 }
                 ran => ran?,
             }
+            let notes = left.notes;
             progress.request = progress.request.with_target(plan.to);
             let whole = whole.get_or_insert(plan);
             whole.notes.extend(notes);
@@ -210,8 +224,9 @@ impl Work<'_> {
         segment: &Plan,
         mode: Mode,
         is_last: bool,
-        notes: &mut Vec<String>,
+        left: &mut Left<'_>,
     ) -> Result<()> {
+        let notes = &mut left.notes;
         let action = if segment.from <= segment.to { Action::Apply } else { Action::Revert };
         let migrations = segment.migrations(self.catalog);
         let steps: Vec<Step<'_>> =
@@ -240,6 +255,9 @@ impl Work<'_> {
             notes.extend(found.notes);
         }
         session.record(&entries, self.run)?;
+        if let Some(rows) = &mut left.rows {
+            rows.set(session.contents()?.tables);
+        }
         let committed = match self.durability {
             // What comes next may be outside a transaction.
             Durability::Later if is_last => session.commit_soon(),
@@ -265,7 +283,12 @@ impl Work<'_> {
         let is_counted = self.rows == RowsOf::Application && !has_no_tables(found);
         let mut armed = found.schema.as_ref().is_none_or(|schema| schema.writes_may_delete());
         let counted = |step: &Step<'_>| {
-            (step.script.may_delete(&mut armed) && is_counted) || self.drops == Drops::Empty
+            let is_seen = action == Action::Apply
+                && self
+                    .catalog
+                    .position(step.migration.version.as_str())
+                    .is_some_and(|it| self.reference.deletes(it - 1));
+            ((step.script.may_delete(&mut armed) || is_seen) && is_counted) || self.drops == Drops::Empty
         };
         let counted: Vec<bool> = steps.iter().map(counted).collect();
         if self.drops == Drops::Empty {

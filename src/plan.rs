@@ -12,8 +12,8 @@ use crate::catalog::{Catalog, Migration, Script};
 use crate::error::{Error, ErrorKind};
 use crate::ledger::Ledger;
 use crate::schema::{Difference, Fingerprint, Schema};
+use crate::sql::effect::Effect;
 use crate::sql::pragma::FileSettings;
-use crate::sql::statement::Effect;
 
 pub use problem::Problem;
 pub use reference::{Reference, WayBack};

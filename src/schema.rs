@@ -213,6 +213,12 @@ impl Schema {
         self.objects.keys().filter(|(kind, _)| *kind == ObjectKind::Table).map(|(_, name)| name.as_str())
     }
 
+    /// The names of its virtual tables, sorted.
+    pub(crate) fn virtual_tables(&self) -> impl Iterator<Item = &str> {
+        let is_virtual = |(kind, _): &&(ObjectKind, String)| *kind == ObjectKind::VirtualTable;
+        self.objects.keys().filter(is_virtual).map(|(_, name)| name.as_str())
+    }
+
     /// Its constraints that were never validated.
     #[must_use]
     pub(crate) fn unvalidated(&self) -> BTreeSet<String> {

@@ -3,6 +3,7 @@
 //! It must not judge: what a statement is for is [`statement`]'s business, what a definition means is
 //! [`crate::schema`]'s. It never fails on odd text, only on a quote or comment that is never closed.
 
+pub mod effect;
 pub mod elsewhere;
 pub mod pragma;
 pub mod statement;
@@ -136,7 +137,7 @@ pub struct Unclosed {
 
 /// Splits text into tokens.
 pub fn tokens(sql: &str, dialect: Dialect) -> Result<Vec<Token<'_>>, Unclosed> {
-    let mut scanner = Scanner { sql, bytes: sql.as_bytes(), dialect, position: 0, line: 1 };
+    let mut scanner = Scanner::new(sql, dialect);
     let mut tokens = Vec::new();
     while let Some(token) = scanner.next_token()? {
         tokens.push(token);
@@ -152,7 +153,18 @@ struct Scanner<'a> {
     line: u32,
 }
 
+/// How many bytes of white space and comments a text begins with.
+pub(crate) fn blank_length(sql: &str, dialect: Dialect) -> Result<usize, Unclosed> {
+    let mut scanner = Scanner::new(sql, dialect);
+    scanner.skip_blank()?;
+    Ok(scanner.position)
+}
+
 impl<'a> Scanner<'a> {
+    const fn new(sql: &'a str, dialect: Dialect) -> Self {
+        Self { sql, bytes: sql.as_bytes(), dialect, position: 0, line: 1 }
+    }
+
     fn byte(&self, ahead: usize) -> u8 {
         self.bytes.get(self.position + ahead).copied().unwrap_or(0)
     }
@@ -183,7 +195,10 @@ impl<'a> Scanner<'a> {
         loop {
             if self.starts_with("--") {
                 let rest = &self.bytes[self.position..];
-                self.advance(rest.iter().position(|&byte| byte == b'\n').unwrap_or(rest.len()));
+                // To Postgres a carriage return ends a line as well.
+                let ends =
+                    |byte: &u8| *byte == b'\n' || (*byte == b'\r' && self.dialect == Dialect::Postgres);
+                self.advance(rest.iter().position(ends).unwrap_or(rest.len()));
             } else if self.starts_with("/*") {
                 self.skip_block_comment()?;
             } else if self.byte(0).is_ascii_whitespace() || self.starts_with("\u{feff}") {
@@ -256,11 +271,34 @@ impl<'a> Scanner<'a> {
                 length += 1;
             } else if self.byte(length + 1) == close && close != b']' {
                 length += 2;
+            } else if let Some(gap) = self.continuation(length + 1, close) {
+                length += gap + 2;
             } else {
                 return Ok(length + 1);
             }
         }
         Err(Unclosed { what, line: self.line })
+    }
+
+    /// How far it is to where a string goes on, as it does for Postgres on another line: white space and comments may stand in
+    /// between, and what it began with still holds.
+    fn continuation(&self, from: usize, close: u8) -> Option<usize> {
+        if self.dialect != Dialect::Postgres || close != b'\'' {
+            return None;
+        }
+        let (mut gap, mut is_new_line) = (0, false);
+        loop {
+            let ahead = from + gap;
+            match self.byte(ahead) {
+                b'\n' | b'\r' => (gap, is_new_line) = (gap + 1, true),
+                b' ' | b'\t' | 0x0c => gap += 1,
+                b'-' if self.byte(ahead + 1) == b'-' => {
+                    gap += self.run(ahead, |byte| byte != b'\n' && byte != b'\r');
+                }
+                b'\'' if is_new_line => return Some(gap),
+                _ => return None,
+            }
+        }
     }
 
     fn dollar_quoted(&self) -> Result<Option<usize>, Unclosed> {
@@ -280,6 +318,10 @@ impl<'a> Scanner<'a> {
         let mut length = 0;
         loop {
             length += self.run(length, |byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'_');
+            // What a letter and a quote begin is a string.
+            if length > 1 && self.byte(length) == b'\'' && matches!(self.byte(length - 1), b'e' | b'E') {
+                return length - 1;
+            }
             let exponent = length > 0 && matches!(self.byte(length - 1), b'e' | b'E');
             if exponent && !self.starts_with("0x") && matches!(self.byte(length), b'+' | b'-') {
                 length += 1;

@@ -23,18 +23,20 @@ pub(crate) fn build_reference(
     let mode = Mode { foreign_keys: ForeignKeys::Compared, ..Mode::PLAIN };
     session.begin(mode)?;
     session.make_ledger()?;
-    let (mut schemas, mut ways_back) = (vec![session.schema()?], Vec::new());
+    let (mut schemas, mut ways_back, mut deletes) = (vec![session.schema()?], Vec::new(), Vec::new());
     session.commit()?;
     for migration in catalog.migrations() {
         let step = Step { migration, script: &migration.up };
         let mut run = || {
-            if migration.is_transactional() {
+            let ran = if migration.is_transactional() {
                 session.begin(mode)?;
-                session.execute(&[step])?;
+                session.execute(&[step])?
             } else {
-                session.execute(&[step])?;
+                let ran = session.execute(&[step])?;
                 session.begin(mode)?;
-            }
+                ran
+            };
+            deletes.push(ran.iter().any(|ran| ran.deletes));
             let schema = session.schema()?;
             let tried = match &migration.down {
                 Some(script) if downs == Downs::TriedOut && migration.is_transactional() => {
@@ -63,7 +65,7 @@ pub(crate) fn build_reference(
     // Where a script makes up nothing, or leaves no row behind, all new projects are alike.
     let computed = catalog.computed_at().is_some() && session.census()?.rows.values().any(|count| *count > 0);
     session.rollback()?;
-    let reference = Reference::new(catalog, schemas).with_computed_rows(computed);
+    let reference = Reference::new(catalog, schemas).with_computed_rows(computed).with_deletes(deletes);
     Ok(if downs == Downs::TriedOut { reference.with_downs(ways_back) } else { reference })
 }
 

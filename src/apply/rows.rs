@@ -2,12 +2,15 @@
 //!
 //! It must not count: a session does.
 
+use std::collections::BTreeMap;
+
 use super::Drops;
 use crate::catalog::{Catalog, Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
+use crate::schema::bookkeeping::{DIESEL, HISTORY};
 use crate::sql::quote_name;
 use crate::sql::statement::Moves;
-use crate::store::{Broken, Census, Session, Step};
+use crate::store::{Broken, Census, Session, Step, Table};
 
 /// What a migration may do to rows besides what it declares.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +27,46 @@ pub(super) enum Lost {
     Nothing,
     /// Some were, as whoever made the run allowed.
     AsAllowed,
+}
+
+/// A project's rows as a run has left them, to tell its own changes from those of others.
+#[derive(Clone, Debug)]
+pub(crate) struct RowsSeen {
+    tables: BTreeMap<String, Table>,
+    /// A table that somebody else wrote into.
+    touched: Option<String>,
+}
+
+impl RowsSeen {
+    /// The rows as they were in a backup that was taken before the run began.
+    pub(crate) const fn new(tables: BTreeMap<String, Table>) -> Self {
+        Self { tables, touched: None }
+    }
+
+    /// Looks at the rows while nobody else can change any.
+    pub(super) fn look(&mut self, now: &BTreeMap<String, Table>) {
+        if self.touched.is_none() {
+            self.touched = self.other_than(now);
+        }
+    }
+
+    /// The rows are as this run has made them.
+    pub(super) fn set(&mut self, now: BTreeMap<String, Table>) {
+        self.tables = now;
+    }
+
+    /// A table whose rows are not all as the run has left them, where there is one.
+    pub(crate) fn other_than(&self, now: &BTreeMap<String, Table>) -> Option<String> {
+        let is_ledger = |name: &&String| [DIESEL, HISTORY].contains(&name.as_str());
+        let none = Table::default();
+        let is_other = |name: &&String| {
+            let (was, is) = (self.tables.get(*name).unwrap_or(&none), now.get(*name).unwrap_or(&none));
+            // A table without rows is as good as none.
+            (was.rows, is.rows) != (0, 0) && was != is
+        };
+        let names = self.tables.keys().chain(now.keys());
+        self.touched.clone().or_else(|| names.filter(|it| !is_ledger(it)).find(is_other).cloned())
+    }
 }
 
 /// Violated foreign keys at the beginning, and the first migration that added to them.

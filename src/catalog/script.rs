@@ -8,8 +8,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::metadata::Transaction;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sql::effect::Effect;
 use crate::sql::pragma::{FileSettings, Pragma};
-use crate::sql::statement::{Control, Effect, Statement, split};
+use crate::sql::statement::{Control, Statement, split};
 use crate::sql::{Dialect, TokenKind, tokens};
 
 /// The SHA-256 of a script's bytes, as 64 hexadecimal digits.
@@ -59,6 +60,12 @@ impl Script {
         dialect: Dialect,
         transaction: Transaction,
     ) -> Result<Self> {
+        if let Some(at) = text.find('\0') {
+            let line = text[..at].matches('\n').count() + 1;
+            return Err(Error::new(ErrorKind::Catalog, "there is a NUL character in it")
+                .at(&path, u32::try_from(line).unwrap_or(u32::MAX))
+                .hint("remove it: to a database the text ends there"));
+        }
         let statements = split(&text, dialect).map_err(|unclosed| {
             Error::new(ErrorKind::Catalog, format!("a {} is never closed", unclosed.what))
                 .at(&path, unclosed.line)

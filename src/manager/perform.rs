@@ -16,12 +16,21 @@ use crate::project::ProjectId;
 
 impl Manager {
     pub(super) fn performed(&self, work: &Work<'_>, project: &ProjectId, outlook: &Outlook) -> ProjectReport {
-        let mut progress = Progress::new(work.request);
+        self.performed_from(work, project, outlook, &mut Progress::new(work.request))
+    }
+
+    pub(super) fn performed_from(
+        &self,
+        work: &Work<'_>,
+        project: &ProjectId,
+        outlook: &Outlook,
+        progress: &mut Progress,
+    ) -> ProjectReport {
         let at_most = Cell::new(self.catalog.head().max(1));
         let perform = || {
             progress.at_most = at_most.get();
             let mut session = self.store.open(project)?;
-            work.perform(&mut *session, outlook, &mut progress)
+            work.perform(&mut *session, outlook, progress)
         };
         let divide = || {
             let is_divisible = at_most.get() > 1;

@@ -2,23 +2,18 @@
 //!
 //! It must not replace or delete a project whose present state is not kept, nor lose what others wrote meanwhile.
 
-use std::collections::HashSet;
-
 use super::Manager;
 use super::backup::{Restore, Source};
 use super::command::{FinalCopy, Safety};
 use super::prove::{Proof, Strictness, copy_file};
 use super::run::failed;
-use crate::apply::{Outlook, Work};
+use crate::apply::{Outlook, Progress, RowsSeen, Work};
 use crate::backup::{Backup, Manifest, Reason};
-use crate::catalog::{Migration, Script};
 use crate::disk::{exists, private_folder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
 use crate::project::ProjectId;
-use crate::schema::bookkeeping::{DIESEL, HISTORY};
-use crate::sql::{Dialect, tokens};
-use crate::store::{Old, Others};
+use crate::store::{Lock, Old, Others};
 
 impl Manager {
     pub(super) fn restored(
@@ -134,10 +129,17 @@ impl Manager {
             Ok(backup) => backup,
             Err(error) => return ProjectReport { steps, ..failed(project, error) },
         };
-        let mut report = self.performed(work, project, outlook);
+        let mut progress = Progress::new(work.request);
+        // Only what runs outside a transaction can fail in part.
+        if outlook.mode.lock == Lock::Session {
+            progress.rows = Some(RowsSeen::new(backup.manifest.tables.clone()));
+        }
+        let mut report = self.performed_from(work, project, outlook, &mut progress);
         // Only what this run itself did is undone: what it could not even begin was another's.
         let is_ours = matches!(&report.outcome, Outcome::Failed(error) if error.kind() != ErrorKind::Locked);
-        if is_ours && let Err(error) = self.undo_in_part(work, project, &backup, &mut report) {
+        if is_ours
+            && let Err(error) = self.undo_in_part(work, project, &backup, progress.rows.as_ref(), &mut report)
+        {
             report.notes.push(format!(
                 "it is left as it is ({}); to put it back by hand: tenantry backup restore {project} --from {}",
                 error.summary(),
@@ -153,6 +155,7 @@ impl Manager {
         work: &Work<'_>,
         project: &ProjectId,
         backup: &Backup,
+        rows: Option<&RowsSeen>,
         report: &mut ProjectReport,
     ) -> Result<()> {
         let mut begun = self.history(project)?;
@@ -160,20 +163,18 @@ impl Manager {
         if begun.is_empty() {
             return Ok(());
         }
-        let is_begun =
-            |migration: &&Migration| begun.iter().any(|done| done.version == migration.version.as_str());
-        let scripts = self.catalog.migrations().iter().filter(is_begun);
-        let named: HashSet<String> =
-            scripts.flat_map(|migration| words(&migration.up, self.catalog.dialect())).collect();
         let may = |now: &Manifest| {
-            let is_migrations = |name: &str| named.contains(&name.to_lowercase());
-            let was =
-                backup.manifest.tables.iter().filter(|(name, _)| !is_books(name) && !is_migrations(name));
-            match was.into_iter().find(|(name, was)| now.tables.get(*name) != Some(was)) {
+            let touched = match rows {
+                Some(rows) => rows.other_than(&now.tables),
+                None => RowsSeen::new(backup.manifest.tables.clone()).other_than(&now.tables),
+            };
+            match touched {
                 None => Ok(()),
-                Some((name, _)) => Err(Error::new(
+                Some(name) => Err(Error::new(
                     ErrorKind::Blocked,
-                    format!("somebody wrote into {name} since the backup was taken, which would be lost"),
+                    format!(
+                        "{name} has rows that are not those from before: what somebody wrote would be lost"
+                    ),
                 )),
             }
         };
@@ -212,17 +213,6 @@ impl Manager {
             Err(error) => failed(project, error),
         }
     }
-}
-
-/// The names in a script, in lower case: quoted or not, since whichever case a store folds them to.
-fn words(script: &Script, dialect: Dialect) -> Vec<String> {
-    let all = tokens(script.text(), dialect).unwrap_or_default();
-    all.iter().map(|token| token.text.trim_matches(['"', '`', '[', ']', '\'']).to_lowercase()).collect()
-}
-
-/// Whether a table is a ledger's, which every run writes.
-fn is_books(table: &str) -> bool {
-    [DIESEL, HISTORY].contains(&table)
 }
 
 fn is_past_reading(error: &Error) -> bool {

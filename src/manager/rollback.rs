@@ -19,8 +19,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Moved, Outcome, ProjectReport};
 use crate::plan::{Down, Drift, Request};
 use crate::project::ProjectId;
+use crate::sql::effect::Effect;
 use crate::sql::quote_name;
-use crate::sql::statement::{Effect, Moves};
+use crate::sql::statement::Moves;
 use crate::store::Others;
 
 /// A run that is to be undone.

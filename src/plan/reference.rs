@@ -15,6 +15,8 @@ pub struct Reference {
     data_dependent: usize,
     /// What each migration's down.sql comes to; none where they were not run.
     downs: Vec<WayBack>,
+    /// Whether each migration's up.sql was seen to delete rows; none where the database can't tell.
+    deletes: Vec<bool>,
     /// Whether a new project has rows that come out differently each time it is made.
     computed_rows: bool,
 }
@@ -36,7 +38,13 @@ impl Reference {
     /// No schemas: for whoever may not make any to look at.
     #[must_use]
     pub const fn unknown() -> Self {
-        Self { schemas: Vec::new(), data_dependent: 0, downs: Vec::new(), computed_rows: true }
+        Self {
+            schemas: Vec::new(),
+            data_dependent: 0,
+            downs: Vec::new(),
+            deletes: Vec::new(),
+            computed_rows: true,
+        }
     }
 
     /// Whether there are schemas to compare with.
@@ -51,7 +59,7 @@ impl Reference {
         let depends = |migration: &Migration| migration.metadata.schema_depends_on_data;
         let data_dependent =
             catalog.migrations().iter().position(depends).map_or(usize::MAX, |index| index + 1);
-        Self { schemas, data_dependent, downs: Vec::new(), computed_rows: false }
+        Self { schemas, data_dependent, downs: Vec::new(), deletes: Vec::new(), computed_rows: false }
     }
 
     /// The same with what each down.sql came to, as far as that was found out.
@@ -64,6 +72,16 @@ impl Reference {
     #[must_use]
     pub fn way_back(&self, index: usize) -> Option<&WayBack> {
         self.downs.get(index)
+    }
+
+    /// The same with what the database saw of each up.sql: whether it may delete rows.
+    pub(crate) fn with_deletes(self, deletes: Vec<bool>) -> Self {
+        Self { deletes, ..self }
+    }
+
+    /// Whether the up.sql of a migration, by its place in the catalog, was seen to delete rows.
+    pub(crate) fn deletes(&self, index: usize) -> bool {
+        self.deletes.get(index).copied().unwrap_or_default()
     }
 
     /// The same for migrations that leave rows which come out differently each time.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::deparsed::canonical;
 use super::{FacetKind, ObjectKind, Objects, Schema, bookkeeping};
-use crate::sql::statement::may_delete_in_a_body;
+use crate::sql::effect::may_delete_in_a_body;
 
 /// One facet of an object, as the catalogs have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -299,5 +299,6 @@ fn writes_may_delete(rows: &[Row]) -> bool {
     let triggers: Vec<&Row> = rows.iter().filter(|row| row.kind == "trigger").collect();
     rows.iter().any(|row| row.facet == "rule")
         || triggers.iter().any(|trigger| !is_harmless(trigger))
-        || (!triggers.is_empty() && functions.iter().any(|row| may_delete_in_a_body(&row.value)))
+        // A default or a condition may call it as well as a trigger.
+        || functions.iter().any(|row| may_delete_in_a_body(&row.value))
 }

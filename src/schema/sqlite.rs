@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::expression::{bracket_length, canonical_name, expression, name, split_commas};
 use super::table::{self, Table, indexed_column};
 use super::{FacetKind, Facets, ObjectKind, Objects, Schema, bookkeeping};
-use crate::sql::statement::deletes_or_replaces;
+use crate::sql::effect::deletes_or_replaces;
 use crate::sql::{Dialect, Token, tokens};
 
 /// One row of `sqlite_schema`.

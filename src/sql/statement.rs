@@ -3,9 +3,10 @@
 //! It must not run anything or know a database's contents. Where it can't be sure it errs to the careful side:
 //! a statement that may delete rows is one that does.
 
+use super::effect::{Effect, arms, effect};
 use super::elsewhere::{Elsewhere, elsewhere};
 use super::pragma::{Pragma, pragma};
-use super::{Dialect, Token, TokenKind, Unclosed, tokens};
+use super::{Dialect, Scanner, Token, TokenKind, Unclosed, tokens};
 
 /// One statement of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,37 +59,26 @@ pub enum Control {
     Elsewhere(Elsewhere),
 }
 
-/// What a statement may do to rows that exist, from harmless to most dangerous.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Effect {
-    /// Defines something; no row is touched.
-    Defines,
-    /// Writes rows; it deletes none itself, but a trigger or a conflict rule of the schema may.
-    Writes,
-    /// May delete rows.
-    Deletes,
-    /// Drops a table: with foreign keys enforced, this deletes the rows of its children.
-    DropsTable,
-}
-
 /// Splits a script into its statements. Lines are counted from one.
 pub fn split(script: &str, dialect: Dialect) -> Result<Vec<Statement>, Unclosed> {
     let tokens = tokens(script, dialect)?;
     let mut statements = Vec::new();
     let mut rest = tokens.as_slice();
     while !rest.is_empty() {
-        let length = statement_length(rest);
+        let mut end = End::new(dialect);
+        let length = rest.iter().position(|token| end.is_at(token)).map_or(rest.len(), |index| index + 1);
         let (tokens, following) = rest.split_at(length);
         let body = match tokens.split_last() {
             Some((last, body)) if last.is_symbol(";") => body,
             _ => tokens,
         };
         if let (Some(first), Some(last)) = (body.first(), body.last()) {
+            let sql = &script[first.start..last.start + last.text.len()];
             statements.push(Statement {
-                sql: script[first.start..last.start + last.text.len()].to_string(),
+                sql: sql.to_string(),
                 line: first.line,
-                control: control(&script[first.start..last.start + last.text.len()], body, dialect),
-                effect: effect(body, dialect),
+                control: control(sql, body, dialect),
+                effect: effect(sql, body, dialect),
                 arms: body[0].is("CREATE") && arms(body, dialect),
                 adds_enum_value: adds_enum_value(body, dialect),
                 computes: !is_view(body) && computes(body, dialect),
@@ -100,29 +90,91 @@ pub fn split(script: &str, dialect: Dialect) -> Result<Vec<Statement>, Unclosed>
     Ok(statements)
 }
 
-/// The number of tokens up to and with the semicolon that ends the first statement.
-///
-/// The body of a trigger has semicolons of its own: it ends with `; END ;`, as `sqlite3_complete` has it. So
-/// does a body of SQL-standard functions in Postgres, which opens with `BEGIN ATOMIC`.
-fn statement_length(tokens: &[Token<'_>]) -> usize {
-    let mut creates = tokens.iter().take(4).skip_while(|token| !token.is("CREATE")).skip(1);
-    let trigger = tokens[0].is("CREATE")
-        && creates
-            .find(|token| !token.is("TEMP") && !token.is("TEMPORARY"))
-            .is_some_and(|token| token.is("TRIGGER"))
-        && tokens.iter().take_while(|token| !token.is_symbol(";")).any(|token| token.is("BEGIN"));
-    let atomic =
-        |end: usize| tokens[..end].windows(2).any(|pair| pair[0].is("BEGIN") && pair[1].is("ATOMIC"));
-    for (index, token) in tokens.iter().enumerate() {
-        if !token.is_symbol(";") {
-            continue;
-        }
-        let closed = index >= 2 && tokens[index - 1].is("END") && tokens[index - 2].is_symbol(";");
-        if closed || !(trigger || atomic(index)) {
-            return index + 1;
+/// Finds the semicolon that ends a statement, token by token.
+#[expect(clippy::struct_excessive_bools, reason = "what a scanner has seen so far")]
+struct End {
+    dialect: Dialect,
+    seen: usize,
+    /// Whether it makes something; and whether that is a trigger or a routine.
+    creates: bool,
+    has_body: bool,
+    /// Whether a trigger's body was begun, and whether the last tokens are `; END`.
+    is_begun: bool,
+    may_close: bool,
+    /// How many bodies and `CASE`s, and how many brackets, are open.
+    bodies: u32,
+    brackets: u32,
+    /// Whether the last token was a semicolon, or `BEGIN`.
+    after_semicolon: bool,
+    after_begin: bool,
+}
+
+impl End {
+    const fn new(dialect: Dialect) -> Self {
+        Self {
+            dialect,
+            seen: 0,
+            creates: false,
+            has_body: false,
+            is_begun: false,
+            may_close: false,
+            bodies: 0,
+            brackets: 0,
+            after_semicolon: false,
+            after_begin: false,
         }
     }
-    tokens.len()
+
+    /// Whether this token, the next one, ends the statement.
+    fn is_at(&mut self, token: &Token<'_>) -> bool {
+        self.creates |= self.seen == 0 && token.is("CREATE");
+        let ends = match self.dialect {
+            Dialect::Sqlite => self.in_sqlite(token),
+            Dialect::Postgres => self.in_postgres(token),
+        };
+        self.seen += 1;
+        self.after_semicolon = token.is_symbol(";");
+        self.after_begin = token.is("BEGIN");
+        ends
+    }
+
+    /// The body of a trigger has semicolons of its own: it ends with `; END ;`, as `sqlite3_complete` has it.
+    fn in_sqlite(&mut self, token: &Token<'_>) -> bool {
+        self.has_body |= self.creates && self.seen < 4 && token.is("TRIGGER");
+        self.is_begun |= self.has_body && token.is("BEGIN");
+        let ends = token.is_symbol(";") && (!self.is_begun || self.may_close);
+        self.may_close = token.is("END") && self.after_semicolon;
+        ends
+    }
+
+    /// The body of a function in standard SQL has semicolons of its own: from `BEGIN ATOMIC` to the `END` that belongs to it,
+    /// among those of `CASE`. So have the statements of a rule, in brackets.
+    fn in_postgres(&mut self, token: &Token<'_>) -> bool {
+        self.has_body |= self.creates && self.seen < 4 && (token.is("FUNCTION") || token.is("PROCEDURE"));
+        let is_opened = token.is("ATOMIC") && self.after_begin || self.bodies > 0 && token.is("CASE");
+        if self.has_body && is_opened {
+            self.bodies += 1;
+        } else if token.is("END") {
+            self.bodies = self.bodies.saturating_sub(1);
+        } else if token.is_symbol("(") {
+            self.brackets += 1;
+        } else if token.is_symbol(")") {
+            self.brackets = self.brackets.saturating_sub(1);
+        }
+        token.is_symbol(";") && self.bodies == 0 && self.brackets == 0
+    }
+}
+
+/// How many bytes a script's first statement takes, with its semicolon and what stands before it; and whether it has one.
+pub(crate) fn first_length(script: &str, dialect: Dialect) -> Result<(usize, bool), Unclosed> {
+    let mut scanner = Scanner::new(script, dialect);
+    let mut end = End::new(dialect);
+    while let Some(token) = scanner.next_token()? {
+        if end.is_at(&token) {
+            return Ok((token.start + token.text.len(), true));
+        }
+    }
+    Ok((script.len(), false))
 }
 
 fn control(sql: &str, tokens: &[Token<'_>], dialect: Dialect) -> Control {
@@ -157,35 +209,6 @@ fn control(sql: &str, tokens: &[Token<'_>], dialect: Dialect) -> Control {
             None => Control::None,
         },
     }
-}
-
-/// Whether a `CREATE` makes writes that come after it delete rows.
-fn arms(tokens: &[Token<'_>], dialect: Dialect) -> bool {
-    let kinds = |word: &str| tokens.iter().take(4).any(|token| token.is(word));
-    match dialect {
-        Dialect::Sqlite => deletes_or_replaces(tokens),
-        Dialect::Postgres if kinds("TRIGGER") || kinds("RULE") => true,
-        Dialect::Postgres => {
-            (kinds("FUNCTION") || kinds("PROCEDURE"))
-                && tokens
-                    .iter()
-                    .any(|token| token.kind == TokenKind::Text && may_delete_in_a_body(token.text))
-        }
-    }
-}
-
-/// Whether the text of a function may delete rows, by its words: it may say so itself, or run what nobody sees here.
-pub(crate) fn may_delete_in_a_body(body: &str) -> bool {
-    const WORDS: [&str; 6] = ["delete", "truncate", "execute", "perform", "merge", "call"];
-    let words = body.split(|it: char| !(it.is_ascii_alphanumeric() || it == '_'));
-    words.into_iter().any(|word| WORDS.iter().any(|harmful| word.eq_ignore_ascii_case(harmful)))
-}
-
-/// Whether a statement has a word by which rows are deleted: `ON DELETE` of a foreign key is none, it acts only where
-/// something else deletes.
-pub(crate) fn deletes_or_replaces(tokens: &[Token<'_>]) -> bool {
-    let deletes = |pair: &[Token<'_>]| pair[1].is("DELETE") && !pair[0].is("ON");
-    tokens.windows(2).any(|pair| deletes(pair) || pair[1].is("REPLACE"))
 }
 
 fn is_view(tokens: &[Token<'_>]) -> bool {
@@ -278,29 +301,6 @@ fn moves(tokens: &[Token<'_>], dialect: Dialect) -> Vec<Moves> {
     }
 }
 
-fn effect(tokens: &[Token<'_>], dialect: Dialect) -> Effect {
-    let first = &tokens[0];
-    if first.is("DROP") && tokens.get(1).is_some_and(|token| token.is("TABLE")) {
-        Effect::DropsTable
-    } else if first.is("DELETE")
-        || first.is("REPLACE")
-        || first.is("TRUNCATE")
-        || first.is("DO")
-        || first.is("CALL")
-        // A function of one's own may do anything.
-        || (dialect == Dialect::Postgres && first.is("SELECT"))
-    {
-        Effect::Deletes
-    } else if first.is("INSERT") || first.is("UPDATE") || first.is("WITH") || first.is("MERGE") {
-        if deletes_or_replaces(tokens) { Effect::Deletes } else { Effect::Writes }
-    } else if first.is("SELECT") || first.is("PRAGMA") {
-        // A function or a pragma may do anything; those of the databases themselves delete nothing.
-        Effect::Writes
-    } else {
-        Effect::Defines
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::Control::{Breaks, None, Outside};
@@ -347,17 +347,6 @@ mod tests {
         let script = "CREATE FUNCTION f() RETURNS int AS $$ BEGIN; COMMIT; END $$ LANGUAGE plpgsql; \
                       CREATE FUNCTION g() RETURNS int BEGIN ATOMIC; SELECT 1; END; SELECT 2";
         assert_eq!(split(script, Dialect::Postgres).unwrap().len(), 3);
-    }
-
-    #[test]
-    fn effects_err_to_the_careful_side() {
-        let effect = |sql: &str| split(sql, Dialect::Sqlite).unwrap()[0].effect;
-        assert_eq!(effect("CREATE TABLE a (b)"), Effect::Defines);
-        assert_eq!(effect("ALTER TABLE a ADD b"), Effect::Defines);
-        assert_eq!(effect("UPDATE a SET b = 1"), Effect::Writes);
-        assert_eq!(effect("WITH x AS (SELECT 1) DELETE FROM a"), Effect::Deletes);
-        assert_eq!(effect("INSERT OR REPLACE INTO a VALUES (1)"), Effect::Deletes);
-        assert_eq!(effect("drop table a"), Effect::DropsTable);
     }
 
     #[test]

@@ -91,6 +91,8 @@ pub struct Ran {
     pub started: SystemTime,
     /// How long it took.
     pub took: Duration,
+    /// Whether the database saw that it may delete rows, by whatever trigger; where it can't tell, it says no.
+    pub deletes: bool,
 }
 
 /// A project's rows, as text. Names in the SQL given here are those of the project's own tables.
@@ -147,6 +149,11 @@ pub trait Session: Rows {
 
     /// Reads ledger and schema as they are under the lock.
     fn inspect(&mut self) -> Result<Inspection>;
+
+    /// Keeps everybody else from changing any row until the transaction ends, where its beginning does not.
+    fn keep_rows_still(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// Counts the rows of each table.
     fn census(&mut self) -> Result<Census>;

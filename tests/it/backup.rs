@@ -365,6 +365,50 @@ fn an_upgrade_that_fails_in_part_is_put_back(world: &mut World) {
     assert_eq!(world.expect(0, &["status"]).count("planned"), 5, "some project is dirty");
 }
 
+/// What an application wrote while a migration ran outside a transaction is never thrown away unasked.
+#[test]
+fn rows_that_somebody_committed_meanwhile_are_not_put_back() {
+    const SLOW: (&str, &str) = (
+        "3_slow",
+        "SELECT pg_sleep(0.7);\nCREATE UNIQUE INDEX CONCURRENTLY notes_text ON notes (text);\n-- metadata\nrun_in_transaction = false\n",
+    );
+    for writes in [true, false] {
+        let mut world = World::postgres();
+        world.with_migrations(&[NOTES]).expect(0, &["create", "a"]);
+        world.execute("a", "INSERT INTO notes (text) VALUES ('same'), ('same')");
+        world.with_migrations(&[
+            NOTES,
+            ("2_more", "ALTER TABLE notes ADD COLUMN more text;\nUPDATE notes SET more = 'x';"),
+            SLOW,
+        ]);
+        let mut command = world.command(&["--format", "json", "upgrade-all", "--backup"]);
+        let running = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        // Once it says that it begins, it has let go of its locks.
+        while world.query("a", "SELECT count(*) FROM tenantry_history WHERE version = '3'") == ["0"] {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        if writes {
+            world.execute("a", "INSERT INTO notes (text) VALUES ('new'), ('newer')");
+        }
+        let output = running.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(3));
+        let said = String::from_utf8(output.stdout).unwrap();
+        let texts = world.query("a", "SELECT text FROM notes ORDER BY id");
+        if writes {
+            assert_eq!(texts, ["same", "same", "new", "newer"], "{said}");
+            assert!(
+                said.contains("left as it is") && said.contains("tenantry backup restore a --from"),
+                "{said}"
+            );
+            assert!(said.contains("notes has rows"), "{said}");
+        } else {
+            assert_eq!(texts, ["same", "same"], "{said}");
+            assert!(said.contains("put back to what it was"), "{said}");
+            assert_eq!(world.versions("a"), ["1"]);
+        }
+    }
+}
+
 fn an_upgrade_with_checked_backups_takes_one_of_each_project(world: &mut World) {
     world.with_legacy();
     let count = u64::from(world.legacy_count());

@@ -47,6 +47,7 @@ mod real_sets;
 mod real_sets_postgres;
 mod restore;
 mod rollback;
+mod row_loss;
 mod schema;
 mod schema_postgres;
 mod set_orchestrator;

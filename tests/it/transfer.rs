@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use crate::world::World;
 
 on_each_store!(
+    a_dump_that_is_cut_off_is_not_taken,
     a_trigger_on_a_ledger_is_not_taken_from_a_file,
     an_export_is_what_the_databases_own_program_reads_and_an_import_the_same,
     an_import_stamps_only_what_it_verified,
@@ -191,6 +192,16 @@ fn an_import_refuses_what_reaches_beyond_the_project(world: &mut World) {
             format!("DO $$ BEGIN EXECUTE 'COPY other.notes TO ''{marker}'''; END $$;"),
             format!("SELECT lo_export(1, '{marker}');"),
             "COMMIT;".into(),
+            "CREATE --\r ROLE evil SUPERUSER /*\n TABLE other.x (a int) -- */\n LOGIN;".into(),
+            by_trigger("CREATE ROLE evil SUPERUSER"),
+            by_trigger("RESET ROLE"),
+            by_trigger("RESET SESSION AUTHORIZATION"),
+            by_trigger("SET LOCAL ROLE postgres"),
+            by_trigger(&format!("COPY other.x TO PROGRAM 'touch {marker}'")),
+            by_trigger(&format!("COPY other.x TO '{marker}'")),
+            by_trigger("ALTER FUNCTION tenantry_import.run(text) SECURITY INVOKER")
+                + "COMMENT ON TABLE other.x IS 'x';",
+            "GRANT pg_execute_server_program /* ON TABLE */ TO PUBLIC;".into(),
             "CREATE SCHEMA second; CREATE TABLE second.t (id INTEGER);".into(),
         ],
     );
@@ -208,6 +219,41 @@ fn an_import_refuses_what_reaches_beyond_the_project(world: &mut World) {
     ]);
     let line = good.lines().count() + 2;
     assert!(ran.stdout.contains(&format!(".sql:{line})")), "{}", ran.stdout);
+}
+
+/// A row whose trigger runs a statement that no look at the text can tell.
+fn by_trigger(sql: &str) -> String {
+    let (first, rest) = sql.split_at(2);
+    format!(
+        "CREATE TABLE other.x (a int); CREATE FUNCTION other.f() RETURNS trigger LANGUAGE plpgsql AS \
+         $f$ BEGIN EXECUTE '{first}' || $q${rest}$q$; RETURN NEW; END $f$; \
+         CREATE TRIGGER t BEFORE INSERT ON other.x FOR EACH ROW EXECUTE FUNCTION other.f(); INSERT INTO other.x VALUES (1);"
+    )
+}
+
+/// What begins and does not end is no copy of a project.
+fn a_dump_that_is_cut_off_is_not_taken(world: &mut World) {
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
+    world.execute("1", "INSERT INTO notes VALUES (1, 'a'), (2, 'b')");
+    let whole = std::fs::read_to_string(exported(world, "1")).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    for part in 1..8 {
+        let count = lines.len() * part / 8;
+        let cut = format!("{}\n", lines[..count].join("\n"));
+        let ran = world.run(&["import", "cut", &file(world, &cut)]);
+        assert_eq!(ran.code, 3, "{count} of {} lines: {}{}", lines.len(), ran.stdout, ran.stderr);
+        assert_eq!(
+            world.expect(0, &["status"]).events("project_finished").len(),
+            1,
+            "{count} of {}",
+            lines.len()
+        );
+    }
+    assert_eq!(world.run(&["import", "2", &file(world, &whole)]).code, 0);
+    // What stands behind a NUL nobody would read.
+    let with_nul = whole.replace("'a'", "'\0'").replace("\ta\n", "\t\0\n");
+    let ran = world.run(&["import", "3", &file(world, &with_nul)]);
+    assert!(ran.code == 3 && ran.stdout.contains("NUL"), "{}{}", ran.stdout, ran.stderr);
 }
 
 fn a_trigger_on_a_ledger_is_not_taken_from_a_file(world: &mut World) {
@@ -251,4 +297,32 @@ fn search_indexes_find_after_an_import_what_they_found_before() {
     world.execute("1", "CREATE VIRTUAL TABLE blind USING fts5(text, content = '')");
     let refused = world.run(&["export", "1"]);
     assert!(refused.code != 0 && refused.stderr.contains("blind"), "{}", refused.stderr);
+}
+
+/// What stands in a file comes into the project byte for byte, as psql reads it.
+#[test]
+fn an_import_changes_nothing_in_the_rows() {
+    let mut world = World::postgres();
+    world.with_migrations(&[NOTES]);
+    let text = "CREATE SCHEMA other;\nCREATE TABLE other.notes (id integer PRIMARY KEY, text text);\n\
+        INSERT INTO other.notes VALUES (1, 'a\rb\r\nc');\n\
+        INSERT INTO other.notes VALUES (2, 'x\n\\restrict abc\ny');\n\
+        INSERT INTO other.notes VALUES (3, E'a'\n'b\\'c');\n\
+        INSERT INTO other.notes VALUES (4, 'COPY it FROM stdin;\nz');\n\
+        \\restrict abc\n\
+        COPY other.notes (id, text) FROM stdin;\n5\t\\x41\\102\\r\\n\\\\\n6\t\\N\n\\.\n\
+        \\unrestrict abc\n";
+    world.expect(0, &["import", "1", &file(&world, text)]);
+    // The same by the program itself, which a string on two lines is too much for.
+    let database = &world.database();
+    let path = file(&world, &text.replace("other", "by_psql").replace("E'a'\n'b\\'c'", "E'ab\\'c'"));
+    database.run(&["-f", &path]);
+    let hexadecimal = |schema: &str| {
+        database.run(&[
+            "-c",
+            &format!("SELECT id, encode(convert_to(text, 'UTF8'), 'hex') FROM {schema}.notes ORDER BY id"),
+        ])
+    };
+    assert_eq!(hexadecimal("project_1"), hexadecimal("by_psql"));
+    assert_eq!(hexadecimal("project_1").len(), 6);
 }

@@ -160,7 +160,11 @@ pub(super) fn session(found: &[Token<'_>]) -> Option<Elsewhere> {
         let place = |token: &Token<'_>| PLACES.into_iter().find(|place| token.is(place));
         return found.iter().take(4).find_map(place).map(Elsewhere::Session);
     }
-    ["DISCARD", "COPY"].into_iter().find(|word| first.is(word)).map(Elsewhere::Session)
+    // A prepared statement outlasts its transaction, and would be in the next project's way.
+    ["DISCARD", "COPY", "PREPARE", "EXECUTE", "DEALLOCATE"]
+        .into_iter()
+        .find(|word| first.is(word))
+        .map(Elsewhere::Session)
 }
 
 fn is_word(token: Option<&Token<'_>>, words: &[&str]) -> bool {

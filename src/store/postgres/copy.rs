@@ -239,7 +239,7 @@ impl PostgresSession<'_> {
     }
 
     /// Nobody may write any more; reading goes on, a dump's as well.
-    fn lock_tables(&mut self) -> Result<()> {
+    pub(super) fn lock_tables(&mut self) -> Result<()> {
         let schema = self.number()?;
         let sql = format!(
             "DO $$ DECLARE name text; BEGIN FOR name IN SELECT format('%I.%I', {}, relname) FROM pg_catalog.pg_class \

@@ -239,7 +239,7 @@ impl PostgresSession<'_> {
                     let settled = self.kept.link()?.settle_again();
                     settled.map_err(|error| self.failed("cannot go on", &error))?;
                 }
-                Ok(vec![Ran { started, took }])
+                Ok(vec![Ran { started, took, deletes: false }])
             }
             parts => self.ran(started, took, parts.len()),
         }
@@ -259,7 +259,7 @@ impl PostgresSession<'_> {
         let mut before = Duration::ZERO;
         let ran = ended.map(|ended| {
             let began = std::mem::replace(&mut before, ended);
-            Ran { started: started + began, took: ended.saturating_sub(began) }
+            Ran { started: started + began, took: ended.saturating_sub(began), deletes: false }
         });
         Ok(ran.collect())
     }

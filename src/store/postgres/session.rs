@@ -333,6 +333,10 @@ impl Session for PostgresSession<'_> {
         Ok(Inspection { ledger, schema: Some(schema), recorded, access })
     }
 
+    fn keep_rows_still(&mut self) -> Result<()> {
+        self.lock_tables()
+    }
+
     fn census(&mut self) -> Result<Census> {
         self.count_rows()
     }
@@ -352,7 +356,8 @@ impl Session for PostgresSession<'_> {
             [step] if !step.migration.is_transactional() && self.kind == Kind::Existing => {
                 let started = SystemTime::now();
                 self.run_outside(step)?;
-                Ok(vec![Ran { started, took: started.elapsed().unwrap_or_default() }])
+                let took = started.elapsed().unwrap_or_default();
+                Ok(vec![Ran { started, took, deletes: false }])
             }
             _ => self.run_inside(steps),
         }

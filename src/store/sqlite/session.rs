@@ -3,9 +3,11 @@
 //! It must not decide anything: which script runs, and whether what came out is right, is `apply`'s business.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::config::DbConfig;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, OpenFlags};
 
 use super::failure::{describe, message};
@@ -103,22 +105,49 @@ impl<'a> SqliteSession<'a> {
     fn run(&mut self, step: &Step<'_>) -> Result<Ran> {
         let started = SystemTime::now();
         let was_outside = self.connection.is_autocommit();
-        for statement in step.script.statements() {
-            // Those are made before the transaction, or last no longer than the connection.
-            if !was_outside && matches!(statement.control, Control::Pragma(Pragma::Before(_) | Pragma::Skip))
-            {
-                continue;
-            }
-            self.connection
-                .execute_batch(&statement.sql)
-                .map_err(|error| statement_failed(&error, step.script, statement))?;
-        }
+        // Those are made before the transaction, or last no longer than the connection.
+        let is_passed_over = |statement: &Statement| {
+            !was_outside && matches!(statement.control, Control::Pragma(Pragma::Before(_) | Pragma::Skip))
+        };
+        let deletes = self.watch_deletes()?;
+        let ran =
+            step.script.statements().iter().filter(|it| !is_passed_over(it)).try_for_each(|statement| {
+                let ran = self.connection.execute_batch(&statement.sql);
+                ran.map_err(|error| statement_failed(&error, step.script, statement))
+            });
+        self.stop_watching()?;
+        ran?;
         if was_outside && !self.connection.is_autocommit() {
             self.rollback()?;
             return Err(Error::new(ErrorKind::Migration, "it begins a transaction and does not end it")
                 .at(step.script.path(), None));
         }
-        Ok(Ran { started, took: started.elapsed().unwrap_or_default() })
+        let deletes = deletes.load(Ordering::Relaxed);
+        Ok(Ran { started, took: started.elapsed().unwrap_or_default(), deletes })
+    }
+
+    /// Has SQLite tell of each statement that it prepares whether it deletes rows, by whatever trigger.
+    fn watch_deletes(&self) -> Result<Arc<AtomicBool>> {
+        let deletes = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&deletes);
+        let look = move |context: AuthContext<'_>| {
+            // Dropping an index deletes from SQLite's own tables.
+            if let AuthAction::Delete { table_name } = context.action
+                && !table_name.starts_with("sqlite_")
+            {
+                seen.store(true, Ordering::Relaxed);
+            }
+            Authorization::Allow
+        };
+        self.connection
+            .authorizer(Some(look))
+            .map_err(|error| describe("cannot watch what it deletes", error))?;
+        Ok(deletes)
+    }
+
+    fn stop_watching(&self) -> Result<()> {
+        let nobody = None::<fn(AuthContext<'_>) -> Authorization>;
+        self.connection.authorizer(nobody).map_err(|error| describe("cannot watch what it deletes", error))
     }
 
     fn reopen(&mut self) -> Result<()> {
@@ -193,6 +222,13 @@ impl Session for SqliteSession<'_> {
             for table in schema.tables() {
                 let sql = format!("SELECT count(*) FROM main.{}", quote_name(table));
                 census.rows.insert(table.to_string(), self.connection.query_row(&sql, (), |row| row.get(0))?);
+            }
+            for table in schema.virtual_tables() {
+                let sql = format!("SELECT count(*) FROM main.{}", quote_name(table));
+                // One whose module is not here can't be changed here either.
+                if let Ok(count) = self.connection.query_row(&sql, (), |row| row.get(0)) {
+                    census.rows.insert(table.to_string(), count);
+                }
             }
             let numbered = "SELECT 1 FROM main.sqlite_schema WHERE name = 'sqlite_sequence'";
             if self.connection.prepare(numbered)?.exists(())? {

@@ -209,7 +209,19 @@ pub(super) fn load(path: &Path, into: &Path) -> Result<()> {
     let statements = split(&text, Dialect::Sqlite).map_err(|unclosed| {
         Error::new(ErrorKind::Usage, format!("{} is never closed", unclosed.what)).at(path, unclosed.line)
     })?;
+    if let Some(at) = text.find('\0') {
+        let line = u32::try_from(text[..at].matches('\n').count() + 1).unwrap_or(u32::MAX);
+        return Err(Error::new(ErrorKind::Usage, "there is a NUL character in it").at(path, line));
+    }
     statements.iter().try_for_each(|statement| permit(statement, path))?;
+    let last = |words: &[&str]| statements.iter().rposition(|it| words.contains(&word(it, 0).as_str()));
+    if let Some(begun) =
+        last(&["BEGIN"]).filter(|begun| last(&["COMMIT", "END"]).is_none_or(|end| end < *begun))
+    {
+        return Err(Error::new(ErrorKind::Usage, "the file is cut off: what BEGIN begins does not end")
+            .at(path, statements[begun].line)
+            .hint("make the dump anew: what is missing at its end nobody knows"));
+    }
     let connection =
         Connection::open(into).map_err(|error| describe("cannot make a private database", error))?;
     let guard = || -> rusqlite::Result<()> {

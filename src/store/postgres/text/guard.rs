@@ -1,0 +1,102 @@
+//! A role without rights that a text is run by, in a database of its own.
+//!
+//! A text may define functions and have them run, and what those do no look at the text can tell. So the server keeps it in: each
+//! statement is run by a function that belongs to a role without rights and runs as its owner. In such a function the server refuses
+//! every way to become another role. The role is made in the transaction that loads the text, and gone at its end.
+
+use diesel::connection::SimpleConnection as _;
+use diesel::prelude::*;
+use diesel::sql_types::{Bool, Text};
+
+use crate::sql::{quote_name, quote_text};
+
+pub(super) struct Guard {
+    role: String,
+    /// The query that runs a statement, as long as its function is as it was made.
+    call: String,
+}
+
+#[derive(QueryableByName)]
+struct Right {
+    #[diesel(sql_type = Bool)]
+    right: bool,
+}
+
+#[derive(QueryableByName)]
+struct Value {
+    #[diesel(sql_type = Text)]
+    value: String,
+}
+
+/// What the function does.
+const BODY: &str = "BEGIN EXECUTE $1; END";
+
+/// What a transaction has written into the catalogs that all databases share.
+const SHARED: &str = "
+SELECT format('the role %s', rolname) AS value FROM pg_catalog.pg_authid WHERE xmin OPERATOR(pg_catalog.=) {own}
+UNION ALL SELECT 'the membership of a role' FROM pg_catalog.pg_auth_members WHERE xmin OPERATOR(pg_catalog.=) {own}
+UNION ALL SELECT format('the database %s', datname) FROM pg_catalog.pg_database
+    WHERE xmin OPERATOR(pg_catalog.=) {own} AND datname OPERATOR(pg_catalog.<>) pg_catalog.current_database()
+UNION ALL SELECT 'the settings of a role' FROM pg_catalog.pg_db_role_setting WHERE xmin OPERATOR(pg_catalog.=) {own}
+UNION ALL SELECT format('the tablespace %s', spcname) FROM pg_catalog.pg_tablespace WHERE xmin OPERATOR(pg_catalog.=) {own}
+LIMIT 1";
+
+impl Guard {
+    /// Makes the role, where this one may make any: one that may not has few rights itself.
+    pub(super) fn new(connection: &mut PgConnection) -> QueryResult<Option<Self>> {
+        let may = "SELECT rolsuper OR rolcreaterole AS right FROM pg_roles WHERE rolname = current_user";
+        if !diesel::sql_query(may).get_result::<Right>(connection)?.right {
+            return Ok(None);
+        }
+        let role = format!("tenantry_import_{}", uuid::Uuid::now_v7().simple());
+        let name = quote_name(&role);
+        let database = "SELECT format('%I', current_database()) AS value";
+        let database = diesel::sql_query(database).get_result::<Value>(connection)?.value;
+        connection.batch_execute(&format!(
+            "CREATE ROLE {name} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS; \
+             GRANT {name} TO CURRENT_USER; GRANT CREATE ON DATABASE {database} TO {name}; GRANT ALL ON SCHEMA public TO {name}; \
+             CREATE SCHEMA tenantry_import; GRANT ALL ON SCHEMA tenantry_import TO {name}; \
+             CREATE FUNCTION tenantry_import.run(text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS {body}; \
+             REVOKE ALL ON FUNCTION tenantry_import.run(text) FROM PUBLIC; \
+             ALTER FUNCTION tenantry_import.run(text) OWNER TO {name}; \
+             REVOKE ALL ON SCHEMA tenantry_import FROM {name}; GRANT EXECUTE ON FUNCTION tenantry_import.run(text) TO CURRENT_USER",
+            body = quote_text(BODY)
+        ))?;
+        // The text may change the function, being run by its owner: then it is not called any more.
+        let call = "SELECT format('SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.oid OPERATOR(pg_catalog.=) %s::pg_catalog.oid \
+             AND p.prosecdef AND p.proowner OPERATOR(pg_catalog.=) %s::pg_catalog.oid AND p.proconfig IS NULL \
+             AND p.prosrc OPERATOR(pg_catalog.=) %L::pg_catalog.text) THEN tenantry_import.run($1) \
+             ELSE tenantry_import.changed() END', p.oid, p.proowner, p.prosrc) AS value \
+             FROM pg_proc p WHERE p.oid = 'tenantry_import.run(text)'::regprocedure";
+        connection.batch_execute(
+            "CREATE FUNCTION tenantry_import.changed() RETURNS void LANGUAGE plpgsql AS \
+             'BEGIN RAISE EXCEPTION ''it changes the function that it is run by''; END'",
+        )?;
+        let call = diesel::sql_query(call).get_result::<Value>(connection)?.value;
+        Ok(Some(Self { role, call }))
+    }
+
+    /// Runs a statement with none of this session's rights.
+    pub(super) fn run(&self, connection: &mut PgConnection, sql: &str) -> QueryResult<()> {
+        diesel::sql_query(&self.call).bind::<Text, _>(sql).execute(connection).map(drop)
+    }
+
+    /// Takes over what was made, and removes the role.
+    pub(super) fn end(self, connection: &mut PgConnection) -> QueryResult<()> {
+        let name = quote_name(&self.role);
+        connection.batch_execute(&format!(
+            "DROP SCHEMA tenantry_import CASCADE; REASSIGN OWNED BY {name} TO CURRENT_USER; DROP OWNED BY {name}; DROP ROLE {name}"
+        ))
+    }
+}
+
+/// What the transaction has changed of what all databases share; only a role that may change it can look there.
+pub(super) fn written_elsewhere(connection: &mut PgConnection) -> QueryResult<Option<String>> {
+    let may =
+        "SELECT rolsuper AS right FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) current_user";
+    if !diesel::sql_query(may).get_result::<Right>(connection)?.right {
+        return Ok(None);
+    }
+    let sql = SHARED.replace("{own}", "pg_catalog.pg_current_xact_id()::pg_catalog.xid");
+    Ok(diesel::sql_query(sql).get_result::<Value>(connection).optional()?.map(|row| row.value))
+}

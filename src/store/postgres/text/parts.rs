@@ -1,0 +1,406 @@
+//! A text of SQL as `psql` reads it: its statements, and the rows that stand between them.
+//!
+//! It must not run anything. What it refuses by words is the second wall: the first is the role that a text is run by.
+
+use std::path::Path;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::schema::bookkeeping::acts_on_a_ledger;
+use crate::sql::statement::first_length;
+use crate::sql::{Dialect, Token, TokenKind, Unclosed, blank_length, tokens};
+
+/// What a statement may begin with.
+const TAKEN: [&str; 7] = ["ALTER", "COMMENT", "COPY", "CREATE", "INSERT", "REFRESH", "SET"];
+/// What a privilege that is taken may be on, where it says: all else is not the schema's.
+const GRANTED_ON: [&str; 9] =
+    ["TABLE", "SEQUENCE", "FUNCTION", "PROCEDURE", "ROUTINE", "SCHEMA", "TYPE", "DOMAIN", "ALL"];
+/// What belongs to the whole server.
+const ELSEWHERE: [&str; 10] = [
+    "DATABASE",
+    "EVENT",
+    "GROUP",
+    "PUBLICATION",
+    "ROLE",
+    "SERVER",
+    "SUBSCRIPTION",
+    "SYSTEM",
+    "TABLESPACE",
+    "USER",
+];
+/// How what `pg_dump` writes begins and ends.
+const DUMP_BEGINS: &str = "-- PostgreSQL database dump";
+const DUMP_ENDS: &str = "-- PostgreSQL database dump complete";
+
+/// Reads a whole text. Errors where it is cut off, or has anything in it but what a schema and its rows are made of.
+pub(super) fn parts<'a>(text: &'a str, path: &Path) -> Result<Vec<Part<'a>>> {
+    if let Some(at) = text.find('\0') {
+        let line = line_number(text[..at].matches('\n').count() + 1);
+        return Err(Error::new(ErrorKind::Usage, "there is a NUL character in it").at(path, line));
+    }
+    // What was converted on its way may end its lines in another way.
+    let is_line = |wanted: &str| text.lines().any(|line| line.trim_end() == wanted);
+    if is_line(DUMP_BEGINS) && !is_line(DUMP_ENDS) {
+        return Err(cut_off("pg_dump's last line is missing", text.lines().count(), path));
+    }
+    let mut parts = Vec::new();
+    let mut rest = Rest { text, line: 1 };
+    while !rest.text.is_empty() {
+        parts.push(next_part(&mut rest, path)?);
+    }
+    Ok(parts)
+}
+
+/// Whether a statement says who owns something or may use it.
+pub(super) fn is_access(sql: &str) -> bool {
+    let found = tokens(sql, Dialect::Postgres).unwrap_or_default();
+    let is_owner = |pair: &[Token<'_>]| pair[0].is("OWNER") && pair[1].is("TO");
+    match found.as_slice() {
+        [first, ..] if first.is("GRANT") || first.is("REVOKE") => true,
+        [first, second, ..] if first.is("ALTER") => second.is("DEFAULT") || found.windows(2).any(is_owner),
+        _ => false,
+    }
+}
+
+/// Whether a privilege is one on a schema or on what is in it, rather than a role's membership or the server's.
+fn is_privilege_inside(found: &[Token<'_>]) -> bool {
+    let mut after = found.iter().skip_while(|token| !token.is("ON")).skip(1);
+    let (first, second) = (after.next(), after.next());
+    let is_word = |token: Option<&Token<'_>>, word: &str| token.is_some_and(|token| token.is(word));
+    let is_named = second.is_some_and(|it| it.kind == TokenKind::Word || it.kind == TokenKind::Quoted);
+    // A table needs no word before its name: the name is followed by a point, a comma or TO and FROM.
+    let is_bare_table = !is_named || is_word(second, "TO") || is_word(second, "FROM");
+    first.is_some() && (is_bare_table || GRANTED_ON.iter().any(|word| is_word(first, word)))
+}
+
+/// Whether a statement makes an extension, in a schema that it names: to make one may need more than a role without rights.
+pub(super) fn is_extension(sql: &str) -> bool {
+    let found = tokens(sql, Dialect::Postgres).unwrap_or_default();
+    let words: Vec<String> = found.iter().map(|token| token.text.to_ascii_uppercase()).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    matches!(words.as_slice(), ["CREATE", "EXTENSION", "IF", "NOT", "EXISTS", _, "WITH", "SCHEMA", _])
+}
+
+pub(super) fn line_number(line: usize) -> u32 {
+    u32::try_from(line).unwrap_or(u32::MAX)
+}
+
+/// What is left of a text.
+struct Rest<'a> {
+    text: &'a str,
+    line: usize,
+}
+
+/// A statement, or the rows of a `COPY ... FROM stdin`.
+pub(super) struct Part<'a> {
+    pub(super) statement: Option<(String, usize)>,
+    pub(super) copy: Option<Copy<'a>>,
+}
+
+impl<'a> Rest<'a> {
+    /// Goes on behind so many bytes; gives them.
+    fn skip(&mut self, length: usize) -> &'a str {
+        let (skipped, rest) = self.text.split_at(length);
+        self.line += skipped.matches('\n').count();
+        self.text = rest;
+        skipped
+    }
+}
+
+/// Rows as `COPY` has them.
+pub(super) struct Copy<'a> {
+    /// The table with its columns, as written.
+    into: String,
+    rows: Vec<&'a str>,
+    line: usize,
+}
+
+impl Copy<'_> {
+    /// Its rows as statements, some at a time.
+    pub(super) fn statements(&self) -> impl Iterator<Item = (String, usize)> {
+        let of = |(number, rows): (usize, &[&str])| {
+            let values: Vec<String> = rows.iter().map(|row| format!("({})", row_values(row))).collect();
+            let values = values.join(", ");
+            (
+                format!("INSERT INTO {} OVERRIDING SYSTEM VALUE VALUES {values}", self.into),
+                self.line + number * ROWS,
+            )
+        };
+        self.rows.chunks(ROWS).enumerate().map(of).collect::<Vec<_>>().into_iter()
+    }
+}
+
+/// How many rows go at once.
+const ROWS: usize = 200;
+
+/// A row's values, each as a text that the column's type reads.
+fn row_values(row: &str) -> String {
+    let value = |field: &str| {
+        if field == "\\N" { "NULL".to_string() } else { literal(&unescape(field).unwrap_or_default()) }
+    };
+    row.split('\t').map(value).collect::<Vec<_>>().join(", ")
+}
+
+/// A text that means the same whatever the settings of the session are.
+fn literal(text: &str) -> String {
+    format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+/// What `COPY` writes with a backslash; none where the bytes that come out are no text.
+fn unescape(field: &str) -> Option<String> {
+    let mut text = Vec::with_capacity(field.len());
+    let mut rest = field.as_bytes();
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        let [escape, after @ ..] = rest else {
+            text.push(*byte);
+            break;
+        };
+        if *byte != b'\\' {
+            text.push(*byte);
+            continue;
+        }
+        rest = after;
+        let digits = |bytes: &[u8], most: usize, base: u32| {
+            bytes.iter().take(most).take_while(|it| char::from(**it).is_digit(base)).count()
+        };
+        let number = |bytes: &[u8], base: u32| {
+            bytes
+                .iter()
+                .filter_map(|it| char::from(*it).to_digit(base))
+                .fold(0, |sum, it| (sum * base + it) & 255)
+        };
+        text.push(match escape {
+            b'b' => 8,
+            b'f' => 12,
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'v' => 11,
+            b'x' if digits(rest, 2, 16) > 0 => {
+                let (hexadecimal, after) = rest.split_at(digits(rest, 2, 16));
+                rest = after;
+                u8::try_from(number(hexadecimal, 16)).unwrap_or_default()
+            }
+            b'0'..=b'7' => {
+                let more = digits(rest, 2, 8);
+                let (octal, after) = rest.split_at(more);
+                rest = after;
+                u8::try_from(number(&[&[*escape], octal].concat(), 8)).unwrap_or_default()
+            }
+            other => *other,
+        });
+    }
+    String::from_utf8(text).ok()
+}
+
+/// Takes the next statement, and the rows that follow it.
+fn next_part<'a>(rest: &mut Rest<'a>, path: &Path) -> Result<Part<'a>> {
+    let started_at = rest.line;
+    let failed = |unclosed: Unclosed| {
+        Error::new(ErrorKind::Usage, format!("{} is never closed", unclosed.what))
+            .at(path, line_number(started_at - 1).saturating_add(unclosed.line))
+    };
+    rest.skip(blank_length(rest.text, Dialect::Postgres).map_err(failed)?);
+    let nothing = Part { statement: None, copy: None };
+    if rest.text.is_empty() {
+        return Ok(nothing);
+    }
+    if rest.text.starts_with('\\') {
+        let line = rest.text.lines().next().unwrap_or_default();
+        if !is_guard(line) {
+            return Err(refused("a command of psql", rest.line, path));
+        }
+        rest.skip(line.len());
+        return Ok(nothing);
+    }
+    let line = rest.line;
+    let (length, is_ended) = first_length(rest.text, Dialect::Postgres).map_err(failed)?;
+    let sql = rest.skip(length).trim_end_matches(';').to_string();
+    if sql.is_empty() {
+        return Ok(nothing);
+    }
+    if first_word(&sql) != "COPY" {
+        return Ok(Part { statement: Some((permitted(&sql, line, path)?, line)), copy: None });
+    }
+    let into = copied_into(&sql).filter(|_| is_ended);
+    let into = into.ok_or_else(|| refused("COPY of a file or a program", line, path))?;
+    // The rows begin on the next line.
+    rest.skip(rest.text.find('\n').map_or(rest.text.len(), |at| at + 1));
+    let first_row = rest.line;
+    let end = if rest.text.starts_with("\\.") { Some(0) } else { rest.text.find("\n\\.").map(|at| at + 1) };
+    let rows = rest.skip(end.ok_or_else(|| cut_off("its rows do not end", first_row, path))?);
+    rest.skip(rest.text.find('\n').map_or(rest.text.len(), |at| at + 1));
+    let copy = Copy { into, rows: lines_of(rows, first_row, path)?, line: first_row };
+    Ok(Part { statement: None, copy: Some(copy) })
+}
+
+/// The lines of rows. All end in the same way, and what else looks like the end of one is written as `\r`.
+fn lines_of<'a>(rows: &'a str, line: usize, path: &Path) -> Result<Vec<&'a str>> {
+    let ends = if rows.split('\n').next().is_some_and(|first| first.ends_with('\r')) { "\r\n" } else { "\n" };
+    let lines: Vec<&str> = rows.split_terminator(ends).collect();
+    if let Some(index) = lines.iter().position(|row| unescape(row).is_none()) {
+        let message = "a row has bytes in it that are no UTF-8";
+        return Err(Error::new(ErrorKind::Usage, message).at(path, line_number(line + index)));
+    }
+    match lines.iter().position(|row| row.contains(['\r', '\n'])) {
+        None => Ok(lines),
+        Some(index) => {
+            Err(Error::new(ErrorKind::Usage, "a row has a line end in it that is not written as \\r or \\n")
+                .at(path, line_number(line + index)))
+        }
+    }
+}
+
+/// What begins and does not end.
+fn cut_off(what: &str, line: usize, path: &Path) -> Error {
+    Error::new(ErrorKind::Usage, format!("the file is cut off: {what}"))
+        .at(path, line_number(line))
+        .hint("make the dump anew: what is missing at its end nobody knows")
+}
+
+/// Since its last releases `pg_dump` has `psql` refuse other commands in between; that is nothing to a reader of SQL.
+fn is_guard(line: &str) -> bool {
+    let word = line.strip_prefix("\\restrict ").or_else(|| line.strip_prefix("\\unrestrict "));
+    word.is_some_and(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
+/// The table and columns of `COPY table (columns) FROM stdin`.
+fn copied_into(sql: &str) -> Option<String> {
+    let found = tokens(sql, Dialect::Postgres).ok()?;
+    let [first, into @ .., from, stdin] = found.as_slice() else { return None };
+    let is_name = |token: &Token<'_>| {
+        token.kind == TokenKind::Quoted
+            || (token.kind == TokenKind::Word && !token.is("FROM") && !token.is("PROGRAM"))
+            || [".", ",", "(", ")"].iter().any(|symbol| token.is_symbol(symbol))
+    };
+    let is_plain = first.is("COPY") && from.is("FROM") && stdin.is("STDIN") && into.iter().all(is_name);
+    let (start, end) = (into.first()?.start, from.start);
+    is_plain.then(|| sql[start..end].trim().to_string())
+}
+
+fn first_word(sql: &str) -> String {
+    let end = sql.find(|it: char| !it.is_ascii_alphabetic()).unwrap_or(sql.len());
+    sql[..end].to_ascii_uppercase()
+}
+
+fn refused(what: &str, line: usize, path: &Path) -> Error {
+    Error::new(ErrorKind::Usage, format!("{what} is not taken from a file"))
+        .at(path, line_number(line))
+        .hint("an import takes what pg_dump --schema writes: a schema with what is in it, and its rows")
+}
+
+/// What to run for a statement: itself, or what a block that an export wrote has in it.
+fn permitted(sql: &str, line: usize, path: &Path) -> Result<String> {
+    let found = tokens(sql, Dialect::Postgres).map_err(|_| refused("what is never closed", line, path))?;
+    let refuse = |what: &str| Err(refused(what, line, path));
+    let words: Vec<String> = found.iter().take(4).map(|token| token.text.to_ascii_uppercase()).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [first, ..] if first.starts_with('\\') => refuse("a command of psql"),
+        ["DO", _] => {
+            let inner =
+                block_of_an_export(found[1].text).ok_or_else(|| refused("a DO of its own", line, path))?;
+            let is_type = ["CREATE TYPE ", "CREATE DOMAIN "].iter().any(|start| inner.starts_with(start));
+            if is_type { permitted(inner, line, path) } else { refuse("a DO of its own") }
+        }
+        ["SELECT", "PG_CATALOG", ".", "SET_CONFIG" | "SETVAL", ..] => {
+            let is_plain = |token: &Token<'_>| {
+                matches!(token.kind, TokenKind::Text | TokenKind::Number)
+                    || ["true", "false", "NULL"].iter().any(|word| token.is(word))
+                    || ["(", ")", ",", "-"].iter().any(|symbol| token.is_symbol(symbol))
+            };
+            if found[4..].iter().all(is_plain) { Ok(sql.into()) } else { refuse("a SELECT of its own") }
+        }
+        [first, second, ..] if ELSEWHERE.contains(second) && *first != "COPY" => {
+            refuse(&format!("{first} {second}"))
+        }
+        ["CREATE", ..] if acts_on_a_ledger(&found) => refuse("a trigger on a ledger"),
+        ["GRANT" | "REVOKE", ..] if is_privilege_inside(&found) => Ok(sql.into()),
+        [first, ..] if TAKEN.contains(first) => Ok(sql.into()),
+        [first, ..] => refuse(first),
+        [] => Ok(sql.into()),
+    }
+}
+
+/// The one statement in a block by which an export makes a type that a schema needs.
+fn block_of_an_export(block: &str) -> Option<&str> {
+    let inner = block.strip_prefix("$tenantry$ BEGIN ")?;
+    inner.strip_suffix("; EXCEPTION WHEN duplicate_object THEN NULL; END $tenantry$")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_copy_are_read_back_as_they_were() {
+        assert_eq!(row_values("1\t\\N\ta\\tb\\\\N\t"), " E'1', NULL,  E'a\tb\\\\N',  E''");
+        assert_eq!(row_values("\\x41\\102\\q"), " E'ABq'");
+        assert_eq!(unescape("\\xff"), None);
+        assert_eq!(row_values("it's\\nso"), " E'it\\'s\nso'");
+        assert_eq!(copied_into("COPY a.\"B c\" (x, y) FROM stdin").as_deref(), Some("a.\"B c\" (x, y)"));
+        for sql in [
+            "COPY a FROM '/x'",
+            "COPY a FROM PROGRAM 'x'",
+            "COPY a TO stdout",
+            "COPY (SELECT f('x')) FROM stdin",
+        ] {
+            assert_eq!(copied_into(sql), None, "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_psql_would_run_is_refused_or_is_no_command_here() {
+        let path = Path::new("x.sql");
+        let statements = |text: &str| {
+            let mut rest = Rest { text, line: 1 };
+            let mut all = Vec::new();
+            while !rest.text.is_empty() {
+                all.extend(next_part(&mut rest, path)?.statement.into_iter().map(|(sql, _)| sql));
+            }
+            Ok::<_, Error>(all)
+        };
+        for text in [
+            "\\! x",
+            "SELECT 1 \\g x",
+            "DO $$ BEGIN END $$",
+            "DO $tenantry$ BEGIN CREATE ROLE x; EXCEPTION WHEN duplicate_object THEN NULL; END $tenantry$",
+            "SELECT pg_catalog.setval(lo_export(1, 'x'), 1)",
+            "SELECT pg_catalog.lo_export(1, 'x')",
+            "\\restrict a\n\\unrestrict a \\! x\n",
+            "COPY a FROM '/etc/passwd';",
+            "DROP SCHEMA a",
+            "GRANT admin TO somebody",
+            "REVOKE admin FROM somebody",
+            "GRANT ALL ON DATABASE d TO somebody",
+            "GRANT SET ON PARAMETER p TO somebody",
+            "GRANT USAGE ON FOREIGN SERVER s TO somebody",
+            "GRANT USAGE ON LANGUAGE l TO somebody",
+            "GRANT CREATE ON TABLESPACE t TO somebody",
+        ] {
+            assert!(statements(text).is_err(), "{text}: {:?}", statements(text));
+        }
+        for text in [
+            "GRANT SELECT ON t TO somebody",
+            "GRANT SELECT (a, b) ON TABLE s.t TO somebody",
+            "REVOKE ALL ON FUNCTION s.f(int) FROM PUBLIC",
+            "GRANT SELECT ON ALL TABLES IN SCHEMA s TO somebody",
+            "ALTER DEFAULT PRIVILEGES IN SCHEMA s GRANT SELECT ON TABLES TO somebody",
+            "ALTER TABLE s.t OWNER TO somebody",
+        ] {
+            assert!(statements(text).is_ok() && is_access(text), "{text}: {:?}", statements(text));
+        }
+        assert!(
+            statements("-- x\r\\! x\nSET a = 1;").is_err(),
+            "to psql the comment ends at the carriage return"
+        );
+        assert!(statements("CREATE --\r ROLE evil SUPERUSER /*\n TABLE x (a int) -- */\n LOGIN;").is_err());
+        assert_eq!(
+            statements("\\restrict a\nSET a = '\n\\restrict b\r\n';\n\\unrestrict a\n").unwrap(),
+            ["SET a = '\n\\restrict b\r\n'"]
+        );
+        assert_eq!(statements("SET a = E'a'\n'b\\'c';").unwrap(), ["SET a = E'a'\n'b\\'c'"]);
+        let need = "DO $tenantry$ BEGIN CREATE TYPE a.b AS ENUM ('x'); EXCEPTION WHEN duplicate_object THEN NULL; END $tenantry$;";
+        assert_eq!(statements(need).unwrap(), ["CREATE TYPE a.b AS ENUM ('x')"]);
+    }
+}

@@ -1,0 +1,80 @@
+//! Rows that a statement deletes without saying so: what is not known to be harmless is counted.
+
+use crate::world::World;
+
+/// A project with three rows in each of its tables keeps them, whatever the migration is.
+fn keeps_its_rows(world: &mut World, first: &str, tables: &[&str], sql: &str) {
+    world.with_migrations(&[("1_one", first)]);
+    let id = format!("p{}", uuid::Uuid::now_v7().simple());
+    world.expect(0, &["create", &id]);
+    for table in tables {
+        world.execute(&id, &format!("INSERT INTO {table} (text) VALUES ('a'), ('b'), ('c')"));
+    }
+    world.with_migrations(&[("1_one", first), ("2_two", sql)]);
+    let report = world.expect(3, &["upgrade", &id]);
+    assert_eq!(report.error(&id).0, "rows_lost", "{sql}");
+    for table in tables {
+        assert_eq!(world.query(&id, &format!("SELECT count(*) FROM {table}")), ["3"], "{sql}");
+    }
+    world.expect(0, &["drop", &id, "--yes", "--no-backup"]);
+}
+
+#[test]
+fn a_statement_that_is_not_known_to_be_harmless_is_counted() {
+    let mut world = World::postgres();
+    let first = "CREATE TABLE notes (id serial PRIMARY KEY, text text);\nCREATE TABLE other (id serial PRIMARY KEY, text text);\n\
+         CREATE FUNCTION g() RETURNS int LANGUAGE plpgsql AS 'BEGIN DELETE FROM notes; RETURN 1; END';\n\
+         CREATE FUNCTION h(a int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT g()';\n\
+         CREATE VIEW v AS SELECT g();\nCREATE TABLE called (a int DEFAULT g(), text text);";
+    for sql in [
+        "CREATE TABLE a AS WITH d AS (DELETE FROM notes RETURNING *) SELECT * FROM d",
+        "EXPLAIN ANALYZE DELETE FROM notes",
+        "VALUES (g())",
+        "CREATE TABLE z AS SELECT g()",
+        "SELECT g() INTO z",
+        "CREATE MATERIALIZED VIEW z AS SELECT * FROM v",
+        "INSERT INTO called (text) VALUES ('x')",
+        "UPDATE other SET text = g()::text WHERE id = 1",
+        "ALTER TABLE other ADD COLUMN b int DEFAULT g()",
+        "CREATE INDEX i ON other (h(id))",
+        "DO $$ BEGIN EXECUTE 'DEL' || 'ETE FROM notes'; END $$",
+        "CREATE FUNCTION f() RETURNS void BEGIN ATOMIC END; DELETE FROM notes",
+        "INSERT INTO called (text) VALUES ('x') --\r; DELETE FROM notes",
+    ] {
+        keeps_its_rows(&mut world, first, &["notes", "other"], sql);
+    }
+    // What is prepared outlasts its transaction.
+    world.with_migrations(&[("1_one", first), ("2_two", "PREPARE p AS DELETE FROM notes;\nEXECUTE p;")]);
+    let ran = world.run(&["status"]);
+    assert!(ran.code == 2 && ran.stderr.contains("PREPARE"), "{}{}", ran.stdout, ran.stderr);
+}
+
+#[test]
+fn the_rows_of_a_virtual_table_are_counted() {
+    let mut world = World::sqlite();
+    let first = "CREATE TABLE notes (text);\nCREATE VIRTUAL TABLE fts USING fts5(text);\nCREATE VIRTUAL TABLE bare USING fts5(text, content='');";
+    for sql in [
+        "DELETE FROM fts",
+        "INSERT INTO bare(bare) VALUES ('delete-all')",
+        "CREATE TRIGGER t AFTER UPDATE ON notes BEGIN DELETE FROM fts; END; UPDATE notes SET text = 'x'",
+        "CREATE TABLE z (begin atomic); DELETE FROM notes",
+    ] {
+        keeps_its_rows(&mut world, first, &["notes", "fts", "bare"], sql);
+    }
+}
+
+#[test]
+fn a_nul_in_a_script_is_refused() {
+    for mut world in [World::sqlite(), World::postgres()] {
+        world
+            .with_migrations(&[("1_one", "CREATE TABLE notes (id INTEGER, text TEXT);")])
+            .expect(0, &["create", "a"]);
+        world.execute("a", "INSERT INTO notes VALUES (1, 'x'), (2, 'x')");
+        let two = ("2_two", "SELECT 1;\nUPDATE notes SET text = 'y' \0 WHERE id = 1;");
+        world.with_migrations(&[("1_one", "CREATE TABLE notes (id INTEGER, text TEXT);"), two]);
+        let ran = world.run(&["upgrade-all"]);
+        assert_eq!(ran.code, 2, "{}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains("NUL") && ran.stderr.contains("up.sql:2"), "{}", ran.stderr);
+        assert_eq!(world.query("a", "SELECT DISTINCT text FROM notes"), ["x"]);
+    }
+}
