@@ -371,10 +371,9 @@ impl Config {
         }
     }
 
-    /// The place where backups are kept. Opens nothing.
-    #[must_use]
-    pub fn archive(&self) -> Archive {
-        Archive::new(Directory::new(&self.backups))
+    /// The fleet's backups. Opens nothing.
+    pub fn archive(&self) -> Result<Archive> {
+        Ok(Archive::new(Directory::new(&self.backups)).of_store(self.store()?))
     }
 
     /// The journal that the settings name, for whoever `actor` is. Opens nothing.
@@ -385,7 +384,7 @@ impl Config {
 
     /// A manager of the store and the catalog.
     pub fn manager(&self) -> Result<Manager> {
-        let manager = Manager::of(self.store()?, self.catalog()?)?.with_archive(self.archive());
+        let manager = Manager::of(self.store()?, self.catalog()?)?.with_archive(self.archive()?);
         Ok(match self.jobs {
             Some(jobs) => manager.with_jobs(jobs),
             None => manager,

@@ -91,6 +91,8 @@ pub struct RunStarted {
     pub command: &'static str,
     /// The store, without a password.
     pub store: String,
+    /// What its projects' files or schemas are called, with `{id}` for a project's.
+    pub pattern: String,
     /// How many projects it is about.
     pub projects: usize,
     /// Whether it only says what would happen.

@@ -23,13 +23,15 @@ const WAITING: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Brake<'a> {
     interrupted: &'a AtomicBool,
+    /// Whether nothing new is to begin, since it could not be recorded.
+    halted: &'a AtomicBool,
     failures: AtomicUsize,
     limit: Option<usize>,
 }
 
 impl<'a> Brake<'a> {
-    pub(crate) fn new(interrupted: &'a AtomicBool, limit: Option<usize>) -> Self {
-        Self { interrupted, failures: AtomicUsize::new(0), limit }
+    pub(crate) fn new(interrupted: &'a AtomicBool, halted: &'a AtomicBool, limit: Option<usize>) -> Self {
+        Self { interrupted, halted, failures: AtomicUsize::new(0), limit }
     }
 
     fn count(&self, outcome: &Outcome) {
@@ -40,6 +42,7 @@ impl<'a> Brake<'a> {
 
     fn is_pulled(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
+            || self.halted.load(Ordering::Relaxed)
             || self.limit.is_some_and(|limit| self.failures.load(Ordering::Relaxed) >= limit)
     }
 }

@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use crate::backup::Moment;
 use crate::disk::{make_private, sync_directory};
 use crate::error::{Error, ErrorKind, Result};
+use crate::schema::hexadecimal;
 use rustix::fs::{FlockOperation, flock};
+use sha2::{Digest as _, Sha256};
 
 use entry::{NOTHING, Text, parse, seal};
 
@@ -25,6 +27,8 @@ pub use verify::Verified;
 const FILE: &str = "journal.jsonl";
 /// The longest entry that is read back.
 const MAX_ENTRY: u64 = 16 << 20;
+/// How much room is kept for the entry of a run's end, in bytes.
+const ROOM_FOR_END: u64 = 8 << 10;
 
 /// A fleet's journal, in a folder.
 #[derive(Clone, Debug)]
@@ -119,9 +123,20 @@ impl Journal {
             payload: &said.payload,
             previous,
         };
-        let line = seal(&text)?;
+        let mut line = seal(&text)?;
+        if line.len() as u64 > MAX_ENTRY {
+            // Nobody could read it again.
+            let bytes = line.len();
+            let payload =
+                serde_json::json!({ "too_large": bytes, "sha256": hexadecimal(&Sha256::digest(&line)) });
+            line = seal(&Text { payload: &payload, ..text })?;
+        }
         let end = file.metadata().map_err(failed)?.len();
         let written = file.write_all(line.as_bytes()).and_then(|()| file.sync_data());
+        // Its end has to fit as well.
+        let written = written.and_then(|()| {
+            if said.kind == "run_started" { runs::keep_room(file, ROOM_FOR_END) } else { Ok(()) }
+        });
         if let Err(error) = written {
             // Half a line helps nobody; where it can't be cut off, the next entry says that it was torn.
             let _ = file.set_len(end);

@@ -159,7 +159,7 @@ impl Manager {
     /// Where backups are kept; nowhere by default, and then whatever takes one is refused.
     #[must_use]
     pub fn with_archive(mut self, archive: Archive) -> Self {
-        self.archive = Some(archive);
+        self.archive = Some(archive.of_store(Arc::clone(&self.store)));
         self
     }
 

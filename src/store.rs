@@ -29,6 +29,9 @@ pub trait Store: Send + Sync {
     /// Where it is, fit to be shown: without a password.
     fn location(&self) -> String;
 
+    /// What its projects' files or schemas are called, with `{id}` for a project's.
+    fn pattern(&self) -> String;
+
     /// Where a project is, for people: a file's path, a schema's name.
     fn place(&self, id: &ProjectId) -> String;
 
@@ -65,6 +68,13 @@ pub trait Store: Send + Sync {
     /// Whether this is the store at a location, as one was [given](Store::location) before.
     fn is_at(&self, location: &str) -> bool {
         self.location() == location
+    }
+
+    /// Whether a backup in a place was taken of a project of this fleet: by the store's location, what its file or schema was
+    /// called, and which project it was.
+    fn owns(&self, taken_of: &str, place: &str, id: &ProjectId, kept_at: &str) -> bool {
+        let _ = kept_at;
+        self.is_at(taken_of) && self.place(id) == place
     }
 
     /// Reads projects' ledgers and schemas, as far as `detail` says, in their order, and changes not one byte doing so.

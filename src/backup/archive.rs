@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Ledger;
 use crate::project::ProjectId;
 use crate::schema::hexadecimal;
-use crate::store::Copied;
+use crate::store::{Copied, Store};
 
 /// The ends of a backup's names.
 const DATA: &str = ".zst";
@@ -30,7 +30,11 @@ const MAX_MANIFEST: u64 = 64 << 20;
 
 /// The backups of one fleet, in one place.
 #[derive(Clone)]
-pub struct Archive(Arc<dyn Destination>);
+pub struct Archive {
+    destination: Arc<dyn Destination>,
+    /// Whose backups they are; anybody's where nobody was named.
+    owner: Option<Arc<dyn Store>>,
+}
 
 /// A backup, by its manifest.
 #[derive(Clone, Debug)]
@@ -70,26 +74,49 @@ pub struct Note<'a> {
 impl Archive {
     /// The backups in a place.
     pub fn new(destination: impl Destination + 'static) -> Self {
-        Self(Arc::new(destination))
+        Self { destination: Arc::new(destination), owner: None }
+    }
+
+    /// Only those that were taken of a store's projects: several fleets may share a place.
+    #[must_use]
+    pub(crate) fn of_store(self, store: Arc<dyn Store>) -> Self {
+        Self { owner: Some(store), ..self }
+    }
+
+    /// Whether a backup is of this fleet's project.
+    #[must_use]
+    pub(crate) fn owns(&self, manifest: &Manifest) -> bool {
+        self.owner.as_ref().is_none_or(|store| {
+            let Manifest { store: taken_of, place, project, .. } = manifest;
+            store.owns(taken_of, place, project, &self.location())
+        })
     }
 
     /// Where it is.
     #[must_use]
     pub fn location(&self) -> String {
-        self.0.location()
+        self.destination.location()
     }
 
     /// The projects that have backups, sorted.
     pub fn projects(&self) -> Result<Vec<ProjectId>> {
         let mut projects: Vec<ProjectId> =
-            self.0.folders()?.iter().filter_map(|folder| folder.parse().ok()).collect();
+            self.destination.folders()?.iter().filter_map(|folder| folder.parse().ok()).collect();
         projects.sort();
-        Ok(projects)
+        let mut owned = Vec::with_capacity(projects.len());
+        for project in projects {
+            // One that can't be read is told where it is asked for.
+            let mut names = self.names(&project)?.into_iter().rev();
+            if names.any(|name| self.get(&name).map_or(true, |backup| self.owns(&backup.manifest))) {
+                owned.push(project);
+            }
+        }
+        Ok(owned)
     }
 
     /// The names of a project's backups, oldest first: of those that were finished.
     pub fn names(&self, project: &ProjectId) -> Result<Vec<String>> {
-        let files = self.0.list(project.as_str())?;
+        let files = self.destination.list(project.as_str())?;
         let manifests = files.iter().filter_map(|file| file.strip_suffix(MANIFEST));
         Ok(manifests.map(|stem| format!("{project}/{stem}")).collect())
     }
@@ -97,7 +124,7 @@ impl Archive {
     /// What is known of a backup. Errors with [`ErrorKind::CheckFailed`] where its manifest is not as it was written.
     pub fn get(&self, name: &str) -> Result<Backup> {
         let mut document = Vec::new();
-        self.0
+        self.destination
             .open(&format!("{name}{MANIFEST}"))?
             .take(MAX_MANIFEST)
             .read_to_end(&mut document)
@@ -119,7 +146,8 @@ impl Archive {
         let (mut backups, mut broken) = (Vec::new(), Vec::new());
         for name in self.names(project)? {
             match self.get(&name) {
-                Ok(backup) => backups.push(backup),
+                Ok(backup) if self.owns(&backup.manifest) => backups.push(backup),
+                Ok(_) => {}
                 Err(error) => broken.push(error.in_project(project)),
             }
         }
@@ -130,8 +158,13 @@ impl Archive {
     pub fn newest(&self, project: &ProjectId, by: Option<Moment>) -> Result<Option<Backup>> {
         let end = by.map(|by| format!("{project}/{}~", by.in_names()));
         let names = self.names(project)?;
-        let name = names.iter().rev().find(|name| end.as_ref().is_none_or(|end| *name <= end));
-        name.map(|name| self.get(name)).transpose()
+        for name in names.iter().rev().filter(|name| end.as_ref().is_none_or(|end| *name <= end)) {
+            let backup = self.get(name)?;
+            if self.owns(&backup.manifest) {
+                return Ok(Some(backup));
+            }
+        }
+        Ok(None)
     }
 
     /// Takes a backup. `copy` copies the project to a file that is not there yet, and says what is in it.
@@ -141,7 +174,7 @@ impl Archive {
         note: &Note<'_>,
         copy: impl FnOnce(&Path) -> Result<Copied>,
     ) -> Result<Backup> {
-        let workspace = self.0.workspace()?;
+        let workspace = self.destination.workspace()?;
         let (raw, packed) = (workspace.path().join("copy"), workspace.path().join("packed"));
         let taken_at = Moment::now();
         let copied = copy(&raw)?;
@@ -167,10 +200,10 @@ impl Archive {
         };
         let random = &uuid::Uuid::new_v4().simple().to_string()[..8];
         let name = format!("{project}/{}-{random}", taken_at.in_names());
-        self.0.put(&format!("{name}{DATA}"), &packed)?;
+        self.destination.put(&format!("{name}{DATA}"), &packed)?;
         let document = workspace.path().join("manifest");
         write_private(&document, &manifest.seal()?)?;
-        self.0.put(&format!("{name}{MANIFEST}"), &document)?;
+        self.destination.put(&format!("{name}{MANIFEST}"), &document)?;
         Ok(Backup { name, manifest, verified: None, failed: None })
     }
 
@@ -182,8 +215,10 @@ impl Archive {
                 .at(&backup.name, None)
                 .hint("trust another backup of this project; keep this one for whoever looks into it")
         };
-        let file =
-            self.0.open(&format!("{}{DATA}", backup.name)).map_err(|error| error.at(&backup.name, None))?;
+        let file = self
+            .destination
+            .open(&format!("{}{DATA}", backup.name))
+            .map_err(|error| error.at(&backup.name, None))?;
         let mut source = Hashing::new(file.take(size.saturating_add(1)));
         let result = decompress(&mut source, *unpacked, into);
         // What comes after what was unpacked counts as well.
@@ -220,7 +255,7 @@ impl Archive {
         let text = serde_json::to_string(&mark).map_err(|error| {
             Error::new(ErrorKind::Internal, "cannot write that it was verified").caused_by(error)
         })?;
-        self.0.note(&format!("{}{VERIFIED}", backup.name), &text)
+        self.destination.note(&format!("{}{VERIFIED}", backup.name), &text)
     }
 
     /// Removes a backup: first what shows it.
@@ -232,12 +267,12 @@ impl Archive {
 
     /// Removes what killed processes were still making, where nobody went on with it for this long.
     pub fn sweep_unfinished(&self, idle: Duration) -> Result<()> {
-        self.0.sweep(idle)
+        self.destination.sweep(idle)
     }
 
     /// Removes what a project's killed backups left, older than this; gives how many files.
     pub fn sweep(&self, project: &ProjectId, older_than: Duration) -> Result<usize> {
-        let files = self.0.list(project.as_str())?;
+        let files = self.destination.list(project.as_str())?;
         let finished: Vec<&str> = files.iter().filter_map(|file| file.strip_suffix(MANIFEST)).collect();
         let mut swept = 0;
         for file in &files {
@@ -253,7 +288,7 @@ impl Archive {
 
     /// Another process that removes the same is no error.
     fn remove_file(&self, name: &str) -> Result<()> {
-        match self.0.remove(name) {
+        match self.destination.remove(name) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             other => other,
         }
@@ -262,7 +297,12 @@ impl Archive {
     /// How its last check ended. A mark that is of another manifest, or can't be read, is none.
     fn checked(&self, name: &str, document: &[u8]) -> Option<Verified> {
         let mut text = String::new();
-        self.0.open(&format!("{name}{VERIFIED}")).ok()?.take(4096).read_to_string(&mut text).ok()?;
+        self.destination
+            .open(&format!("{name}{VERIFIED}"))
+            .ok()?
+            .take(4096)
+            .read_to_string(&mut text)
+            .ok()?;
         let mark: Mark = serde_json::from_str(&text).ok()?;
         (mark.manifest == hexadecimal(&Sha256::digest(document))).then_some(mark.verified)
     }

@@ -238,7 +238,7 @@ fn prune(settings: &Settings, prune: &Prune) -> Result<u8> {
 }
 
 fn list(settings: &Settings, list: &List) -> Result<u8> {
-    let archive = settings.config()?.archive();
+    let archive = settings.config()?.archive()?;
     let ids = parse_ids(&list.ids)?;
     let projects = if ids.is_empty() { archive.projects()? } else { ids };
     let mut output = Output::new();

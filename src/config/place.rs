@@ -66,27 +66,8 @@ impl Place {
         match self {
             Self::Directory(directory) => directory.join(kind),
             #[cfg(feature = "postgres")]
-            Self::Server(Url(url)) => Path::new(kind).join(name_of(url).unwrap_or("default".into())),
+            Self::Server(Url(url)) => Path::new(kind).join(crate::store::postgres::folder_name(url)),
         }
-    }
-}
-
-/// `DATABASE@HOST-PORT`, as far as a URL says them in words that a folder's name can have.
-#[cfg(feature = "postgres")]
-fn name_of(url: &str) -> Option<String> {
-    let is_plain = |text: &str| {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        !text.is_empty() && !text.starts_with('.') && text.bytes().all(allowed)
-    };
-    let (_, rest) = url.split('?').next()?.split_once("://")?;
-    let (server, database) = rest.split_once('/')?;
-    let host = server.rsplit('@').next()?;
-    // A port alone is that of a socket of this machine.
-    let host = if host.starts_with(':') { format!("local{host}") } else { host.into() }.replace(':', "-");
-    match (is_plain(database), is_plain(&host)) {
-        (true, true) => Some(format!("{database}@{host}")),
-        (true, false) => Some(database.into()),
-        _ => None,
     }
 }
 
@@ -102,12 +83,12 @@ mod tests {
                 "fleet@db.example.com-5433",
             ),
             ("postgres://localhost/fleet", "fleet@localhost"),
-            ("postgresql:///fleet?host=/run/postgresql", "fleet"),
-            ("postgres://user@[::1]/fleet", "fleet"),
-            ("postgres://user@:5433/fleet?host=/run", "fleet@local-5433"),
-            ("postgres://host/..", "default"),
-            ("postgres://host/%2e%2e%2f", "default"),
-            ("postgres://host", "default"),
+            ("postgresql:///fleet?host=/run/postgresql", "fleet@run-postgresql-df8738d7"),
+            ("postgresql:///fleet?host=/other/postgresql", "fleet@other-postgresql-14e90997"),
+            ("postgres://user@[::1]/fleet", "fleet@1-eff8e7ca"),
+            ("postgres://user@:5433/fleet", "fleet@local-5433"),
+            ("postgres://host/..", "database-5ec1f7e7@host"),
+            ("postgres://host", "default@host"),
         ] {
             assert_eq!(
                 Place::parse(url).unwrap().own_folder("backups"),

@@ -8,7 +8,8 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, flock};
+use rustix::io::Errno;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -34,6 +35,21 @@ pub(crate) struct Record {
     failure: Option<std::io::Error>,
 }
 
+/// How much room is kept for a run's events, in bytes: for the run, and for each project.
+const ROOM: u64 = 16 << 10;
+const ROOM_FOR_EACH: u64 = 768;
+
+/// Has the file system keep so much room behind the end of a file; where it knows no such thing, nobody can.
+pub(super) fn keep_room(file: &File, bytes: u64) -> std::io::Result<()> {
+    let end = file.metadata()?.len();
+    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, end, bytes) {
+        Err(error) if [Errno::NOSPC, Errno::DQUOT, Errno::FBIG, Errno::IO].contains(&error) => {
+            Err(error.into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A run whose process is gone.
 pub(crate) struct Killed {
     pub(crate) run: String,
@@ -50,13 +66,14 @@ struct Line<'a, T> {
 }
 
 impl Record {
-    /// Writes an event. That it can't be is told at the end: a run is not stopped for it.
-    pub(crate) fn event(&mut self, event: &impl Serialize) {
+    /// Writes an event. Says whether all of them were written: where not, nothing new is to begin.
+    pub(crate) fn event(&mut self, event: &impl Serialize) -> bool {
         let text = serde_json::to_string(&Line { v: 1, event }).map_err(std::io::Error::from);
         let written = text.and_then(|text| self.events.write_all(format!("{text}\n").as_bytes()));
         if let Err(error) = written {
             self.failure.get_or_insert(error);
         }
+        self.failure.is_none()
     }
 
     /// Makes the events durable. The run goes on until this is dropped.
@@ -85,8 +102,8 @@ impl Journal {
         Ok(self.runs_folder().join(format!("{run}.{EVENTS}")))
     }
 
-    /// Begins a record.
-    pub(crate) fn record(&self, run: &str) -> Result<Record> {
+    /// Begins a record, with room for the events of so many projects: none of it is lost to a disk that fills up.
+    pub(crate) fn record(&self, run: &str, projects: usize) -> Result<Record> {
         let folder = self.runs_folder();
         make_private(&folder)?;
         let path = self.run_path(run)?;
@@ -101,6 +118,12 @@ impl Journal {
         let open = create(&new)?;
         flock(&open, FlockOperation::LockExclusive).map_err(|error| Error::io("lock", &new, error.into()))?;
         let events = create(&path)?;
+        if let Err(error) = keep_room(&events, ROOM + ROOM_FOR_EACH * projects as u64) {
+            // Nothing was begun: it is not to be taken for a killed run's.
+            drop((std::fs::remove_file(&new), std::fs::remove_file(&path)));
+            return Err(Error::io("keep room for the events of", &path, error)
+                .hint("make room, or name another [journal] dir: without a journal nothing is changed"));
+        }
         std::fs::rename(&new, path.with_extension(OPEN)).map_err(|error| Error::io("rename", &new, error))?;
         sync_directory(&folder)?;
         Ok(Record { events, path, open, failure: None })
@@ -177,7 +200,7 @@ impl Journal {
     }
 
     /// Removes the events of a run that ended.
-    pub(super) fn forget(&self, run: &str) -> Result<()> {
+    pub(crate) fn forget(&self, run: &str) -> Result<()> {
         let path = self.run_path(run)?;
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -195,8 +218,8 @@ impl Journal {
                 .hint("see which there are: tenantry runs list"),
             _ => Error::io("read", &path, error),
         })?;
-        let lines = BufReader::new(file).lines();
-        let read = lines.map(|line| line.map(|line| serde_json::from_str(&line).ok()));
+        let lines = BufReader::new(file).split(b'\n');
+        let read = lines.map(|line| line.map(|line| serde_json::from_slice(&line).ok()));
         let events =
             read.collect::<std::io::Result<Vec<_>>>().map_err(|error| Error::io("read", &path, error))?;
         Ok(events.into_iter().flatten().collect())

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Manager;
 use super::command::{Run, Selection};
 use super::prove::{Proof, Strictness};
-use crate::backup::{Archive, Backup, Keep, Moment, Note, Reason};
+use crate::backup::{Archive, Backup, Keep, Manifest, Moment, Note, Reason};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Coverage, Outcome, ProjectReport};
 use crate::project::ProjectId;
@@ -199,7 +199,13 @@ impl Manager {
         Ok(())
     }
 
-    pub(super) fn find(&self, project: &ProjectId, source: &Source) -> Result<Backup> {
+    /// The backup that is meant. One of another fleet's project is only taken to make another project of it.
+    pub(super) fn find(
+        &self,
+        project: &ProjectId,
+        source: &Source,
+        target: Option<&ProjectId>,
+    ) -> Result<Backup> {
         let archive = self.archive()?;
         match source {
             // What an undo keeps is what somebody wanted to be rid of.
@@ -209,7 +215,7 @@ impl Manager {
                 };
                 for name in archive.names(project)?.iter().rev() {
                     let backup = archive.get(name)?;
-                    if !is_undo(&backup) {
+                    if archive.owns(&backup.manifest) && !is_undo(&backup) {
                         return Ok(backup);
                     }
                 }
@@ -222,7 +228,13 @@ impl Manager {
             Source::Named(name) if name.contains('/') => {
                 let backup = archive.get(name)?;
                 if backup.manifest.project == *project {
-                    return Ok(backup);
+                    return if target.is_some() || archive.owns(&backup.manifest) {
+                        Ok(backup)
+                    } else {
+                        let Manifest { store, place, .. } = &backup.manifest;
+                        Err(Error::new(ErrorKind::Usage, format!("{name} was taken of {place} in {store}, which is another project"))
+                            .hint(format!("to make a project of it: tenantry backup restore {project} --from {name} --as NEWID")))
+                    };
                 }
                 let other = &backup.manifest.project;
                 Err(Error::new(ErrorKind::Usage, format!("{name} is a backup of {other}")).hint(format!(

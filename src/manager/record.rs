@@ -95,23 +95,25 @@ impl Manager {
             observer(Event::Completed(interrupted));
         }
         let options = options(run, self.catalog.hash());
-        let mut record = journal.record(id)?;
+        let mut record = journal.record(id, projects)?;
         record.event(&Begun { run: id, command: run.command, options: &options, after: after.as_deref() });
         let mut payload = options;
         payload["projects"] = projects.into();
+        payload["pattern"] = self.store.pattern().into();
         payload["store"] = self.store.location().into();
         payload["after"] = json!(after);
         let one = match &run.selection {
             Selection::Ids(ids) if ids.len() == 1 => Some(ids[0].as_str()),
             _ => None,
         };
-        journal.append(&Said {
-            kind: "run_started",
-            command: run.command,
-            project: one,
-            run: Some(id),
-            payload,
-        })?;
+        let said = Said { kind: "run_started", command: run.command, project: one, run: Some(id), payload };
+        if let Err(error) = journal.append(&said) {
+            // It was not begun, so nobody is to look after it.
+            drop(record);
+            journal.forget(id)?;
+            journal.close(id)?;
+            return Err(error);
+        }
         Ok((Some(Recording { journal, record, run: id, command: run.command }), after))
     }
 
@@ -129,8 +131,7 @@ impl Manager {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             events => events?,
         };
-        let store = events.iter().find_map(|event| event["store"].as_str());
-        if store.is_some_and(|store| !self.store.is_at(store)) {
+        if self.whose(&events).is_some() {
             return Ok(None);
         }
         let interrupted = self.made_up_for(run, &events)?;
@@ -151,6 +152,15 @@ impl Manager {
         })?;
         journal.close(run)?;
         Ok(Some(interrupted))
+    }
+
+    /// Which other fleet a run was about, by its events; none where it was this one.
+    pub(super) fn whose(&self, events: &[Value]) -> Option<String> {
+        let started = events.iter().find(|event| event["event"] == "run_started")?;
+        let store = started["store"].as_str().unwrap_or_default();
+        let pattern = started["pattern"].as_str();
+        let is_own = self.store.is_at(store) && pattern.is_none_or(|pattern| pattern == self.store.pattern());
+        (!is_own).then(|| format!("{} in {store}", pattern.unwrap_or("another fleet")))
     }
 
     /// What became of the projects that a killed run's events don't report, by what is there now.
@@ -185,8 +195,9 @@ impl Manager {
 }
 
 impl Recording<'_> {
-    pub(super) fn event(&mut self, event: &Event) {
-        self.record.event(event);
+    /// Records an event; says whether that could be done so far.
+    pub(super) fn event(&mut self, event: &Event) -> bool {
+        self.record.event(event)
     }
 
     /// Makes all of it durable, the chain's entry last.

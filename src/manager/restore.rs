@@ -24,7 +24,7 @@ impl Manager {
         run: &str,
         report: &mut ProjectReport,
     ) -> Result<Outcome> {
-        let backup = self.find(project, &restore.source)?;
+        let backup = self.find(project, &restore.source, restore.target.as_ref())?;
         report.backup = Some(backup.name.clone());
         let target = restore.target.as_ref().unwrap_or(project);
         self.store.check(target)?;
@@ -173,7 +173,7 @@ impl Manager {
                 Some(name) => Err(Error::new(
                     ErrorKind::Blocked,
                     format!(
-                        "{name} has rows that are not those from before: what somebody wrote would be lost"
+                        "somebody wrote into {name} since the backup was taken, or the migration itself did: it would be lost"
                     ),
                 )),
             }

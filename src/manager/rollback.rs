@@ -54,6 +54,13 @@ impl Manager {
                 .hint("name one: [journal] dir in tenantry.toml")
         })?;
         let events = journal.events(run)?;
+        if let Some(other) = self.whose(&events) {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("the run {run} was about another fleet: {other}"),
+            )
+            .hint("give the same --store and --pattern as that run had"));
+        }
         if journal.is_open(run) {
             return Err(Error::new(ErrorKind::Locked, format!("the run {run} has not ended")).hint(
                 "wait for it; if it was killed, run its command again first, which completes the journal from the ledgers",

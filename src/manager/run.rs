@@ -2,7 +2,7 @@
 //!
 //! It must plan for every project before it writes to the first, and keep nothing of a project that is reported.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -31,13 +31,17 @@ struct Owner<'a, F> {
     tally: Tally,
     observer: F,
     recording: Option<Recording<'a>>,
+    /// Set where an event could not be recorded: then nothing new begins.
+    halted: &'a AtomicBool,
 }
 
 impl<F: FnMut(Event)> Owner<'_, F> {
-    /// Nothing is told that is not recorded.
+    /// What is told is recorded first.
     fn tell(&mut self, event: Event) {
-        if let Some(recording) = &mut self.recording {
-            recording.event(&event);
+        if let Some(recording) = &mut self.recording
+            && !recording.event(&event)
+        {
+            self.halted.store(true, Ordering::Relaxed);
         }
         (self.observer)(event);
     }
@@ -59,11 +63,13 @@ impl Manager {
         let id = new_id();
         let mut observer = observer;
         let (recording, after) = self.recording(run, &id, projects.len(), &mut observer)?;
-        let mut owner = Owner { tally: Tally::default(), observer, recording };
+        let halted = AtomicBool::new(false);
+        let mut owner = Owner { tally: Tally::default(), observer, recording, halted: &halted };
         owner.tell(Event::RunStarted(RunStarted {
             run: id.clone(),
             command: run.command,
             store: self.store.location(),
+            pattern: self.store.pattern(),
             projects: projects.len(),
             dry_run: run.dry_run,
             after,
@@ -75,22 +81,36 @@ impl Manager {
         for it in left_out.into_iter().chain(strays) {
             owner.tell(Event::LeftOut(it));
         }
+        let carried_out = self.begin_and_carry_out(run, &id, &projects, ahead, &mut owner);
+        let interrupted = self.interrupted.load(Ordering::Relaxed);
+        let Owner { tally, mut observer, recording, .. } = owner;
+        let summary = Summary::new(tally, started.elapsed(), interrupted, run.verdict);
+        let finished = Event::RunFinished(summary.clone());
+        // However it ended, it has ended, and what was done is told.
+        let recorded = match recording {
+            Some(mut recording) => {
+                recording.event(&finished);
+                recording.finish(&summary)
+            }
+            None => Ok(()),
+        };
+        carried_out?;
+        observer(finished);
+        recorded.map(|()| summary)
+    }
+
+    fn begin_and_carry_out<F: FnMut(Event)>(
+        &self,
+        run: &Run,
+        id: &str,
+        projects: &[ProjectId],
+        ahead: Ahead,
+        owner: &mut Owner<'_, F>,
+    ) -> Result<()> {
         if matches!(run.operation, Operation::Create) && !self.reference()?.is_template() {
             owner.tell(Event::Note(self.made_one_by_one()));
         }
-        if !projects.is_empty() {
-            self.carry_out(run, &id, &projects, ahead, &mut owner)?;
-        }
-        let interrupted = self.interrupted.load(Ordering::Relaxed);
-        let Owner { tally, mut observer, recording } = owner;
-        let summary = Summary::new(tally, started.elapsed(), interrupted, run.verdict);
-        let finished = Event::RunFinished(summary.clone());
-        if let Some(mut recording) = recording {
-            recording.event(&finished);
-            recording.finish(&summary)?;
-        }
-        observer(finished);
-        Ok(summary)
+        if projects.is_empty() { Ok(()) } else { self.carry_out(run, id, projects, ahead, owner) }
     }
 
     /// Whatever can be wrong with the command itself shows here, before anything is touched.
@@ -165,7 +185,7 @@ impl Manager {
         ahead: Ahead,
         owner: &mut Owner<'_, F>,
     ) -> Result<()> {
-        let brake = Brake::new(&self.interrupted, run.max_failures);
+        let brake = Brake::new(&self.interrupted, owner.halted, run.max_failures);
         let workers = self.workers()?;
         let ahead = Mutex::new(ahead);
         let request = match &run.operation {

@@ -140,6 +140,11 @@ impl Default for PostgresOptions {
     }
 }
 
+/// The name of a folder that is one database's own, by its URL: `DATABASE@HOST-PORT`.
+pub(crate) fn folder_name(url: &str) -> String {
+    Target::parse(url).map_or_else(|_| "default".into(), |target| target.folder_name())
+}
+
 impl PostgresStore {
     /// The store at `postgres://user:password@host:port/database`; what the URL leaves out libpq takes from its
     /// environment. Connects to nothing yet. Errors when it is no such URL; the error doesn't repeat it.
@@ -230,8 +235,23 @@ fn missing(name: &str) -> Error {
 }
 
 impl Store for PostgresStore {
+    fn pattern(&self) -> String {
+        self.options.pattern.to_string()
+    }
+
     fn location(&self) -> String {
         self.target().location()
+    }
+
+    fn is_at(&self, location: &str) -> bool {
+        // Whoever connects, it is one database.
+        let place = |location: &str| {
+            location.rsplit_once('@').map_or_else(
+                || location.trim_start_matches("postgres://").to_string(),
+                |(_, place)| place.to_string(),
+            )
+        };
+        place(&self.location()) == place(location)
     }
 
     fn place(&self, id: &ProjectId) -> String {

@@ -177,6 +177,10 @@ impl Store for SqliteStore {
     }
 
     /// A folder has many names.
+    fn pattern(&self) -> String {
+        self.pattern.to_string()
+    }
+
     fn is_at(&self, location: &str) -> bool {
         let is_this =
             |folder: PathBuf| std::fs::canonicalize(&self.directory).is_ok_and(|this| this == folder);
@@ -186,6 +190,17 @@ impl Store for SqliteStore {
 
     fn place(&self, id: &ProjectId) -> String {
         self.path(id).display().to_string()
+    }
+
+    fn owns(&self, taken_of: &str, place: &str, id: &ProjectId, kept_at: &str) -> bool {
+        let name = self.pattern.name(id);
+        let is_named = Path::new(place).file_name().is_some_and(|place| place == name.as_str());
+        // What is kept in the fleet's own folder moves with it.
+        let is_inside = || {
+            let (kept, own) = (std::fs::canonicalize(kept_at), std::fs::canonicalize(&self.directory));
+            kept.ok().zip(own.ok()).is_some_and(|(kept, own)| kept.starts_with(own))
+        };
+        is_named && (self.is_at(taken_of) || is_inside())
     }
 
     fn is_there(&self) -> bool {

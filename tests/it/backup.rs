@@ -7,6 +7,7 @@ use std::process::Stdio;
 use crate::world::{Report, World};
 
 on_each_store!(
+    a_backup_belongs_to_one_fleets_project,
     a_backup_is_restored_and_the_restore_undone,
     a_backup_is_of_a_moment_and_can_be_another_project,
     a_dry_run_of_restore_and_prune_changes_nothing,
@@ -28,12 +29,7 @@ pub(crate) fn names(world: &World, id: &str) -> Vec<String> {
 }
 
 pub(crate) fn folder(world: &World) -> PathBuf {
-    let location = if world.is_postgres() {
-        format!("backups/{}", world.own_folder())
-    } else {
-        "data/backups".to_string()
-    };
-    world.folder().join(location)
+    if world.is_postgres() { world.own_folder("backups") } else { world.folder().join("data/backups") }
 }
 
 fn steps(report: &Report, id: &str) -> Vec<u64> {
@@ -400,13 +396,65 @@ fn rows_that_somebody_committed_meanwhile_are_not_put_back() {
                 said.contains("left as it is") && said.contains("tenantry backup restore a --from"),
                 "{said}"
             );
-            assert!(said.contains("notes has rows"), "{said}");
+            assert!(said.contains("wrote into notes"), "{said}");
         } else {
             assert_eq!(texts, ["same", "same"], "{said}");
             assert!(said.contains("put back to what it was"), "{said}");
             assert_eq!(world.versions("a"), ["1"]);
         }
     }
+}
+
+/// Two fleets in one store have nothing to do with each other's backups and runs.
+fn a_backup_belongs_to_one_fleets_project(world: &mut World) {
+    let pattern = |name: &str| world.either(format!("{name}_{{id}}.db"), format!("{name}_{{id}}"));
+    let (shop, crm) = (pattern("shop"), pattern("crm"));
+    world.with_migrations(&[NOTES]);
+    let of = |pattern: &str, arguments: &[&str]| {
+        world.run(&[&["--pattern", pattern, "--format", "json"], arguments].concat())
+    };
+    let names = |pattern: &str| {
+        let list = of(pattern, &["backup", "list"]);
+        Report::of(list.stdout.as_bytes())
+            .events("backup")
+            .iter()
+            .map(|it| it["name"].as_str().unwrap().to_string())
+            .collect::<Vec<_>>()
+    };
+    for (pattern, ids) in [(&shop, &["1", "2"][..]), (&crm, &["1"])] {
+        assert_eq!(of(pattern, &[&["create"], ids].concat()).code, 0);
+    }
+    assert_eq!(of(&shop, &["backup", "create", "1"]).code, 0);
+    assert_eq!(of(&crm, &["backup", "restore", "1"]).code, 3, "another fleet's backup was taken");
+    let [theirs] = names(&shop).try_into().unwrap();
+    assert_eq!(names(&crm), Vec::<String>::new());
+    let named = of(&crm, &["backup", "restore", "1", "--from", &theirs]);
+    assert!(
+        named.code == 3 && named.stdout.contains("another project") && named.stdout.contains("--as"),
+        "{}",
+        named.stdout
+    );
+    // Wanted otherwise.
+    assert_eq!(of(&crm, &["backup", "restore", "1", "--from", &theirs, "--as", "9"]).code, 0);
+    for _ in 0..2 {
+        assert_eq!(of(&crm, &["backup", "create", "1"]).code, 0);
+    }
+    assert_eq!(of(&crm, &["backup", "prune", "--all", "--keep-last", "1"]).code, 0);
+    assert_eq!((names(&shop).len(), names(&crm).len()), (1, 1));
+    assert_eq!(of(&shop, &["backup", "restore", "1"]).code, 0);
+    // A run is undone on the fleet that it was about.
+    let ran = of(&shop, &["stamp", "2", "--to", "0", "--force"]);
+    let run = Report::of(ran.stdout.as_bytes()).events("run_started")[0]["run"]
+        .as_str()
+        .unwrap_or_default()
+        .to_string();
+    let undone = of(&crm, &["runs", "rollback", &run]);
+    assert!(
+        undone.code == 2 && undone.stderr.contains("another fleet"),
+        "{}{}",
+        undone.stdout,
+        undone.stderr
+    );
 }
 
 fn an_upgrade_with_checked_backups_takes_one_of_each_project(world: &mut World) {

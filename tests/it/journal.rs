@@ -17,11 +17,7 @@ on_each_store!(
 );
 
 fn folder(world: &World) -> PathBuf {
-    world.folder().join(if world.is_postgres() {
-        format!("journal/{}", world.own_folder())
-    } else {
-        "data/journal".into()
-    })
+    if world.is_postgres() { world.own_folder("journal") } else { world.folder().join("data/journal") }
 }
 
 pub(crate) fn run_id(report: &Report) -> String {

@@ -176,10 +176,13 @@ impl World {
         }
     }
 
-    /// The name of the folder that is a database's own.
-    pub(crate) fn own_folder(&self) -> String {
-        let Database { port, name, .. } = self.database();
-        format!("{name}@local-{port}")
+    /// The folder among those in this one that is the database's own; one that is not there, where there is none.
+    pub(crate) fn own_folder(&self, kind: &str) -> PathBuf {
+        let parent = self.folder().join(kind);
+        let is_own = |name: &str| name.starts_with(&format!("{}@", self.database().name));
+        let entries = std::fs::read_dir(&parent).into_iter().flatten().map(|entry| entry.unwrap().path());
+        let mut own = entries.filter(|path| path.file_name().unwrap().to_str().is_some_and(is_own));
+        own.next().unwrap_or(parent.join("none"))
     }
 
     /// The folder around the store, for whatever else a test needs.

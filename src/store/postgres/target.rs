@@ -6,7 +6,10 @@
 
 use std::fmt::Write as _;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::error::{Error, ErrorKind, Result};
+use crate::schema::hexadecimal;
 
 /// A database server's address with everything that libpq is to be told.
 #[derive(Clone)]
@@ -14,6 +17,18 @@ pub(super) struct Target {
     /// libpq's keywords and their values, the password not among them.
     parameters: Vec<(String, String)>,
     password: Option<String>,
+}
+
+/// A text in letters that a folder's name can have; with a hash of it, where it has others.
+fn plain(text: &str, otherwise: &str) -> String {
+    let is_allowed = |it: char| it.is_ascii_alphanumeric() || "._-".contains(it);
+    if text.chars().all(is_allowed) && !text.starts_with('.') {
+        return text.to_string();
+    }
+    let letters: String = text.chars().map(|it| if is_allowed(it) { it } else { '-' }).collect();
+    let letters = letters.trim_matches(['-', '.']);
+    let letters = if letters.is_empty() { otherwise } else { letters };
+    format!("{letters}-{}", &hexadecimal(&Sha256::digest(text))[..8])
 }
 
 /// How messages show a password that somehow got into them.
@@ -76,7 +91,33 @@ impl Target {
                 _ => return Err(fault("what follows the ? is not key=value")),
             }
         }
-        Ok(Self { parameters, password })
+        let mut target = Self { parameters, password };
+        target.complete();
+        Ok(target)
+    }
+
+    /// What libpq would take from the environment says where the database is as well.
+    fn complete(&mut self) {
+        if self.get("service").is_some() || std::env::var_os("PGSERVICE").is_some() {
+            return;
+        }
+        let names_a_host = self.get("host").is_some();
+        for (key, variable) in [("host", "PGHOST"), ("port", "PGPORT"), ("dbname", "PGDATABASE")] {
+            let value = std::env::var(variable).ok().filter(|value| !value.is_empty());
+            // A port belongs to the host that it was said with.
+            let is_said = self.get(key).is_some() || (key == "port" && names_a_host);
+            if let Some(value) = value.filter(|_| !is_said) {
+                self.parameters.push((key.into(), value));
+            }
+        }
+    }
+
+    /// `DATABASE@HOST-PORT`, in letters that a folder's name can have: another one for each database.
+    pub(super) fn folder_name(&self) -> String {
+        let database = self.get("dbname").map_or("default".into(), |name| plain(name, "database"));
+        let host = self.get("host").map_or("local".into(), |name| plain(name, "host"));
+        let port = self.get("port").map(|port| format!("-{}", plain(port, "port"))).unwrap_or_default();
+        format!("{database}@{host}{port}")
     }
 
     /// The same server and database, another user, whose password libpq has to find.

@@ -117,6 +117,10 @@ impl Default for MemoryStore {
 }
 
 impl Store for MemoryStore {
+    fn pattern(&self) -> String {
+        "{id}".into()
+    }
+
     fn location(&self) -> String {
         "sqlite::memory:".into()
     }
