@@ -25,7 +25,7 @@ pub use script::{Checksum, Recognition, Script};
 pub use template::new_files;
 
 /// A migration's version: as diesel counts it, the folder's name up to the first `_` without its dashes.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(transparent)]
 pub struct Version(Arc<str>);
 

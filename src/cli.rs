@@ -234,8 +234,7 @@ impl Settings {
                     Error::new(ErrorKind::Internal, "cannot listen for signals").caused_by(error)
                 })?;
         }
-        let config = self.config()?;
-        Ok(config.manager()?.with_journal(config.journal(actor())).with_interruption(interrupted))
+        Ok(self.config()?.manager()?.with_interruption(interrupted))
     }
 
     fn verbosity(&self) -> Verbosity {
@@ -245,14 +244,6 @@ impl Settings {
             _ => Verbosity::Normal,
         }
     }
-}
-
-/// Who runs this, for the journal.
-fn actor() -> String {
-    let user = variable("TENANTRY_ACTOR").or_else(|| variable("USER")).or_else(|| variable("LOGNAME"));
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let user = user.unwrap_or_else(|| "somebody".into());
-    if host.trim().is_empty() { user } else { format!("{user}@{}", host.trim()) }
 }
 
 /// An environment variable; one that is empty is none.

@@ -19,7 +19,7 @@ use place::Url;
 use crate::backup::{Archive, Directory};
 use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::Journal;
+use crate::journal::{Journal, current_actor};
 use crate::manager::Manager;
 use crate::project::NamePattern;
 use crate::rules::Rules;
@@ -376,15 +376,20 @@ impl Config {
         Ok(Archive::new(Directory::new(&self.backups)).of_store(self.store()?))
     }
 
-    /// The journal that the settings name, for whoever `actor` is. Opens nothing.
+    /// The journal that the settings name, for whoever runs this process. Opens nothing.
     #[must_use]
-    pub fn journal(&self, actor: String) -> Journal {
-        Journal::new(&self.journal, actor)
+    pub fn journal(&self) -> Journal {
+        Journal::new(&self.journal, current_actor())
     }
 
-    /// A manager of the store and the catalog.
+    /// A manager of the store and the catalog, with its backups, its journal and what the set declares besides its migrations, as
+    /// the command has it.
     pub fn manager(&self) -> Result<Manager> {
-        let manager = Manager::of(self.store()?, self.catalog()?)?.with_archive(self.archive()?);
+        let config = self.clone();
+        let manager = Manager::of(self.store()?, self.catalog()?)?
+            .with_archive(self.archive()?)
+            .with_journal(self.journal())
+            .with_rules_read_by(Box::new(move || config.rules(|name| std::env::var(name).ok())));
         Ok(match self.jobs {
             Some(jobs) => manager.with_jobs(jobs),
             None => manager,
@@ -394,9 +399,11 @@ impl Config {
 
 fn seconds(name: &str, value: Option<f64>) -> Result<Option<Duration>> {
     let parse = |seconds: f64| {
-        Duration::try_from_secs_f64(seconds).map_err(|_| {
+        // What the databases can count, in milliseconds.
+        let longest = Duration::from_millis(i32::MAX as u64);
+        Duration::try_from_secs_f64(seconds).ok().filter(|time| *time <= longest).ok_or_else(|| {
             Error::new(ErrorKind::Configuration, format!("{name} = {seconds} is no time"))
-                .hint("give it in seconds, such as 5 or 0.5")
+                .hint(format!("give it in seconds, such as 5 or 0.5, and at most {}", longest.as_secs()))
         })
     };
     value.map(parse).transpose()

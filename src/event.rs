@@ -183,6 +183,8 @@ pub struct ProjectReport {
     pub to: Option<Version>,
     /// The version that was recorded without running anything, or would be.
     pub stamped: Option<Version>,
+    /// Whether those are, or would be, reverted: versions have no order of their own, the catalog says which is later.
+    pub goes_down: bool,
     /// The versions that were run, or would be, in order.
     pub migrations: Vec<Version>,
     /// How many rows of which table were deleted because of their age, or would be.
@@ -216,6 +218,7 @@ impl ProjectReport {
             from: None,
             to: None,
             stamped: None,
+            goes_down: false,
             migrations: Vec::new(),
             rows: BTreeMap::new(),
             backup: None,

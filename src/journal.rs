@@ -183,6 +183,16 @@ impl Journal {
     }
 }
 
+/// Who runs this process: `TENANTRY_ACTOR` where it is set, else the user and the machine.
+#[must_use]
+pub fn current_actor() -> String {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let user = variable("TENANTRY_ACTOR").or_else(|| variable("USER")).or_else(|| variable("LOGNAME"));
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let user = user.unwrap_or_else(|| "somebody".into());
+    if host.trim().is_empty() { user } else { format!("{user}@{}", host.trim()) }
+}
+
 fn broken(path: &Path, what: &str) -> Error {
     Error::new(ErrorKind::CheckFailed, format!("the journal does not hold: {what}"))
         .at(path, None)

@@ -130,8 +130,8 @@ impl Ledger {
         let mut told: Vec<&Version> =
             self.latest().into_values().filter(is_there).map(|row| &row.version).collect();
         let mut applied: Vec<&Version> = self.applied.iter().collect();
-        told.sort();
-        applied.sort();
+        told.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        applied.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         told == applied
     }
 
@@ -140,7 +140,7 @@ impl Ledger {
     pub fn dirty(&self) -> Vec<&Version> {
         let mut dirty: Vec<_> =
             self.latest().into_values().filter(|row| row.action == Action::Start).collect();
-        dirty.sort_by(|a, b| a.version.cmp(&b.version));
+        dirty.sort_by(|a, b| a.version.as_str().cmp(b.version.as_str()));
         dirty.into_iter().map(|row| &row.version).collect()
     }
 

@@ -66,15 +66,20 @@ pub struct Manager {
     reference: OnceLock<Reference>,
     /// The same, where it was wanted to know what each down.sql comes to.
     reference_with_downs: OnceLock<Reference>,
-    rules: Rules,
+    /// What the set declares besides its migrations, read when it is first needed.
+    rules: OnceLock<Rules>,
+    read_rules: Option<ReadRules>,
     archive: Option<Archive>,
     journal: Option<Journal>,
     jobs: usize,
-    pools: Pools,
+    pools: Arc<Pools>,
     interrupted: Arc<AtomicBool>,
     /// Held by one who has to be the only one at work.
     alone: RwLock<()>,
 }
+
+/// Reads what a set declares besides its migrations.
+pub(crate) type ReadRules = Box<dyn Fn() -> Result<Rules> + Send + Sync>;
 
 /// Where a project stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +112,8 @@ impl Manager {
         Self::of(Arc::new(MemoryStore::new()), catalog)
     }
 
-    pub(crate) fn of(store: Arc<dyn Store>, catalog: Catalog) -> Result<Self> {
+    /// The same in a store that others use as well.
+    pub fn of(store: Arc<dyn Store>, catalog: Catalog) -> Result<Self> {
         if store.dialect() != catalog.dialect() {
             return Err(Error::new(
                 ErrorKind::Configuration,
@@ -125,10 +131,11 @@ impl Manager {
             catalog: Arc::new(catalog),
             reference: OnceLock::new(),
             reference_with_downs: OnceLock::new(),
-            rules: Rules::default(),
+            rules: OnceLock::new(),
+            read_rules: None,
             archive: None,
             journal: None,
-            pools: Pools::new(CONNECTIONS, Duration::from_mins(1)),
+            pools: Arc::new(Pools::new(CONNECTIONS, Duration::from_mins(1))),
             interrupted: Arc::default(),
             alone: RwLock::default(),
         })
@@ -145,15 +152,30 @@ impl Manager {
     /// one stays open (default 60 s).
     #[must_use]
     pub fn with_connections(mut self, connections: usize, idle: Duration) -> Self {
-        self.pools = Pools::new(connections.max(1), idle);
+        self.pools = Arc::new(Pools::new(connections.max(1), idle));
         self
     }
 
     /// What the set declares besides its migrations; none by default.
     #[must_use]
     pub fn with_rules(mut self, rules: Rules) -> Self {
-        self.rules = rules;
+        self.rules = OnceLock::from(rules);
         self
+    }
+
+    /// The same, read when they are first needed: a fault in them hinders only what needs them.
+    #[must_use]
+    pub(crate) fn with_rules_read_by(mut self, read: ReadRules) -> Self {
+        self.read_rules = Some(read);
+        self
+    }
+
+    fn rules(&self) -> Result<&Rules> {
+        if self.rules.get().is_none() {
+            let read = self.read_rules.as_ref().map_or_else(|| Ok(Rules::default()), |read| read())?;
+            return Ok(self.rules.get_or_init(|| read));
+        }
+        Ok(self.rules.get_or_init(Rules::default))
     }
 
     /// Where backups are kept; nowhere by default, and then whatever takes one is refused.
@@ -337,7 +359,7 @@ impl Manager {
     ///
     /// Errors with [`ErrorKind::VersionMismatch`] when the project is not at the catalog's head, which is what this
     /// code was written for, and with [`ErrorKind::PoolExhausted`] when none gets free in time.
-    pub fn connection(&self, id: &ProjectId) -> Result<PooledConnection<'_>> {
+    pub fn connection(&self, id: &ProjectId) -> Result<PooledConnection> {
         let get = || {
             self.pools.get(id, || {
                 self.require_current(id)?;

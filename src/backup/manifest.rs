@@ -113,10 +113,14 @@ impl Moment {
 
     /// Reads `2026-11-21`, `2026-11-21 20:17`, `2026-11-21T20:17:00.123Z` and the like, in UTC.
     pub fn parse(text: &str) -> Result<Self> {
-        let plain = text.trim().trim_end_matches('Z').replace(' ', "T");
+        let plain = text.trim();
+        let plain = plain.strip_suffix('Z').unwrap_or(plain).replacen(' ', "T", 1);
         let (date, clock) = plain.split_once('T').unwrap_or((&plain, "00:00:00"));
         let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
         let seconds = if clock.matches(':').count() == 1 { ":00" } else { "" };
+        // Whatever stands behind the digits, such as another time zone, is none of UTC's.
+        let digits = fraction.bytes().all(|byte| byte.is_ascii_digit()) && !fraction.is_empty();
+        let fraction = if digits { fraction } else { "?" };
         let full = format!("{date}T{clock}{seconds}.{fraction:0<3.3}");
         let format =
             format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]");
@@ -273,7 +277,17 @@ mod tests {
         ] {
             assert_eq!(Moment::parse(text).unwrap().to_string(), full, "{text}");
         }
-        for text in ["yesterday", "2026-13-01", "2026-11-21T25:00", "", "2026-11-21T20:17:00+01:00"] {
+        for text in [
+            "yesterday",
+            "2026-13-01",
+            "2026-11-21T25:00",
+            "",
+            "2026-11-21T20:17:00+01:00",
+            "2026-11-21T20:17:00.123+14:00",
+            "2026-11-21T20:17:00.123 nonsense",
+            "2026-11-21T20:17:00.",
+            "2026-11-21T20:17:00ZZ",
+        ] {
             assert_eq!(Moment::parse(text).unwrap_err().kind(), ErrorKind::Usage, "{text}");
         }
         let now = Moment::now();

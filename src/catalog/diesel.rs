@@ -25,7 +25,7 @@ struct Transactional(bool);
 /// For either database; the catalog has to be of that one's dialect, as the scripts would fail otherwise.
 impl<DB: Backend> MigrationSource<DB> for Catalog {
     fn migrations(&self) -> migration::Result<Vec<Box<dyn migration::Migration<DB>>>> {
-        if !Self::migrations(self).is_sorted_by(|a, b| a.version < b.version) {
+        if !Self::migrations(self).is_sorted_by(|a, b| a.version.as_str() < b.version.as_str()) {
             let message = "diesel would run these versions in the order of their text, not as numbers";
             return Err(Error::new(ErrorKind::Catalog, message).hint("pad them to one length").into());
         }

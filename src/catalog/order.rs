@@ -33,7 +33,7 @@ pub(super) fn sort(migrations: &mut [Migration], rule: Rule) -> Result<()> {
         return Ok(());
     }
     refuse_mixed_lengths(migrations)?;
-    migrations.sort_by(|a, b| a.version.cmp(&b.version));
+    migrations.sort_by(|a, b| a.version.as_str().cmp(b.version.as_str()));
     Ok(())
 }
 

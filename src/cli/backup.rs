@@ -14,7 +14,7 @@ use tenantry::{Error, ErrorKind, Manager, ProjectId, Result};
 
 use super::fleet::{Filter, carry_out};
 use super::tend::Projects;
-use super::{Format, Settings, parse_ids, variable};
+use super::{Format, Settings, parse_ids};
 use crate::report::Output;
 
 #[derive(Debug, Subcommand)]
@@ -134,7 +134,6 @@ fn carry(
     dry_run: bool,
     verdict: Verdict,
 ) -> Result<u8> {
-    let manager = manager.with_rules(settings.config()?.rules(variable)?);
     let operation = Operation::Backups(task);
     let run = Run { dry_run, verdict, ..Run::new(command, selection, operation) };
     carry_out(settings, &manager, &run)
@@ -238,7 +237,11 @@ fn prune(settings: &Settings, prune: &Prune) -> Result<u8> {
 }
 
 fn list(settings: &Settings, list: &List) -> Result<u8> {
-    let archive = settings.config()?.archive()?;
+    let config = settings.config()?;
+    let archive = config.archive()?;
+    // Which version is the newest the migrations say; where they can't be read, their names as they sort have to do.
+    let catalog = config.catalog().ok();
+    let position = |version: &&String| catalog.as_ref().and_then(|catalog| catalog.position(version));
     let ids = parse_ids(&list.ids)?;
     let projects = if ids.is_empty() { archive.projects()? } else { ids };
     let mut output = Output::new();
@@ -250,7 +253,7 @@ fn list(settings: &Settings, list: &List) -> Result<u8> {
             let (manifest, verified) = (&backup.manifest, backup.verified);
             match settings.format {
                 Format::Human => {
-                    let version = manifest.ledger.keys().next_back().map_or("no ledger", String::as_str);
+                    let version = manifest.ledger.keys().max_by_key(position).map_or("no ledger", String::as_str);
                     let verified = match (verified, backup.failed) {
                         (Some(it), _) => format!("verified at level {} on {}", it.level, it.at),
                         (None, Some(at)) => format!("FAILED its check on {at}"),

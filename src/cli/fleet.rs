@@ -39,7 +39,7 @@ pub(super) struct Status {
 #[derive(Args, Debug)]
 pub(super) struct Stamp {
     /// The projects
-    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with_all = ["all", "only", "except"])]
     ids: Vec<String>,
     /// All projects
     #[arg(long)]
@@ -211,7 +211,7 @@ pub(super) fn upgrade_all(settings: &Settings, upgrade: UpgradeAll) -> Result<u8
     let dry_run = upgrade.up.dry_run;
     let code = go_up(settings, "upgrade-all", upgrade.filter.selection()?, upgrade.up, verdict)?;
     if !dry_run {
-        super::project::top_up(settings)?;
+        super::project::top_up(settings, code);
     }
     Ok(code)
 }

@@ -69,7 +69,7 @@ pub(super) struct Rollback {
 }
 
 pub(super) fn audit(settings: &Settings, command: Audit) -> Result<u8> {
-    let journal = settings.config()?.journal(super::actor());
+    let journal = settings.config()?.journal();
     let mut output = Output::new();
     match command {
         Audit::Show => {
@@ -170,7 +170,7 @@ pub(super) fn runs(settings: &Settings, command: Runs) -> Result<u8> {
 }
 
 fn list(settings: &Settings) -> Result<u8> {
-    let journal = settings.config()?.journal(super::actor());
+    let journal = settings.config()?.journal();
     let mut runs: Vec<(Entry, Option<Entry>)> = Vec::new();
     journal.each(|entry| match (entry.kind.as_str(), &entry.run) {
         ("run_started", Some(_)) => runs.push((entry, None)),
@@ -208,7 +208,7 @@ fn list(settings: &Settings) -> Result<u8> {
 }
 
 fn show(settings: &Settings, run: &str) -> Result<u8> {
-    let journal = settings.config()?.journal(super::actor());
+    let journal = settings.config()?.journal();
     let events = journal.events(run)?;
     let mut output = Output::new();
     for event in &events {

@@ -38,17 +38,23 @@ pub(super) struct Drop {
 
 pub(super) fn create(settings: &Settings, create: Create) -> Result<u8> {
     let code = operate(settings, "create", &create.ids, Operation::Create)?;
-    top_up(settings)?;
+    top_up(settings, code);
     Ok(code)
 }
 
 /// Replaces the spares that were used or are of an older catalog, once everybody who waited has what they waited for.
-pub(super) fn top_up(settings: &Settings) -> Result<()> {
-    let manager = settings.manager()?;
-    if manager.store().spares() > 0 {
-        manager.top_up_spares()?;
+/// What is done is done: that this fails is told, and changes no exit code; and who interrupts a command wants no more of it.
+pub(super) fn top_up(settings: &Settings, code: u8) {
+    const INTERRUPTED: u8 = 130;
+    let top_up = || {
+        let manager = settings.manager()?;
+        if manager.store().spares() > 0 { manager.top_up_spares().map(|_| ()) } else { Ok(()) }
+    };
+    if code != INTERRUPTED
+        && let Err(error) = top_up()
+    {
+        crate::report::note(format_args!("no spares were made: {}", error.summary()));
     }
-    Ok(())
 }
 
 pub(super) fn spares(settings: &Settings) -> Result<u8> {

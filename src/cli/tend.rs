@@ -7,7 +7,7 @@ use tenantry::manager::{Operation, Run, Selection, Task};
 use tenantry::rules::parse_age;
 
 use super::fleet::{Filter, carry_out};
-use super::{Settings, parse_ids, variable};
+use super::{Settings, parse_ids};
 
 /// Which projects: those named, or all.
 #[derive(Args, Debug)]
@@ -86,7 +86,7 @@ fn tend(
     dry_run: bool,
 ) -> Result<u8> {
     let (selection, verdict) = projects.selection()?;
-    let manager = settings.manager()?.with_rules(settings.config()?.rules(variable)?);
+    let manager = settings.manager()?;
     let operation = Operation::Tend(task);
     carry_out(settings, &manager, &Run { dry_run, verdict, ..Run::new(command, selection, operation) })
 }

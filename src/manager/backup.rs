@@ -84,7 +84,7 @@ impl Sample {
         let hash = project.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
-        hash % self.of.max(1) == self.part - 1
+        self.part.checked_sub(1) == Some(hash % self.of.max(1))
     }
 }
 

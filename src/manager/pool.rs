@@ -77,6 +77,8 @@ struct Open {
     retired: Vec<Arc<Pool>>,
     /// Connections that are being opened.
     opening: usize,
+    /// Pools whose idle connections are being taken, one for each.
+    taking: Vec<Arc<Pool>>,
 }
 
 struct Used {
@@ -103,23 +105,31 @@ impl Open {
 
 impl Pools {
     pub(super) fn new(capacity: usize, idle: Duration) -> Self {
+        // A pool refuses to have no time at all.
+        let idle = idle.max(Duration::from_millis(1));
         Self { open: Mutex::default(), given_back: Condvar::new(), threads: OnceLock::new(), capacity, idle }
     }
 
     /// A connection. `connector` is asked for when the project has no pool yet, and may refuse. No lock is held while it
     /// looks, nor while a connection is opened: one project that is slow to open keeps nobody else waiting.
     pub(super) fn get(
-        &self,
+        self: &Arc<Self>,
         id: &ProjectId,
         connector: impl Fn() -> Result<Connector>,
-    ) -> Result<PooledConnection<'_>> {
+    ) -> Result<PooledConnection> {
         let pool = self.pool(id, connector)?;
         let deadline = Instant::now() + TIMEOUT;
         let mut open = self.lock();
-        loop {
+        let is_new = loop {
             self.close_idle(&mut open);
-            if pool.state().idle_connections > 0 || self.has_room(&mut open) {
-                break;
+            let taken = open.taking.iter().filter(|it| Arc::ptr_eq(it, &pool)).count();
+            if pool.state().idle_connections as usize > taken {
+                open.taking.push(Arc::clone(&pool));
+                break false;
+            }
+            if self.has_room(&mut open) {
+                open.opening += 1;
+                break true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -129,16 +139,19 @@ impl Pools {
                     .hint("give connections back sooner, or allow more: Manager::with_connections"));
             }
             open = self.given_back.wait_timeout(open, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        open.opening += 1;
+        };
         drop(open);
         let connection = pool.get();
         let mut open = self.lock();
-        open.opening -= 1;
+        if is_new {
+            open.opening -= 1;
+        } else if let Some(index) = open.taking.iter().position(|it| Arc::ptr_eq(it, &pool)) {
+            open.taking.swap_remove(index);
+        }
         open.keep(id, pool);
         drop(open);
         let connection = connection.map_err(|error| unavailable(id, &error))?;
-        Ok(PooledConnection { connection, _given_back: GivenBack(self) })
+        Ok(PooledConnection { connection, _given_back: GivenBack(Arc::clone(self)) })
     }
 
     fn pool(&self, id: &ProjectId, connector: impl Fn() -> Result<Connector>) -> Result<Arc<Pool>> {
@@ -215,15 +228,15 @@ fn unavailable(id: &ProjectId, error: &r2d2::Error) -> Error {
 }
 
 /// A connection that goes back to its pool when it is dropped. It is a diesel connection.
-pub struct PooledConnection<'a> {
+pub struct PooledConnection {
     connection: r2d2::PooledConnection<Opener>,
     /// Declared last, so that the connection is back before anybody is told.
-    _given_back: GivenBack<'a>,
+    _given_back: GivenBack,
 }
 
-struct GivenBack<'a>(&'a Pools);
+struct GivenBack(Arc<Pools>);
 
-impl Drop for GivenBack<'_> {
+impl Drop for GivenBack {
     fn drop(&mut self) {
         // Whoever looked and found nothing free holds the lock until it waits: so it can't miss this.
         drop(self.0.lock());
@@ -231,7 +244,7 @@ impl Drop for GivenBack<'_> {
     }
 }
 
-impl Deref for PooledConnection<'_> {
+impl Deref for PooledConnection {
     type Target = ProjectConnection;
 
     fn deref(&self) -> &ProjectConnection {
@@ -239,7 +252,7 @@ impl Deref for PooledConnection<'_> {
     }
 }
 
-impl DerefMut for PooledConnection<'_> {
+impl DerefMut for PooledConnection {
     fn deref_mut(&mut self) -> &mut ProjectConnection {
         &mut self.connection
     }

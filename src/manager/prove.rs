@@ -164,12 +164,13 @@ impl Manager {
     }
 
     fn require_rules_hold(&self, session: &mut dyn Session) -> Result<String> {
-        for rule in &self.rules.checks {
+        let checks = &self.rules()?.checks;
+        for rule in checks {
             if let Some(wrong) = check(session, rule)? {
                 return Err(Error::new(ErrorKind::CheckFailed, wrong));
             }
         }
-        Ok(format!("{} rule(s) of the set hold", self.rules.checks.len()))
+        Ok(format!("{} rule(s) of the set hold", checks.len()))
     }
 }
 

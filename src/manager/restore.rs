@@ -86,6 +86,10 @@ impl Manager {
                 report.notes.extend(self.store.install(target, copy)?);
                 return Ok(());
             }
+            Err(error) if error.kind() == ErrorKind::Locked && restore.others == Others::Refuse => {
+                return Err(error
+                    .hint("stop it first; --force goes on without: it would keep using what is replaced"));
+            }
             Err(error) => return Err(error),
         };
         let note = self.note(None, Reason::BeforeRestore, run);
@@ -187,7 +191,11 @@ impl Manager {
     pub(super) fn dropped(&self, project: &ProjectId, copy: FinalCopy, run: &str) -> ProjectReport {
         self.pools.forget(project);
         let drop = || {
-            let mut held = self.store.hold(project, Others::Refuse)?;
+            let held = self.store.hold(project, Others::Refuse);
+            let mut held = held.map_err(|error| match error.kind() {
+                ErrorKind::Locked => error.hint("stop it first: it would go on with what is deleted"),
+                _ => error,
+            })?;
             let backup = match copy {
                 FinalCopy::Keep => {
                     let note = self.note(None, Reason::BeforeDrop, run);

@@ -313,6 +313,7 @@ impl Manager {
         let outcome = if plan.is_empty() { Outcome::UpToDate } else { outcome };
         let migrations =
             plan.migrations(&self.catalog).into_iter().map(|migration| migration.version.clone()).collect();
+        let goes_down = plan.to < plan.from;
         let Plan { recorded, stamp, to, mut notes, .. } = plan;
         if stamp.is_some_and(|stamp| stamp.forced) {
             notes.push("recorded in spite of a difference".into());
@@ -321,6 +322,7 @@ impl Manager {
             from: recorded.map(version),
             to: Some(version(to)),
             stamped: stamp.map(|stamp| version(stamp.position)),
+            goes_down,
             migrations,
             notes,
             ..ProjectReport::new(project.clone(), outcome)

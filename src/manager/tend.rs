@@ -41,7 +41,7 @@ struct Seen {
 impl Manager {
     /// Whether there is anything to do for a task at all.
     pub(super) fn require_rules(&self, task: Task) -> Result<()> {
-        if matches!(task, Task::Retain { .. }) && self.rules.retention.is_empty() {
+        if matches!(task, Task::Retain { .. }) && self.rules()?.retention.is_empty() {
             return Err(Error::new(
                 ErrorKind::Configuration,
                 format!("{} says of no rows how long they are kept", self.catalog.name()),
@@ -103,7 +103,8 @@ impl Manager {
         };
         let is_behind = plan.from < plan.to;
         let (dialect, now) = (self.store.dialect(), SystemTime::now());
-        let rules = || self.rules.retention.iter().map(|rule| Expiry { rule, dialect, now, older_than });
+        let set = self.rules()?;
+        let rules = || set.retention.iter().map(|rule| Expiry { rule, dialect, now, older_than });
         self.store.read(project, &|rows| {
             // It may be read more than once, and only the last time counts.
             let mut found = Seen::default();
@@ -151,7 +152,7 @@ impl Manager {
         let result = self.store.read(project, &|rows| {
             let mut health = rows.health()?;
             let mut found = std::mem::take(&mut health.damage);
-            for rule in &self.rules.checks {
+            for rule in &self.rules()?.checks {
                 match check(rows, rule) {
                     Ok(wrong) => found.extend(wrong),
                     // What was found is not to be lost because something else can't be asked.

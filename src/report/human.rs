@@ -289,8 +289,7 @@ fn one_line(report: &ProjectReport) -> String {
 fn done(report: &ProjectReport) -> String {
     let version = |version: &Option<Version>| version.as_ref().map_or("0", Version::as_str).to_string();
     let list = |versions: &[Version]| versions.iter().map(Version::as_str).collect::<Vec<_>>().join(", ");
-    let down = report.from.is_some() && report.to < report.from;
-    let words = match (&report.outcome, down) {
+    let words = match (&report.outcome, report.goes_down) {
         (Outcome::Planned, true) => ["would record", "would revert"],
         (Outcome::Planned, false) => ["would record", "would run"],
         (_, true) => ["recorded", "reverted"],

@@ -428,11 +428,11 @@ fn a_backup_belongs_to_one_fleets_project(world: &mut World) {
     assert_eq!(of(&crm, &["backup", "restore", "1"]).code, 3, "another fleet's backup was taken");
     let [theirs] = names(&shop).try_into().unwrap();
     assert_eq!(names(&crm), Vec::<String>::new());
-    let named = of(&crm, &["backup", "restore", "1", "--from", &theirs]);
+    let refused = of(&crm, &["backup", "restore", "1", "--from", &theirs]);
     assert!(
-        named.code == 3 && named.stdout.contains("another project") && named.stdout.contains("--as"),
+        refused.code == 3 && refused.stdout.contains("another project") && refused.stdout.contains("--as"),
         "{}",
-        named.stdout
+        refused.stdout
     );
     // Wanted otherwise.
     assert_eq!(of(&crm, &["backup", "restore", "1", "--from", &theirs, "--as", "9"]).code, 0);

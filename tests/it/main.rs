@@ -45,6 +45,7 @@ mod postgres;
 mod prompt_train;
 mod real_sets;
 mod real_sets_postgres;
+mod reports;
 mod restore;
 mod rollback;
 mod row_loss;

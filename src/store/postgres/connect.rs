@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use diesel::connection::{CacheSize, SimpleConnection as _};
 use diesel::prelude::*;
-use diesel::sql_types::{Integer, Nullable, Text};
+use diesel::sql_types::{Bool, Integer, Nullable, Text};
 
 use super::catalog::NEUTRAL;
 use super::failure::{describe, described};
@@ -43,6 +43,8 @@ pub(super) struct Server {
     pub(super) route: Route,
     /// Such as 150018.
     pub(super) version: i32,
+    /// Whether it can look whether its client is still there.
+    pub(super) watches_clients: bool,
     pub(super) usual: Usual,
 }
 
@@ -92,7 +94,7 @@ impl Usual {
 impl Timeouts {
     /// The settings that tenantry's transactions rely on. Its own queries are long and cheap: planning one anew for each of
     /// the first schemas, or compiling it, takes longer than all of its answers.
-    fn sql(&self, scope: Scope, version: i32) -> String {
+    fn sql(&self, scope: Scope, server: Server) -> String {
         let plain = [
             ("lock_timeout", self.lock.as_millis().max(1).to_string()),
             ("statement_timeout", "0".into()),
@@ -105,8 +107,8 @@ impl Timeouts {
             ("plan_cache_mode", "force_generic_plan".into()),
             ("jit", "off".into()),
         ];
-        // Since version 14 the server itself looks whether its client is still there.
-        let interval = (version >= 140_000).then(|| ("client_connection_check_interval", "2s".to_string()));
+        // The server itself looks whether its client is still there.
+        let interval = server.watches_clients.then(|| ("client_connection_check_interval", "2s".to_string()));
         settings(scope, plain.into_iter().chain(interval))
     }
 
@@ -174,7 +176,7 @@ impl Link {
         match self.server.route {
             Route::Direct => format!("BEGIN {mode}"),
             Route::Pooled => {
-                format!("BEGIN {mode}; {}", self.timeouts.sql(Scope::Transaction, self.server.version))
+                format!("BEGIN {mode}; {}", self.timeouts.sql(Scope::Transaction, self.server))
             }
         }
     }
@@ -185,14 +187,14 @@ impl Link {
             Route::Direct => self.settle(),
             // A pooler's own settings are not to be undone.
             Route::Pooled => {
-                self.connection.batch_execute(&self.timeouts.sql(Scope::Transaction, self.server.version))
+                self.connection.batch_execute(&self.timeouts.sql(Scope::Transaction, self.server))
             }
         }
     }
 
     /// Makes a connection of one's own remember tenantry's settings, and nothing else.
     pub(super) fn settle(&mut self) -> QueryResult<()> {
-        let settings = self.timeouts.sql(Scope::Session, self.server.version);
+        let settings = self.timeouts.sql(Scope::Session, self.server);
         for alone in ["RESET ALL", "RESET SESSION AUTHORIZATION", &settings] {
             self.connection.batch_execute(alone)?;
         }
@@ -222,6 +224,8 @@ impl Link {
 struct Greeting {
     #[diesel(sql_type = Integer)]
     version: i32,
+    #[diesel(sql_type = Bool)]
+    is_on_linux: bool,
     #[diesel(sql_type = Nullable<Text>)]
     direct: Option<String>,
     #[diesel(sql_type = Text)]
@@ -262,6 +266,7 @@ fn attempt(target: &Target, timeouts: Timeouts) -> Result<Link> {
     })?;
     let greeting: Greeting = diesel::sql_query(
         "SELECT current_setting('server_version_num')::int AS version, \
+         version() ILIKE '%linux%' AS is_on_linux, \
          nullif(current_setting('tenantry.direct', true), '') AS direct, \
          current_setting('jit') AS jit, current_setting('plan_cache_mode') AS plans, \
          current_setting('row_security') AS row_security",
@@ -275,7 +280,9 @@ fn attempt(target: &Target, timeouts: Timeouts) -> Result<Link> {
     }
     let route = if greeting.direct.is_some() { Route::Direct } else { Route::Pooled };
     let usual = Usual::new(&greeting.jit, &greeting.plans, &greeting.row_security);
-    let server = Server { route, version: greeting.version, usual };
+    // Since version 14, and not on every platform.
+    let watches_clients = greeting.version >= 140_000 && greeting.is_on_linux;
+    let server = Server { route, version: greeting.version, watches_clients, usual };
     let mut link = Link {
         connection,
         server,

@@ -17,6 +17,8 @@ pub(super) struct Target {
     /// libpq's keywords and their values, the password not among them.
     parameters: Vec<(String, String)>,
     password: Option<String>,
+    /// The password of the client's own key.
+    key_password: Option<String>,
 }
 
 /// A text in letters that a folder's name can have; with a hash of it, where it has others.
@@ -52,7 +54,7 @@ impl Target {
             }
             Ok(())
         };
-        let mut password = None;
+        let (mut password, mut key_password) = (None, None);
         if let Some(credentials) = credentials {
             let (user, secret) =
                 credentials.split_once(':').map_or((credentials, None), |(a, b)| (a, Some(b)));
@@ -83,6 +85,7 @@ impl Target {
                 pair.split_once('=').ok_or_else(|| fault("what follows the ? is not key=value"))?;
             match key {
                 "password" => password = Some(decode(value)),
+                "sslpassword" => key_password = Some(decode(value)),
                 "options" => return Err(fault("it sets options, which tenantry needs itself")),
                 "ssl" if value == "true" => put("sslmode", "require")?,
                 key if key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') => {
@@ -91,14 +94,19 @@ impl Target {
                 _ => return Err(fault("what follows the ? is not key=value")),
             }
         }
-        let mut target = Self { parameters, password };
+        let mut target = Self { parameters, password, key_password };
         target.complete();
         Ok(target)
     }
 
+    /// Whether libpq takes some of it from a file of services.
+    pub(super) fn has_service(&self) -> bool {
+        self.get("service").is_some() || std::env::var_os("PGSERVICE").is_some()
+    }
+
     /// What libpq would take from the environment says where the database is as well.
     fn complete(&mut self) {
-        if self.get("service").is_some() || std::env::var_os("PGSERVICE").is_some() {
+        if self.has_service() {
             return;
         }
         let names_a_host = self.get("host").is_some();
@@ -142,10 +150,15 @@ impl Target {
         self.password.as_deref()
     }
 
+    /// The password of the client's own key, where the URL has one.
+    pub(super) fn key_password(&self) -> Option<&str> {
+        self.key_password.as_deref()
+    }
+
     /// What libpq is given: keywords and quoted values.
     pub(super) fn conninfo(&self) -> String {
         let password = self.password.iter().map(|value| ("password", value));
-        self.spelled(password)
+        self.spelled(password.chain(self.key_password.iter().map(|value| ("sslpassword", value))))
     }
 
     /// The same without the password, which everybody may read.
@@ -179,10 +192,8 @@ impl Target {
 
     /// A message without the password, should one have got into it.
     pub(super) fn redact(&self, message: &str) -> String {
-        match &self.password {
-            Some(password) if password.len() > 2 => message.replace(password.as_str(), HIDDEN),
-            _ => message.to_string(),
-        }
+        let secrets = [&self.password, &self.key_password].into_iter().flatten().filter(|it| it.len() > 2);
+        secrets.fold(message.to_string(), |message, secret| message.replace(secret.as_str(), HIDDEN))
     }
 }
 

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use super::connect::Server;
 use super::failure::{HIDDEN_ROWS, MORE_LOCKS};
 use super::target::Target;
+use crate::disk::{PrivateFolder, private_folder};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What they say where a connection was lost: theirs, or the one whose snapshot they read.
@@ -48,10 +49,40 @@ fn version(folder: &Path) -> Option<i32> {
     text.split_whitespace().find_map(|word| word.split('.').next()?.parse().ok())
 }
 
+const SERVICES: &str = "pg_service.conf";
+
+/// A private file with the password of the client's own key, for which libpq has no variable.
+fn service_of(target: &Target, secret: &str) -> Result<PrivateFolder> {
+    let refused = |what: &str| {
+        Error::new(
+            ErrorKind::Configuration,
+            format!("cannot hand the sslpassword to the server's own programs: {what}"),
+        )
+        .hint("name a key without a password: sslkey=...")
+    };
+    if target.has_service() {
+        return Err(refused("a service is used as well"));
+    }
+    if secret.contains(['\n', '\r']) || secret.trim() != secret {
+        return Err(refused("it has white space at an end, or more than one line"));
+    }
+    let folder = private_folder()?;
+    let path = folder.path().join(SERVICES);
+    std::fs::write(&path, format!("[tenantry]\nsslpassword={secret}\n"))
+        .map_err(|error| Error::io("write", &path, error))?;
+    Ok(folder)
+}
+
 /// Runs one of them on a database, and gives what it says where it fails.
 pub(super) fn run(folder: &Path, program: &str, target: &Target, arguments: &[&str]) -> Result<()> {
     let mut command = Command::new(folder.join(program));
-    command.args(arguments).arg("--dbname").arg(target.public_conninfo()).stdin(Stdio::null());
+    let service = target.key_password().map(|secret| service_of(target, secret)).transpose()?;
+    let mut conninfo = target.public_conninfo();
+    if let Some(folder) = &service {
+        conninfo.push_str(" service='tenantry'");
+        command.env("PGSERVICEFILE", folder.path().join(SERVICES));
+    }
+    command.args(arguments).arg("--dbname").arg(conninfo).stdin(Stdio::null());
     command.stdout(Stdio::null()).env("LC_ALL", "C");
     if let Some(password) = target.password() {
         command.env("PGPASSWORD", password);

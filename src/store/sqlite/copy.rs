@@ -95,15 +95,23 @@ pub(super) struct HeldFile<'a> {
     /// None where the file is no database any more.
     connection: Option<Connection>,
     path: PathBuf,
+    /// Whether every process that could have it open was looked at.
+    are_all_seen: bool,
 }
 
+/// What to say where other users' processes could not be looked at.
+const UNSEEN: &str =
+    "whether processes of other users have it open could not be seen: they would go on with the old file";
+
 impl<'a> HeldFile<'a> {
+    fn notes(&self) -> Vec<String> {
+        if self.are_all_seen { Vec::new() } else { vec![UNSEEN.to_string()] }
+    }
+
     pub(super) fn new(store: &'a SqliteStore, path: PathBuf, others: Others) -> Result<Self> {
-        if others == Others::Refuse
-            && let Some(process) = user_of(&path)
-        {
-            return Err(Error::new(ErrorKind::Locked, format!("process {process} has it open"))
-                .hint("stop it first; --force goes on without: it would keep using what is replaced"));
+        let users = if others == Others::Refuse { users_of(&path) } else { Users::default() };
+        if let Some(process) = users.process {
+            return Err(Error::new(ErrorKind::Locked, format!("process {process} has it open")));
         }
         let open = || session::connect(&uri(&path, "mode=rw"), store.lock_timeout);
         let connection = match open().and_then(|connection| lock(&connection).map(|()| connection)) {
@@ -122,7 +130,7 @@ impl<'a> HeldFile<'a> {
             },
             Err(error) => return Err(error),
         };
-        Ok(Self { store, connection, path })
+        Ok(Self { store, connection, path, are_all_seen: users.are_all_seen })
     }
 
     /// Empties what SQLite keeps beside the file into it, as far as that can be, and then removes it.
@@ -169,13 +177,14 @@ impl Held for HeldFile<'_> {
     }
 
     fn remove(self: Box<Self>) -> Result<Vec<String>> {
+        let notes = self.notes();
         std::fs::remove_file(&self.path).map_err(|error| Error::io("delete", &self.path, error))?;
         drop(self.connection);
         for suffix in COMPANIONS {
             remove_if_there(&companion(&self.path, suffix))?;
         }
         sync_directory(self.path.parent().unwrap_or(Path::new(".")))?;
-        Ok(Vec::new())
+        Ok(notes)
     }
 
     fn replace(self: Box<Self>, copy: CopyFile<'_>, old: Old) -> Result<Vec<String>> {
@@ -211,7 +220,8 @@ impl Held for HeldFile<'_> {
             std::fs::rename(&temporary, &self.path)
                 .map_err(|error| Error::io("replace", &self.path, error))?;
             sync_directory(directory)?;
-            Ok(aside.iter().map(|path| format!("what was there is now {}", path.display())).collect())
+            let aside = aside.iter().map(|path| format!("what was there is now {}", path.display()));
+            Ok(aside.chain(self.notes()).collect())
         };
         let result = put();
         if result.is_err() {
@@ -253,17 +263,38 @@ fn remove_if_there(path: &Path) -> Result<()> {
     }
 }
 
-/// Another process that has a file open, as far as this user may see. Idle connections hold no lock, so locks don't tell.
-fn user_of(path: &Path) -> Option<u32> {
-    let wanted = std::fs::metadata(path).ok()?;
-    let own = std::process::id();
-    std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
-        let id: u32 = process.file_name().to_str()?.parse().ok().filter(|id| *id != own)?;
-        let files = std::fs::read_dir(process.path().join("fd")).ok()?;
-        let is_same = |file: std::fs::DirEntry| {
-            std::fs::metadata(file.path())
-                .is_ok_and(|it| (it.dev(), it.ino()) == (wanted.dev(), wanted.ino()))
+/// Who else has a file open. Idle connections hold no lock, so locks don't tell.
+struct Users {
+    process: Option<u32>,
+    /// Whether every process could be looked at: those of other users can't, but by root.
+    are_all_seen: bool,
+}
+
+impl Default for Users {
+    fn default() -> Self {
+        Self { process: None, are_all_seen: true }
+    }
+}
+
+fn users_of(path: &Path) -> Users {
+    let mut users = Users::default();
+    let Ok(wanted) = std::fs::metadata(path) else { return users };
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Users { are_all_seen: false, ..users } };
+    let is_same = |file: std::fs::DirEntry| {
+        std::fs::metadata(file.path()).is_ok_and(|it| (it.dev(), it.ino()) == (wanted.dev(), wanted.ino()))
+    };
+    for process in processes.flatten() {
+        let Some(id) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
         };
-        files.flatten().any(is_same).then_some(id)
-    })
+        if id == std::process::id() {
+            continue;
+        }
+        match std::fs::read_dir(process.path().join("fd")) {
+            Ok(files) => users.process = users.process.or(files.flatten().any(is_same).then_some(id)),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => users.are_all_seen = false,
+            _ => {}
+        }
+    }
+    users
 }

@@ -200,9 +200,16 @@ pub(super) fn write_file(
 }
 
 fn ensure_directory(directory: &Path) -> Result<()> {
-    if directory.is_dir() {
+    if directory.as_os_str().is_empty() || directory.is_dir() {
         return Ok(());
     }
-    std::fs::create_dir_all(directory).map_err(|error| Error::io("make the folder", directory, error))?;
-    sync_directory(directory.parent().unwrap_or(Path::new(".")))
+    // Each new folder's name is durable before anything is put into it.
+    let parent = directory.parent().unwrap_or(Path::new("."));
+    ensure_directory(parent)?;
+    match std::fs::create_dir(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Error::io("make the folder", directory, error))
+        }
+        _ => sync_directory(parent),
+    }
 }
