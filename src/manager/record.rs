@@ -203,17 +203,21 @@ impl Recording<'_> {
     /// Makes all of it durable, the chain's entry last.
     pub(super) fn finish(self, summary: &Summary) -> Result<()> {
         let Self { journal, mut record, run, command } = self;
-        record.sync()?;
-        let payload = json!({
+        // It has ended whether or not all of its events could be written: it is nobody's to look after.
+        let synced = record.sync();
+        let mut payload = json!({
             "outcomes": summary.outcomes,
             "exit": summary.exit,
             "interrupted": summary.interrupted,
             "events": journal.hash_of_events(run)?,
         });
+        if let Err(error) = &synced {
+            payload["lost_events"] = error.summary().into();
+        }
         journal.append(&Said { kind: "run_finished", command, project: None, run: Some(run), payload })?;
         journal.close(run)?;
         // Up to here its lock says that the run goes on.
         drop(record);
-        Ok(())
+        synced
     }
 }
