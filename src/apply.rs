@@ -374,7 +374,7 @@ impl Work<'_> {
             session.commit()
         };
         finish().map_err(|error| {
-            error.in_migration(step.migration.label()).hint(
+            error.in_migration(step.migration.label()).with_hint(
                 "it ran outside a transaction, so a part of it may be done: look, then say where the project stands \
                  with tenantry stamp ID --to VERSION --force",
             )
@@ -412,7 +412,7 @@ impl Work<'_> {
                 "a migration whose schema depends on the data says schema_depends_on_data = true in its metadata.toml"
             }
         };
-        Err(Error::new(ErrorKind::SchemaMismatch, message).hint(hint))
+        Err(Error::new(ErrorKind::SchemaMismatch, message).with_hint(hint))
     }
 }
 

@@ -10,7 +10,7 @@ mod destination;
 mod manifest;
 mod retention;
 
-pub use archive::{Archive, Backup, Note, Verified};
-pub use destination::{Destination, Directory};
-pub use manifest::{DataFile, Manifest, Moment, Reason};
+pub use archive::{Archive, Backup, LastCheck, Note};
+pub use destination::{Destination, Directory, Workspace};
+pub use manifest::{DataFile, Manifest, Reason};
 pub use retention::Keep;

@@ -150,7 +150,7 @@ impl Catalog {
                 ErrorKind::Catalog,
                 format!("{name} has no migration for {}", dialect.name()),
             )
-            .hint("write one: tenantry --migrations DIR migration new NAME"));
+            .with_hint("write one: tenantry --migrations DIR migration new NAME"));
         }
         order::sort(&mut migrations, rule)?;
         let hash = hash(dialect, &migrations);
@@ -221,7 +221,7 @@ impl Catalog {
         }
         let known: Vec<_> = self.migrations.iter().map(|migration| migration.version.as_str()).collect();
         Err(Error::new(ErrorKind::Usage, format!("{} has no version {text:?}", self.name))
-            .hint(format!("its versions are {} (0 is an empty database)", known.join(", "))))
+            .with_hint(format!("its versions are {} (0 is an empty database)", known.join(", "))))
     }
 
     /// The position that another tool's revision stands for, by `replaces` in a migration's `metadata.toml`.

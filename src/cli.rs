@@ -178,8 +178,8 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Drop(it) => project::drop(settings, it),
         Command::Retain(it) => tend::retain(settings, it),
         Command::Check(it) => tend::check(settings, it),
-        Command::Analyze(it) => tend::care(settings, "analyze", tenantry::store::Care::Analyze, it),
-        Command::Vacuum(it) => tend::care(settings, "vacuum", tenantry::store::Care::Vacuum, it),
+        Command::Analyze(it) => tend::care(settings, tenantry::store::Care::Analyze, it),
+        Command::Vacuum(it) => tend::care(settings, tenantry::store::Care::Vacuum, it),
         Command::Backup(it) => backup::run(settings, it),
         Command::Export(it) => transfer::export(settings, &it),
         Command::Import(it) => transfer::import(settings, it),
@@ -205,7 +205,7 @@ impl Settings {
                     ErrorKind::Configuration,
                     "an environment is named, and there is no tenantry.toml",
                 )
-                .hint("write one: tenantry init"));
+                .with_hint("write one: tenantry init"));
             }
             None => Layer::default(),
         };

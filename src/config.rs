@@ -106,7 +106,7 @@ impl Layer {
                     ErrorKind::Configuration,
                     "TENANTRY_SET and TENANTRY_MIGRATIONS are both set",
                 )
-                .hint("unset one of them"));
+                .with_hint("unset one of them"));
             }
             (Some(set), None) => Some(Migrations::Set(set)),
             (None, Some(directory)) => Some(Migrations::Directory(directory.into())),
@@ -132,7 +132,7 @@ impl Layer {
         })?;
         let file: File = toml::from_str(&text).map_err(|error| {
             Error::in_toml(ErrorKind::Configuration, path, &text, &error)
-                .hint("see a commented example: tenantry init")
+                .with_hint("see a commented example: tenantry init")
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let File { store, migrations, run, backup, journal, env } = file;
@@ -142,7 +142,7 @@ impl Layer {
             let known: Vec<_> = env.keys().map(String::as_str).collect();
             return Err(Error::new(ErrorKind::Configuration, format!("there is no section [env.{name}]"))
                 .at(path, None)
-                .hint(format!(
+                .with_hint(format!(
                     "its environments are: {}",
                     if known.is_empty() { "none".into() } else { known.join(", ") }
                 )));
@@ -220,7 +220,7 @@ impl Settings {
             (Some(_), Some(_)) => {
                 return Err(Error::new(ErrorKind::Configuration, "[migrations] has both set and directory")
                     .at(path, None)
-                    .hint("a set is in the binary, a directory is your own: keep one"));
+                    .with_hint("a set is in the binary, a directory is your own: keep one"));
             }
             (Some(set), None) => Some(Migrations::Set(set.clone())),
             (None, Some(directory)) => Some(Migrations::Directory(folder.join(directory))),
@@ -283,7 +283,7 @@ impl Config {
         };
         if layer.jobs.is_some_and(|jobs| !(1..=1_024).contains(&jobs)) {
             return Err(Error::new(ErrorKind::Configuration, "jobs is not between 1 and 1024")
-                .hint("leave it out for the measured default"));
+                .with_hint("leave it out for the measured default"));
         }
         let has_roles = match layer.isolation.as_deref() {
             None | Some("none") => false,
@@ -293,13 +293,13 @@ impl Config {
                     ErrorKind::Configuration,
                     format!("isolation = {other:?} is not known"),
                 )
-                .hint("it is \"none\" or \"role\""));
+                .with_hint("it is \"none\" or \"role\""));
             }
         };
         let spares = layer.spares.unwrap_or(0);
         if place.is_directory() && (has_roles || spares > 0) {
             return Err(Error::new(ErrorKind::Configuration, "spares and isolation are for Postgres")
-                .hint("a SQLite file is made in a millisecond, and its permissions are its wall"));
+                .with_hint("a SQLite file is made in a millisecond, and its permissions are its wall"));
         }
         Ok(Self {
             spares,
@@ -403,7 +403,7 @@ fn seconds(name: &str, value: Option<f64>) -> Result<Option<Duration>> {
         let longest = Duration::from_millis(i32::MAX as u64);
         Duration::try_from_secs_f64(seconds).ok().filter(|time| *time <= longest).ok_or_else(|| {
             Error::new(ErrorKind::Configuration, format!("{name} = {seconds} is no time"))
-                .hint(format!("give it in seconds, such as 5 or 0.5, and at most {}", longest.as_secs()))
+                .with_hint(format!("give it in seconds, such as 5 or 0.5, and at most {}", longest.as_secs()))
         })
     };
     value.map(parse).transpose()

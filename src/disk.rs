@@ -29,7 +29,7 @@ pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
 
 pub(crate) fn exists() -> Error {
     Error::new(ErrorKind::AlreadyExists, "it exists already")
-        .hint("it was left as it is; see where it stands: tenantry status ID")
+        .with_hint("it was left as it is; see where it stands: tenantry status ID")
 }
 
 /// Makes a folder that only its owner can look into, where there is none.

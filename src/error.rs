@@ -6,6 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::hint::for_library;
 use crate::project::ProjectId;
 
 /// The result of everything in this crate that can fail.
@@ -217,7 +218,7 @@ impl Error {
 
     /// Says what to do next.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
@@ -265,9 +266,15 @@ impl Error {
         self.0.line
     }
 
-    /// What to do next, where that is known.
+    /// What to do next, in terms of this library.
     #[must_use]
-    pub fn next_step(&self) -> Option<&str> {
+    pub fn hint(&self) -> Option<String> {
+        self.hint_for_command().map(for_library)
+    }
+
+    /// What to do next, in terms of the command line.
+    #[must_use]
+    pub fn hint_for_command(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
 

@@ -17,10 +17,11 @@ use crate::store::LeftOut;
 /// One thing that a run tells, in order.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Event {
     /// An earlier run was killed, and the journal was completed from the projects' ledgers.
     #[serde(rename = "run_completed")]
-    Completed(Interrupted),
+    Completed(KilledRun),
     /// The run begins.
     RunStarted(RunStarted),
     /// Something looks like a project and is left alone.
@@ -37,6 +38,7 @@ pub enum Event {
 
 /// Something about a run as a whole.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Note {
     /// What it is.
     pub message: String,
@@ -46,7 +48,8 @@ pub struct Note {
 
 /// A run that was killed, and what it did without being able to say so.
 #[derive(Clone, Debug, Serialize)]
-pub struct Interrupted {
+#[non_exhaustive]
+pub struct KilledRun {
     /// Its id.
     #[serde(rename = "run")]
     pub killed: String,
@@ -62,6 +65,7 @@ pub struct Interrupted {
 
 /// Where a run moved a project.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Moved {
     /// The version that its ledger said before; none without one.
     pub from: Option<String>,
@@ -71,6 +75,7 @@ pub struct Moved {
 
 /// How well a fleet is covered by backups.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Coverage {
     /// How many projects there are.
     pub projects: usize,
@@ -84,6 +89,7 @@ pub struct Coverage {
 
 /// The start of a run.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct RunStarted {
     /// The run's id: a UUID that sorts by time.
     pub run: String,
@@ -97,6 +103,9 @@ pub struct RunStarted {
     pub projects: usize,
     /// Whether it only says what would happen.
     pub dry_run: bool,
+    /// Whether it asks where projects stand, so that nothing would happen anyway.
+    #[serde(skip)]
+    pub looks: bool,
     /// The killed run of the same command that this one comes after.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
@@ -104,6 +113,7 @@ pub struct RunStarted {
 
 /// What became of a project.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Outcome {
     /// There was nothing to do.
     UpToDate,
@@ -172,6 +182,7 @@ impl Outcome {
 
 /// One project's part in a run.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct ProjectReport {
     /// The project.
     pub project: ProjectId,
@@ -201,6 +212,7 @@ pub struct ProjectReport {
 
 /// One thing that was found to hold of a backup.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Step {
     /// The level of the check that it belongs to, 1 to 4.
     pub level: u8,
@@ -289,7 +301,7 @@ fn error_line(error: &Error) -> ErrorLine<'_> {
         migration: error.migration(),
         file: error.file().map(|file| file.display().to_string()),
         line: error.line(),
-        hint: error.next_step(),
+        hint: error.hint_for_command(),
     }
 }
 
@@ -324,6 +336,7 @@ impl Tally {
 
 /// The end of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Summary {
     /// What became of how many.
     pub outcomes: Tally,
@@ -337,7 +350,7 @@ pub struct Summary {
 
 /// What makes a run's exit code other than its outcomes.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Verdict {
+pub struct ExitRules {
     /// An empty fleet is fine.
     pub allow_empty: bool,
     /// Something pending is not fine.
@@ -347,23 +360,23 @@ pub struct Verdict {
 impl Summary {
     /// The end of a run, judged.
     #[must_use]
-    pub fn new(outcomes: Tally, elapsed: Duration, interrupted: bool, verdict: Verdict) -> Self {
-        let exit = Self::exit_code(&outcomes, interrupted, verdict);
+    pub fn new(outcomes: Tally, elapsed: Duration, interrupted: bool, exit_rules: ExitRules) -> Self {
+        let exit = Self::exit_code(&outcomes, interrupted, exit_rules);
         Self { outcomes, elapsed, interrupted, exit }
     }
 
     /// 130 interrupted, 3 some failed, 4 some blocked, 5 something pending where that is checked, 6 no project, else 0.
     #[must_use]
-    pub fn exit_code(outcomes: &Tally, interrupted: bool, verdict: Verdict) -> u8 {
+    pub fn exit_code(outcomes: &Tally, interrupted: bool, exit_rules: ExitRules) -> u8 {
         if interrupted {
             130
         } else if outcomes.count("failed") > 0 {
             3
         } else if outcomes.count("blocked") > 0 {
             4
-        } else if verdict.check && outcomes.count("planned") > 0 {
+        } else if exit_rules.check && outcomes.count("planned") > 0 {
             5
-        } else if outcomes.total() == 0 && !verdict.allow_empty {
+        } else if outcomes.total() == 0 && !exit_rules.allow_empty {
             6
         } else {
             0
@@ -393,7 +406,7 @@ mod tests {
             for outcome in outcomes {
                 tally.add(outcome);
             }
-            Summary::exit_code(&tally, interrupted, Verdict { allow_empty, check })
+            Summary::exit_code(&tally, interrupted, ExitRules { allow_empty, check })
         };
         let failed = || Outcome::Failed(Error::new(crate::ErrorKind::Io, "x"));
         let blocked = || Outcome::Blocked(Vec::new());

@@ -159,6 +159,6 @@ impl Workers {
 fn broken(project: &ProjectId) -> ProjectReport {
     let error = Error::new(ErrorKind::Internal, "tenantry itself failed; the project is as it was")
         .in_project(project)
-        .hint("please report this as a defect of tenantry");
+        .with_hint("please report this as a defect of tenantry");
     ProjectReport::new(project.clone(), Outcome::Failed(error))
 }

@@ -12,17 +12,18 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::backup::Moment;
 use crate::disk::{make_private, sync_directory};
 use crate::error::{Error, ErrorKind, Result};
-use crate::schema::hexadecimal;
+use crate::hash::hexadecimal;
+use crate::time::Moment;
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
 
 use entry::{NOTHING, Text, parse, seal};
 
-pub use entry::{Anchor, Entry, Said};
-pub use verify::Verified;
+pub(crate) use entry::Said;
+pub use entry::{Anchor, Entry, Json};
+pub use verify::ChainCheck;
 
 const FILE: &str = "journal.jsonl";
 /// The longest entry that is read back.
@@ -54,7 +55,7 @@ impl Journal {
     }
 
     /// Writes an entry, durably. Errors where that is not possible: then nothing was written.
-    pub fn append(&self, said: &Said<'_>) -> Result<Entry> {
+    pub(crate) fn append(&self, said: &Said<'_>) -> Result<Entry> {
         make_private(&self.directory)?;
         let is_new = !self.path().exists();
         let (mut file, last) = self.mended(true)?;
@@ -108,8 +109,9 @@ impl Journal {
     fn write(&self, file: &mut File, last: Option<&Entry>, said: &Said<'_>) -> Result<Entry> {
         let path = self.path();
         let failed = |error: std::io::Error| {
-            Error::io("write", &path, error)
-                .hint("make room, or name another [journal] dir; what was done is in the projects' ledgers")
+            Error::io("write", &path, error).with_hint(
+                "make room, or name another [journal] dir; what was done is in the projects' ledgers",
+            )
         };
         let previous = last.map_or(NOTHING, Entry::link);
         let text = Text {
@@ -196,5 +198,5 @@ pub fn current_actor() -> String {
 fn broken(path: &Path, what: &str) -> Error {
     Error::new(ErrorKind::CheckFailed, format!("the journal does not hold: {what}"))
         .at(path, None)
-        .hint("keep the file as it is for whoever looks into it, and compare it with a copy")
+        .with_hint("keep the file as it is for whoever looks into it, and compare it with a copy")
 }

@@ -12,6 +12,7 @@ use crate::catalog::{Catalog, Migration, Recognition, Version};
 
 /// What was done to a project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Action {
     /// A migration was run.
     Apply,

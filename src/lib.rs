@@ -46,6 +46,8 @@ mod disk;
 pub mod error;
 pub mod event;
 mod fleet;
+mod hash;
+mod hint;
 pub mod journal;
 pub mod ledger;
 pub mod manager;
@@ -56,6 +58,7 @@ pub mod schema;
 pub mod sql;
 pub mod store;
 mod tend;
+pub mod time;
 
 pub use catalog::Catalog;
 pub use error::{Error, ErrorKind, Result};

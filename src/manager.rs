@@ -4,6 +4,7 @@
 //! the planner and the store.
 
 mod backup;
+mod calls;
 mod command;
 mod history;
 mod look;
@@ -36,7 +37,7 @@ use crate::store::sqlite::MemoryStore;
 use crate::store::{Detail, Store};
 
 pub use backup::{BackupTask, Restore, Sample, Source};
-pub use command::{FinalCopy, Operation, Run, Safety, Selection};
+pub use command::{FinalCopy, IdPattern, Operation, Run, Safety, Selection};
 pub use pool::PooledConnection;
 pub use rollback::Undo;
 pub use tend::Task;
@@ -83,6 +84,7 @@ pub(crate) type ReadRules = Box<dyn Fn() -> Result<Rules> + Send + Sync>;
 
 /// Where a project stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Status {
     /// The newest version in its ledger; `None` where there is none.
     pub version: Option<Version>,
@@ -255,7 +257,7 @@ impl Manager {
         });
         let built = match (made, built) {
             (_, Some(built)) => built.map_err(|error| match self.store.explain(error.message()) {
-                Some(hint) => error.hint(hint),
+                Some(hint) => error.with_hint(hint),
                 None => error,
             })?,
             // Where nothing can be made, nothing can be changed either: what the ledgers say has to do.
@@ -267,7 +269,7 @@ impl Manager {
 
     /// Makes a project, at the catalog's head. Errors with [`ErrorKind::AlreadyExists`] when it exists.
     pub fn create(&self, id: &ProjectId) -> Result<()> {
-        self.run_one("create", id, Operation::Create).map(drop)
+        self.run_one(id, Operation::Create).map(drop)
     }
 
     /// All that is pending, as a run without options does it.
@@ -326,13 +328,12 @@ impl Manager {
 
     /// Brings one project to the catalog's head. Errors with [`ErrorKind::Blocked`] when it has problems.
     pub fn upgrade(&self, id: &ProjectId) -> Result<ProjectReport> {
-        self.run_one("upgrade", id, Operation::Change(self.to_head()))
+        self.run_one(id, Operation::Change(self.to_head()))
     }
 
     /// A run of one project, whose outcome is the caller's business.
-    fn run_one(&self, command: &'static str, id: &ProjectId, operation: Operation) -> Result<ProjectReport> {
-        let selection = Selection::Ids(vec![id.clone()]);
-        let run = Run::new(command, selection, operation);
+    fn run_one(&self, id: &ProjectId, operation: Operation) -> Result<ProjectReport> {
+        let run = Run::new(Selection::Ids(vec![id.clone()]), operation);
         let mut found = None;
         self.run(&run, |event| {
             if let Event::ProjectFinished(report) = event {
@@ -398,7 +399,7 @@ impl Manager {
             return Ok(());
         }
         let mismatch = |message: String, hint: &str| {
-            Err(Error::new(ErrorKind::VersionMismatch, message).in_project(id).hint(hint))
+            Err(Error::new(ErrorKind::VersionMismatch, message).in_project(id).with_hint(hint))
         };
         let unknown = status.problems.iter().find(|problem| matches!(problem, Problem::Unknown { .. }));
         match unknown {
@@ -423,7 +424,7 @@ fn blocked(id: &ProjectId, problems: &[Problem]) -> Error {
     let messages: Vec<_> = problems.iter().map(Problem::message).collect();
     let error = Error::new(ErrorKind::Blocked, messages.join("; ")).in_project(id);
     match problems.first() {
-        Some(problem) => error.hint(problem.hint()),
+        Some(problem) => error.with_hint(problem.hint_for_command()),
         None => error,
     }
 }

@@ -50,6 +50,7 @@ pub enum Access {
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Request {
     /// To go up to a position, and never down.
     Upgrade {
@@ -116,6 +117,7 @@ pub enum Drift {
 
 /// What will be done to one project.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Plan {
     /// The position its ledger says; `None` without a ledger.
     pub recorded: Option<usize>,
@@ -133,6 +135,7 @@ pub struct Plan {
 
 /// A version to record without running anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stamp {
     /// The position.
     pub position: usize,

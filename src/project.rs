@@ -57,7 +57,7 @@ impl FromStr for ProjectId {
             return Ok(Self(text.into()));
         };
         Err(Error::new(ErrorKind::Usage, format!("project id {text:?} {fault}"))
-            .hint("an id is 1 to 100 of A-Z a-z 0-9 _ -, starting with a letter or a digit"))
+            .with_hint("an id is 1 to 100 of A-Z a-z 0-9 _ -, starting with a letter or a digit"))
     }
 }
 
@@ -123,7 +123,7 @@ impl NamePattern {
     pub fn parse_of_schemas(text: &str) -> Result<Self> {
         let refuse = |fault: &str| {
             Err(Error::new(ErrorKind::Configuration, format!("the schema pattern {text:?} {fault}"))
-                .hint("write it like project_{id}"))
+                .with_hint("write it like project_{id}"))
         };
         let Some((prefix, suffix)) = text.split_once("{id}") else { return refuse("has no {id}") };
         let is_plain =
@@ -163,7 +163,7 @@ impl FromStr for NamePattern {
     fn from_str(text: &str) -> Result<Self> {
         let refuse = |fault: &str| {
             Err(Error::new(ErrorKind::Configuration, format!("the file pattern {text:?} {fault}"))
-                .hint("write it like project_{id}.db"))
+                .with_hint("write it like project_{id}.db"))
         };
         let Some((prefix, suffix)) = text.split_once("{id}") else { return refuse("has no {id}") };
         if suffix.contains("{id}") {

@@ -59,7 +59,7 @@ impl Output {
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 Err(Error::new(ErrorKind::Io, "cannot write the report")
                     .caused_by(error)
-                    .hint("what was done is done"))
+                    .with_hint("what was done is done"))
             }
             _ => Ok(()),
         }
@@ -119,14 +119,14 @@ pub(crate) fn fatal(error: &Error, format: Format) {
         note(format_args!("{dim}caused by:{dim:#} {cause}"));
         source = cause.source();
     }
-    if let Some(hint) = error.next_step() {
+    if let Some(hint) = error.hint_for_command() {
         note(format_args!("{dim}hint:{dim:#} {hint}"));
     }
     if format == Format::Json {
         let mut output = Output::new();
         output.json(&json!({
             "v": 1, "event": "error", "kind": error.kind().code(), "message": error.summary(), "project": error.project(),
-            "migration": error.migration(), "line": error.line(), "hint": error.next_step(),
+            "migration": error.migration(), "line": error.line(), "hint": error.hint_for_command(),
         }));
         // The error itself was told on standard error.
         let _ = output.finish();

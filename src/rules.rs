@@ -188,7 +188,7 @@ fn is_one_expression(sql: &str, dialect: Dialect) -> bool {
 pub fn parse_age(text: &str) -> Result<Duration> {
     let wrong = || {
         Error::new(ErrorKind::Usage, format!("{text:?} is no age"))
-            .hint("give a whole number and a unit, one of s, m, h, d and w: 90d")
+            .with_hint("give a whole number and a unit, one of s, m, h, d and w: 90d")
     };
     let digits = text.find(|it: char| !it.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

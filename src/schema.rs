@@ -16,11 +16,14 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::hash::hexadecimal;
+
 use difference::compare;
 pub use difference::{Difference, notes};
 
 /// What an object of a schema is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum ObjectKind {
     /// A table, with its columns and constraints.
     Table,
@@ -69,6 +72,7 @@ impl fmt::Display for ObjectKind {
 
 /// What a facet of an object is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum FacetKind {
     /// A column; the value is its type, nullability, default, collation and generation.
     Column,
@@ -171,13 +175,6 @@ impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hexadecimal(&self.0))
     }
-}
-
-/// Bytes as hexadecimal digits, two each.
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 impl fmt::Debug for Fingerprint {

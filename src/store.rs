@@ -186,6 +186,7 @@ pub struct Template<'a> {
 
 /// What became of the spares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct Spares {
     /// How many are ready now.
     pub ready: usize,
@@ -206,6 +207,7 @@ pub struct Discovery {
 
 /// Something that looks like a project and is left alone.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct LeftOut {
     /// Its name in the store.
     pub name: String,
@@ -258,6 +260,7 @@ pub enum Old {
 
 /// A project copied, and what was in it at that moment.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Copied {
     /// Its ledger and schema.
     pub inspection: Inspection,
@@ -275,6 +278,7 @@ pub struct Copied {
 
 /// What was made of a text.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Loaded {
     /// What the project's file or schema is called in it.
     pub place: String,
@@ -318,6 +322,7 @@ pub struct Table {
 
 /// What a database can do for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Care {
     /// Gather anew what its planner goes by.
     Analyze,

@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::hexadecimal;
 use crate::plan::Inspection;
 use crate::rules::{Chain, Check, Retention, Unit};
-use crate::schema::hexadecimal;
 use crate::sql::{Dialect, quote_name};
 use crate::store::{Mode, Rows, Session};
 
@@ -191,7 +191,7 @@ fn require(rows: &mut dyn Rows, table: &str, column: &str) -> Result<()> {
         format!("its table {table:?} has no column {column:?}")
     };
     Err(Error::new(ErrorKind::SchemaMismatch, format!("{missing}, which a rule of the set names"))
-        .hint("see where it stands: tenantry status ID; upgrade it first, or mend set.toml"))
+        .with_hint("see where it stands: tenantry status ID; upgrade it first, or mend set.toml"))
 }
 
 /// How many rows there are, by a column of theirs.

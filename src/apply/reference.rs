@@ -87,5 +87,5 @@ fn broken(migration: &Migration, error: Error) -> Error {
     Error::new(ErrorKind::Catalog, format!("it fails on an empty database: {causes}"))
         .in_migration(migration.label())
         .at(error.file().unwrap_or(migration.up.path()), error.line())
-        .hint("mend the migration; no project was touched")
+        .with_hint("mend the migration; no project was touched")
 }

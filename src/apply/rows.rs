@@ -107,7 +107,7 @@ impl Violations {
             let message = format!("{more} row(s) of {child} would point at nothing in {parent}");
             let hint = "mend the rows in the migration, before the table they point at is rebuilt";
             let error =
-                Error::new(ErrorKind::ForeignKeys, message).in_migration(migration.label()).hint(hint);
+                Error::new(ErrorKind::ForeignKeys, message).in_migration(migration.label()).with_hint(hint);
             (more > 0).then_some(error)
         })
     }
@@ -130,7 +130,7 @@ pub(super) fn prove_rows(
                 let message = format!("{table}, which it drops, has {count} row(s)");
                 return Err(Error::new(ErrorKind::RowsLost, message)
                     .in_migration(migration.label())
-                    .hint("somebody writes into it: stop that, or restore a backup"));
+                    .with_hint("somebody writes into it: stop that, or restore a backup"));
             }
             Destination::Dropped => continue,
             Destination::Named(name) if declared(&name) => continue,
@@ -140,7 +140,7 @@ pub(super) fn prove_rows(
             lost = Lost::AsAllowed;
         } else if left < *count {
             let message = format!("{table} would lose {} of its {count} row(s)", count - left);
-            return Err(Error::new(ErrorKind::RowsLost, message).in_migration(migration.label()).hint(format!(
+            return Err(Error::new(ErrorKind::RowsLost, message).in_migration(migration.label()).with_hint(format!(
                 "if that is meant, its metadata.toml says deletes_rows_from = [{table:?}]; for a file that can't be edited: \
                  --allow-row-loss {}",
                 migration.version

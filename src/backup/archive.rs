@@ -13,12 +13,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::destination::{Destination, write_private};
-use super::manifest::{DataFile, Manifest, Moment, Reason};
+use super::manifest::{DataFile, Manifest, Reason};
 use crate::error::{Error, ErrorKind, Result};
+use crate::hash::hexadecimal;
 use crate::ledger::Ledger;
 use crate::project::ProjectId;
-use crate::schema::hexadecimal;
 use crate::store::{Copied, Store};
+use crate::time::Moment;
 
 /// The ends of a backup's names.
 const DATA: &str = ".zst";
@@ -38,20 +39,22 @@ pub struct Archive {
 
 /// A backup, by its manifest.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Backup {
     /// Its name: `42/20261121T201700.123Z-1a2b3c4d`.
     pub name: String,
     /// What is known of it.
     pub manifest: Manifest,
     /// How far it was checked last, and when.
-    pub verified: Option<Verified>,
+    pub verified: Option<LastCheck>,
     /// When it was last checked, where it failed then.
     pub failed: Option<Moment>,
 }
 
 /// That a backup was checked, and held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verified {
+#[non_exhaustive]
+pub struct LastCheck {
     /// The level, 1 to 4.
     pub level: u8,
     /// When.
@@ -213,7 +216,7 @@ impl Archive {
         let broken = |message: String| {
             Error::new(ErrorKind::CheckFailed, message)
                 .at(&backup.name, None)
-                .hint("trust another backup of this project; keep this one for whoever looks into it")
+                .with_hint("trust another backup of this project; keep this one for whoever looks into it")
         };
         let file = self
             .destination
@@ -249,7 +252,7 @@ impl Archive {
             return Ok(());
         }
         let mark = Mark {
-            verified: Verified { level, at: Moment::now() },
+            verified: LastCheck { level, at: Moment::now() },
             manifest: hexadecimal(&Sha256::digest(backup.manifest.seal()?)),
         };
         let text = serde_json::to_string(&mark).map_err(|error| {
@@ -295,7 +298,7 @@ impl Archive {
     }
 
     /// How its last check ended. A mark that is of another manifest, or can't be read, is none.
-    fn checked(&self, name: &str, document: &[u8]) -> Option<Verified> {
+    fn checked(&self, name: &str, document: &[u8]) -> Option<LastCheck> {
         let mut text = String::new();
         self.destination
             .open(&format!("{name}{VERIFIED}"))
@@ -311,7 +314,7 @@ impl Archive {
 /// That a backup was verified, as it is written.
 #[derive(Serialize, Deserialize)]
 struct Mark {
-    verified: Verified,
+    verified: LastCheck,
     /// The SHA-256 of the manifest's document.
     manifest: String,
 }

@@ -19,7 +19,7 @@ pub trait Destination: Send + Sync {
     fn location(&self) -> String;
 
     /// A private folder, gone when it is dropped, for what is to be [put](Destination::put) there.
-    fn workspace(&self) -> Result<TempDir>;
+    fn workspace(&self) -> Result<Workspace>;
 
     /// Takes a finished file over, durably, under a name that is not taken. It is wholly there or not at all.
     fn put(&self, name: &str, file: &Path) -> Result<()>;
@@ -43,6 +43,18 @@ pub trait Destination: Send + Sync {
     fn sweep(&self, idle: Duration) -> Result<()>;
 }
 
+/// A private folder, gone when it is dropped.
+#[derive(Debug)]
+pub struct Workspace(TempDir);
+
+impl Workspace {
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
 /// What begins the names of private folders.
 const WORKSPACE: &str = ".new-";
 
@@ -64,7 +76,7 @@ impl Directory {
         match name.split_once('/') {
             Some((folder, file)) if is_plain(folder) && is_plain(file) => Ok(self.0.join(folder).join(file)),
             _ => Err(Error::new(ErrorKind::Usage, format!("{name:?} is no backup's name"))
-                .hint("see which there are: tenantry backup list")),
+                .with_hint("see which there are: tenantry backup list")),
         }
     }
 }
@@ -74,12 +86,13 @@ impl Destination for Directory {
         self.0.display().to_string()
     }
 
-    fn workspace(&self) -> Result<TempDir> {
+    fn workspace(&self) -> Result<Workspace> {
         make_private(&self.0)?;
         tempfile::Builder::new()
             .prefix(WORKSPACE)
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(&self.0)
+            .map(Workspace)
             .map_err(|error| Error::io("make a private folder in", &self.0, error))
     }
 

@@ -84,7 +84,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::backup::{DataFile, Manifest, Moment, Verified};
+    use crate::backup::{DataFile, LastCheck, Manifest};
+    use crate::time::Moment;
 
     fn backup(taken_at: &str, reason: Reason, is_verified: bool) -> Backup {
         let taken_at = Moment::parse(taken_at).unwrap();
@@ -109,7 +110,7 @@ mod tests {
                 needs: Vec::new(),
                 access: Vec::new(),
             },
-            verified: is_verified.then_some(Verified { level: 3, at: taken_at }),
+            verified: is_verified.then_some(LastCheck { level: 3, at: taken_at }),
             failed: None,
         }
     }

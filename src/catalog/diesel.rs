@@ -27,7 +27,7 @@ impl<DB: Backend> MigrationSource<DB> for Catalog {
     fn migrations(&self) -> migration::Result<Vec<Box<dyn migration::Migration<DB>>>> {
         if !Self::migrations(self).is_sorted_by(|a, b| a.version.as_str() < b.version.as_str()) {
             let message = "diesel would run these versions in the order of their text, not as numbers";
-            return Err(Error::new(ErrorKind::Catalog, message).hint("pad them to one length").into());
+            return Err(Error::new(ErrorKind::Catalog, message).with_hint("pad them to one length").into());
         }
         let adapt = |migration: &Migration| {
             let name = Name { version: migration.version.to_string(), label: migration.label() };

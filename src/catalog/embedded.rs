@@ -22,7 +22,7 @@ pub(super) fn files(set: &str, dialect: Dialect) -> Result<Files> {
             ErrorKind::Configuration,
             format!("there is no migration set {set:?} for {}", dialect.name()),
         )
-        .hint(format!(
+        .with_hint(format!(
             "the sets are {}; or give your own with --migrations DIR",
             names(dialect).join(", ")
         )));

@@ -20,6 +20,7 @@ pub enum Transaction {
 
 /// What a migration says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Metadata {
     /// `run_in_transaction`: whether it runs in a transaction. Shared when there is no `metadata.toml`.
     pub transaction: Transaction,
@@ -62,7 +63,7 @@ struct File {
 impl Metadata {
     pub(super) fn parse(path: &Path, text: &str) -> Result<Self> {
         let file: File = toml::from_str(text).map_err(|error| {
-            Error::in_toml(ErrorKind::Catalog, path, text, &error).hint(
+            Error::in_toml(ErrorKind::Catalog, path, text, &error).with_hint(
                 "it says run_in_transaction = true or false, and may say replaces, deletes_rows_from, \
                  schema_depends_on_data and same_for_all_projects; or delete the file",
             )

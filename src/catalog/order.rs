@@ -45,9 +45,9 @@ fn refuse_duplicates(migrations: &[Migration]) -> Result<()> {
         let key = if is_plain_number(version) { version.trim_start_matches('0') } else { version };
         let Some(other) = seen.insert(key, migration) else { continue };
         let message = format!("two migrations have one version: {} and {}", other.label(), migration.label());
-        return Err(Error::new(ErrorKind::Catalog, message)
-            .at(migration.up.path(), None)
-            .hint("rename one: the version is the folder's name up to the first _, without its dashes"));
+        return Err(Error::new(ErrorKind::Catalog, message).at(migration.up.path(), None).with_hint(
+            "rename one: the version is the folder's name up to the first _, without its dashes",
+        ));
     }
     Ok(())
 }
@@ -59,9 +59,10 @@ fn refuse_mixed_lengths(migrations: &[Migration]) -> Result<()> {
         return Ok(());
     };
     let message = format!("version {} would run out of order: as text, 10 comes before 9", short.version);
-    Err(Error::new(ErrorKind::Catalog, message)
-        .at(short.up.path(), None)
-        .hint(format!("pad the plain numbers to {longest} digits: {:0>longest$}", short.version.as_str())))
+    Err(Error::new(ErrorKind::Catalog, message).at(short.up.path(), None).with_hint(format!(
+        "pad the plain numbers to {longest} digits: {:0>longest$}",
+        short.version.as_str()
+    )))
 }
 
 fn is_plain_number(version: &str) -> bool {

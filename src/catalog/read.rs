@@ -43,7 +43,7 @@ pub(super) fn own_folder(directory: &Path, dialect: Dialect) -> Result<Option<Pa
         None => Ok(first),
         Some(other) => {
             let message = format!("there are two folders for {}", dialect.name());
-            Err(Error::new(ErrorKind::Catalog, message).at(other, None).hint("keep one of them"))
+            Err(Error::new(ErrorKind::Catalog, message).at(other, None).with_hint("keep one of them"))
         }
     }
 }
@@ -64,7 +64,7 @@ pub(super) fn directory(directory: &Path, dialect: Dialect) -> Result<Folder> {
             format!("these migrations are for {} only", other.name()),
         )
         .at(path, None)
-        .hint(format!("put those for {} into a subfolder {}", dialect.name(), dialect.name())));
+        .with_hint(format!("put those for {} into a subfolder {}", dialect.name(), dialect.name())));
     }
     let (mut files, mut strays) = (Files::new(), Vec::new());
     for entry in entries(&path)? {
@@ -85,7 +85,7 @@ pub(super) fn directory(directory: &Path, dialect: Dialect) -> Result<Folder> {
         Some(stray) if files.is_empty() => {
             Err(Error::new(ErrorKind::Catalog, "a migration is a folder with an up.sql in it, not a file")
                 .at(stray, None)
-                .hint("make it <version>_<name>/up.sql"))
+                .with_hint("make it <version>_<name>/up.sql"))
         }
         _ => Ok(Folder { path, rule, files, strays }),
     }
@@ -132,9 +132,9 @@ fn migration(
     };
     let (up, down) = (files.remove("up.sql"), files.remove("down.sql"));
     let nothing = || {
-        Error::new(ErrorKind::Catalog, "there is nothing in it")
-            .at(folder.join("up.sql"), None)
-            .hint("write the migration, or delete its folder; one that is to do nothing says so in a comment")
+        Error::new(ErrorKind::Catalog, "there is nothing in it").at(folder.join("up.sql"), None).with_hint(
+            "write the migration, or delete its folder; one that is to do nothing says so in a comment",
+        )
     };
     let up = up.filter(|(_, bytes)| !bytes.trim_ascii().is_empty()).ok_or_else(nothing)?;
     let up = script(up)?;
@@ -150,7 +150,7 @@ fn migration(
     if let Some((path, _)) = files.into_values().next() {
         return Err(Error::new(ErrorKind::Catalog, "a migration has no such file")
             .at(path, None)
-            .hint("it has up.sql, down.sql and metadata.toml"));
+            .with_hint("it has up.sql, down.sql and metadata.toml"));
     }
     Ok(Migration { version, name, up, down, down_fault, metadata })
 }
@@ -169,7 +169,7 @@ fn version_and_name(folder: &Path) -> Result<(Version, String)> {
     if !sound {
         return Err(Error::new(ErrorKind::Catalog, "the folder's name does not start with a version")
             .at(folder, None)
-            .hint("name it <version>_<name>, for instance 20260112093000_add_notes"));
+            .with_hint("name it <version>_<name>, for instance 20260112093000_add_notes"));
     }
     Ok((Version::new(version), name.to_string()))
 }

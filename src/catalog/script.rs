@@ -20,7 +20,7 @@ pub struct Checksum(String);
 
 impl Checksum {
     fn of(text: &str) -> Self {
-        Self(crate::schema::hexadecimal(&Sha256::digest(text)))
+        Self(crate::hash::hexadecimal(&Sha256::digest(text)))
     }
 
     /// The checksum as text.
@@ -32,6 +32,7 @@ impl Checksum {
 
 /// How a recorded checksum relates to a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Recognition {
     /// It is the script's.
     Same,
@@ -64,12 +65,12 @@ impl Script {
             let line = text[..at].matches('\n').count() + 1;
             return Err(Error::new(ErrorKind::Catalog, "there is a NUL character in it")
                 .at(&path, u32::try_from(line).unwrap_or(u32::MAX))
-                .hint("remove it: to a database the text ends there"));
+                .with_hint("remove it: to a database the text ends there"));
         }
         let statements = split(&text, dialect).map_err(|unclosed| {
             Error::new(ErrorKind::Catalog, format!("a {} is never closed", unclosed.what))
                 .at(&path, unclosed.line)
-                .hint("close it: as it stands, the rest of the file is part of it")
+                .with_hint("close it: as it stands, the rest of the file is part of it")
         })?;
         for statement in &statements {
             refuse(statement, &path, transaction)?;
@@ -174,7 +175,7 @@ fn refuse(statement: &Statement, path: &Path, transaction: Transaction) -> Resul
         // A dry run proves the migrations on a private database: this would write somewhere else even then.
         (Control::Elsewhere(elsewhere), _) => elsewhere.explain(),
     };
-    Err(Error::new(ErrorKind::Catalog, message).at(path, statement.line).hint(hint))
+    Err(Error::new(ErrorKind::Catalog, message).at(path, statement.line).with_hint(hint))
 }
 
 #[cfg(test)]

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use tenantry::backup::{Archive, Directory, Keep, Moment};
-use tenantry::event::Verdict;
+use tenantry::backup::{Archive, Directory, Keep};
+use tenantry::event::ExitRules;
 use tenantry::manager::{BackupTask, Operation, Restore as Restoring, Run, Sample, Selection, Source};
 use tenantry::rules::parse_age;
 use tenantry::store::Others;
+use tenantry::time::Moment;
 use tenantry::{Error, ErrorKind, Manager, ProjectId, Result};
 
 use super::fleet::{Filter, carry_out};
@@ -114,9 +115,9 @@ pub(super) struct Prune {
 pub(super) fn run(settings: &Settings, command: Backup) -> Result<u8> {
     match command {
         Backup::Create(create) => {
-            let (selection, verdict) = create.projects.selection()?;
+            let (selection, exit_rules) = create.projects.selection()?;
             let task = BackupTask::Take { label: create.label };
-            carry(settings, settings.manager()?, "backup create", selection, task, false, verdict)
+            carry(settings, settings.manager()?, selection, task, false, exit_rules)
         }
         Backup::List(list) => self::list(settings, &list),
         Backup::Check(check) => self::check(settings, &check),
@@ -128,14 +129,13 @@ pub(super) fn run(settings: &Settings, command: Backup) -> Result<u8> {
 fn carry(
     settings: &Settings,
     manager: Manager,
-    command: &'static str,
     selection: Selection,
     task: BackupTask,
     dry_run: bool,
-    verdict: Verdict,
+    exit_rules: ExitRules,
 ) -> Result<u8> {
     let operation = Operation::Backups(task);
-    let run = Run { dry_run, verdict, ..Run::new(command, selection, operation) };
+    let run = Run { dry_run, exit_rules, ..Run::new(selection, operation) };
     carry_out(settings, &manager, &run)
 }
 
@@ -156,20 +156,23 @@ fn check(settings: &Settings, check: &Check) -> Result<u8> {
         ids.push(project.clone());
         if names.insert(project, name).is_some() {
             return Err(Error::new(ErrorKind::Usage, "two backups of one project are named")
-                .hint("check them one after the other"));
+                .with_hint("check them one after the other"));
         }
     }
     if folders.len() > 1 {
         return Err(Error::new(ErrorKind::Usage, "backups of several folders are named")
-            .hint("check those of one folder at a time"));
+            .with_hint("check those of one folder at a time"));
     }
     let selection = if check.all { check.filter.selection()? } else { Selection::Ids(ids) };
     let sample = check.sample.as_deref().map(sample).transpose()?;
     // A part of a small fleet may well have none.
-    let verdict =
-        if sample.is_some() { Verdict { allow_empty: true, check: false } } else { check.filter.verdict() };
+    let exit_rules = if sample.is_some() {
+        ExitRules { allow_empty: true, check: false }
+    } else {
+        check.filter.exit_rules()
+    };
     let task = BackupTask::Check { level: check.level, names, sample };
-    carry(settings, manager, "backup check", selection, task, false, verdict)
+    carry(settings, manager, selection, task, false, exit_rules)
 }
 
 /// A backup by its name in the archive, or by one of its files, wherever that is.
@@ -179,7 +182,7 @@ fn named(target: &str) -> Result<(Option<PathBuf>, ProjectId, String)> {
     let part =
         |path: Option<&Path>| path.and_then(Path::file_name).and_then(|name| name.to_str()).map(String::from);
     let (Some(folder), Some(file)) = (part(path.parent()), part(Some(path))) else {
-        return Err(Error::new(ErrorKind::Usage, format!("{target:?} is no backup")).hint(
+        return Err(Error::new(ErrorKind::Usage, format!("{target:?} is no backup")).with_hint(
             "name one as tenantry backup list does, or one of its files in the folder of its project",
         ));
     };
@@ -198,7 +201,7 @@ fn sample(text: &str) -> Result<Sample> {
     };
     parse().ok_or_else(|| {
         Error::new(ErrorKind::Usage, format!("{text:?} is no part of a whole"))
-            .hint("such as 1/7, and 2/7 the next day")
+            .with_hint("such as 1/7, and 2/7 the next day")
     })
 }
 
@@ -216,7 +219,7 @@ fn restore(settings: &Settings, restore: Restore) -> Result<u8> {
     });
     let selection = Selection::Ids(vec![id]);
     let manager = settings.manager()?;
-    carry(settings, manager, "backup restore", selection, task, restore.dry_run, Verdict::default())
+    carry(settings, manager, selection, task, restore.dry_run, ExitRules::default())
 }
 
 fn prune(settings: &Settings, prune: &Prune) -> Result<u8> {
@@ -229,11 +232,11 @@ fn prune(settings: &Settings, prune: &Prune) -> Result<u8> {
     };
     if keep.is_nothing() {
         return Err(Error::new(ErrorKind::Usage, "nothing says which backups are kept")
-            .hint("such as --keep-last 3 --keep-daily 7 --keep-weekly 5 --keep-monthly 12"));
+            .with_hint("such as --keep-last 3 --keep-daily 7 --keep-weekly 5 --keep-monthly 12"));
     }
-    let (selection, verdict) = prune.projects.selection()?;
+    let (selection, exit_rules) = prune.projects.selection()?;
     let manager = settings.manager()?;
-    carry(settings, manager, "backup prune", selection, BackupTask::Prune(keep), prune.dry_run, verdict)
+    carry(settings, manager, selection, BackupTask::Prune(keep), prune.dry_run, exit_rules)
 }
 
 fn list(settings: &Settings, list: &List) -> Result<u8> {

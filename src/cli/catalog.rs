@@ -96,14 +96,14 @@ fn make(settings: &Settings, name: &str) -> Result<u8> {
             .filter(|path| path.join(dialect.name()).is_dir())
             .ok_or_else(|| {
                 Error::new(ErrorKind::Usage, "the sets of the binary can't be added to from here")
-                    .hint("name a folder of your own: --migrations DIR, or start one with tenantry init")
+                    .with_hint("name a folder of your own: --migrations DIR, or start one with tenantry init")
             })?,
     };
     let words: Vec<_> =
         name.split(|it: char| !it.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
     if words.is_empty() {
         return Err(Error::new(ErrorKind::Usage, format!("{name:?} has no letter or digit"))
-            .hint("such as add_notes"));
+            .with_hint("such as add_notes"));
     }
     let own = if directory.is_dir() { Catalog::subfolder(&directory, dialect)? } else { None };
     let is_flat = own.is_none();
@@ -111,7 +111,7 @@ fn make(settings: &Settings, name: &str) -> Result<u8> {
     let (version, folders) = next_version(&parent)?;
     if let Some(shorter) = folders.iter().find(|folder| is_flat && naming::is_wider(&version, folder)) {
         let message = format!("{version} would come before {shorter}: such a folder is ordered as text");
-        return Err(Error::new(ErrorKind::Catalog, message).at(&parent, None).hint(
+        return Err(Error::new(ErrorKind::Catalog, message).at(&parent, None).with_hint(
             "move them into a folder sqlite/ or postgres/ in it: there plain numbers are ordered as numbers",
         ));
     }
@@ -147,7 +147,7 @@ fn next_version(parent: &Path) -> Result<(String, Vec<String>)> {
 fn write_new(path: &Path, text: &str) -> Result<()> {
     use std::io::Write as _;
     let write = || std::fs::File::create_new(path)?.write_all(text.as_bytes());
-    write().map_err(|error| Error::io("write", path, error).hint("nothing was overwritten"))
+    write().map_err(|error| Error::io("write", path, error).with_hint("nothing was overwritten"))
 }
 
 fn list(settings: &Settings) -> Result<u8> {

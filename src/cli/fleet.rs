@@ -2,8 +2,8 @@
 
 use clap::Args;
 use tenantry::catalog::Version;
-use tenantry::event::Verdict;
-use tenantry::manager::{Operation, Run, Safety, Selection};
+use tenantry::event::ExitRules;
+use tenantry::manager::{IdPattern, Operation, Run, Safety, Selection};
 use tenantry::plan::{Baseline, Down, Drift, Request};
 use tenantry::{Catalog, Error, ErrorKind, Manager, Result};
 
@@ -144,20 +144,13 @@ impl Filter {
         Ok(Selection::All { only: patterns(&self.only)?, except: patterns(&self.except)? })
     }
 
-    pub(super) fn verdict(&self) -> Verdict {
-        Verdict { allow_empty: self.allow_empty, check: false }
+    pub(super) fn exit_rules(&self) -> ExitRules {
+        ExitRules { allow_empty: self.allow_empty, check: false }
     }
 }
 
-fn patterns(texts: &[String]) -> Result<Vec<glob::Pattern>> {
-    let parse = |text: &String| {
-        glob::Pattern::new(text).map_err(|error| {
-            Error::new(ErrorKind::Usage, format!("{text:?} is no glob"))
-                .caused_by(error)
-                .hint("such as 'a*' or '[0-9]*'")
-        })
-    };
-    texts.iter().map(parse).collect()
+fn patterns(texts: &[String]) -> Result<Vec<IdPattern>> {
+    texts.iter().map(|text| text.parse()).collect()
 }
 
 fn position(catalog: &Catalog, version: Option<&String>) -> Result<Option<usize>> {
@@ -183,8 +176,8 @@ pub(super) fn status(settings: &Settings, status: Status) -> Result<u8> {
     let ids = parse_ids(&status.ids)?;
     let selection = if ids.is_empty() { status.filter.selection()? } else { Selection::Ids(ids) };
     let manager = settings.manager()?;
-    let verdict = Verdict { check: status.check, ..status.filter.verdict() };
-    let run = Run { dry_run: true, verdict, ..Run::new("status", selection, Operation::Look) };
+    let exit_rules = ExitRules { check: status.check, ..status.filter.exit_rules() };
+    let run = Run { dry_run: true, exit_rules, ..Run::new(selection, Operation::Look) };
     carry_out(settings, &manager, &run)
 }
 
@@ -193,36 +186,30 @@ pub(super) fn stamp(settings: &Settings, stamp: Stamp) -> Result<u8> {
     let selection = if stamp.all { stamp.filter.selection()? } else { Selection::Ids(ids) };
     let manager = settings.manager()?;
     let request = Request::Stamp { to: position(manager.catalog(), stamp.to.as_ref())?, force: stamp.force };
-    let verdict = stamp.filter.verdict();
+    let exit_rules = stamp.filter.exit_rules();
     carry_out(
         settings,
         &manager,
-        &Run { dry_run: stamp.dry_run, verdict, ..Run::new("stamp", selection, Operation::Change(request)) },
+        &Run { dry_run: stamp.dry_run, exit_rules, ..Run::new(selection, Operation::Change(request)) },
     )
 }
 
 pub(super) fn upgrade(settings: &Settings, upgrade: Upgrade) -> Result<u8> {
     let ids = parse_ids(&upgrade.ids)?;
-    go_up(settings, "upgrade", Selection::Ids(ids), upgrade.up, Verdict::default())
+    go_up(settings, Selection::Ids(ids), upgrade.up, ExitRules::default())
 }
 
 pub(super) fn upgrade_all(settings: &Settings, upgrade: UpgradeAll) -> Result<u8> {
-    let verdict = upgrade.filter.verdict();
+    let exit_rules = upgrade.filter.exit_rules();
     let dry_run = upgrade.up.dry_run;
-    let code = go_up(settings, "upgrade-all", upgrade.filter.selection()?, upgrade.up, verdict)?;
+    let code = go_up(settings, upgrade.filter.selection()?, upgrade.up, exit_rules)?;
     if !dry_run {
         super::project::top_up(settings, code);
     }
     Ok(code)
 }
 
-fn go_up(
-    settings: &Settings,
-    name: &'static str,
-    selection: Selection,
-    up: Up,
-    verdict: Verdict,
-) -> Result<u8> {
+fn go_up(settings: &Settings, selection: Selection, up: Up, exit_rules: ExitRules) -> Result<u8> {
     let manager = settings.manager()?;
     let to = position(manager.catalog(), up.to.as_ref())?.unwrap_or(manager.catalog().head());
     let may_lose_rows = up.allow_row_loss.iter().map(|version| migration(manager.catalog(), version));
@@ -239,8 +226,8 @@ fn go_up(
         safety,
         may_lose_rows,
         max_failures: up.max_failures.map(|count| count as usize),
-        verdict,
-        ..Run::new(name, selection, Operation::Change(Request::Upgrade { to, baseline, drift }))
+        exit_rules,
+        ..Run::new(selection, Operation::Change(Request::Upgrade { to, baseline, drift }))
     };
     carry_out(settings, &manager, &run)
 }
@@ -254,19 +241,14 @@ pub(super) fn downgrade(settings: &Settings, downgrade: Downgrade) -> Result<u8>
     };
     let drift = if downgrade.allow_drift { Drift::Keep } else { Drift::Refuse };
     let operation = Operation::Change(Request::Downgrade { down, drift });
-    let run = Run::new("downgrade", Selection::Ids(ids), operation);
+    let run = Run::new(Selection::Ids(ids), operation);
     carry_out(settings, &manager, &Run { dry_run: downgrade.dry_run, ..run })
 }
 
 /// Carries out a run that is no request for a version.
-pub(super) fn operate(
-    settings: &Settings,
-    name: &'static str,
-    ids: &[String],
-    operation: Operation,
-) -> Result<u8> {
+pub(super) fn operate(settings: &Settings, ids: &[String], operation: Operation) -> Result<u8> {
     let selection = Selection::Ids(parse_ids(ids)?);
     let manager = settings.manager()?;
-    let run = Run::new(name, selection, operation);
+    let run = Run::new(selection, operation);
     carry_out(settings, &manager, &run)
 }

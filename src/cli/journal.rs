@@ -2,8 +2,8 @@
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use tenantry::event::Verdict;
-use tenantry::journal::{Anchor, Entry};
+use tenantry::event::ExitRules;
+use tenantry::journal::{Anchor, Entry, Json};
 use tenantry::manager::{Operation, Run, Selection};
 use tenantry::rules::parse_age;
 use tenantry::{Error, ErrorKind, Result};
@@ -86,7 +86,7 @@ pub(super) fn audit(settings: &Settings, command: Audit) -> Result<u8> {
                     ErrorKind::CheckFailed,
                     format!("{more} entries were appended since the anchor"),
                 )
-                .hint("see which: tenantry audit show"));
+                .with_hint("see which: tenantry audit show"));
             }
             match settings.format {
                 Format::Human => {
@@ -141,7 +141,7 @@ fn show_entry(output: &mut Output, format: Format, entry: &Entry) {
         Format::Human => {
             let Entry { seq, at, actor, kind, command, .. } = entry;
             let project = entry.project.as_ref().map(|project| format!(" {project}")).unwrap_or_default();
-            let outcomes = outcomes(&entry.payload["outcomes"]);
+            let outcomes = outcomes(&value_of(&entry.payload)["outcomes"]);
             let run = entry.run.as_deref().unwrap_or_default();
             output.line(format_args!("{seq:>5}  {at}  {actor}  {kind} {command}{project} {outcomes}  {run}"));
         }
@@ -157,12 +157,8 @@ pub(super) fn runs(settings: &Settings, command: Runs) -> Result<u8> {
             let undo = manager.undo_of(&rollback.run)?;
             let run = Run {
                 dry_run: rollback.dry_run,
-                verdict: Verdict { allow_empty: true, check: false },
-                ..Run::new(
-                    "runs rollback",
-                    Selection::Ids(undo.moved.keys().cloned().collect()),
-                    Operation::RollBack(undo),
-                )
+                exit_rules: ExitRules { allow_empty: true, check: false },
+                ..Run::new(Selection::Ids(undo.moved.keys().cloned().collect()), Operation::RollBack(undo))
             };
             carry_out(settings, &manager, &run)
         }
@@ -189,8 +185,8 @@ fn list(settings: &Settings) -> Result<u8> {
             Some(_) => "killed",
             None => "open",
         };
-        let outcomes = end.as_ref().map(|end| end.payload["outcomes"].clone()).unwrap_or_default();
-        let after = begun.payload["after"].clone();
+        let outcomes = end.as_ref().map(|end| value_of(&end.payload)["outcomes"].clone()).unwrap_or_default();
+        let after = value_of(&begun.payload)["after"].clone();
         match settings.format {
             Format::Human => {
                 let outcomes = self::outcomes(&outcomes);
@@ -214,7 +210,7 @@ fn show(settings: &Settings, run: &str) -> Result<u8> {
     for event in &events {
         match settings.format {
             Format::Json => output.json(event),
-            Format::Human => show_event(&mut output, event),
+            Format::Human => show_event(&mut output, &value_of(event)),
         }
     }
     if journal.is_open(run) {
@@ -224,6 +220,11 @@ fn show(settings: &Settings, run: &str) -> Result<u8> {
     }
     output.finish()?;
     Ok(0)
+}
+
+/// A document as this program looks into it.
+fn value_of(document: &Json) -> Value {
+    serde_json::to_value(document).unwrap_or_default()
 }
 
 fn show_event(output: &mut Output, event: &Value) {

@@ -37,7 +37,7 @@ pub(super) struct Drop {
 }
 
 pub(super) fn create(settings: &Settings, create: Create) -> Result<u8> {
-    let code = operate(settings, "create", &create.ids, Operation::Create)?;
+    let code = operate(settings, &create.ids, Operation::Create)?;
     top_up(settings, code);
     Ok(code)
 }
@@ -61,9 +61,9 @@ pub(super) fn spares(settings: &Settings) -> Result<u8> {
     let manager = settings.manager()?;
     if manager.store().spares() == 0 {
         return Err(Error::new(ErrorKind::Configuration, "no spares are wanted")
-            .hint("say how many: [store] spares = 8 in tenantry.toml, for a store on Postgres"));
+            .with_hint("say how many: [store] spares = 8 in tenantry.toml, for a store on Postgres"));
     }
-    let Spares { ready, made, removed } = manager.top_up_spares()?;
+    let Spares { ready, made, removed, .. } = manager.top_up_spares()?;
     let mut output = Output::new();
     match settings.format {
         Format::Human => output.line(format_args!("{ready} ready, {made} made, {removed} removed")),
@@ -79,10 +79,10 @@ pub(super) fn spares(settings: &Settings) -> Result<u8> {
 pub(super) fn drop(settings: &Settings, drop: Drop) -> Result<u8> {
     if !drop.yes {
         return Err(Error::new(ErrorKind::Usage, format!("this deletes {}", drop.ids.join(", ")))
-            .hint("if that is meant, say so: --yes"));
+            .with_hint("if that is meant, say so: --yes"));
     }
     let copy = if drop.no_backup { FinalCopy::None } else { FinalCopy::Keep };
-    operate(settings, "drop", &drop.ids, Operation::Drop(copy))
+    operate(settings, &drop.ids, Operation::Drop(copy))
 }
 
 pub(super) fn list(settings: &Settings, list: &List) -> Result<u8> {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use tenantry::Result;
-use tenantry::event::Verdict;
+use tenantry::event::ExitRules;
 use tenantry::manager::{Operation, Run, Selection, Task};
 use tenantry::rules::parse_age;
 
@@ -23,12 +23,12 @@ pub(super) struct Projects {
 }
 
 impl Projects {
-    pub(super) fn selection(&self) -> Result<(Selection, Verdict)> {
+    pub(super) fn selection(&self) -> Result<(Selection, ExitRules)> {
         let ids = parse_ids(&self.ids)?;
         Ok(if self.all {
-            (self.filter.selection()?, self.filter.verdict())
+            (self.filter.selection()?, self.filter.exit_rules())
         } else {
-            (Selection::Ids(ids), Verdict::default())
+            (Selection::Ids(ids), ExitRules::default())
         })
     }
 }
@@ -62,31 +62,20 @@ pub(super) struct Care {
 
 pub(super) fn retain(settings: &Settings, retain: Retain) -> Result<u8> {
     let older_than = retain.older_than.as_deref().map(parse_age).transpose()?;
-    tend(settings, "retain", &retain.projects, Task::Retain { older_than }, retain.dry_run)
+    tend(settings, &retain.projects, Task::Retain { older_than }, retain.dry_run)
 }
 
 pub(super) fn check(settings: &Settings, check: Check) -> Result<u8> {
-    tend(settings, "check", &check.projects, Task::Check, true)
+    tend(settings, &check.projects, Task::Check, true)
 }
 
-pub(super) fn care(
-    settings: &Settings,
-    name: &'static str,
-    care: tenantry::store::Care,
-    wanted: Care,
-) -> Result<u8> {
-    tend(settings, name, &wanted.projects, Task::LookAfter(care), wanted.dry_run)
+pub(super) fn care(settings: &Settings, care: tenantry::store::Care, wanted: Care) -> Result<u8> {
+    tend(settings, &wanted.projects, Task::LookAfter(care), wanted.dry_run)
 }
 
-fn tend(
-    settings: &Settings,
-    command: &'static str,
-    projects: &Projects,
-    task: Task,
-    dry_run: bool,
-) -> Result<u8> {
-    let (selection, verdict) = projects.selection()?;
+fn tend(settings: &Settings, projects: &Projects, task: Task, dry_run: bool) -> Result<u8> {
+    let (selection, exit_rules) = projects.selection()?;
     let manager = settings.manager()?;
     let operation = Operation::Tend(task);
-    carry_out(settings, &manager, &Run { dry_run, verdict, ..Run::new(command, selection, operation) })
+    carry_out(settings, &manager, &Run { dry_run, exit_rules, ..Run::new(selection, operation) })
 }

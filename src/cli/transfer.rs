@@ -49,7 +49,7 @@ pub(super) fn export(settings: &Settings, export: &Export) -> Result<u8> {
                     ErrorKind::AlreadyExists,
                     format!("cannot write {}: it exists", path.display()),
                 )
-                .hint("name another file, or replace this one: --force"));
+                .with_hint("name another file, or replace this one: --force"));
             }
             let failed = |error| Error::io("write", path, error);
             let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -67,6 +67,6 @@ pub(super) fn export(settings: &Settings, export: &Export) -> Result<u8> {
 
 pub(super) fn import(settings: &Settings, import: Import) -> Result<u8> {
     let selection = Selection::Ids(vec![import.id.parse()?]);
-    let run = Run::new("import", selection, Operation::Import(import.file));
+    let run = Run::new(selection, Operation::Import(import.file));
     carry_out(settings, &settings.manager()?, &run)
 }

@@ -55,7 +55,7 @@ impl Place {
                      without its feature postgres"
                 };
                 let message = format!("cannot open a store of the kind {scheme:?}");
-                Err(Error::new(ErrorKind::Configuration, message).hint(known))
+                Err(Error::new(ErrorKind::Configuration, message).with_hint(known))
             }
         }
     }

@@ -5,10 +5,11 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use std::fmt;
 
-use crate::backup::Moment;
 use crate::error::{Error, ErrorKind, Result};
-use crate::schema::hexadecimal;
+use crate::hash::hexadecimal;
+use crate::time::Moment;
 
 /// What is hashed before an entry's text, so that its hash is no other thing's.
 const DOMAIN: &str = "tenantry journal 1\0";
@@ -22,6 +23,7 @@ pub(super) const CHECKPOINT: &str = "checkpoint";
 /// One entry.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Entry {
     /// Its number, counted from 1 without a gap.
     pub seq: u64,
@@ -38,26 +40,37 @@ pub struct Entry {
     /// The run.
     pub run: Option<String>,
     /// Whatever else belongs to it.
-    pub payload: Value,
+    pub payload: Json,
     /// The hash of the entry before it.
     pub previous: String,
     /// Its own hash.
     pub hash: String,
 }
 
+/// A JSON document of which not all fields have a name here: its text is what it displays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Json(pub(crate) Value);
+
+impl fmt::Display for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 /// What an entry is to say.
 #[derive(Clone, Debug)]
-pub struct Said<'a> {
+pub(crate) struct Said<'a> {
     /// What it is about.
-    pub kind: &'a str,
+    pub(crate) kind: &'a str,
     /// The command.
-    pub command: &'a str,
+    pub(crate) command: &'a str,
     /// The project, where it is about one alone.
-    pub project: Option<&'a str>,
+    pub(crate) project: Option<&'a str>,
     /// The run.
-    pub run: Option<&'a str>,
+    pub(crate) run: Option<&'a str>,
     /// Whatever else belongs to it.
-    pub payload: Value,
+    pub(crate) payload: Value,
 }
 
 /// An entry without its hash.
@@ -86,7 +99,7 @@ pub struct Anchor {
 impl Entry {
     /// The hash that the next entry goes on from.
     pub(super) fn link(&self) -> &str {
-        match self.payload["hash"].as_str() {
+        match self.payload.0["hash"].as_str() {
             Some(hash) if self.kind == CHECKPOINT => hash,
             _ => &self.hash,
         }
@@ -110,7 +123,7 @@ impl std::str::FromStr for Anchor {
         };
         parse().ok_or_else(|| {
             Error::new(ErrorKind::Usage, format!("{text:?} is no anchor"))
-                .hint("it is what tenantry audit anchor printed")
+                .with_hint("it is what tenantry audit anchor printed")
         })
     }
 }

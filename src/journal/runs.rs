@@ -11,13 +11,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, FlockOperation, flock};
 use rustix::io::Errno;
 use serde::Serialize;
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::Journal;
+use super::{Journal, Json};
 use crate::disk::{make_private, sync_directory};
 use crate::error::{Error, ErrorKind, Result};
-use crate::schema::hexadecimal;
+use crate::hash::hexadecimal;
 
 const FOLDER: &str = "runs";
 const EVENTS: &str = "jsonl";
@@ -79,7 +78,8 @@ impl Record {
     /// Makes the events durable. The run goes on until this is dropped.
     pub(crate) fn sync(&mut self) -> Result<()> {
         let failed = |error| {
-            Error::io("write", &self.path, error).hint("what was done is done, and in the projects' ledgers")
+            Error::io("write", &self.path, error)
+                .with_hint("what was done is done, and in the projects' ledgers")
         };
         match self.failure.take() {
             Some(error) => Err(failed(error)),
@@ -97,7 +97,7 @@ impl Journal {
     fn run_path(&self, run: &str) -> Result<PathBuf> {
         if uuid::Uuid::parse_str(run).is_err() {
             return Err(Error::new(ErrorKind::Usage, format!("{run:?} is no run's id"))
-                .hint("see which there are: tenantry runs list"));
+                .with_hint("see which there are: tenantry runs list"));
         }
         Ok(self.runs_folder().join(format!("{run}.{EVENTS}")))
     }
@@ -107,12 +107,11 @@ impl Journal {
         let folder = self.runs_folder();
         make_private(&folder)?;
         let path = self.run_path(run)?;
-        let create =
-            |path: &Path| {
-                OpenOptions::new().append(true).create_new(true).mode(0o600).open(path).map_err(|error| {
-                    Error::io("make", path, error).hint("without a journal nothing is changed")
-                })
-            };
+        let create = |path: &Path| {
+            OpenOptions::new().append(true).create_new(true).mode(0o600).open(path).map_err(|error| {
+                Error::io("make", path, error).with_hint("without a journal nothing is changed")
+            })
+        };
         // Under its name it is only once it is locked: without a lock it is a killed run's.
         let new = path.with_extension("new");
         let open = create(&new)?;
@@ -121,8 +120,9 @@ impl Journal {
         if let Err(error) = keep_room(&events, ROOM + ROOM_FOR_EACH * projects as u64) {
             // Nothing was begun: it is not to be taken for a killed run's.
             drop((std::fs::remove_file(&new), std::fs::remove_file(&path)));
-            return Err(Error::io("keep room for the events of", &path, error)
-                .hint("make room, or name another [journal] dir: without a journal nothing is changed"));
+            return Err(Error::io("keep room for the events of", &path, error).with_hint(
+                "make room, or name another [journal] dir: without a journal nothing is changed",
+            ));
         }
         std::fs::rename(&new, path.with_extension(OPEN)).map_err(|error| Error::io("rename", &new, error))?;
         sync_directory(&folder)?;
@@ -211,15 +211,15 @@ impl Journal {
     }
 
     /// The events of a run, in order. What a power cut left of one is passed over.
-    pub fn events(&self, run: &str) -> Result<Vec<Value>> {
+    pub fn events(&self, run: &str) -> Result<Vec<Json>> {
         let path = self.run_path(run)?;
         let file = File::open(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => Error::new(ErrorKind::NotFound, format!("there is no run {run}"))
-                .hint("see which there are: tenantry runs list"),
+                .with_hint("see which there are: tenantry runs list"),
             _ => Error::io("read", &path, error),
         })?;
         let lines = BufReader::new(file).split(b'\n');
-        let read = lines.map(|line| line.map(|line| serde_json::from_slice(&line).ok()));
+        let read = lines.map(|line| line.map(|line| serde_json::from_slice::<Json>(&line).ok()));
         let events =
             read.collect::<std::io::Result<Vec<_>>>().map_err(|error| Error::io("read", &path, error))?;
         Ok(events.into_iter().flatten().collect())

@@ -10,13 +10,14 @@ use serde::Serialize;
 
 use super::entry::{Anchor, CHECKPOINT, Entry, NOTHING, Text, parse, seal};
 use super::{Journal, MAX_ENTRY, broken};
-use crate::backup::Moment;
 use crate::disk::sync_directory;
 use crate::error::{Error, Result};
+use crate::time::Moment;
 
 /// What a journal that holds has.
 #[derive(Clone, Debug, Serialize)]
-pub struct Verified {
+#[non_exhaustive]
+pub struct ChainCheck {
     /// The first entry that is there.
     pub first: u64,
     /// The last entry's number and hash.
@@ -85,10 +86,10 @@ impl Journal {
     }
 
     /// Follows the whole chain, and compares it with an anchor where one is given.
-    pub fn verify(&self, anchor: Option<&Anchor>) -> Result<Option<Verified>> {
+    pub fn verify(&self, anchor: Option<&Anchor>) -> Result<Option<ChainCheck>> {
         let (mut at_anchor, mut records) = (None, Vec::new());
         let found = self.each(|entry| {
-            if let (Some(run), Some(hash)) = (&entry.run, entry.payload["events"].as_str()) {
+            if let (Some(run), Some(hash)) = (&entry.run, entry.payload.0["events"].as_str()) {
                 records.push((run.clone(), hash.to_string()));
             }
             if anchor.is_some_and(|anchor| anchor.count == entry.seq) {
@@ -124,11 +125,11 @@ impl Journal {
                     let message =
                         format!("it begins with entry {first}, after the anchor's {}", anchor.count);
                     return Err(broken(&path, &message)
-                        .hint("compare it with an anchor that was taken since it was pruned"));
+                        .with_hint("compare it with an anchor that was taken since it was pruned"));
                 }
             }
         }
-        Ok(found.map(|(first, head)| Verified {
+        Ok(found.map(|(first, head)| ChainCheck {
             first,
             since_anchor: anchor.map(|it| head.count - it.count),
             anchor: head,

@@ -8,14 +8,16 @@ use std::time::Duration;
 use super::Manager;
 use super::command::{Run, Selection};
 use super::prove::{Proof, Strictness};
-use crate::backup::{Archive, Backup, Keep, Manifest, Moment, Note, Reason};
+use crate::backup::{Archive, Backup, Keep, Manifest, Note, Reason};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Coverage, Outcome, ProjectReport};
 use crate::project::ProjectId;
 use crate::store::{Discovery, LeftOut, Others};
+use crate::time::Moment;
 
 /// What is done with a project's backups.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BackupTask {
     /// One is taken.
     Take {
@@ -59,6 +61,7 @@ pub struct Restore {
 
 /// Which backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Source {
     /// The newest.
     Newest,
@@ -92,7 +95,7 @@ impl Manager {
     pub(super) fn archive(&self) -> Result<&Archive> {
         self.archive.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::Configuration, "no place for backups is known")
-                .hint("name one: [backup] dir in tenantry.toml, or --backup-dir; in an application: Manager::with_archive")
+                .with_hint("name one: [backup] dir in tenantry.toml, or --backup-dir; in an application: Manager::with_archive")
         })
     }
 
@@ -223,7 +226,7 @@ impl Manager {
             }
             Source::At(moment) => archive.newest(project, Some(*moment))?.ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, format!("it has no backup from before {moment}"))
-                    .hint("see which it has: tenantry backup list ID")
+                    .with_hint("see which it has: tenantry backup list ID")
             }),
             Source::Named(name) if name.contains('/') => {
                 let backup = archive.get(name)?;
@@ -233,11 +236,11 @@ impl Manager {
                     } else {
                         let Manifest { store, place, .. } = &backup.manifest;
                         Err(Error::new(ErrorKind::Usage, format!("{name} was taken of {place} in {store}, which is another project"))
-                            .hint(format!("to make a project of it: tenantry backup restore {project} --from {name} --as NEWID")))
+                            .with_hint(format!("to make a project of it: tenantry backup restore {project} --from {name} --as NEWID")))
                     };
                 }
                 let other = &backup.manifest.project;
-                Err(Error::new(ErrorKind::Usage, format!("{name} is a backup of {other}")).hint(format!(
+                Err(Error::new(ErrorKind::Usage, format!("{name} is a backup of {other}")).with_hint(format!(
                     "to make another project of it: tenantry backup restore {other} --from {name} --as NEWID"
                 )))
             }
@@ -252,7 +255,7 @@ impl Manager {
                         ErrorKind::NotFound,
                         format!("it has no backup with the label or name {label:?}"),
                     )
-                    .hint("see which it has: tenantry backup list ID")
+                    .with_hint("see which it has: tenantry backup list ID")
                 })
             }
         }
@@ -330,5 +333,5 @@ impl Manager {
 }
 
 fn no_backup() -> Error {
-    Error::new(ErrorKind::NotFound, "it has no backup").hint("take one: tenantry backup create ID")
+    Error::new(ErrorKind::NotFound, "it has no backup").with_hint("take one: tenantry backup create ID")
 }

@@ -3,14 +3,47 @@
 //! It must not do anything: `run` does.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use super::backup::BackupTask;
 use super::rollback::Undo;
 use super::tend::Task;
 use crate::catalog::Version;
-use crate::event::Verdict;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::ExitRules;
 use crate::plan::{Baseline, Drift, Request};
 use crate::project::ProjectId;
+use crate::store::Care;
+
+/// A pattern for ids: `*` stands for anything, `?` for one character, `[a-c]` for one of those.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdPattern(glob::Pattern);
+
+impl IdPattern {
+    /// Whether an id is one of those.
+    #[must_use]
+    pub fn fits(&self, id: &ProjectId) -> bool {
+        self.0.matches(id.as_str())
+    }
+
+    /// The pattern as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl FromStr for IdPattern {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        glob::Pattern::new(text).map(Self).map_err(|error| {
+            Error::new(ErrorKind::Usage, format!("{text:?} is no pattern for ids"))
+                .caused_by(error)
+                .with_hint("such as 'a*' or '[0-9]*'")
+        })
+    }
+}
 
 /// Which projects a run is about.
 #[derive(Clone, Debug)]
@@ -20,9 +53,9 @@ pub enum Selection {
     /// All of the store.
     All {
         /// Only those whose id one of these fits; all where there is none.
-        only: Vec<glob::Pattern>,
+        only: Vec<IdPattern>,
         /// None whose id one of these fits.
-        except: Vec<glob::Pattern>,
+        except: Vec<IdPattern>,
     },
 }
 
@@ -36,7 +69,7 @@ impl Selection {
     /// Whether a project is among them.
     #[must_use]
     pub fn has(&self, id: &ProjectId) -> bool {
-        let fits = |patterns: &[glob::Pattern]| patterns.iter().any(|pattern| pattern.matches(id.as_str()));
+        let fits = |patterns: &[IdPattern]| patterns.iter().any(|pattern| pattern.fits(id));
         match self {
             Self::Ids(ids) => ids.contains(id),
             Self::All { only, except } => (only.is_empty() || fits(only)) && !fits(except),
@@ -46,6 +79,7 @@ impl Selection {
 
 /// What a run does to each project.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Operation {
     /// Makes it, at the catalog's head.
     Create,
@@ -89,8 +123,6 @@ pub enum Safety {
 /// A fleet command.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// The command's name, for events.
-    pub command: &'static str,
     /// Which projects.
     pub selection: Selection,
     /// What to do.
@@ -104,22 +136,21 @@ pub struct Run {
     /// After how many failures no further project is begun.
     pub max_failures: Option<usize>,
     /// What makes the exit code other than the outcomes.
-    pub verdict: Verdict,
+    pub exit_rules: ExitRules,
 }
 
 impl Run {
     /// A command with its usual settings: it is carried out, on as many projects as there are.
     #[must_use]
-    pub fn new(command: &'static str, selection: Selection, operation: Operation) -> Self {
+    pub fn new(selection: Selection, operation: Operation) -> Self {
         Self {
-            command,
             selection,
             operation,
             dry_run: false,
             safety: Safety::None,
             may_lose_rows: Vec::new(),
             max_failures: None,
-            verdict: Verdict::default(),
+            exit_rules: ExitRules::default(),
         }
     }
 
@@ -127,6 +158,30 @@ impl Run {
     #[must_use]
     pub fn upgrade_all(to: usize) -> Self {
         let request = Request::Upgrade { to, baseline: Baseline::Stamp, drift: Drift::Refuse };
-        Self::new("upgrade-all", Selection::all(), Operation::Change(request))
+        Self::new(Selection::all(), Operation::Change(request))
+    }
+
+    /// What it is called in events and in the journal: the command of the command line that does the same.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match (&self.operation, &self.selection) {
+            (Operation::Create, _) => "create",
+            (Operation::Import(_), _) => "import",
+            (Operation::Look, _) => "status",
+            (Operation::Change(Request::Upgrade { .. }), Selection::All { .. }) => "upgrade-all",
+            (Operation::Change(Request::Upgrade { .. }), Selection::Ids(_)) => "upgrade",
+            (Operation::Change(Request::Stamp { .. }), _) => "stamp",
+            (Operation::Change(Request::Downgrade { .. }), _) => "downgrade",
+            (Operation::Drop(_), _) => "drop",
+            (Operation::Tend(Task::Retain { .. }), _) => "retain",
+            (Operation::Tend(Task::Check), _) => "check",
+            (Operation::Tend(Task::LookAfter(Care::Analyze)), _) => "analyze",
+            (Operation::Tend(Task::LookAfter(Care::Vacuum)), _) => "vacuum",
+            (Operation::Backups(BackupTask::Take { .. }), _) => "backup create",
+            (Operation::Backups(BackupTask::Check { .. }), _) => "backup check",
+            (Operation::Backups(BackupTask::Restore(_)), _) => "backup restore",
+            (Operation::Backups(BackupTask::Prune(_)), _) => "backup prune",
+            (Operation::RollBack(_), _) => "runs rollback",
+        }
     }
 }

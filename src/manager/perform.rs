@@ -81,7 +81,7 @@ impl Manager {
                     Error::new(error.kind(), message).caused_by(error.summary())
                 }
             };
-            let lost = lost.hint("run the command again to see where the project stands");
+            let lost = lost.with_hint("run the command again to see where the project stands");
             report.outcome = Outcome::Failed(lost.in_project(&report.project));
         }
     }

@@ -41,7 +41,7 @@ impl r2d2::ManageConnection for Opener {
 
     fn connect(&self) -> std::result::Result<ProjectConnection, Unavailable> {
         (self.connector)().map_err(|error| {
-            let hint = error.next_step().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+            let hint = error.hint_for_command().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
             Unavailable(format!("{}{hint}", error.summary()))
         })
     }
@@ -136,7 +136,7 @@ impl Pools {
                 let message = format!("all {} connections of the fleet are in use", self.capacity);
                 return Err(Error::new(ErrorKind::PoolExhausted, message)
                     .in_project(id)
-                    .hint("give connections back sooner, or allow more: Manager::with_connections"));
+                    .with_hint("give connections back sooner, or allow more: Manager::with_connections"));
             }
             open = self.given_back.wait_timeout(open, left).unwrap_or_else(PoisonError::into_inner).0;
         };

@@ -52,11 +52,10 @@ impl Manager {
         let broken = |error: Error| {
             let error = error.at(&backup.name, None);
             // What is wrong with a migration is not the backup's fault, and says itself what to do.
-            match error.next_step() {
+            match error.hint_for_command() {
                 Some(_) => error,
-                None => {
-                    error.hint("trust another backup of this project; see which: tenantry backup list ID")
-                }
+                None => error
+                    .with_hint("trust another backup of this project; see which: tenantry backup list ID"),
             }
         };
         let begun = steps.borrow().len();
@@ -129,9 +128,10 @@ impl Manager {
             Err(problems) => {
                 let said: Vec<_> = problems.iter().map(Problem::message).collect();
                 let message = format!("its restored copy can't be upgraded: {}", said.join("; "));
-                let hint =
-                    problems.first().map_or_else(|| "look at the migrations".to_string(), Problem::hint);
-                return Err(Error::new(ErrorKind::CheckFailed, message).hint(hint));
+                let hint = problems
+                    .first()
+                    .map_or_else(|| "look at the migrations".to_string(), Problem::hint_for_command);
+                return Err(Error::new(ErrorKind::CheckFailed, message).with_hint(hint));
             }
         };
         // What nothing was done to was looked at already.

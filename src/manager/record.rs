@@ -10,14 +10,15 @@ use serde_json::{Value, json};
 
 use super::Manager;
 use super::backup::BackupTask;
-use super::command::{Operation, Run, Selection};
+use super::command::{FinalCopy, IdPattern, Operation, Run, Safety, Selection};
 use super::tend::Task;
 use crate::error::{ErrorKind, Result};
-use crate::event::{Event, Interrupted, Summary};
+use crate::event::{Event, KilledRun, Summary};
+use crate::hash::hexadecimal;
 use crate::journal::runs::Record;
-use crate::journal::{Journal, Said};
+use crate::journal::{Journal, Json, Said};
+use crate::plan::{Baseline, Down, Drift, Request};
 use crate::project::ProjectId;
-use crate::schema::hexadecimal;
 
 /// The record of a run that goes on.
 pub(super) struct Recording<'a> {
@@ -42,7 +43,7 @@ fn options(run: &Run, catalog: [u8; 32]) -> Value {
     let selection = match &run.selection {
         Selection::Ids(ids) => json!({ "ids": ids }),
         Selection::All { only, except } => {
-            let texts = |patterns: &[glob::Pattern]| {
+            let texts = |patterns: &[IdPattern]| {
                 patterns.iter().map(|it| it.as_str().to_string()).collect::<Vec<_>>()
             };
             json!({ "all": true, "only": texts(only), "except": texts(except) })
@@ -50,12 +51,49 @@ fn options(run: &Run, catalog: [u8; 32]) -> Value {
     };
     json!({
         "selection": selection,
-        "operation": format!("{:?}", run.operation),
-        "safety": format!("{:?}", run.safety),
+        "operation": operation(run),
+        "safety": match run.safety {
+            Safety::None => "none",
+            Safety::Backup => "backup",
+            Safety::CheckedBackup => "checked_backup",
+        },
         "may_lose_rows": run.may_lose_rows,
         "max_failures": run.max_failures,
         "catalog": hexadecimal(&catalog),
     })
+}
+
+/// What a run does to each project, in words that stay.
+fn operation(run: &Run) -> Value {
+    let drift = |drift: Drift| if drift == Drift::Keep { "keep" } else { "refuse" };
+    let details = match &run.operation {
+        Operation::Change(Request::Upgrade { to, baseline, drift: kept }) => json!({
+            "to": to, "baseline": if *baseline == Baseline::Stamp { "stamp" } else { "refuse" }, "drift": drift(*kept),
+        }),
+        Operation::Change(Request::Stamp { to, force }) => json!({ "to": to, "force": force }),
+        Operation::Change(Request::Downgrade { down: Down::To(to), drift: kept }) => {
+            json!({ "to": to, "drift": drift(*kept) })
+        }
+        Operation::Change(Request::Downgrade { down: Down::Steps(steps), drift: kept }) => {
+            json!({ "steps": steps, "drift": drift(*kept) })
+        }
+        Operation::Import(file) => json!({ "file": file.display().to_string() }),
+        Operation::Drop(copy) => json!({ "backup": *copy == FinalCopy::Keep }),
+        Operation::RollBack(undo) => json!({ "run": undo.run }),
+        Operation::Backups(BackupTask::Take { label }) => json!({ "label": label }),
+        Operation::Backups(BackupTask::Check { level, .. }) => json!({ "level": level }),
+        Operation::Backups(BackupTask::Restore(restore)) => json!({ "as": restore.target }),
+        Operation::Tend(Task::Retain { older_than }) => {
+            json!({ "older_than_s": older_than.map(|age| age.as_secs()) })
+        }
+        Operation::Create
+        | Operation::Look
+        | Operation::Tend(_)
+        | Operation::Backups(BackupTask::Prune(_)) => {
+            json!({})
+        }
+    };
+    json!({ "do": run.name(), "with": details })
 }
 
 /// Whether a run changes anything that somebody may want to know of later.
@@ -89,14 +127,14 @@ impl Manager {
         }
         for killed in killed {
             let Some(interrupted) = self.complete(journal, &killed.run)? else { continue };
-            if interrupted.command == run.command {
+            if interrupted.command == run.name() {
                 after = Some(killed.run.clone());
             }
             observer(Event::Completed(interrupted));
         }
         let options = options(run, self.catalog.hash());
         let mut record = journal.record(id, projects)?;
-        record.event(&Begun { run: id, command: run.command, options: &options, after: after.as_deref() });
+        record.event(&Begun { run: id, command: run.name(), options: &options, after: after.as_deref() });
         let mut payload = options;
         payload["projects"] = projects.into();
         payload["pattern"] = self.store.pattern().into();
@@ -106,7 +144,7 @@ impl Manager {
             Selection::Ids(ids) if ids.len() == 1 => Some(ids[0].as_str()),
             _ => None,
         };
-        let said = Said { kind: "run_started", command: run.command, project: one, run: Some(id), payload };
+        let said = Said { kind: "run_started", command: run.name(), project: one, run: Some(id), payload };
         if let Err(error) = journal.append(&said) {
             // It was not begun, so nobody is to look after it.
             drop(record);
@@ -114,12 +152,12 @@ impl Manager {
             journal.close(id)?;
             return Err(error);
         }
-        Ok((Some(Recording { journal, record, run: id, command: run.command }), after))
+        Ok((Some(Recording { journal, record, run: id, command: run.name() }), after))
     }
 
     /// Finds out what a killed run did, from its record and from the ledgers of the projects that are not in it.
     /// Gives nothing where it had ended, and only its last step was missing; or where it was another store's.
-    fn complete(&self, journal: &Journal, run: &str) -> Result<Option<Interrupted>> {
+    fn complete(&self, journal: &Journal, run: &str) -> Result<Option<KilledRun>> {
         let mut is_finished = false;
         journal
             .each(|entry| is_finished |= entry.kind == "run_finished" && entry.run.as_deref() == Some(run))?;
@@ -155,19 +193,19 @@ impl Manager {
     }
 
     /// Which other fleet a run was about, by its events; none where it was this one.
-    pub(super) fn whose(&self, events: &[Value]) -> Option<String> {
-        let started = events.iter().find(|event| event["event"] == "run_started")?;
-        let store = started["store"].as_str().unwrap_or_default();
-        let pattern = started["pattern"].as_str();
+    pub(super) fn whose(&self, events: &[Json]) -> Option<String> {
+        let started = events.iter().find(|event| event.0["event"] == "run_started")?;
+        let store = started.0["store"].as_str().unwrap_or_default();
+        let pattern = started.0["pattern"].as_str();
         let is_own = self.store.is_at(store) && pattern.is_none_or(|pattern| pattern == self.store.pattern());
         (!is_own).then(|| format!("{} in {store}", pattern.unwrap_or("another fleet")))
     }
 
     /// What became of the projects that a killed run's events don't report, by what is there now.
-    fn made_up_for(&self, run: &str, events: &[Value]) -> Result<Interrupted> {
-        let begun = events.first().cloned().unwrap_or_default();
-        let reports = events.iter().filter(|event| event["event"] == "project_finished");
-        let reported: Vec<&str> = reports.filter_map(|event| event["project"].as_str()).collect();
+    fn made_up_for(&self, run: &str, events: &[Json]) -> Result<KilledRun> {
+        let Json(begun) = events.first().cloned().unwrap_or_default();
+        let reports = events.iter().filter(|event| event.0["event"] == "project_finished");
+        let reported: Vec<&str> = reports.filter_map(|event| event.0["project"].as_str()).collect();
         let projects: Vec<ProjectId> = match begun["options"]["selection"]["ids"].as_array() {
             Some(ids) => ids.iter().filter_map(|id| id.as_str()?.parse().ok()).collect(),
             None => self.store.discover()?.projects,
@@ -184,7 +222,7 @@ impl Manager {
         }
         // What is not there was never made by any other command.
         gone.retain(|_| command == "drop");
-        Ok(Interrupted { killed: run.to_string(), command, moved, gone, unread })
+        Ok(KilledRun { killed: run.to_string(), command, moved, gone, unread })
     }
 
     /// Writes an entry about something that is no run.

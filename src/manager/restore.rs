@@ -50,7 +50,7 @@ impl Manager {
         let strictness =
             if restore.others == Others::Ignore { Strictness::AsItWas } else { Strictness::Full };
         self.prove(&backup, Proof { level: 3, strictness, run }, &mut report.steps).map_err(|error| {
-            error.hint("trust another backup of this project (tenantry backup list ID); one that is only not sound is \
+            error.with_hint("trust another backup of this project (tenantry backup list ID); one that is only not sound is \
                         restored as it was by --force")
         })?;
         if strictness == Strictness::Full {
@@ -87,8 +87,9 @@ impl Manager {
                 return Ok(());
             }
             Err(error) if error.kind() == ErrorKind::Locked && restore.others == Others::Refuse => {
-                return Err(error
-                    .hint("stop it first; --force goes on without: it would keep using what is replaced"));
+                return Err(error.with_hint(
+                    "stop it first; --force goes on without: it would keep using what is replaced",
+                ));
             }
             Err(error) => return Err(error),
         };
@@ -103,7 +104,7 @@ impl Manager {
             }
             // What can't be read any more is set aside instead.
             Err(error) if restore.others == Others::Ignore && is_past_reading(&error) => Old::Aside,
-            Err(error) => return Err(error.hint("--force sets aside what can't be read any more")),
+            Err(error) => return Err(error.with_hint("--force sets aside what can't be read any more")),
         };
         report.notes.extend(held.replace(copy, old)?);
         Ok(())
@@ -193,7 +194,7 @@ impl Manager {
         let drop = || {
             let held = self.store.hold(project, Others::Refuse);
             let mut held = held.map_err(|error| match error.kind() {
-                ErrorKind::Locked => error.hint("stop it first: it would go on with what is deleted"),
+                ErrorKind::Locked => error.with_hint("stop it first: it would go on with what is deleted"),
                 _ => error,
             })?;
             let backup = match copy {

@@ -41,7 +41,7 @@ fn read(event: &serde_json::Value) -> Result<Moved> {
 }
 
 /// How a project goes back.
-enum Way {
+enum Undoing {
     Down,
     Backup(Box<Backup>),
 }
@@ -51,7 +51,7 @@ impl Manager {
     pub fn undo_of(&self, run: &str) -> Result<Undo> {
         let journal = self.journal.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::Configuration, "no journal is kept")
-                .hint("name one: [journal] dir in tenantry.toml")
+                .with_hint("name one: [journal] dir in tenantry.toml")
         })?;
         let events = journal.events(run)?;
         if let Some(other) = self.whose(&events) {
@@ -59,19 +59,19 @@ impl Manager {
                 ErrorKind::Usage,
                 format!("the run {run} was about another fleet: {other}"),
             )
-            .hint("give the same --store and --pattern as that run had"));
+            .with_hint("give the same --store and --pattern as that run had"));
         }
         if journal.is_open(run) {
-            return Err(Error::new(ErrorKind::Locked, format!("the run {run} has not ended")).hint(
+            return Err(Error::new(ErrorKind::Locked, format!("the run {run} has not ended")).with_hint(
                 "wait for it; if it was killed, run its command again first, which completes the journal from the ledgers",
             ));
         }
         let mut moved = BTreeMap::new();
-        for event in events.iter().filter(|event| event["event"] == "project_finished") {
-            let Some(project) = event["project"].as_str() else { continue };
+        for event in events.iter().filter(|event| event.0["event"] == "project_finished") {
+            let Some(project) = event.0["project"].as_str() else { continue };
             let project: ProjectId = project.parse()?;
-            match event["outcome"].as_str() {
-                Some("upgraded" | "stamped" | "downgraded") => drop(moved.insert(project, read(event)?)),
+            match event.0["outcome"].as_str() {
+                Some("upgraded" | "stamped" | "downgraded") => drop(moved.insert(project, read(&event.0)?)),
                 // What was committed before it failed is in the ledger alone.
                 Some("failed") => match self.moved_in_run(&project, run) {
                     Ok(Some(found)) => drop(moved.insert(project, found)),
@@ -83,14 +83,14 @@ impl Manager {
             }
         }
         // What a killed run moved without telling anybody.
-        for (project, found) in events.iter().filter_map(|event| event["moved"].as_object()).flatten() {
+        for (project, found) in events.iter().filter_map(|event| event.0["moved"].as_object()).flatten() {
             moved.insert(project.parse()?, read(found)?);
         }
         if moved.is_empty() {
             let message = "the run took no project from one version to another";
             let hint =
                 format!("what it did, and how to have back what it replaced: tenantry runs show {run}");
-            return Err(Error::new(ErrorKind::Usage, message).hint(hint));
+            return Err(Error::new(ErrorKind::Usage, message).with_hint(hint));
         }
         Ok(Undo { run: run.into(), moved })
     }
@@ -131,12 +131,12 @@ impl Manager {
                 ErrorKind::VersionMismatch,
                 format!("it was moved again since the run took it to {}: it is at {at}", moved.to),
             )
-            .hint("roll the later run back first: tenantry runs list"));
+            .with_hint("roll the later run back first: tenantry runs list"));
         }
         let way = self.way_back(project, undone, moved)?;
         report.notes.push(match &way {
-            Way::Down => "by down.sql, which loses nothing".into(),
-            Way::Backup(backup) => format!("from {}: what was written since is lost", backup.name),
+            Undoing::Down => "by down.sql, which loses nothing".into(),
+            Undoing::Backup(backup) => format!("from {}: what was written since is lost", backup.name),
         });
         if dry_run {
             return Ok(Outcome::Planned);
@@ -145,8 +145,8 @@ impl Manager {
         report.notes.push(format!("to undo it: tenantry backup restore {project} --from {}", kept.name));
         report.backup = Some(kept.name);
         let outcome = match way {
-            Way::Down => self.go_down(project, moved, run)?,
-            Way::Backup(backup) => {
+            Undoing::Down => self.go_down(project, moved, run)?,
+            Undoing::Backup(backup) => {
                 let proof = Proof { level: 3, strictness: Strictness::AsItWas, run };
                 self.prove(&backup, proof, &mut report.steps)?;
                 let restore = Restore { source: Source::Newest, target: None, others: Others::Refuse };
@@ -175,7 +175,7 @@ impl Manager {
         Ok((moved.from.as_deref().map_or(Ok(0), position)?, position(&moved.to)?))
     }
 
-    fn way_back(&self, project: &ProjectId, undone: &str, moved: &Moved) -> Result<Way> {
+    fn way_back(&self, project: &ProjectId, undone: &str, moved: &Moved) -> Result<Undoing> {
         let (from, to) = self.positions(moved)?;
         // A project that had no ledger is to have none again, and one that went down has to go up.
         let lossy = if moved.from.is_none() {
@@ -190,14 +190,15 @@ impl Manager {
                 .find_map(|migration| self.loses(project, migration).transpose())
                 .transpose()?
         };
-        let Some(lossy) = lossy else { return Ok(Way::Down) };
+        let Some(lossy) = lossy else { return Ok(Undoing::Down) };
         let (backups, _) = self.archive()?.all(project)?;
         let taken = backups
             .into_iter()
             .find(|it| it.manifest.run == undone && it.manifest.reason == Reason::BeforeUpgrade);
-        taken.map(|backup| Way::Backup(Box::new(backup))).ok_or_else(|| {
-            Error::new(ErrorKind::Blocked, format!("{lossy}, and the run took no backup"))
-                .hint("go down all the same: tenantry downgrade ID --to VERSION; or restore an older backup")
+        taken.map(|backup| Undoing::Backup(Box::new(backup))).ok_or_else(|| {
+            Error::new(ErrorKind::Blocked, format!("{lossy}, and the run took no backup")).with_hint(
+                "go down all the same: tenantry downgrade ID --to VERSION; or restore an older backup",
+            )
         })
     }
 

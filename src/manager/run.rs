@@ -67,7 +67,8 @@ impl Manager {
         let mut owner = Owner { tally: Tally::default(), observer, recording, halted: &halted };
         owner.tell(Event::RunStarted(RunStarted {
             run: id.clone(),
-            command: run.command,
+            command: run.name(),
+            looks: matches!(run.operation, Operation::Look),
             store: self.store.location(),
             pattern: self.store.pattern(),
             projects: projects.len(),
@@ -84,7 +85,7 @@ impl Manager {
         let carried_out = self.begin_and_carry_out(run, &id, &projects, ahead, &mut owner);
         let interrupted = self.interrupted.load(Ordering::Relaxed);
         let Owner { tally, mut observer, recording, .. } = owner;
-        let summary = Summary::new(tally, started.elapsed(), interrupted, run.verdict);
+        let summary = Summary::new(tally, started.elapsed(), interrupted, run.exit_rules);
         let finished = Event::RunFinished(summary.clone());
         // However it ended, it has ended, and what was done is told.
         let recorded = match recording {
@@ -406,7 +407,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) fn failed(project: &ProjectId, error: Error) -> ProjectReport {
     // Nothing was tried: somebody has to say first which of its names is meant.
     if error.kind() == ErrorKind::SeveralNames {
-        let hint = error.next_step().unwrap_or_default().to_string();
+        let hint = error.hint_for_command().unwrap_or_default().to_string();
         let problem = Problem::SeveralNames { message: error.message().into(), hint };
         return ProjectReport::new(project.clone(), Outcome::Blocked(vec![problem]));
     }

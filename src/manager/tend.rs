@@ -17,6 +17,7 @@ use crate::tend::{Counts, Expiry, check};
 
 /// What is done to each project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Task {
     /// Rows that the set's rules no longer keep are deleted.
     Retain {
@@ -46,7 +47,7 @@ impl Manager {
                 ErrorKind::Configuration,
                 format!("{} says of no rows how long they are kept", self.catalog.name()),
             )
-            .hint("write a [[retention]] rule into set.toml, beside the migrations"));
+            .with_hint("write a [[retention]] rule into set.toml, beside the migrations"));
         }
         Ok(())
     }
@@ -129,7 +130,7 @@ impl Manager {
             work.plan(inspection).map(drop).map_err(|problems| {
                 let said: Vec<_> = problems.iter().map(Problem::message).collect();
                 Error::new(ErrorKind::Blocked, said.join("; "))
-                    .hint("see where it stands: tenantry status ID")
+                    .with_hint("see where it stands: tenantry status ID")
             })
         };
         let delete = || {
@@ -143,7 +144,7 @@ impl Manager {
         };
         let deleted = self.retry(delete);
         deleted.map(Ok).map_err(|error| {
-            error.hint("what the report counts is deleted; run the command again for the rest")
+            error.with_hint("what the report counts is deleted; run the command again for the rest")
         })
     }
 
@@ -182,7 +183,7 @@ impl Manager {
                 ProjectReport { notes, ..ProjectReport::new(project.clone(), Outcome::Checked) }
             }
             Ok(()) => {
-                let error = Error::new(ErrorKind::CheckFailed, wrong.join("; ")).hint(
+                let error = Error::new(ErrorKind::CheckFailed, wrong.join("; ")).with_hint(
                     "look at these rows before anything else is written; a copy from before is what helps",
                 );
                 ProjectReport { notes, ..failed(project, error) }

@@ -60,7 +60,7 @@ impl Manager {
                     ErrorKind::Blocked,
                     format!("what it says of its version is not so: {}", said.join("; ")),
                 )
-                .hint(
+                .with_hint(
                     "export it anew; or take the ledger's tables out of the file, and stamp it afterwards",
                 ));
             }
@@ -71,8 +71,8 @@ impl Manager {
         let request = Request::Stamp { to: Some(position), force: false };
         let work = self.work(request, run)?;
         match self.performed(&work, project, &Outlook::UNPLANNED).outcome {
-            Outcome::Failed(error) => Err(error.hint(HINT)),
-            Outcome::Blocked(problems) => Err(super::blocked(project, &problems).hint(HINT)),
+            Outcome::Failed(error) => Err(error.with_hint(HINT)),
+            Outcome::Blocked(problems) => Err(super::blocked(project, &problems).with_hint(HINT)),
             _ => Ok(()),
         }
     }

@@ -1,6 +1,7 @@
 //! What forbids a plan, in words: a code for programs, a message and a hint for people.
 
 use crate::catalog::Catalog;
+use crate::hint::for_library;
 use crate::schema::Difference;
 
 /// How many differences a message names before it counts the rest.
@@ -8,6 +9,7 @@ const SHOWN: usize = 6;
 
 /// One reason why a project is left alone. A project has all that apply, not the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Problem {
     /// It has no ledger, and its schema is not (or not allowed to be taken for) exactly one version's.
     NeedsBaseline {
@@ -194,9 +196,15 @@ impl Problem {
         }
     }
 
-    /// What to do about it.
+    /// What to do about it, in terms of this library.
     #[must_use]
     pub fn hint(&self) -> String {
+        for_library(&self.hint_for_command())
+    }
+
+    /// What to do about it, in terms of the command line.
+    #[must_use]
+    pub fn hint_for_command(&self) -> String {
         match self {
             Self::NeedsBaseline { hint, .. } | Self::SeveralNames { hint, .. } => hint.clone(),
             Self::Drifted { .. } => {
@@ -235,7 +243,7 @@ impl serde::Serialize for Problem {
         let mut object = serializer.serialize_struct("Problem", 3)?;
         object.serialize_field("code", self.code())?;
         object.serialize_field("message", &self.message())?;
-        object.serialize_field("hint", &self.hint())?;
+        object.serialize_field("hint", &self.hint_for_command())?;
         object.end()
     }
 }

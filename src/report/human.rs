@@ -10,7 +10,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tenantry::catalog::Version;
-use tenantry::event::{Coverage, Event, Interrupted, Outcome, ProjectReport, RunStarted, Summary};
+use tenantry::event::{Coverage, Event, KilledRun, Outcome, ProjectReport, RunStarted, Summary};
 use tenantry::plan::Problem;
 use tenantry::{Catalog, Error, ProjectId, Result};
 
@@ -85,6 +85,8 @@ impl Human {
             Event::Completed(interrupted) => self.interrupted(&interrupted),
             Event::Backups(coverage) => self.coverage = Some(coverage),
             Event::RunFinished(summary) => self.run_finished(&summary),
+            // Told in JSON; here by whoever adds it.
+            _ => {}
         }
     }
 
@@ -111,7 +113,7 @@ impl Human {
         if self.verbosity != Verbosity::Quiet {
             self.output.line(format_args!("{}", started.store));
             self.output.line(format_args!("{}", self.head));
-            if started.dry_run && started.command != "status" {
+            if started.dry_run && !started.looks {
                 self.output.line(format_args!("dry run: nothing is changed"));
             }
         }
@@ -141,12 +143,17 @@ impl Human {
         }
         match &report.outcome {
             Outcome::Failed(error) => {
-                self.count(Rank::Failed, failure(error), error.next_step().map(String::from), Some(project));
+                self.count(
+                    Rank::Failed,
+                    failure(error),
+                    error.hint_for_command().map(String::from),
+                    Some(project),
+                );
             }
             Outcome::Blocked(problems) => {
                 for problem in problems {
                     let text = format!("{}: {}", problem.code().replace('_', " "), problem.message());
-                    self.count(Rank::Blocked, text, Some(problem.hint()), Some(project));
+                    self.count(Rank::Blocked, text, Some(problem.hint_for_command()), Some(project));
                 }
             }
             Outcome::NotStarted => self.count(Rank::NotStarted, "not started".into(), None, Some(project)),
@@ -215,8 +222,8 @@ impl Human {
         }
     }
 
-    fn interrupted(&mut self, interrupted: &Interrupted) {
-        let Interrupted { killed, command, moved, gone, unread } = interrupted;
+    fn interrupted(&mut self, interrupted: &KilledRun) {
+        let KilledRun { killed, command, moved, gone, unread, .. } = interrupted;
         let gone = if gone.is_empty() { String::new() } else { format!(" and dropped {}", gone.len()) };
         let unread =
             if unread.is_empty() { String::new() } else { format!(", {} can't be read now", unread.len()) };
@@ -228,7 +235,7 @@ impl Human {
     }
 
     fn coverage(&mut self, coverage: &Coverage) {
-        let Coverage { projects, without, verified_in_7_days, oldest_unverified } = coverage;
+        let Coverage { projects, without, verified_in_7_days, oldest_unverified, .. } = coverage;
         let output = &mut self.output;
         output.line(format_args!(
             "\n{verified_in_7_days} of {projects} have a backup that was restored and compared in the last 7 days"

@@ -8,6 +8,7 @@ use super::{Dialect, Token, TokenKind};
 
 /// What a statement may do to rows that exist, from harmless to most dangerous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Effect {
     /// Defines something; no row is touched.
     Defines,

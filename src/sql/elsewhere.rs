@@ -12,6 +12,7 @@ use words::{block, database, every_project, qualified, session};
 
 /// What a statement reaches for.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Elsewhere {
     /// It creates, changes, writes or locks something in another schema, with this name.
     Schema(String),

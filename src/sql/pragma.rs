@@ -80,6 +80,7 @@ impl FileSettings {
 
 /// What becomes of a pragma in a script that runs in a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Pragma {
     /// It runs where it stands.
     Run,

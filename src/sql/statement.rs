@@ -10,6 +10,7 @@ use super::{Dialect, Scanner, Token, TokenKind, Unclosed, tokens};
 
 /// One statement of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Statement {
     /// The statement without its semicolon.
     pub sql: String,
@@ -32,6 +33,7 @@ pub struct Statement {
 
 /// A table that goes away by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Moves {
     /// It is dropped.
     Dropped(String),
@@ -46,6 +48,7 @@ pub enum Moves {
 
 /// What a statement may do to the transaction around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Control {
     /// Nothing.
     None,

@@ -119,6 +119,7 @@ pub struct PostgresOptions {
 
 /// What keeps projects apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Isolation {
     /// Every connection may reach every schema: a `search_path` leads to one, and is no wall.
     None,
@@ -172,7 +173,7 @@ impl PostgresStore {
         let refuse = |fault: String| {
             Err(Error::new(ErrorKind::Usage, fault)
                 .in_project(id)
-                .hint("on Postgres an id is of a-z 0-9 _ -, and with its pattern at most 63 bytes long"))
+                .with_hint("on Postgres an id is of a-z 0-9 _ -, and with its pattern at most 63 bytes long"))
         };
         if id.as_str().bytes().any(|byte| byte.is_ascii_uppercase()) {
             return refuse(format!("project id {:?} has upper case, which unquoted names lose", id.as_str()));
@@ -231,7 +232,7 @@ impl PostgresStore {
 
 fn missing(name: &str) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no schema {name}"))
-        .hint("see which projects there are: tenantry list")
+        .with_hint("see which projects there are: tenantry list")
 }
 
 impl Store for PostgresStore {
@@ -407,7 +408,7 @@ fn open_for_application(target: &Target, name: &str) -> Result<ProjectConnection
         place: Option<String>,
     }
     let pooled = || {
-        Error::new(ErrorKind::Configuration, "a pooler is in between, and it gives each transaction another connection").hint(
+        Error::new(ErrorKind::Configuration, "a pooler is in between, and it gives each transaction another connection").with_hint(
             "an application's search_path would be lost there: name the server itself, or give each project a role of its \
              own with isolation = \"role\"",
         )

@@ -128,7 +128,7 @@ impl SqliteStore {
         match if metadata.nlink() > 1 { self.alias(&self.pattern.name(id))? } else { None } {
             None => Ok((path, metadata)),
             Some(reason) => Err(Error::new(ErrorKind::SeveralNames, format!("it is {reason}"))
-                .hint("remove the names that its application does not use")),
+                .with_hint("remove the names that its application does not use")),
         }
     }
 
@@ -165,8 +165,9 @@ impl SqliteStore {
 
 fn require_writable(metadata: &Metadata) -> Result<()> {
     if metadata.permissions().readonly() {
-        return Err(Error::new(ErrorKind::ReadOnly, "it is marked read-only")
-            .hint("give write permission to whoever runs this, or leave the project out with --except"));
+        return Err(Error::new(ErrorKind::ReadOnly, "it is marked read-only").with_hint(
+            "give write permission to whoever runs this, or leave the project out with --except",
+        ));
     }
     Ok(())
 }

@@ -79,7 +79,7 @@ fn a_backup_is_of_a_moment_and_can_be_another_project(world: &mut World) {
         world.execute("1", &format!("INSERT INTO notes (text) VALUES ('{text}')"));
         world.expect(0, &["backup", "create", "1"]);
         std::thread::sleep(std::time::Duration::from_millis(5));
-        moments.push(tenantry::backup::Moment::now().to_string());
+        moments.push(tenantry::time::Moment::now().to_string());
     }
     world.expect(0, &["backup", "restore", "1", "--at", &moments[1], "--as", "copy"]);
     assert_eq!(world.query("copy", "SELECT text FROM notes ORDER BY id"), ["one", "two"]);

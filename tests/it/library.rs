@@ -13,6 +13,8 @@ use tenantry::{Catalog, Dialect, ErrorKind, Manager, ProjectConnection, ProjectI
 use crate::world::World;
 
 on_each_store!(
+    what_an_application_does_with_one_project_is_a_call,
+    a_connection_outlives_the_borrow_of_its_manager,
     diesel_finds_nothing_pending_on_what_tenantry_upgraded_and_the_other_way_round,
     a_connection_is_diesels_and_waits_for_the_right_version,
     a_project_that_another_process_moved_is_not_given_out,
@@ -26,9 +28,19 @@ fn catalog(world: &World) -> Catalog {
     Catalog::embedded("project", world.either(Dialect::Sqlite, Dialect::Postgres)).unwrap()
 }
 
+fn config(world: &World) -> Config {
+    let (journal, backups) = (world.folder().join("journal"), world.folder().join("backups"));
+    let layer = Layer {
+        store: Some(world.url()),
+        journal: Some(journal),
+        backups: Some(backups),
+        ..Layer::default()
+    };
+    Config::new(layer).unwrap()
+}
+
 fn manager(world: &World) -> Manager {
-    let layer = Layer { store: Some(world.url()), ..Layer::default() };
-    Config::new(layer).unwrap().manager().unwrap()
+    config(world).manager().unwrap()
 }
 
 fn id(text: &str) -> ProjectId {
@@ -231,6 +243,7 @@ fn the_observer_sees_every_event_in_order_on_the_callers_thread(world: &mut Worl
                 Event::Backups(_) => "backups",
                 Event::Note(_) => "note",
                 Event::RunFinished(_) => "finished",
+                _ => "another",
             });
         })
         .unwrap();
@@ -272,7 +285,63 @@ fn a_downgrade_looks_at_the_down_scripts_whatever_was_asked_before() {
     manager.create(&id("a")).unwrap();
     assert!(manager.status(&id("a")).unwrap().is_current());
     let request = Request::Downgrade { down: Down::Steps(1), drift: Drift::Refuse };
-    let run = Run::new("downgrade", Selection::Ids(vec![id("a")]), Operation::Change(request));
+    let run = Run::new(Selection::Ids(vec![id("a")]), Operation::Change(request));
     let summary = manager.run(&run, |_| {}).unwrap();
     assert_eq!((summary.outcomes.count("blocked"), summary.exit), (1, 4));
+}
+
+fn what_an_application_does_with_one_project_is_a_call(world: &mut World) {
+    use tenantry::manager::{FinalCopy, Source};
+    let manager = manager(world);
+    let (a, b) = (id("a"), id("b"));
+    manager.create(&a).unwrap();
+    assert_eq!(manager.list().unwrap(), std::slice::from_ref(&a));
+    insert(&mut manager.connection(&a).unwrap(), "kept").unwrap();
+    let name = manager.backup(&a, Some("mine")).unwrap().backup.unwrap();
+    assert_eq!(manager.backups(&a).unwrap()[0].name, name);
+    insert(&mut manager.connection(&a).unwrap(), "lost").unwrap();
+    manager.check(&a).unwrap();
+    manager.restore(&a, Source::Named("mine".into())).unwrap();
+    manager.restore_as(&a, Source::Named(name), &b).unwrap();
+    for id in [&a, &b] {
+        assert_eq!(names(&mut manager.connection(id).unwrap()), ["kept"]);
+    }
+    manager.stamp(&a, None, false).unwrap();
+    manager.drop(&b, FinalCopy::None).unwrap();
+    assert_eq!(manager.list().unwrap(), std::slice::from_ref(&a));
+    // What to do next is said in the application's words.
+    let exists = manager.create(&a).unwrap_err();
+    assert!(exists.hint().unwrap().contains("Manager::status"), "{exists:?}");
+    let missing = manager.upgrade(&id("missing")).unwrap_err();
+    assert!(!missing.hint().unwrap_or_default().contains("tenantry "), "{missing:?}");
+    // It is recorded as the command's runs are.
+    let mut commands = Vec::new();
+    config(world)
+        .journal()
+        .each(|entry| {
+            if entry.kind == "run_started" {
+                commands.push(entry.command);
+            }
+        })
+        .unwrap();
+    assert!(
+        ["create", "backup create", "backup restore", "stamp", "drop"]
+            .iter()
+            .all(|it| commands.iter().any(|found| found == it)),
+        "{commands:?}"
+    );
+}
+
+fn a_connection_outlives_the_borrow_of_its_manager(world: &mut World) {
+    let manager = std::sync::Arc::new(manager(world));
+    manager.create(&id("a")).unwrap();
+    let connection = manager.connection(&id("a")).unwrap();
+    // As a task of an asynchronous runtime has it.
+    let task = std::thread::spawn(move || {
+        let mut connection = connection;
+        insert(&mut connection, "from a task").unwrap();
+        names(&mut connection)
+    });
+    drop(manager);
+    assert_eq!(task.join().unwrap(), ["from a task"]);
 }

@@ -260,7 +260,7 @@ fn attempt(target: &Target, timeouts: Timeouts) -> Result<Link> {
             if kind == ErrorKind::PoolExhausted {
                 error
             } else {
-                error.hint("look at the URL, the server and its pg_hba.conf")
+                error.with_hint("look at the URL, the server and its pg_hba.conf")
             }
         }
     })?;
@@ -276,7 +276,7 @@ fn attempt(target: &Target, timeouts: Timeouts) -> Result<Link> {
     if greeting.version < 130_000 {
         let version = greeting.version / 10_000;
         return Err(Error::new(ErrorKind::Configuration, format!("the server is Postgres {version}"))
-            .hint("tenantry works with Postgres 13 and later"));
+            .with_hint("tenantry works with Postgres 13 and later"));
     }
     let route = if greeting.direct.is_some() { Route::Direct } else { Route::Pooled };
     let usual = Usual::new(&greeting.jit, &greeting.plans, &greeting.row_security);

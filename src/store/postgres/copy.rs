@@ -97,7 +97,7 @@ impl<'a> Scratch<'a> {
         };
         make().map_err(|error| {
             super::failure::describe("cannot make a database to restore into", store.target(), &error)
-                .hint("a backup is restored into a database of its own: give the role CREATEDB")
+                .with_hint("a backup is restored into a database of its own: give the role CREATEDB")
         })?;
         Ok(Self { store, claim })
     }

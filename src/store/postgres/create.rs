@@ -13,8 +13,8 @@ use super::session::{Kind, PostgresSession};
 use super::{OWN, PostgresStore};
 use crate::catalog::Catalog;
 use crate::error::{ErrorKind, Result};
+use crate::hash::hexadecimal;
 use crate::project::ProjectId;
-use crate::schema::hexadecimal;
 use crate::sql::{quote_name, quote_text};
 use crate::store::{Session, Spares, Template};
 

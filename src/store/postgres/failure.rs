@@ -106,7 +106,7 @@ pub(super) fn described(what: &str, target: &Target, kind: ErrorKind, message: &
     let lines: Vec<_> = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let error = Error::new(kind, what).caused_by(target.redact(&lines.join("; ")));
     match hint {
-        Some(hint) => error.hint(hint),
+        Some(hint) => error.with_hint(hint),
         None => error,
     }
 }

@@ -129,7 +129,9 @@ pub(super) fn assertion(schema: &str, ledger: &Ledger) -> Option<String> {
 pub(super) fn odd_ledger(what: &str) -> Error {
     Error::new(ErrorKind::Corrupt, "its ledger is not as diesel and tenantry make it")
         .caused_by(what.replace(['\u{1e}', '\u{1f}'], " "))
-        .hint("look at __diesel_schema_migrations and tenantry_history: somebody else made or changed them")
+        .with_hint(
+            "look at __diesel_schema_migrations and tenantry_history: somebody else made or changed them",
+        )
 }
 
 #[cfg(test)]

@@ -116,7 +116,7 @@ impl PostgresSession<'_> {
     pub(super) fn require_own_names(&mut self, former: &str) -> Result<()> {
         match self.others_named(former)? {
             None => Ok(()),
-            Some(message) => Err(Error::new(ErrorKind::Blocked, message).hint(
+            Some(message) => Err(Error::new(ErrorKind::Blocked, message).with_hint(
                 "a function finds its own project's tables without a schema's name, with SET search_path FROM CURRENT: change \
                  it, and take the backup again",
             )),

@@ -66,14 +66,16 @@ impl PostgresSession<'_> {
         let subscribed = self.ask_outside(SUBSCRIBED)?.join(", ");
         if !subscribed.is_empty() {
             return Err(Error::new(ErrorKind::Blocked, format!("a subscription writes into {subscribed}"))
-                .hint("drop the subscription first, and make it anew afterwards: it would lose its place"));
+                .with_hint(
+                    "drop the subscription first, and make it anew afterwards: it would lose its place",
+                ));
         }
         let others = self.ask_outside(DEPENDENTS)?.join(", ");
         if others.is_empty() {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Blocked, format!("{others} depend on it, and would go with it"))
-            .hint("drop them first, and make them anew afterwards"))
+            .with_hint("drop them first, and make them anew afterwards"))
     }
 
     /// Statements that publish the schema and its tables as they are published now: what replaces a table is in no publication.

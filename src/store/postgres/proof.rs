@@ -60,7 +60,7 @@ impl PostgresSession<'_> {
                 ErrorKind::Catalog,
                 format!("a migration changes {name}, which is outside of the project's schema"),
             )
-            .hint("a migration is about one project's schema alone: it runs once for each project")),
+            .with_hint("a migration is about one project's schema alone: it runs once for each project")),
         }
     }
 }

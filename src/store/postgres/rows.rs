@@ -13,7 +13,7 @@ use super::connect::{Scope, settings};
 use super::failure::describe;
 use super::session::PostgresSession;
 use crate::error::{ErrorKind, Result};
-use crate::schema::hexadecimal;
+use crate::hash::hexadecimal;
 use crate::sql::{quote_name, quote_text};
 use crate::store::{Care, Census, Contents, Health, Rows, Table};
 
@@ -344,7 +344,7 @@ impl Rows for PostgresSession<'_> {
         for (query, relation) in reading {
             match self.texts("cannot read all of it", &query) {
                 Ok(_) => {}
-                Err(error) if error.next_step().is_some() => return Err(error),
+                Err(error) if error.hint_for_command().is_some() => return Err(error),
                 Err(error) if matches!(error.kind(), ErrorKind::Database | ErrorKind::Corrupt) => {
                     damage.push(format!("{relation}: {}", error.summary()));
                     // The next questions are to have answers of their own.

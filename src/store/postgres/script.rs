@@ -183,7 +183,7 @@ impl Part<'_> {
         )
         .in_migration(self.migration.label())
         .at(self.script.path(), None)
-        .hint("remove that: a migration is about one project's schema alone, whichever that is")
+        .with_hint("remove that: a migration is about one project's schema alone, whichever that is")
     }
 }
 

@@ -159,7 +159,7 @@ impl<'a> PostgresSession<'a> {
     fn hold(&mut self) -> Result<()> {
         if self.kept.link()?.server.route == Route::Pooled {
             return Err(Error::new(ErrorKind::Configuration, "a migration outside a transaction needs a connection of its own")
-                .hint("a pooler is in between that gives each transaction another one: name the server itself in --store"));
+                .with_hint("a pooler is in between that gives each transaction another one: name the server itself in --store"));
         }
         self.wait(|session| session.try_lock(Lock::Session))?;
         self.holds = true;

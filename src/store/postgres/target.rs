@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::schema::hexadecimal;
+use crate::hash::hexadecimal;
 
 /// A database server's address with everything that libpq is to be told.
 #[derive(Clone)]
@@ -198,7 +198,7 @@ impl Target {
 }
 
 fn fault(what: &str) -> Error {
-    Error::new(ErrorKind::Configuration, format!("cannot read the store's URL: {what}")).hint(
+    Error::new(ErrorKind::Configuration, format!("cannot read the store's URL: {what}")).with_hint(
         "write it like postgres://user:password@host:5432/database, a password's special characters as %40 and so on",
     )
 }

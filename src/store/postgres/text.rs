@@ -83,7 +83,7 @@ pub(super) fn load(store: &PostgresStore, path: &Path, into: &Path) -> Result<Lo
             let message = format!("it has more than one schema: {}", several.join(", "));
             return Err(Error::new(ErrorKind::Usage, message)
                 .at(path, None)
-                .hint("export one project at a time"));
+                .with_hint("export one project at a time"));
         }
     };
     own.dump(name, into, None)?;
@@ -145,7 +145,7 @@ fn run(own: &PostgresStore, parts: &[Part<'_>], path: &Path, notes: &mut Vec<Str
     if let Some(name) = written_elsewhere(connection).map_err(|error| failed(&error))? {
         return Err(Error::new(ErrorKind::Usage, format!("it changes {name}, which is not the project's"))
             .at(path, None)
-            .hint(
+            .with_hint(
                 "an import takes what pg_dump --schema writes: a schema with what is in it, and its rows",
             ));
     }

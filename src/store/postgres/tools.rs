@@ -35,7 +35,7 @@ pub(super) fn find(server: Server) -> Result<PathBuf> {
     let fitting = found.filter(|(version, _)| *version >= wanted).min_by_key(|(version, _)| *version);
     fitting.map(|(_, folder)| folder).ok_or_else(|| {
         Error::new(ErrorKind::Configuration, format!("there is no pg_dump of version {wanted} or later here"))
-            .hint(format!("install the client's programs (Debian: postgresql-client-{wanted}), or put them into the PATH"))
+            .with_hint(format!("install the client's programs (Debian: postgresql-client-{wanted}), or put them into the PATH"))
     })
 }
 
@@ -58,7 +58,7 @@ fn service_of(target: &Target, secret: &str) -> Result<PrivateFolder> {
             ErrorKind::Configuration,
             format!("cannot hand the sslpassword to the server's own programs: {what}"),
         )
-        .hint("name a key without a password: sslkey=...")
+        .with_hint("name a key without a password: sslkey=...")
     };
     if target.has_service() {
         return Err(refused("a service is used as well"));
@@ -112,8 +112,8 @@ pub(super) fn run(folder: &Path, program: &str, target: &Target, arguments: &[&s
     };
     let error = Error::new(kind, format!("{program} failed")).caused_by(first.to_string());
     Err(match kind {
-        ErrorKind::LocksExhausted => error.hint(MORE_LOCKS),
-        _ if said.contains("row-level security") => error.hint(HIDDEN_ROWS),
+        ErrorKind::LocksExhausted => error.with_hint(MORE_LOCKS),
+        _ if said.contains("row-level security") => error.with_hint(HIDDEN_ROWS),
         _ => error,
     })
 }

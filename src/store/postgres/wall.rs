@@ -33,7 +33,7 @@ impl PostgresSession<'_> {
                     ErrorKind::AlreadyExists,
                     format!("there is a role {} that tenantry did not make", self.name),
                 )
-                .hint("rename that role, or name the fleet's schemas by another pattern"));
+                .with_hint("rename that role, or name the fleet's schemas by another pattern"));
             }
             None => {}
         }

@@ -84,7 +84,9 @@ fn query<T>(
             "its ledger is not as diesel and tenantry make it",
         )
         .caused_by(odd.summary())
-        .hint("look at __diesel_schema_migrations and tenantry_history: somebody else made or changed them"),
+        .with_hint(
+            "look at __diesel_schema_migrations and tenantry_history: somebody else made or changed them",
+        ),
         other => other,
     })
 }
@@ -151,7 +153,7 @@ fn note_books(row: &SqlRow<'_>, books: &mut Books) -> Result<()> {
         *found = true;
     } else if !is(ALEMBIC) {
         let name = String::from_utf8_lossy(name).into_owned();
-        return Err(Error::new(ErrorKind::Corrupt, format!("{name} is not an ordinary table")).hint(
+        return Err(Error::new(ErrorKind::Corrupt, format!("{name} is not an ordinary table")).with_hint(
             "somebody put something else in the ledger's place: find out who, and restore the project",
         ));
     }

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::failure::describe;
 use crate::error::Result;
-use crate::schema::hexadecimal;
+use crate::hash::hexadecimal;
 use crate::sql::quote_name;
 use crate::store::{Contents, Table};
 

@@ -205,7 +205,8 @@ impl Held for HeldFile<'_> {
             if (owner.uid(), owner.gid()) != (like.uid(), like.gid()) {
                 std::os::unix::fs::chown(&temporary, Some(like.uid()), Some(like.gid())).map_err(
                     |error| {
-                        Error::io("give away", &temporary, error).hint("restore it as its owner, or as root")
+                        Error::io("give away", &temporary, error)
+                            .with_hint("restore it as its owner, or as root")
                     },
                 )?;
             }

@@ -113,7 +113,9 @@ pub(super) fn install(
         rename_new(&temporary, &path)?;
         drop(written);
         sync_directory(directory).map_err(|error| {
-            error.hint("the database is there and whole, but might not survive a power cut: look at the disk")
+            error.with_hint(
+                "the database is there and whole, but might not survive a power cut: look at the disk",
+            )
         })
     };
     let result = put();
@@ -135,7 +137,7 @@ pub(super) fn require_free(path: &Path) -> Result<()> {
             ErrorKind::AlreadyExists,
             format!("{} is left from a database that is gone", orphan.display()),
         )
-        .hint("SQLite would take it for the new database's own: move it away first")),
+        .with_hint("SQLite would take it for the new database's own: move it away first")),
     }
 }
 

@@ -32,7 +32,7 @@ fn look(directory: &Path, pattern: &NamePattern) -> Result<(Discovery, HashMap<S
             ErrorKind::Configuration,
             format!("the store {} is no folder", directory.display()),
         )
-        .hint("a store is a folder of SQLite files, such as sqlite:data"));
+        .with_hint("a store is a folder of SQLite files, such as sqlite:data"));
     }
     let mut inodes: HashMap<(u64, u64), Vec<ProjectId>> = HashMap::new();
     for name in names(directory, pattern)? {

@@ -41,7 +41,7 @@ pub(super) fn describe(what: &str, error: rusqlite::Error) -> Error {
     };
     let described = Error::new(kind, what).caused_by(message(&error));
     match hint {
-        Some(hint) => described.hint(hint),
+        Some(hint) => described.with_hint(hint),
         None => described,
     }
 }

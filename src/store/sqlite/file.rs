@@ -60,13 +60,13 @@ pub(super) fn oddity(metadata: &Metadata) -> Option<&'static str> {
 pub(super) fn require_database(path: &Path) -> Result<Metadata> {
     let metadata = path.symlink_metadata().map_err(|error| match error.kind() {
         IoErrorKind::NotFound => Error::new(ErrorKind::NotFound, "it does not exist")
-            .hint("see which there are: tenantry list; or make it: tenantry create ID"),
+            .with_hint("see which there are: tenantry list; or make it: tenantry create ID"),
         _ => Error::io("look at", path, error),
     })?;
     match oddity(&metadata) {
         None => Ok(metadata),
         Some(oddity) => Err(Error::new(ErrorKind::NotAProject, format!("it is {oddity}"))
-            .hint("tenantry leaves it alone; put the project's own database there, or remove it")),
+            .with_hint("tenantry leaves it alone; put the project's own database there, or remove it")),
     }
 }
 

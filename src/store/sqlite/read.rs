@@ -37,7 +37,7 @@ pub(super) struct Reader {
     pub(super) deadline: Duration,
 }
 
-enum Way {
+enum ReadBy {
     Immutable,
     Locks,
     SharedMemory,
@@ -51,13 +51,13 @@ impl Reader {
             let before = Signature::of(path)?;
             let (result, must_be_still) = match way(&before) {
                 // Written just now, by somebody with locks or about to have them: `stat` proves nothing.
-                Way::Immutable if !before.is_settled() && self.has_rollback_journal(path) => {
+                ReadBy::Immutable if !before.is_settled() && self.has_rollback_journal(path) => {
                     (self.locked(path, "mode=ro", &work), false)
                 }
-                Way::Immutable => (self.still(path, &work), true),
-                Way::Locks => (self.locked(path, "mode=ro", &work), false),
-                Way::SharedMemory => (self.locked(path, "mode=ro&readonly_shm=1", &work), false),
-                Way::Copy => (self.copied(path, &work), true),
+                ReadBy::Immutable => (self.still(path, &work), true),
+                ReadBy::Locks => (self.locked(path, "mode=ro", &work), false),
+                ReadBy::SharedMemory => (self.locked(path, "mode=ro&readonly_shm=1", &work), false),
+                ReadBy::Copy => (self.copied(path, &work), true),
             };
             // SQLite asks for a repair that a reader must not make.
             let (result, must_be_still) = match result {
@@ -133,12 +133,12 @@ impl Reader {
     }
 }
 
-fn way(signature: &Signature) -> Way {
+fn way(signature: &Signature) -> ReadBy {
     match (signature.wal, signature.shm, signature.journal) {
-        (Some(size), true, _) if size > 0 => Way::SharedMemory,
-        (Some(size), false, _) if size > 0 => Way::Copy,
-        (_, _, true) => Way::Locks,
-        _ => Way::Immutable,
+        (Some(size), true, _) if size > 0 => ReadBy::SharedMemory,
+        (Some(size), false, _) if size > 0 => ReadBy::Copy,
+        (_, _, true) => ReadBy::Locks,
+        _ => ReadBy::Immutable,
     }
 }
 
@@ -154,7 +154,7 @@ impl Wrong {
         match self {
             Self::Other(error) => error,
             Self::Repair => Error::new(ErrorKind::Locked, "it is being written all the time")
-                .hint("run the command again when the application is quieter"),
+                .with_hint("run the command again when the application is quieter"),
         }
     }
 }

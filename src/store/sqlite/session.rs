@@ -316,7 +316,7 @@ fn statement_failed(error: &rusqlite::Error, script: &Script, statement: &Statem
         other if other.kind() == ErrorKind::Database => {
             Error::new(ErrorKind::Migration, "a statement failed")
                 .caused_by(cause)
-                .hint("mend the migration or this project's data; nothing of this project was changed")
+                .with_hint("mend the migration or this project's data; nothing of this project was changed")
         }
         known => known,
     };

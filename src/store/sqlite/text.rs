@@ -42,7 +42,9 @@ fn dump(copy: &Path, out: &mut dyn Write) -> Result<()> {
             ErrorKind::Usage,
             format!("{table} is a search index that does not keep its text"),
         )
-        .hint("it can't be written as SQL: drop it before, and fill it anew; a backup keeps it as it is"),
+        .with_hint(
+            "it can't be written as SQL: drop it before, and fill it anew; a backup keeps it as it is",
+        ),
     })
 }
 
@@ -220,7 +222,7 @@ pub(super) fn load(path: &Path, into: &Path) -> Result<()> {
     {
         return Err(Error::new(ErrorKind::Usage, "the file is cut off: what BEGIN begins does not end")
             .at(path, statements[begun].line)
-            .hint("make the dump anew: what is missing at its end nobody knows"));
+            .with_hint("make the dump anew: what is missing at its end nobody knows"));
     }
     let connection =
         Connection::open(into).map_err(|error| describe("cannot make a private database", error))?;
@@ -279,7 +281,9 @@ fn permit(statement: &Statement, path: &Path) -> Result<()> {
     let refuse = |what: String| {
         Err(Error::new(ErrorKind::Usage, format!("{what} is not taken from a file"))
             .at(path, statement.line)
-            .hint("an import takes what a dump has: tables with their rows, indexes, views and triggers"))
+            .with_hint(
+                "an import takes what a dump has: tables with their rows, indexes, views and triggers",
+            ))
     };
     if statement.sql.starts_with('.') {
         return refuse(format!("the shell's command {}", word(statement, 0).to_ascii_lowercase()));

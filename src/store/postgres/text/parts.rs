@@ -255,7 +255,7 @@ fn lines_of<'a>(rows: &'a str, line: usize, path: &Path) -> Result<Vec<&'a str>>
 fn cut_off(what: &str, line: usize, path: &Path) -> Error {
     Error::new(ErrorKind::Usage, format!("the file is cut off: {what}"))
         .at(path, line_number(line))
-        .hint("make the dump anew: what is missing at its end nobody knows")
+        .with_hint("make the dump anew: what is missing at its end nobody knows")
 }
 
 /// Since its last releases `pg_dump` has `psql` refuse other commands in between; that is nothing to a reader of SQL.
@@ -286,7 +286,7 @@ fn first_word(sql: &str) -> String {
 fn refused(what: &str, line: usize, path: &Path) -> Error {
     Error::new(ErrorKind::Usage, format!("{what} is not taken from a file"))
         .at(path, line_number(line))
-        .hint("an import takes what pg_dump --schema writes: a schema with what is in it, and its rows")
+        .with_hint("an import takes what pg_dump --schema writes: a schema with what is in it, and its rows")
 }
 
 /// What to run for a statement: itself, or what a block that an export wrote has in it.

@@ -1,0 +1,86 @@
+//! What to do next, said for whoever reads it: hints are written in terms of the command line, and a library's user has its calls.
+
+/// Commands, the longer ones of one beginning first, and the calls that do the same.
+const CALLS: [(&str, &str); 17] = [
+    ("backup create", "Manager::backup"),
+    ("backup list", "Manager::backups"),
+    ("backup restore", "Manager::restore"),
+    ("runs list", "Journal::each"),
+    ("runs show", "Journal::events"),
+    ("audit show", "Journal::each"),
+    ("audit anchor", "Journal::verify"),
+    ("migration new", "a new migration"),
+    ("doctor --clean", "Manager::sweep"),
+    ("upgrade-all", "Manager::upgrade_all"),
+    ("upgrade", "Manager::upgrade"),
+    ("downgrade", "Manager::downgrade"),
+    ("create", "Manager::create"),
+    ("status", "Manager::status"),
+    ("stamp", "Manager::stamp"),
+    ("list", "Manager::list"),
+    ("init", "Catalog::from_directory"),
+];
+
+/// Options, and what a library's user sets instead.
+const SETTINGS: [(&str, &str); 11] = [
+    ("--allow-drift", "Drift::Keep"),
+    ("--allow-row-loss", "Run::may_lose_rows"),
+    ("--backup-dir", "Manager::with_archive"),
+    ("--lock-timeout", "the store's lock_timeout"),
+    ("--statement-timeout", "the store's statement_timeout"),
+    ("--reconnect-timeout", "the store's reconnect_timeout"),
+    ("--jobs", "Manager::with_jobs"),
+    ("--migrations DIR", "Catalog::from_directory"),
+    ("--no-stamp", "Baseline::Refuse"),
+    ("--pattern", "the store's pattern"),
+    ("--force", "Others::Ignore, or force where it is recorded"),
+];
+
+/// A hint of the command line in terms of the library.
+pub(crate) fn for_library(hint: &str) -> String {
+    let mut text = String::with_capacity(hint.len());
+    let mut rest = hint;
+    while let Some(at) = rest.find("tenantry ") {
+        let (before, after) = rest.split_at(at);
+        text.push_str(before);
+        let after = &after["tenantry ".len()..];
+        let is_whole =
+            |name: &str| after[name.len()..].chars().next().is_none_or(|next| !next.is_alphanumeric());
+        let call = CALLS.iter().find(|(name, _)| after.starts_with(name) && is_whole(name));
+        let Some((name, call)) = call else {
+            text.push_str("tenantry ");
+            rest = after;
+            continue;
+        };
+        text.push_str(call);
+        // What it is given goes with it.
+        let arguments = &after[name.len()..];
+        rest = &arguments[arguments.find([';', ',', ')']).unwrap_or(arguments.len())..];
+    }
+    text.push_str(rest);
+    SETTINGS.iter().fold(text, |text, (option, setting)| text.replace(option, setting))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::for_library;
+
+    #[test]
+    fn a_librarys_user_is_told_of_its_calls() {
+        for (command, library) in [
+            (
+                "see which there are: tenantry list; or make it: tenantry create ID",
+                "see which there are: Manager::list; or make it: Manager::create",
+            ),
+            ("to undo it: tenantry backup restore 1 --from 1/x", "to undo it: Manager::restore"),
+            (
+                "upgrade it as it is, keeping the difference: --allow-drift",
+                "upgrade it as it is, keeping the difference: Drift::Keep",
+            ),
+            ("its schema is as tenantry left it", "its schema is as tenantry left it"),
+            ("tenantry works with Postgres 13 and later", "tenantry works with Postgres 13 and later"),
+        ] {
+            assert_eq!(for_library(command), library);
+        }
+    }
+}

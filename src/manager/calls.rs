@@ -1,0 +1,65 @@
+//! What an application does with one project, a call each: runs of one project, recorded as any other.
+
+use super::Manager;
+use super::backup::{BackupTask, Restore, Source};
+use super::command::{FinalCopy, Operation};
+use super::tend::Task;
+use crate::backup::Backup;
+use crate::error::Result;
+use crate::event::ProjectReport;
+use crate::plan::{Down, Drift, Request};
+use crate::project::ProjectId;
+use crate::store::Others;
+
+impl Manager {
+    /// The store's projects, sorted. Opens none of them.
+    pub fn list(&self) -> Result<Vec<ProjectId>> {
+        self.store.discover().map(|found| found.projects)
+    }
+
+    /// Records the version whose schema a project has, without running anything; or the one that is named, where its schema is
+    /// that version's, or `force` says that a difference does not matter.
+    pub fn stamp(&self, id: &ProjectId, version: Option<&str>, force: bool) -> Result<ProjectReport> {
+        let to = version.map(|version| self.catalog.resolve(version)).transpose()?;
+        self.run_one(id, Operation::Change(Request::Stamp { to, force }))
+    }
+
+    /// Takes a project back to an older version by its migrations' `down.sql`; `0` is an empty database.
+    pub fn downgrade(&self, id: &ProjectId, version: &str, drift: Drift) -> Result<ProjectReport> {
+        let to = self.catalog.resolve(version)?;
+        self.run_one(id, Operation::Change(Request::Downgrade { down: Down::To(to), drift }))
+    }
+
+    /// Deletes a project, after a last backup where one is wanted. Nobody may have it open.
+    pub fn drop(&self, id: &ProjectId, copy: FinalCopy) -> Result<ProjectReport> {
+        self.run_one(id, Operation::Drop(copy))
+    }
+
+    /// Takes a backup of a project; its name is in the report.
+    pub fn backup(&self, id: &ProjectId, label: Option<&str>) -> Result<ProjectReport> {
+        self.run_one(id, Operation::Backups(BackupTask::Take { label: label.map(Into::into) }))
+    }
+
+    /// A project's backups, oldest first. Errors where one of them can't be read.
+    pub fn backups(&self, id: &ProjectId) -> Result<Vec<Backup>> {
+        let (backups, broken) = self.archive()?.all(id)?;
+        broken.into_iter().next().map_or(Ok(backups), Err)
+    }
+
+    /// Puts a backup in a project's place, once it is proven, and after a backup of what is there: its name is in the report.
+    pub fn restore(&self, id: &ProjectId, source: Source) -> Result<ProjectReport> {
+        let restore = Restore { source, target: None, others: Others::Refuse };
+        self.run_one(id, Operation::Backups(BackupTask::Restore(restore)))
+    }
+
+    /// Makes another project of a project's backup.
+    pub fn restore_as(&self, id: &ProjectId, source: Source, target: &ProjectId) -> Result<ProjectReport> {
+        let restore = Restore { source, target: Some(target.clone()), others: Others::Refuse };
+        self.run_one(id, Operation::Backups(BackupTask::Restore(restore)))
+    }
+
+    /// Checks a project by the database's own means and by what the set says must hold. Errors where something does not.
+    pub fn check(&self, id: &ProjectId) -> Result<ProjectReport> {
+        self.run_one(id, Operation::Tend(Task::Check))
+    }
+}
