@@ -11,7 +11,7 @@ fn json_is_one_object_a_line_with_a_version_and_an_event() {
     let keys = |index: usize| report.0[index].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(
         keys(0),
-        ["v", "event", "run", "command", "store", "projects", "dry_run"]
+        ["v", "event", "run", "command", "store", "pattern", "projects", "dry_run"]
             .map(String::from)
             .to_vec()
             .into_iter()

@@ -21,16 +21,19 @@ struct Proxy {
 struct Wire {
     server: PathBuf,
     seen: AtomicI64,
-    cut_after: i64,
+    /// After how many messages it cuts; never, where it is less than one.
+    cut_after: AtomicI64,
     open: Mutex<Vec<UnixStream>>,
 }
 
 impl Proxy {
-    fn new(server: &Path, cut_after: i64) -> Self {
+    fn new(server: &Path) -> Self {
         let folder = TempDir::new().unwrap();
         let listener = UnixListener::bind(folder.path().join(".s.PGSQL.5432")).unwrap();
-        let (server, seen, open) = (server.join(".s.PGSQL.5432"), AtomicI64::new(0), Mutex::default());
-        let wire = Arc::new(Wire { server, seen, cut_after, open });
+        let server = server.join(".s.PGSQL.5432");
+        let wire =
+            Wire { server, seen: AtomicI64::new(0), cut_after: AtomicI64::new(-1), open: Mutex::default() };
+        let wire = Arc::new(wire);
         let of_listener = Arc::clone(&wire);
         // It ends with the test's process: nothing connects once the folder is gone.
         std::thread::spawn(move || {
@@ -44,6 +47,12 @@ impl Proxy {
     fn seen(&self) -> i64 {
         self.wire.seen.load(Ordering::SeqCst)
     }
+
+    /// Counts anew, and cuts after so many.
+    fn cut_after(&self, messages: i64) {
+        self.wire.seen.store(0, Ordering::SeqCst);
+        self.wire.cut_after.store(messages, Ordering::SeqCst);
+    }
 }
 
 impl Wire {
@@ -55,7 +64,8 @@ impl Wire {
         let wire = Arc::clone(self);
         std::thread::spawn(move || {
             pass(&mut from_client, &mut to_server, || {
-                let is_cut = wire.seen.fetch_add(1, Ordering::SeqCst) + 1 == wire.cut_after;
+                let is_cut =
+                    wire.seen.fetch_add(1, Ordering::SeqCst) + 1 == wire.cut_after.load(Ordering::SeqCst);
                 if is_cut {
                     for stream in wire.open.lock().unwrap().drain(..) {
                         drop(stream.shutdown(std::net::Shutdown::Both));
@@ -101,24 +111,29 @@ fn cut_at_points(
 ) {
     let run = |cut_after: i64| {
         let world = original.copy();
-        for arguments in before {
-            world.expect(0, arguments);
-        }
-        let proxy = Proxy::new(Path::new(&world.database().socket), cut_after);
+        let proxy = Proxy::new(Path::new(&world.database().socket));
         let socket = proxy.folder.path().display().to_string();
+        // All of it at one place: backups belong to that.
         let url = world.url().replace(&world.database().socket, &socket);
-        let mut command = world.command_on(&url, &[&["--format", "json", "--jobs", "2"], arguments].concat());
-        let ran = crate::world::Ran::of(&mut command);
-        (world, proxy.seen(), ran)
+        let command = |arguments: &[&str]| {
+            let all = [&["--format", "json", "--jobs", "2"], arguments].concat();
+            crate::world::Ran::of(&mut world.command_on(&url, &all))
+        };
+        for arguments in before {
+            assert_eq!(command(arguments).code, 0, "{arguments:?}");
+        }
+        proxy.cut_after(cut_after);
+        let ran = command(arguments);
+        (proxy.seen(), ran, world)
     };
-    let (world, messages, ran) = run(-1);
+    let (messages, ran, world) = run(-1);
     assert_eq!(ran.code, 0, "{arguments:?}: {}{}", ran.stdout, ran.stderr);
     finish(&world, 0);
     let points = i64::from(repeated(3)).min(messages);
     for point in 0..points {
         // The same points would be tried in every run of the tests otherwise.
         let cut_after = 1 + (messages * point + i64::from(std::process::id()) % messages) / points;
-        let (world, _, ran) = run(cut_after);
+        let (_, ran, world) = run(cut_after);
         let what = format!("{arguments:?} cut after {cut_after} of {messages}: {}{}", ran.stdout, ran.stderr);
         assert!(may.contains(&ran.code), "{} {what}", ran.code);
         assert!(!ran.stdout.contains("aborted"), "{what}");

@@ -49,6 +49,7 @@ mod reports;
 mod restore;
 mod rollback;
 mod row_loss;
+mod scanner;
 mod schema;
 mod schema_postgres;
 mod set_orchestrator;
