@@ -113,6 +113,11 @@ fn a_killed_process_leaves_nothing_that_the_next_does_not_remove() {
         world.run(&["doctor", "--clean"]);
     }
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+    // What should never have been committed is found as well.
+    world.database().run(&["-c", "CREATE SCHEMA tenantry_scratch_01a21b03577d799587fea2ac1111cabc"]);
+    assert!(world.run(&["doctor"]).stdout.contains("tenantry_scratch_01a21b03577d799587fea2ac1111cabc"));
+    world.expect(0, &["doctor", "--clean"]);
+    assert_eq!(left_behind(&world), Vec::<String>::new());
 }
 
 /// Another fleet of the same server has its locks in its own database, where nobody else sees them.

@@ -78,3 +78,18 @@ fn a_nul_in_a_script_is_refused() {
         assert_eq!(world.query("a", "SELECT DISTINCT text FROM notes"), ["x"]);
     }
 }
+
+/// A key that fits no parent, somewhere in a database, hinders nothing that has nothing to do with it.
+#[test]
+fn a_foreign_key_that_fits_no_parent_hinders_no_other_table() {
+    let mut world = World::sqlite();
+    let one = (
+        "1_one",
+        "CREATE TABLE parent (a);\nCREATE TABLE child (a REFERENCES parent (a));\nCREATE TABLE other (id INTEGER);",
+    );
+    world.with_migrations(&[one]).expect(0, &["create", "a"]);
+    world.with_migrations(&[one, ("2_two", "DROP TABLE other;\nCREATE TABLE next (id INTEGER);")]);
+    world.expect(0, &["upgrade-all", "--dry-run"]);
+    world.expect(0, &["upgrade-all"]);
+    assert_eq!(world.versions("a"), ["1", "2"]);
+}

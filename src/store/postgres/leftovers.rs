@@ -108,7 +108,9 @@ fn try_lock(link: &mut Link, name: &str) -> QueryResult<bool> {
 const LEFT: &str = "SELECT datname::text AS name FROM pg_database WHERE starts_with(datname, {scratch}) \
     AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = pg_database.datname) \
     UNION ALL SELECT nspname::text FROM pg_namespace \
-    WHERE starts_with(nspname, 'tenantry_restore_') OR starts_with(nspname, 'tenantry_new_') ORDER BY 1";
+    WHERE starts_with(nspname, 'tenantry_restore_') OR starts_with(nspname, 'tenantry_new_')\n\
+        -- In the fleet's own database a reference is never committed: one that can be seen is nobody's.\n\
+        OR starts_with(nspname, 'tenantry_scratch_') ORDER BY 1";
 
 /// The names of what dead processes may have left.
 pub(super) fn left(link: &mut Link) -> QueryResult<Vec<String>> {
@@ -124,6 +126,7 @@ pub(super) fn sweep(store: &PostgresStore) -> Result<Vec<String>> {
     if link.server.route == Route::Pooled {
         return Ok(Vec::new());
     }
+    let databases = scratch_prefix(&mut link).map_err(|error| failed(&error))?;
     let mut gone = Vec::new();
     for name in left(&mut link).map_err(|error| failed(&error))? {
         let last = name.rsplit_once('_').map_or("", |(before, _)| before);
@@ -131,7 +134,8 @@ pub(super) fn sweep(store: &PostgresStore) -> Result<Vec<String>> {
             continue;
         }
         let quoted = quote_name(&name);
-        let drop = if name.starts_with(SCRATCH) {
+        let is_database = name.starts_with(SCRATCH) && name.starts_with(&databases);
+        let drop = if is_database {
             // Without FORCE: whoever came meanwhile keeps it.
             format!("DROP DATABASE IF EXISTS {quoted}")
         } else {
