@@ -34,8 +34,7 @@
 //!
 //! What is where, along the way of an upgrade: [`config`] says what is wanted, [`store`] finds and opens projects,
 //! [`ledger`] and [`schema`] understand what was read, [`plan`] decides, `apply` does it under the lock, `fleet` does it
-//! for many, and [`event`] tells. [`Manager`] puts them together. The library never prints, exits, or reads the
-//! environment.
+//! for many, and [`event`] tells. [`Manager`] puts them together. The library never prints or exits.
 
 mod apply;
 mod backoff;

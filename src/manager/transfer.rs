@@ -36,15 +36,16 @@ impl Manager {
         let Loaded { place, access, notes } = self.store.load(text, &file)?;
         report.notes.extend(notes);
         let copy = CopyFile { file: &file, place: &place, needs: &[], access: &access };
-        let mut found = None;
+        let (mut found, mut unchecked) = (None, Vec::new());
         let request = self.to_head();
         let work = self.work(request, run)?;
         self.store.unpack(copy, &mut |session| {
             session.begin(Outlook::UNPLANNED.mode)?;
-            self.require_sound(session)?;
+            unchecked = self.require_sound(session)?;
             found = Some(work.plan(&session.inspect()?));
             session.rollback()
         })?;
+        report.notes.extend(unchecked);
         let stamp = match found {
             Some(Ok(plan)) => self.welcome(&plan, report),
             // It says nothing of its version, and is of none that is known: it can be taken in, not stamped.

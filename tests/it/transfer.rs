@@ -326,3 +326,26 @@ fn an_import_changes_nothing_in_the_rows() {
     assert_eq!(hexadecimal("project_1"), hexadecimal("by_psql"));
     assert_eq!(hexadecimal("project_1").len(), 6);
 }
+
+/// What only an application registers hinders nothing that can do without it, and what can't is named.
+#[test]
+fn a_file_that_needs_what_only_the_application_has_is_taken_as_far_as_that_goes() {
+    let mut world = World::sqlite();
+    world.with_migrations(&[NOTES]);
+    let notes =
+        "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT);\nINSERT INTO notes VALUES (1, 'a');\n";
+    let own = "CREATE TABLE own (a TEXT COLLATE myown, b TEXT CHECK (myfunction(b)));\nINSERT INTO own VALUES ('x', 'y'), ('z', '');\n";
+    let taken = world.run(&["import", "1", &file(&world, &format!("BEGIN;\n{notes}{own}COMMIT;\n"))]);
+    assert_eq!(taken.code, 0, "{}{}", taken.stdout, taken.stderr);
+    assert!(taken.stdout.contains("not checked"), "{}", taken.stdout);
+    assert_eq!(world.query("1", "SELECT count(*) FROM own"), ["2"]);
+    let index = "CREATE INDEX own_a ON own (a);\n";
+    let refused =
+        world.run(&["import", "2", &file(&world, &format!("BEGIN;\n{notes}{own}{index}COMMIT;\n"))]);
+    assert!(refused.code == 3 && refused.stdout.contains("myown"), "{}{}", refused.stdout, refused.stderr);
+    assert!(refused.stdout.contains(".sql:6)"), "{}", refused.stdout);
+    // A constraint that can be looked at is.
+    let broken = notes.replace("text TEXT", "text TEXT CHECK (text <> 'a')");
+    let refused = world.run(&["import", "3", &file(&world, &format!("BEGIN;\n{broken}COMMIT;\n"))]);
+    assert_eq!(refused.code, 3, "{}{}", refused.stdout, refused.stderr);
+}

@@ -2,10 +2,13 @@
 //!
 //! It must not let a text reach beyond the database that it is loaded into, nor change how that one is kept.
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
 
 use rusqlite::config::DbConfig;
+use rusqlite::functions::FunctionFlags;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
@@ -227,7 +230,12 @@ pub(super) fn load(path: &Path, into: &Path) -> Result<()> {
     let connection =
         Connection::open(into).map_err(|error| describe("cannot make a private database", error))?;
     let guard = || -> rusqlite::Result<()> {
-        connection.execute_batch("PRAGMA synchronous = OFF; PRAGMA foreign_keys = OFF")?;
+        // What must hold of the rows is looked at afterwards, as far as it can be here.
+        connection.execute_batch(
+            "PRAGMA synchronous = OFF; PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON",
+        )?;
+        connection.collation_needed(stand_in)?;
+        REGISTERED.take();
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         // A second wall behind the look at the text.
         connection.authorizer(Some(|context: AuthContext<'_>| match context.action {
@@ -247,9 +255,15 @@ pub(super) fn load(path: &Path, into: &Path) -> Result<()> {
     };
     guard().map_err(|error| describe("cannot make a private database", error))?;
     for statement in statements.iter().filter(|statement| !is_transaction(statement)) {
-        connection
-            .execute_batch(&statement.sql)
+        ASKED.take();
+        run(&connection, &statement.sql)
             .map_err(|error| describe("a statement failed", error).at(path, statement.line))?;
+        if let Some(missing) = ASKED.take() {
+            let message = format!("it needs {missing}, which only the application has");
+            return Err(Error::new(ErrorKind::Usage, message).at(path, statement.line).with_hint(
+                "take the index, the UNIQUE or the generated column out of the file, and have the application make it afterwards",
+            ));
+        }
     }
     let finish = || -> rusqlite::Result<bool> {
         connection.execute_batch("COMMIT")?;
@@ -260,6 +274,40 @@ pub(super) fn load(path: &Path, into: &Path) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Usage, "there is no table in it").at(path, None))
+}
+
+thread_local! {
+    /// What of an application's SQLite asked for since this was last looked at.
+    static ASKED: Cell<Option<String>> = const { Cell::new(None) };
+    /// The functions that were stood in for in this file.
+    static REGISTERED: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// Stands in for a collation that only an application registers: a column may have it, and nothing may be sorted by it.
+fn stand_in(connection: &Connection, name: &str) -> rusqlite::Result<()> {
+    let asked = format!("the order of the collation {name}");
+    connection.create_collation(name, move |a: &str, b: &str| {
+        ASKED.set(Some(asked.clone()));
+        a.cmp(b)
+    })
+}
+
+/// Runs a statement. A function that only an application registers may stand in a condition, and nothing may come out of it.
+fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    loop {
+        let Err(error) = connection.execute_batch(sql) else { return Ok(()) };
+        let message = super::failure::message(&error);
+        let Some((_, name)) = message.split_once("no such function: ") else { return Err(error) };
+        // Each is registered once: what is still missing then is another error.
+        if !REGISTERED.with_borrow_mut(|known| known.insert(name.to_string())) {
+            return Err(error);
+        }
+        let asked = format!("the function {name}");
+        connection.create_scalar_function(name, -1, FunctionFlags::SQLITE_DETERMINISTIC, move |_| {
+            ASKED.set(Some(asked.clone()));
+            Ok(None::<i64>)
+        })?;
+    }
 }
 
 fn is_harmless(pragma: &str) -> bool {
