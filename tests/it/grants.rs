@@ -1,5 +1,6 @@
 //! Who owns what, and what is granted on it: compared as the rest of a schema is, and restored with it.
 
+use crate::cluster::Server;
 use crate::world::World;
 
 /// A set whose migrations grant, revoke and give away, and the roles that they name.
@@ -211,7 +212,9 @@ fn a_role_that_is_missing_at_a_restore_is_named() {
 /// Projects with roles of their own are alike all the same, and a copy is not given to the original's role.
 #[test]
 fn a_projects_own_role_is_no_difference() {
-    let mut world = World::postgres();
+    // Roles are a server's, and other tests have projects of these names.
+    let server = Server::new("", "");
+    let mut world = World::on(&server, 5432);
     std::fs::write(world.folder().join("tenantry.toml"), "[store]\nisolation = \"role\"\n").unwrap();
     world.with_migrations(&[("1_one", "CREATE TABLE notes (id serial, text text);")]);
     world.expect(0, &["create", "a", "b"]);
