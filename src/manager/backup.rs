@@ -335,3 +335,18 @@ impl Manager {
 fn no_backup() -> Error {
     Error::new(ErrorKind::NotFound, "it has no backup").with_hint("take one: tenantry backup create ID")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Sample;
+
+    #[test]
+    fn the_parts_of_a_sample_are_all_of_a_fleet_and_no_other_part_is_any() {
+        let ids: Vec<crate::project::ProjectId> =
+            (0..100).map(|id| id.to_string().parse().unwrap()).collect();
+        let count = |part: u64, of: u64| ids.iter().filter(|id| Sample { part, of }.has(id)).count();
+        assert_eq!((1..=7).map(|part| count(part, 7)).sum::<usize>(), 100);
+        // There is no part before the first, none after the last, and none of nothing.
+        assert_eq!((count(0, 7), count(8, 7), count(0, 0)), (0, 0, 0));
+    }
+}

@@ -87,6 +87,18 @@ struct Used {
 }
 
 impl Open {
+    /// How many are about to take an idle connection that may be gone by now, closed for its age: then they open another.
+    fn takers_without_any(&self) -> usize {
+        let first_of =
+            |index: usize| self.taking[..index].iter().all(|it| !Arc::ptr_eq(it, &self.taking[index]));
+        let pools = (0..self.taking.len()).filter(|index| first_of(*index)).map(|index| &self.taking[index]);
+        let without = |pool: &Arc<Pool>| {
+            let takers = self.taking.iter().filter(|it| Arc::ptr_eq(it, pool)).count();
+            takers.saturating_sub(pool.state().idle_connections as usize)
+        };
+        pools.map(without).sum()
+    }
+
     /// Sees to it that a pool that is in use is counted, just once: it may have been closed or forgotten since it was
     /// looked up, and the project may have another by now.
     fn keep(&mut self, id: &ProjectId, pool: Arc<Pool>) {
@@ -150,6 +162,8 @@ impl Pools {
         }
         open.keep(id, pool);
         drop(open);
+        // Whoever waits may have counted this one twice meanwhile.
+        self.given_back.notify_all();
         let connection = connection.map_err(|error| unavailable(id, &error))?;
         Ok(PooledConnection { connection, _given_back: GivenBack(Arc::clone(self)) })
     }
@@ -194,10 +208,13 @@ impl Pools {
     fn has_room(&self, open: &mut Open) -> bool {
         let pools = open.pools.values().map(|used| &used.pool).chain(&open.retired);
         let count: u32 = pools.map(|pool| pool.state().connections).sum();
-        if (count as usize) + open.opening < self.capacity {
+        if (count as usize) + open.opening + open.takers_without_any() < self.capacity {
             return true;
         }
-        let closable = |used: &Used| used.pool.state().connections > 0 && is_idle(&used.pool);
+        // One that somebody is about to use would not be closed by leaving it here.
+        let closable = |used: &Used| {
+            Arc::strong_count(&used.pool) == 1 && used.pool.state().connections > 0 && is_idle(&used.pool)
+        };
         let oldest = open.pools.iter().filter(|(_, used)| closable(used)).min_by_key(|(_, used)| used.at);
         let Some(id) = oldest.map(|(id, _)| id.clone()) else { return false };
         open.pools.remove(&id);

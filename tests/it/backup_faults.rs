@@ -220,6 +220,15 @@ fn a_project_that_others_have_open_or_nobody_can_read_is_restored_by_force_only(
         let report = world.expect(3, &["--lock-timeout", "0.2", "backup", "restore", "1"]);
         assert_eq!(report.error("1").0, "locked", "{mode}");
         assert_eq!(world.query("1", "SELECT text FROM notes"), ["later"]);
+        // What a command says to do next is one of its own options.
+        let hint = |report: &crate::world::Report| report.project("1")["error"]["hint"].to_string();
+        assert!(hint(&report).contains("--force"), "{}", hint(&report));
+        let dropped = world.expect(3, &["--lock-timeout", "0.2", "drop", "1", "--yes"]);
+        assert!(
+            hint(&dropped).contains("stop it first") && !hint(&dropped).contains("--force"),
+            "{}",
+            hint(&dropped)
+        );
         let newest = names(&world, "1").pop().unwrap();
         world.expect(0, &["--lock-timeout", "0.2", "backup", "restore", "1", "--from", &newest, "--force"]);
         assert_eq!(world.query("1", "SELECT text FROM notes"), Vec::<String>::new(), "{mode}");

@@ -1,5 +1,6 @@
 //! The library as an application uses it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use diesel::connection::{SimpleConnection as _, TransactionManager as _};
@@ -344,4 +345,43 @@ fn a_connection_outlives_the_borrow_of_its_manager(world: &mut World) {
     });
     drop(manager);
     assert_eq!(task.join().unwrap(), ["from a task"]);
+}
+
+/// However many threads want one at once, no more are open than the bound says; and a pool that keeps nothing is one all the same.
+#[test]
+fn threads_at_once_never_exceed_the_bound() {
+    let mut world = World::sqlite();
+    world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]);
+    for idle in [Duration::ZERO, Duration::from_mins(1)] {
+        let catalog = Catalog::from_directory(&world.folder().join("migrations"), Dialect::Sqlite).unwrap();
+        let store = tenantry::store::sqlite::SqliteStore::new(
+            world.data(),
+            tenantry::store::sqlite::SqliteOptions::default(),
+        );
+        let manager = Manager::new(store, catalog).unwrap().with_connections(2, idle);
+        let (a, b) = (id(&format!("a{}", idle.as_secs())), id(&format!("b{}", idle.as_secs())));
+        manager.create(&a).unwrap();
+        manager.create(&b).unwrap();
+        let (open, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        // One is in use elsewhere, so that who finds the idle one gone has to wait.
+        let held = manager.connection(&b).unwrap();
+        for _ in 0..30 {
+            drop(manager.connection(&a).unwrap());
+            let together = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        together.wait();
+                        let connection = manager.connection(&a).unwrap();
+                        most.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 2, Ordering::SeqCst);
+                        std::thread::sleep(Duration::from_millis(1));
+                        open.fetch_sub(1, Ordering::SeqCst);
+                        drop(connection);
+                    });
+                }
+            });
+        }
+        drop(held);
+        assert_eq!(most.into_inner(), 2);
+    }
 }

@@ -53,10 +53,20 @@ impl Drop for Application {
 
 const READY: &str = "the application is ready";
 
-/// No test by itself: what [`World::application`] starts.
+/// What [`World::application`] starts; by itself, the test that such an application holds what it has, and lets go of it at its end.
 #[test]
 fn plays_the_application() {
-    let Ok(path) = std::env::var("TENANTRY_TEST_DATABASE") else { return };
+    let Ok(path) = std::env::var("TENANTRY_TEST_DATABASE") else {
+        let mut world = World::sqlite();
+        world.with_project("a", "CREATE TABLE t (a)");
+        let write = || Connection::open(world.path("a")).unwrap().execute_batch("INSERT INTO t VALUES (1)");
+        let application = world.application("a", "BEGIN EXCLUSIVE; INSERT INTO t VALUES (2)");
+        assert!(write().unwrap_err().to_string().contains("locked"));
+        drop(application);
+        write().unwrap();
+        assert_eq!(world.query("a", "SELECT a FROM t"), ["1"]);
+        return;
+    };
     let connection = Connection::open(path).unwrap();
     connection.execute_batch(&std::env::var("TENANTRY_TEST_SQL").unwrap()).unwrap();
     println!("\n{READY}");

@@ -260,6 +260,18 @@ mod tests {
     }
 
     #[test]
+    fn the_password_of_a_key_is_handed_to_libpq_alone() {
+        let target = Target::parse("postgres://db/fleet?sslkey=/k&sslpassword=se%20cret").unwrap();
+        assert!(target.conninfo().contains("sslpassword='se cret'"), "{}", target.conninfo());
+        for shown in
+            [target.public_conninfo(), target.location(), target.redact("the key's se cret is wrong")]
+        {
+            assert!(!shown.contains("se cret"), "{shown}");
+        }
+        assert_eq!(target.key_password(), Some("se cret"));
+    }
+
+    #[test]
     fn trap_32_an_at_sign_in_the_query_is_a_part_of_its_value() {
         let target = Target::parse("postgres://db/fleet?user=ann&password=p@ss").unwrap();
         assert_eq!(
