@@ -200,8 +200,8 @@ impl Pools {
 
     /// Closes the pools that nobody used for a while.
     fn close_idle(&self, open: &mut Open) {
-        open.pools.retain(|_, used| used.at.elapsed() < self.idle || !is_idle(&used.pool));
-        open.retired.retain(|pool| !is_idle(pool));
+        open.pools.retain(|_, used| used.at.elapsed() < self.idle || !is_unused(&used.pool));
+        open.retired.retain(|pool| !is_unused(pool));
     }
 
     /// Whether one more connection may be opened, closing the longest unused idle pool where that makes room.
@@ -211,10 +211,7 @@ impl Pools {
         if (count as usize) + open.opening + open.takers_without_any() < self.capacity {
             return true;
         }
-        // One that somebody is about to use would not be closed by leaving it here.
-        let closable = |used: &Used| {
-            Arc::strong_count(&used.pool) == 1 && used.pool.state().connections > 0 && is_idle(&used.pool)
-        };
+        let closable = |used: &Used| used.pool.state().connections > 0 && is_unused(&used.pool);
         let oldest = open.pools.iter().filter(|(_, used)| closable(used)).min_by_key(|(_, used)| used.at);
         let Some(id) = oldest.map(|(id, _)| id.clone()) else { return false };
         open.pools.remove(&id);
@@ -235,9 +232,10 @@ impl Pools {
     }
 }
 
-fn is_idle(pool: &Pool) -> bool {
+/// Whether nobody has a connection of a pool, nor is about to take one: only then closing it closes all of them.
+fn is_unused(pool: &Arc<Pool>) -> bool {
     let state = pool.state();
-    state.connections == state.idle_connections
+    Arc::strong_count(pool) == 1 && state.connections == state.idle_connections
 }
 
 fn unavailable(id: &ProjectId, error: &r2d2::Error) -> Error {

@@ -365,11 +365,11 @@ fn threads_at_once_never_exceed_the_bound() {
         let (open, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         // One is in use elsewhere, so that who finds the idle one gone has to wait.
         let held = manager.connection(&b).unwrap();
-        for _ in 0..30 {
+        for _ in 0..60 {
             drop(manager.connection(&a).unwrap());
-            let together = std::sync::Barrier::new(4);
+            let together = std::sync::Barrier::new(8);
             std::thread::scope(|scope| {
-                for _ in 0..4 {
+                for _ in 0..8 {
                     scope.spawn(|| {
                         together.wait();
                         let connection = manager.connection(&a).unwrap();
