@@ -175,3 +175,21 @@ fn a_role_that_tenantry_did_not_make_is_left_alone() {
     assert_eq!(world.database().run(&["-c", "SELECT count(*) FROM public.precious"]), ["0"]);
     assert_eq!(world.expect(0, &["drop", "7", "--yes"]).outcome("7"), "dropped");
 }
+
+/// What a command did is done: that no spares can be made for the next one changes nothing about it.
+#[test]
+fn a_create_has_succeeded_though_the_spares_can_not_be_refilled() {
+    use diesel::connection::SimpleConnection as _;
+    let mut world = World::postgres();
+    std::fs::write(world.folder().join("tenantry.toml"), "[store]\nspares = 2\n").unwrap();
+    world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]).expect(0, &["create", "a"]);
+    let mut other = world.own_connection("a");
+    let lock = "SELECT pg_advisory_lock(hashtextextended('tenantry project ' || nspname, 0)) FROM pg_namespace \
+                WHERE nspname LIKE 'tenantry\\_spare\\_%'";
+    other.batch_execute(lock).unwrap();
+    let ran = world.run(&["--lock-timeout", "0.2", "create", "b"]);
+    assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stderr.contains("no spares were made"), "{}", ran.stderr);
+    drop(other);
+    assert_eq!(world.versions("b"), ["1"]);
+}
