@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use crate::cluster::Server;
 use crate::world::World;
 
 on_each_store!(
@@ -202,6 +203,12 @@ fn an_import_refuses_what_reaches_beyond_the_project(world: &mut World) {
             by_trigger("ALTER FUNCTION tenantry_import.run(text) SECURITY INVOKER")
                 + "COMMENT ON TABLE other.x IS 'x';",
             "GRANT pg_execute_server_program /* ON TABLE */ TO PUBLIC;".into(),
+            // What waits for the commit, and what it puts off once more.
+            deferred("CREATE ROLE evil SUPERUSER"),
+            deferred("SET CONSTRAINTS ALL DEFERRED; INSERT INTO other.x SELECT count(*) FROM other.x HAVING count(*) < 9; RESET ROLE"),
+            // What a statement about an owner does besides.
+            with_evil("ALTER TABLE other.notes OWNER TO CURRENT_USER, ADD COLUMN evil int DEFAULT other.evil();"),
+            with_evil("ALTER TABLE other.notes ADD COLUMN evil int DEFAULT other.evil(), OWNER TO CURRENT_USER;"),
             "CREATE SCHEMA second; CREATE TABLE second.t (id INTEGER);".into(),
         ],
     );
@@ -209,6 +216,10 @@ fn an_import_refuses_what_reaches_beyond_the_project(world: &mut World) {
         let ran = world.run(&["import", "1", &file(world, &format!("{good}{attack}\n"))]);
         assert_eq!(ran.code, 3, "{attack}: {}{}", ran.stdout, ran.stderr);
         assert!(!std::path::Path::new(marker).exists(), "{attack}");
+        if world.is_postgres() {
+            let roles = world.database().run(&["-c", "SELECT rolname FROM pg_roles WHERE rolname = 'evil'"]);
+            assert_eq!(roles, Vec::<String>::new(), "{attack}");
+        }
         assert_eq!(world.run(&["list"]).stdout, "", "{attack}");
     }
     // The line is named.
@@ -228,6 +239,34 @@ fn by_trigger(sql: &str) -> String {
         "CREATE TABLE other.x (a int); CREATE FUNCTION other.f() RETURNS trigger LANGUAGE plpgsql AS \
          $f$ BEGIN EXECUTE '{first}' || $q${rest}$q$; RETURN NEW; END $f$; \
          CREATE TRIGGER t BEFORE INSERT ON other.x FOR EACH ROW EXECUTE FUNCTION other.f(); INSERT INTO other.x VALUES (1);"
+    )
+}
+
+/// A statement, after a function that makes a role.
+fn with_evil(sql: &str) -> String {
+    let body = "BEGIN EXECUTE 'CRE' || 'ATE ROLE evil'; RETURN 1; END";
+    format!("CREATE FUNCTION other.evil() RETURNS int LANGUAGE plpgsql AS $f$ {body} $f$; {sql}")
+}
+
+/// The same, where the trigger waits for the commit.
+fn deferred(sql: &str) -> String {
+    by_trigger(sql)
+        .replace("CREATE TRIGGER t BEFORE INSERT", "CREATE CONSTRAINT TRIGGER t AFTER INSERT")
+        .replace("FOR EACH ROW", "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW")
+}
+
+/// An operator that stands before the server's own, for whoever asks anything afterwards.
+fn operator(left: &str, right: &str) -> String {
+    let body = "BEGIN EXECUTE 'CRE' || 'ATE ROLE evil'; RETURN true; END";
+    let make = |name: &str| {
+        format!("CREATE OPERATOR other.{name} (FUNCTION = other.evil, LEFTARG = {left}, RIGHTARG = {right});")
+    };
+    format!(
+        "CREATE FUNCTION other.evil({left}, {right}) RETURNS boolean LANGUAGE plpgsql AS $f$ {body} $f$; {}{}{}\
+         SELECT pg_catalog.set_config('search_path', 'other, pg_catalog', false);",
+        make("="),
+        make("<>"),
+        make("!~~")
     )
 }
 
@@ -297,6 +336,25 @@ fn search_indexes_find_after_an_import_what_they_found_before() {
     world.execute("1", "CREATE VIRTUAL TABLE blind USING fts5(text, content = '')");
     let refused = world.run(&["export", "1"]);
     assert!(refused.code != 0 && refused.stderr.contains("blind"), "{}", refused.stderr);
+}
+
+/// Operators of a file's own are found before the server's by nobody but the file.
+#[test]
+fn an_imports_operators_are_its_own_business() {
+    // A role is the whole server's, and other tests look for it.
+    let server = Server::new("", "");
+    let mut world = World::on(&server, 5432);
+    world.with_migrations(&[NOTES]);
+    for (id, [left, right]) in [("1", ["name", "text"]), ("2", ["oid", "oid"]), ("3", ["name", "name"])] {
+        let text = format!(
+            "CREATE SCHEMA other;\nCREATE TABLE other.notes (id integer);\n{}\nGRANT SELECT ON other.notes TO PUBLIC;\n",
+            operator(left, right)
+        );
+        let ran = world.run(&["import", id, &file(&world, &text)]);
+        assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
+        let roles = world.database().run(&["-c", "SELECT rolname FROM pg_roles WHERE rolname = 'evil'"]);
+        assert_eq!(roles, Vec::<String>::new(), "{left} {right}");
+    }
 }
 
 /// What stands in a file comes into the project byte for byte, as psql reads it.

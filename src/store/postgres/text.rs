@@ -22,7 +22,7 @@ use crate::sql::{quote_name, quote_text};
 use crate::store::Loaded;
 
 use guard::{Guard, written_elsewhere};
-use parts::{Part, is_access, is_extension, line_number, parts};
+use parts::{Part, extension_schema, is_access, line_number, parts};
 
 #[derive(QueryableByName)]
 struct Name {
@@ -93,61 +93,83 @@ pub(super) fn load(store: &PostgresStore, path: &Path, into: &Path) -> Result<Lo
     Ok(Loaded { place: name.clone(), access, notes })
 }
 
-/// Runs a text, all or nothing.
+/// What an import takes, for whoever gave it something else.
+const TAKES: &str = "an import takes what pg_dump --schema writes: a schema with what is in it, and its rows";
+
+/// Runs a text, all or nothing, by a role without rights as far as there is one.
 fn run(own: &PostgresStore, parts: &[Part<'_>], path: &Path, notes: &mut Vec<String>) -> Result<()> {
     let mut kept = own.links.get()?;
-    let connection = &mut kept.link()?.connection;
-    let failed = |error: &diesel::result::Error| {
-        super::failure::describe("cannot make a role without rights to load it by", own.target(), error)
+    // What the text sets for its session is nobody else's.
+    let ran = run_over(own, &mut kept.link()?.connection, parts, path, notes);
+    kept.give_up();
+    ran
+}
+
+fn run_over(
+    own: &PostgresStore,
+    connection: &mut PgConnection,
+    parts: &[Part<'_>],
+    path: &Path,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let failed =
+        |error: diesel::result::Error| super::failure::describe("cannot load it", own.target(), &error);
+    let at = |error: diesel::result::Error, line: usize| {
+        super::failure::describe("a statement failed", own.target(), &error).at(path, line_number(line))
     };
-    connection.batch_execute("BEGIN").map_err(|error| failed(&error))?;
-    let guard = Guard::new(connection).map_err(|error| failed(&error))?;
-    let at = |error: &diesel::result::Error, line: usize| {
-        super::failure::describe("a statement failed", own.target(), error).at(path, line_number(line))
-    };
-    // One at a time by the protocol that takes no second one, however the server reads it.
-    let by_us =
-        |connection: &mut PgConnection, sql: &str| diesel::sql_query(sql).execute(connection).map(drop);
-    let mut by_nobody = |sql: &str, line: usize| {
-        let ran = match &guard {
-            Some(guard) if !is_extension(sql) => guard.run(connection, sql),
-            _ => by_us(connection, sql),
-        };
-        ran.map_err(|error| at(&error, line))
-    };
-    for part in parts {
-        if let Some((sql, line)) = part.statement.as_ref().filter(|(sql, _)| !is_access(sql)) {
-            by_nobody(sql, *line)?;
-        }
-        if let Some(copy) = &part.copy {
-            copy.statements().try_for_each(|(sql, line)| by_nobody(&sql, line))?;
+    let statements = || parts.iter().flat_map(|part| &part.statement);
+    connection.batch_execute("BEGIN").map_err(failed)?;
+    let guard = Guard::new(connection).map_err(failed)?;
+    // First, into schemas that have nothing else in them yet.
+    for (sql, line) in statements() {
+        if let Some(schema) = extension_schema(sql) {
+            let made = guard.make_extension(connection, sql, &schema);
+            made.map_err(|error| at(error, *line))?;
         }
     }
-    if let Some(guard) = guard {
-        guard.end(connection).map_err(|error| failed(&error))?;
+    for part in parts {
+        let statement =
+            part.statement.as_ref().filter(|(sql, _)| !is_access(sql) && extension_schema(sql).is_none());
+        if let Some((sql, line)) = statement {
+            guard.run(connection, sql).map_err(|error| at(error, *line))?;
+        }
+        if let Some(copy) = &part.copy {
+            for (sql, line) in copy.statements() {
+                guard.run(connection, &sql).map_err(|error| at(error, line))?;
+            }
+        }
+    }
+    if !guard.end(connection).map_err(failed)? {
+        return Err(Error::new(ErrorKind::Usage, "a trigger of it puts off again what it was put off to")
+            .at(path, None)
+            .with_hint("take the deferred trigger out of the file, and make it afterwards"));
     }
     // Whose it is and who may use it is said once all of it is this role's own, by the names that the text means there.
     let is_later =
         |sql: &str| is_access(sql) || sql.starts_with("SELECT pg_catalog.set_config('search_path'");
-    for (sql, line) in parts.iter().flat_map(|part| &part.statement).filter(|(sql, _)| is_later(sql)) {
+    for (sql, line) in statements().filter(|(sql, _)| is_later(sql)) {
         // A role that is not here is no reason to do without the rows.
-        by_us(connection, "SAVEPOINT tenantry_access").map_err(|error| at(&error, *line))?;
-        let ran = by_us(connection, sql).map_err(|error| at(&error, *line));
-        match ran {
-            Err(error) if error.kind() == ErrorKind::Database => {
-                notes.push(format!("not given: {}", error.summary()));
-                by_us(connection, "ROLLBACK TO SAVEPOINT tenantry_access")
-                    .map_err(|error| at(&error, *line))?;
+        connection.batch_execute("SAVEPOINT tenantry_access").map_err(failed)?;
+        // By the protocol that takes no second statement, however the server reads it.
+        if let Err(error) = diesel::sql_query(sql).execute(connection) {
+            let error = at(error, *line);
+            if !is_of_a_role(&error) {
+                return Err(error);
             }
-            other => other?,
+            notes.push(format!("not given: {}", error.summary()));
+            connection.batch_execute("ROLLBACK TO SAVEPOINT tenantry_access").map_err(failed)?;
         }
     }
-    if let Some(name) = written_elsewhere(connection).map_err(|error| failed(&error))? {
-        return Err(Error::new(ErrorKind::Usage, format!("it changes {name}, which is not the project's"))
-            .at(path, None)
-            .with_hint(
-                "an import takes what pg_dump --schema writes: a schema with what is in it, and its rows",
-            ));
+    if let Some(name) = written_elsewhere(connection).map_err(failed)? {
+        let message = format!("it changes {name}, which is not the project's");
+        return Err(Error::new(ErrorKind::Usage, message).at(path, None).with_hint(TAKES));
     }
-    connection.batch_execute("COMMIT").map_err(|error| failed(&error))
+    connection.batch_execute("COMMIT").map_err(failed)
+}
+
+/// Whether a statement failed for a role that is not here, or that this one may not act for.
+fn is_of_a_role(error: &Error) -> bool {
+    const SAID: [&str; 4] = ["role \"", "member of role", "SET ROLE", "permission denied"];
+    let summary = error.summary();
+    SAID.iter().any(|said| summary.contains(said))
 }

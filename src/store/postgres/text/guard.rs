@@ -10,7 +10,10 @@ use diesel::sql_types::{Bool, Text};
 
 use crate::sql::{quote_name, quote_text};
 
-pub(super) struct Guard {
+pub(super) struct Guard(Option<Nobody>);
+
+/// The role without rights.
+struct Nobody {
     role: String,
     /// The query that runs a statement, as long as its function is as it was made.
     call: String,
@@ -43,10 +46,10 @@ LIMIT 1";
 
 impl Guard {
     /// Makes the role, where this one may make any: one that may not has few rights itself.
-    pub(super) fn new(connection: &mut PgConnection) -> QueryResult<Option<Self>> {
+    pub(super) fn new(connection: &mut PgConnection) -> QueryResult<Self> {
         let may = "SELECT rolsuper OR rolcreaterole AS right FROM pg_roles WHERE rolname = current_user";
         if !diesel::sql_query(may).get_result::<Right>(connection)?.right {
-            return Ok(None);
+            return Ok(Self(None));
         }
         let role = format!("tenantry_import_{}", uuid::Uuid::now_v7().simple());
         let name = quote_name(&role);
@@ -73,21 +76,71 @@ impl Guard {
              'BEGIN RAISE EXCEPTION ''it changes the function that it is run by''; END'",
         )?;
         let call = diesel::sql_query(call).get_result::<Value>(connection)?.value;
-        Ok(Some(Self { role, call }))
+        Ok(Self(Some(Nobody { role, call })))
     }
 
     /// Runs a statement with none of this session's rights.
     pub(super) fn run(&self, connection: &mut PgConnection, sql: &str) -> QueryResult<()> {
-        diesel::sql_query(&self.call).bind::<Text, _>(sql).execute(connection).map(drop)
+        match &self.0 {
+            Some(Nobody { call, .. }) => {
+                diesel::sql_query(call).bind::<Text, _>(sql).execute(connection).map(drop)
+            }
+            None => diesel::sql_query(sql).execute(connection).map(drop),
+        }
     }
 
-    /// Takes over what was made, and removes the role.
-    pub(super) fn end(self, connection: &mut PgConnection) -> QueryResult<()> {
-        let name = quote_name(&self.role);
-        connection.batch_execute(&format!(
-            "DROP SCHEMA tenantry_import CASCADE; REASSIGN OWNED BY {name} TO CURRENT_USER; DROP OWNED BY {name}; DROP ROLE {name}"
-        ))
+    /// Makes an extension with this session's rights, in a schema that is made for it where it is not there.
+    pub(super) fn make_extension(
+        &self,
+        connection: &mut PgConnection,
+        sql: &str,
+        schema: &str,
+    ) -> QueryResult<()> {
+        diesel::sql_query(format!("CREATE SCHEMA IF NOT EXISTS {schema}")).execute(connection)?;
+        diesel::sql_query(sql).execute(connection)?;
+        if let Some(Nobody { role, .. }) = &self.0 {
+            let name = quote_name(role);
+            diesel::sql_query(format!("GRANT ALL ON SCHEMA {schema} TO {name}")).execute(connection)?;
+        }
+        Ok(())
     }
+
+    /// Takes over what was made, and removes the role. What waits for the commit is run before, while it has no rights; says
+    /// whether nothing waits any more.
+    pub(super) fn end(self, connection: &mut PgConnection) -> QueryResult<bool> {
+        self.run(connection, "SET CONSTRAINTS ALL IMMEDIATE")?;
+        reset_path(connection)?;
+        if !is_nothing_put_off(connection)? {
+            return Ok(false);
+        }
+        if let Some(Nobody { role, .. }) = &self.0 {
+            let name = quote_name(role);
+            connection.batch_execute(&format!(
+                "DROP SCHEMA tenantry_import CASCADE; REASSIGN OWNED BY {name} TO CURRENT_USER; DROP OWNED BY {name}; DROP ROLE {name}"
+            ))?;
+        }
+        Ok(true)
+    }
+}
+
+/// What the text has set must not say what the operators in tenantry's own queries are.
+fn reset_path(connection: &mut PgConnection) -> QueryResult<()> {
+    connection.batch_execute("SELECT pg_catalog.set_config('search_path', 'pg_catalog', true)")
+}
+
+/// Whether no trigger waits for the commit. A trigger may put others off once more; the server tells of no such thing, but it
+/// changes no table that a trigger waits for.
+fn is_nothing_put_off(connection: &mut PgConnection) -> QueryResult<bool> {
+    let tables = "SELECT c.oid::regclass::text AS value FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                  WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'";
+    for Value { value } in diesel::sql_query(tables).load::<Value>(connection)? {
+        // It has never been clustered, so this changes nothing.
+        match connection.batch_execute(&format!("ALTER TABLE {value} SET WITHOUT CLUSTER")) {
+            Err(error) if error.to_string().contains("pending trigger events") => return Ok(false),
+            done => done?,
+        }
+    }
+    Ok(true)
 }
 
 /// What the transaction has changed of what all databases share; only a role that may change it can look there.

@@ -50,15 +50,31 @@ pub(super) fn parts<'a>(text: &'a str, path: &Path) -> Result<Vec<Part<'a>>> {
     Ok(parts)
 }
 
-/// Whether a statement says who owns something or may use it.
+/// Whether a statement says who owns something or may use it, and nothing else: it is run with tenantry's own rights.
 pub(super) fn is_access(sql: &str) -> bool {
     let found = tokens(sql, Dialect::Postgres).unwrap_or_default();
-    let is_owner = |pair: &[Token<'_>]| pair[0].is("OWNER") && pair[1].is("TO");
     match found.as_slice() {
         [first, ..] if first.is("GRANT") || first.is("REVOKE") => true,
-        [first, second, ..] if first.is("ALTER") => second.is("DEFAULT") || found.windows(2).any(is_owner),
+        [first, second, ..] if first.is("ALTER") && second.is("DEFAULT") => true,
+        [first, kind @ .., owner, to, _] if first.is("ALTER") => {
+            owner.is("OWNER") && to.is("TO") && has_one_action(kind)
+        }
         _ => false,
     }
+}
+
+/// Whether nothing but a name stands there: `ALTER TABLE` takes several actions, and others of them run functions.
+fn has_one_action(kind_and_name: &[Token<'_>]) -> bool {
+    let mut depth = 0_u32;
+    kind_and_name.iter().all(|token| {
+        if token.is_symbol("(") {
+            depth += 1;
+        } else if token.is_symbol(")") {
+            depth = depth.saturating_sub(1);
+        }
+        // The arguments of a function have commas.
+        !token.is_symbol(",") || depth > 0
+    })
 }
 
 /// Whether a privilege is one on a schema or on what is in it, rather than a role's membership or the server's.
@@ -72,12 +88,17 @@ fn is_privilege_inside(found: &[Token<'_>]) -> bool {
     first.is_some() && (is_bare_table || GRANTED_ON.iter().any(|word| is_word(first, word)))
 }
 
-/// Whether a statement makes an extension, in a schema that it names: to make one may need more than a role without rights.
-pub(super) fn is_extension(sql: &str) -> bool {
-    let found = tokens(sql, Dialect::Postgres).unwrap_or_default();
-    let words: Vec<String> = found.iter().map(|token| token.text.to_ascii_uppercase()).collect();
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    matches!(words.as_slice(), ["CREATE", "EXTENSION", "IF", "NOT", "EXISTS", _, "WITH", "SCHEMA", _])
+/// The schema of an extension that a statement makes, as it is written: to make one may need more than a role without rights.
+pub(super) fn extension_schema(sql: &str) -> Option<String> {
+    let found = tokens(sql, Dialect::Postgres).ok()?;
+    let words = ["CREATE", "EXTENSION", "IF", "NOT", "EXISTS"];
+    let is_extension = found.iter().zip(words).filter(|(token, word)| token.is(word)).count() == words.len();
+    match found.get(words.len()..)? {
+        [_, with, schema, name] if is_extension && with.is("WITH") && schema.is("SCHEMA") => {
+            Some(name.text.to_string())
+        }
+        _ => None,
+    }
 }
 
 pub(super) fn line_number(line: usize) -> u32 {
