@@ -26,7 +26,6 @@ use crate::apply::{Downs, Drops, Durability, RowsOf, Work, build_reference};
 use crate::backup::Archive;
 use crate::catalog::{Catalog, Version};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Outcome, ProjectReport, Summary};
 use crate::fleet::Workers;
 use crate::journal::Journal;
 use crate::plan::{Baseline, Drift, Inspection, Problem, Reference, Request};
@@ -267,11 +266,6 @@ impl Manager {
         Ok(cell.get_or_init(|| built))
     }
 
-    /// Makes a project, at the catalog's head. Errors with [`ErrorKind::AlreadyExists`] when it exists.
-    pub fn create(&self, id: &ProjectId) -> Result<()> {
-        self.run_one(id, Operation::Create).map(drop)
-    }
-
     /// All that is pending, as a run without options does it.
     fn to_head(&self) -> Request {
         Request::Upgrade { to: self.catalog.head(), baseline: Baseline::Stamp, drift: Drift::Refuse }
@@ -324,36 +318,6 @@ impl Manager {
             Err(problems) => (Vec::new(), problems),
         };
         Ok(Status { version: version.cloned(), pending, problems })
-    }
-
-    /// Brings one project to the catalog's head. Errors with [`ErrorKind::Blocked`] when it has problems.
-    pub fn upgrade(&self, id: &ProjectId) -> Result<ProjectReport> {
-        self.run_one(id, Operation::Change(self.to_head()))
-    }
-
-    /// A run of one project, whose outcome is the caller's business.
-    fn run_one(&self, id: &ProjectId, operation: Operation) -> Result<ProjectReport> {
-        let run = Run::new(Selection::Ids(vec![id.clone()]), operation);
-        let mut found = None;
-        self.run(&run, |event| {
-            if let Event::ProjectFinished(report) = event {
-                found = Some(report);
-            }
-        })?;
-        let report = found
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "no report of the project").in_project(id))?;
-        match report.outcome {
-            Outcome::Failed(error) => Err(error),
-            Outcome::Blocked(problems) => Err(blocked(id, &problems)),
-            Outcome::NotStarted => Err(Error::new(ErrorKind::Interrupted, "it was not begun").in_project(id)),
-            _ => Ok(report),
-        }
-    }
-
-    /// Brings every project to the catalog's head, in parallel. `observer` is called on this thread, once an event.
-    /// Errors only when the run can't be made; what became of projects is in the events and the summary.
-    pub fn upgrade_all(&self, observer: impl FnMut(Event)) -> Result<Summary> {
-        self.run(&Run::upgrade_all(self.catalog.head()), observer)
     }
 
     /// A connection to a project, from pools that are bounded over the whole fleet. Give it back by dropping it.

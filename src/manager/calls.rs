@@ -1,17 +1,52 @@
 //! What an application does with one project, a call each: runs of one project, recorded as any other.
 
-use super::Manager;
 use super::backup::{BackupTask, Restore, Source};
-use super::command::{FinalCopy, Operation};
+use super::command::{FinalCopy, Operation, Run, Selection};
 use super::tend::Task;
+use super::{Manager, blocked};
 use crate::backup::Backup;
-use crate::error::Result;
-use crate::event::ProjectReport;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Outcome, ProjectReport, Summary};
 use crate::plan::{Down, Drift, Request};
 use crate::project::ProjectId;
 use crate::store::Others;
 
 impl Manager {
+    /// Makes a project, at the catalog's head. Errors with [`ErrorKind::AlreadyExists`] when it exists.
+    pub fn create(&self, id: &ProjectId) -> Result<()> {
+        self.run_one(id, Operation::Create).map(drop)
+    }
+
+    /// Brings one project to the catalog's head. Errors with [`ErrorKind::Blocked`] when it has problems.
+    pub fn upgrade(&self, id: &ProjectId) -> Result<ProjectReport> {
+        self.run_one(id, Operation::Change(self.to_head()))
+    }
+
+    /// A run of one project, whose outcome is the caller's business.
+    fn run_one(&self, id: &ProjectId, operation: Operation) -> Result<ProjectReport> {
+        let run = Run::new(Selection::Ids(vec![id.clone()]), operation);
+        let mut found = None;
+        self.run(&run, |event| {
+            if let Event::ProjectFinished(report) = event {
+                found = Some(report);
+            }
+        })?;
+        let report = found
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "no report of the project").in_project(id))?;
+        match report.outcome {
+            Outcome::Failed(error) => Err(error),
+            Outcome::Blocked(problems) => Err(blocked(id, &problems)),
+            Outcome::NotStarted => Err(Error::new(ErrorKind::Interrupted, "it was not begun").in_project(id)),
+            _ => Ok(report),
+        }
+    }
+
+    /// Brings every project to the catalog's head, in parallel. `observer` is called on this thread, once an event.
+    /// Errors only when the run can't be made; what became of projects is in the events and the summary.
+    pub fn upgrade_all(&self, observer: impl FnMut(Event)) -> Result<Summary> {
+        self.run(&Run::upgrade_all(self.catalog.head()), observer)
+    }
+
     /// The store's projects, sorted. Opens none of them.
     pub fn list(&self) -> Result<Vec<ProjectId>> {
         self.store.discover().map(|found| found.projects)

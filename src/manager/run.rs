@@ -82,7 +82,7 @@ impl Manager {
         for it in left_out.into_iter().chain(strays) {
             owner.tell(Event::LeftOut(it));
         }
-        let carried_out = self.begin_and_carry_out(run, &id, &projects, ahead, &mut owner);
+        let carried_out = self.carry_out(run, &id, &projects, ahead, &mut owner);
         let interrupted = self.interrupted.load(Ordering::Relaxed);
         let Owner { tally, mut observer, recording, .. } = owner;
         let summary = Summary::new(tally, started.elapsed(), interrupted, run.exit_rules);
@@ -98,20 +98,6 @@ impl Manager {
         carried_out?;
         observer(finished);
         recorded.map(|()| summary)
-    }
-
-    fn begin_and_carry_out<F: FnMut(Event)>(
-        &self,
-        run: &Run,
-        id: &str,
-        projects: &[ProjectId],
-        ahead: Ahead,
-        owner: &mut Owner<'_, F>,
-    ) -> Result<()> {
-        if matches!(run.operation, Operation::Create) && !self.reference()?.is_template() {
-            owner.tell(Event::Note(self.made_one_by_one()));
-        }
-        if projects.is_empty() { Ok(()) } else { self.carry_out(run, id, projects, ahead, owner) }
     }
 
     /// Whatever can be wrong with the command itself shows here, before anything is touched.
@@ -186,6 +172,12 @@ impl Manager {
         ahead: Ahead,
         owner: &mut Owner<'_, F>,
     ) -> Result<()> {
+        if matches!(run.operation, Operation::Create) && !self.reference()?.is_template() {
+            owner.tell(Event::Note(self.made_one_by_one()));
+        }
+        if projects.is_empty() {
+            return Ok(());
+        }
         let brake = Brake::new(&self.interrupted, owner.halted, run.max_failures);
         let workers = self.workers()?;
         let ahead = Mutex::new(ahead);

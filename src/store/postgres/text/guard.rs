@@ -89,13 +89,18 @@ impl Guard {
         }
     }
 
-    /// Makes an extension with this session's rights, in a schema that is made for it where it is not there.
+    /// Makes an extension with this session's rights. Creates its schema first if it does not exist, and lets the role use that
+    /// schema; in the server's own schemas the role gets no rights.
     pub(super) fn make_extension(
         &self,
         connection: &mut PgConnection,
         sql: &str,
         schema: &str,
     ) -> QueryResult<()> {
+        let is_the_servers = schema.trim_start_matches('"').to_ascii_lowercase().starts_with("pg_");
+        if is_the_servers {
+            return diesel::sql_query(sql).execute(connection).map(drop);
+        }
         diesel::sql_query(format!("CREATE SCHEMA IF NOT EXISTS {schema}")).execute(connection)?;
         diesel::sql_query(sql).execute(connection)?;
         if let Some(Nobody { role, .. }) = &self.0 {
