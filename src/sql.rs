@@ -314,15 +314,15 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// How long a number is, with the letters that follow it: to Postgres those are one token, which it refuses, and a `$` among
+    /// them begins no dollar quote. A `$` right after the digits does.
     fn number(&self) -> usize {
         let mut length = 0;
         loop {
-            length += self.run(length, |byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'_');
-            // What a letter and a quote begin is a string.
-            if length > 1 && self.byte(length) == b'\'' && matches!(self.byte(length - 1), b'e' | b'E') {
-                return length - 1;
-            }
-            let exponent = length > 0 && matches!(self.byte(length - 1), b'e' | b'E');
+            length += self.run(length, |byte| byte.is_ascii_digit() || byte == b'.');
+            let letters = if self.byte(length) == b'$' { 0 } else { self.run(length, is_word_byte) };
+            length += letters;
+            let exponent = letters > 0 && matches!(self.byte(length - 1), b'e' | b'E');
             if exponent && !self.starts_with("0x") && matches!(self.byte(length), b'+' | b'-') {
                 length += 1;
             } else {

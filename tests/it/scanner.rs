@@ -6,6 +6,7 @@ use proptest::test_runner::{Config, TestRunner};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use tenantry::Dialect;
 use tenantry::sql::statement::split;
+use tenantry::sql::tokens;
 
 use crate::faults::repeated;
 use crate::world::World;
@@ -42,6 +43,9 @@ fn pieces() -> Vec<&'static str> {
         ",",
         ".",
         "1.5e3",
+        "15",
+        "2a",
+        "1e+3",
         "x';'",
         "\u{e9}",
         " # ",
@@ -106,6 +110,10 @@ fn a_script_is_taken_apart_as_psql_does_it() {
     };
     let result = runner().run(&postgres_script(), |script| {
         let Ok(statements) = split(&script, Dialect::Postgres) else { return Ok(()) };
+        // A backslash outside of strings begins a command of psql's own.
+        let is_command =
+            tokens(&script, Dialect::Postgres).is_ok_and(|it| it.iter().any(|it| it.is_symbol("\\")));
+        prop_assume!(!is_command);
         let ours: Vec<_> =
             statements.iter().map(|it| words(&it.sql)).filter(|words| !words.is_empty()).collect();
         prop_assert_eq!(ours, by_psql(&script), "{:?}", script);
