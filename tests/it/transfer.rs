@@ -209,6 +209,8 @@ fn an_import_refuses_what_reaches_beyond_the_project(world: &mut World) {
             // What a statement about an owner does besides.
             with_evil("ALTER TABLE other.notes OWNER TO CURRENT_USER, ADD COLUMN evil int DEFAULT other.evil();"),
             with_evil("ALTER TABLE other.notes ADD COLUMN evil int DEFAULT other.evil(), OWNER TO CURRENT_USER;"),
+            // An extension in one of the server's own schemas gives no right there.
+            "CREATE EXTENSION IF NOT EXISTS plpgsql WITH SCHEMA pg_catalog; CREATE FUNCTION pg_catalog.evil() RETURNS int LANGUAGE sql AS 'SELECT 1';".into(),
             "CREATE SCHEMA second; CREATE TABLE second.t (id INTEGER);".into(),
         ],
     );

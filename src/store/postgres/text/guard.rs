@@ -89,25 +89,29 @@ impl Guard {
         }
     }
 
-    /// Makes an extension with this session's rights. Creates its schema first if it does not exist, and lets the role use that
-    /// schema; in the server's own schemas the role gets no rights.
+    /// Makes an extension with this session's rights. A schema that does not exist is created for it, and the role may use that
+    /// one; in those that were there, such as the server's own, the role gets no rights by this.
     pub(super) fn make_extension(
         &self,
         connection: &mut PgConnection,
         sql: &str,
         schema: &str,
     ) -> QueryResult<()> {
-        let is_the_servers = schema.trim_start_matches('"').to_ascii_lowercase().starts_with("pg_");
-        if is_the_servers {
-            return diesel::sql_query(sql).execute(connection).map(drop);
+        let is_new = "SELECT to_regnamespace($1) IS NULL AS right";
+        let is_new = diesel::sql_query(is_new).bind::<Text, _>(schema).get_result::<Right>(connection)?.right;
+        if is_new {
+            diesel::sql_query(format!("CREATE SCHEMA {schema}")).execute(connection)?;
         }
-        diesel::sql_query(format!("CREATE SCHEMA IF NOT EXISTS {schema}")).execute(connection)?;
         diesel::sql_query(sql).execute(connection)?;
-        if let Some(Nobody { role, .. }) = &self.0 {
-            let name = quote_name(role);
-            diesel::sql_query(format!("GRANT ALL ON SCHEMA {schema} TO {name}")).execute(connection)?;
+        match &self.0 {
+            Some(Nobody { role, .. }) if is_new => {
+                let name = quote_name(role);
+                diesel::sql_query(format!("GRANT ALL ON SCHEMA {schema} TO {name}"))
+                    .execute(connection)
+                    .map(drop)
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Takes over what was made, and removes the role. What waits for the commit is run before, while it has no rights; says
