@@ -404,6 +404,15 @@ mod tests {
     }
 
     #[test]
+    fn postgres_takes_a_number_and_the_letters_after_it_for_one() {
+        let sql = "1.5e3$$; 15$$;$$ 1e+3$$;$$ 2E'\\';";
+        assert_eq!(
+            texts(sql, Dialect::Postgres),
+            ["1.5e3$$", ";", "15", "$$;$$", "1e+3", "$$;$$", "2E", "'\\'", ";"]
+        );
+    }
+
+    #[test]
     fn what_is_never_closed_is_named_with_its_line() {
         for (sql, what) in
             [("\n'a", "string"), ("\n\"a", "quoted name"), ("\n/* a", "comment"), ("\n[a", "quoted name")]
