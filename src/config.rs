@@ -3,15 +3,14 @@
 //!
 //! It must not read the environment or the command line itself: whoever does hands it a [`Layer`].
 
+mod layer;
 mod place;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
-
+pub use layer::{Layer, Migrations};
 use place::Place;
 #[cfg(feature = "postgres")]
 use place::Url;
@@ -31,224 +30,6 @@ use crate::store::sqlite::{SqliteOptions, SqliteStore};
 
 /// The file that is read where none is named.
 pub const FILE_NAME: &str = "tenantry.toml";
-
-/// Where the settings of one source stand: what is `None` is left to weaker sources.
-#[derive(Clone, Default, PartialEq)]
-pub struct Layer {
-    /// `sqlite:DIR` or `postgres://...`.
-    pub store: Option<String>,
-    /// How ids and names relate, such as `project_{id}.db`.
-    pub pattern: Option<String>,
-    /// Which migrations.
-    pub migrations: Option<Migrations>,
-    /// How many projects are worked on at once.
-    pub jobs: Option<usize>,
-    /// How long to wait for another process's lock, in seconds.
-    pub lock_timeout: Option<f64>,
-    /// How long one statement may run on Postgres, in seconds; zero for no limit.
-    pub statement_timeout: Option<f64>,
-    /// How long reading is tried again that lost its connection to Postgres, in seconds; zero for not at all.
-    pub reconnect_timeout: Option<f64>,
-    /// How many schemas are kept ready to become projects on Postgres.
-    pub spares: Option<usize>,
-    /// What keeps projects apart on Postgres: `none` or `role`.
-    pub isolation: Option<String>,
-    /// Where backups are kept.
-    pub backups: Option<PathBuf>,
-    /// Where the journal is kept.
-    pub journal: Option<PathBuf>,
-}
-
-/// Which migrations.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Migrations {
-    /// A set of the binary.
-    Set(String),
-    /// A folder.
-    Directory(PathBuf),
-}
-
-impl std::fmt::Debug for Layer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The store's URL may have a password in it.
-        f.debug_struct("Layer")
-            .field("pattern", &self.pattern)
-            .field("migrations", &self.migrations)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Layer {
-    /// This layer, and `weaker` where it says nothing.
-    #[must_use]
-    pub fn over(self, weaker: Self) -> Self {
-        Self {
-            store: self.store.or(weaker.store),
-            pattern: self.pattern.or(weaker.pattern),
-            migrations: self.migrations.or(weaker.migrations),
-            jobs: self.jobs.or(weaker.jobs),
-            lock_timeout: self.lock_timeout.or(weaker.lock_timeout),
-            statement_timeout: self.statement_timeout.or(weaker.statement_timeout),
-            reconnect_timeout: self.reconnect_timeout.or(weaker.reconnect_timeout),
-            spares: self.spares.or(weaker.spares),
-            isolation: self.isolation.or(weaker.isolation),
-            backups: self.backups.or(weaker.backups),
-            journal: self.journal.or(weaker.journal),
-        }
-    }
-
-    /// What environment variables say: `TENANTRY_STORE`, `TENANTRY_SET`, `TENANTRY_MIGRATIONS`, `TENANTRY_JOBS`,
-    /// `TENANTRY_BACKUP_DIR`, `TENANTRY_JOURNAL_DIR`.
-    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        let migrations = match (variable("TENANTRY_SET"), variable("TENANTRY_MIGRATIONS")) {
-            (Some(_), Some(_)) => {
-                return Err(Error::new(
-                    ErrorKind::Configuration,
-                    "TENANTRY_SET and TENANTRY_MIGRATIONS are both set",
-                )
-                .with_hint("unset one of them"));
-            }
-            (Some(set), None) => Some(Migrations::Set(set)),
-            (None, Some(directory)) => Some(Migrations::Directory(directory.into())),
-            (None, None) => None,
-        };
-        let number = |text: String| {
-            text.parse().map_err(|_| {
-                Error::new(ErrorKind::Configuration, format!("TENANTRY_JOBS={text} is no number"))
-            })
-        };
-        let jobs = variable("TENANTRY_JOBS").map(number).transpose()?;
-        let backups = variable("TENANTRY_BACKUP_DIR").map(PathBuf::from);
-        let journal = variable("TENANTRY_JOURNAL_DIR").map(PathBuf::from);
-        Ok(Self { store: variable("TENANTRY_STORE"), migrations, jobs, backups, journal, ..Self::default() })
-    }
-
-    /// What a file says, with its section `[env.NAME]` over the rest where an environment is named.
-    ///
-    /// Paths in it are relative to its folder.
-    pub fn from_file(path: &Path, environment: Option<&str>) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Error::new(ErrorKind::Configuration, format!("cannot read {}", path.display())).caused_by(error)
-        })?;
-        let file: File = toml::from_str(&text).map_err(|error| {
-            Error::in_toml(ErrorKind::Configuration, path, &text, &error)
-                .with_hint("see a commented example: tenantry init")
-        })?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let File { store, migrations, run, backup, journal, env } = file;
-        let base = Settings { store, migrations, run, backup, journal }.layer(path, folder)?;
-        let Some(name) = environment else { return Ok(base) };
-        let Some(settings) = env.get(name) else {
-            let known: Vec<_> = env.keys().map(String::as_str).collect();
-            return Err(Error::new(ErrorKind::Configuration, format!("there is no section [env.{name}]"))
-                .at(path, None)
-                .with_hint(format!(
-                    "its environments are: {}",
-                    if known.is_empty() { "none".into() } else { known.join(", ") }
-                )));
-        };
-        Ok(settings.layer(path, folder)?.over(base))
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default)]
-    store: StoreSection,
-    #[serde(default)]
-    migrations: MigrationsSection,
-    #[serde(default)]
-    run: RunSection,
-    #[serde(default)]
-    backup: FolderSection,
-    #[serde(default)]
-    journal: FolderSection,
-    #[serde(default)]
-    env: BTreeMap<String, Settings>,
-}
-
-#[derive(Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    #[serde(default)]
-    store: StoreSection,
-    #[serde(default)]
-    migrations: MigrationsSection,
-    #[serde(default)]
-    run: RunSection,
-    #[serde(default)]
-    backup: FolderSection,
-    #[serde(default)]
-    journal: FolderSection,
-}
-
-#[derive(Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoreSection {
-    url: Option<String>,
-    pattern: Option<String>,
-    spares: Option<usize>,
-    isolation: Option<String>,
-}
-
-#[derive(Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct MigrationsSection {
-    set: Option<String>,
-    directory: Option<PathBuf>,
-}
-
-#[derive(Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RunSection {
-    jobs: Option<usize>,
-    lock_timeout: Option<f64>,
-    statement_timeout: Option<f64>,
-    reconnect_timeout: Option<f64>,
-}
-
-#[derive(Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FolderSection {
-    dir: Option<PathBuf>,
-}
-
-impl Settings {
-    fn layer(&self, path: &Path, folder: &Path) -> Result<Layer> {
-        let migrations = match (&self.migrations.set, &self.migrations.directory) {
-            (Some(_), Some(_)) => {
-                return Err(Error::new(ErrorKind::Configuration, "[migrations] has both set and directory")
-                    .at(path, None)
-                    .with_hint("a set is in the binary, a directory is your own: keep one"));
-            }
-            (Some(set), None) => Some(Migrations::Set(set.clone())),
-            (None, Some(directory)) => Some(Migrations::Directory(folder.join(directory))),
-            (None, None) => None,
-        };
-        let store = self.store.url.as_ref().map(|url| match url.strip_prefix("sqlite:") {
-            Some(directory) => format!("sqlite:{}", folder.join(directory).display()),
-            None => url.clone(),
-        });
-        let RunSection { jobs, lock_timeout, statement_timeout, reconnect_timeout } = self.run;
-        let StoreSection { pattern, spares, isolation, .. } = self.store.clone();
-        let [backups, journal] =
-            [&self.backup, &self.journal].map(|it| it.dir.as_ref().map(|dir| folder.join(dir)));
-        Ok(Layer {
-            store,
-            pattern,
-            migrations,
-            jobs,
-            lock_timeout,
-            statement_timeout,
-            reconnect_timeout,
-            spares,
-            isolation,
-            backups,
-            journal,
-        })
-    }
-}
 
 /// Settings, complete and sound.
 #[derive(Clone, Debug)]
@@ -412,41 +193,6 @@ fn seconds(name: &str, value: Option<f64>) -> Result<Option<Duration>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn file(text: &str, environment: Option<&str>) -> Result<Layer> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(FILE_NAME);
-        std::fs::write(&path, text).unwrap();
-        let mut layer = Layer::from_file(&path, environment)?;
-        layer.store = layer.store.map(|store| store.replace(&folder.path().display().to_string(), "HERE"));
-        Ok(layer)
-    }
-
-    const TEXT: &str = "[store]\nurl = \"sqlite:data\"\n[run]\njobs = 4\n\
-                        [env.production.store]\nurl = \"sqlite:/srv/data\"\n";
-
-    #[test]
-    fn an_environment_is_over_the_rest_of_the_file() {
-        assert_eq!(file(TEXT, None).unwrap().store.unwrap(), "sqlite:HERE/data");
-        let production = file(TEXT, Some("production")).unwrap();
-        assert_eq!((production.store.as_deref(), production.jobs), (Some("sqlite:/srv/data"), Some(4)));
-        assert_eq!(file(TEXT, Some("staging")).unwrap_err().kind(), ErrorKind::Configuration);
-    }
-
-    #[test]
-    fn a_misspelt_key_is_named_with_its_line() {
-        let error = file("[store]\nurl = \"sqlite:data\"\npatern = \"x\"\n", None).unwrap_err();
-        assert_eq!((error.kind(), error.line()), (ErrorKind::Configuration, Some(3)));
-    }
-
-    #[test]
-    fn flags_are_over_variables_over_files() {
-        let variables = |name: &str| (name == "TENANTRY_STORE").then(|| "sqlite:variable".to_string());
-        let environment = Layer::from_environment(variables).unwrap();
-        let flags = Layer { jobs: Some(2), ..Layer::default() };
-        let layer = flags.over(environment).over(file(TEXT, None).unwrap());
-        assert_eq!((layer.store.as_deref(), layer.jobs), (Some("sqlite:variable"), Some(2)));
-    }
 
     #[test]
     fn a_store_that_cannot_be_opened_is_refused_without_its_secrets() {
