@@ -12,6 +12,8 @@ use crate::faults::repeated;
 use crate::world::World;
 
 /// What scripts are made of. A `#` becomes a word that no other place has.
+///
+/// No two pieces begin a comment together: what psql sends has the comments in it, so a word in one could not be compared.
 fn pieces() -> Vec<&'static str> {
     let mut pieces = vec![
         " #",
@@ -36,10 +38,12 @@ fn pieces() -> Vec<&'static str> {
         "\"a\"\";\"",
         "(",
         ")",
-        "-",
+        "- ",
         "+",
         "*",
-        "/",
+        "/ ",
+        "---;\n",
+        "//*;*/",
         ",",
         ".",
         "1.5e3",
