@@ -9,25 +9,25 @@ mod segment;
 use crate::catalog::{Catalog, Migration, Version};
 use crate::error::{ErrorKind, Result};
 use crate::plan::{self, Inspection, Plan, Problem, Reference, Request};
-use crate::store::{ForeignKeys, Lock, Look, Mode, Session};
+use crate::store::{ForeignKeys, Lock, Mode, SchemaSource, Session};
 
-pub(crate) use reference::{Downs, build_reference};
+pub(crate) use reference::{DownScripts, build_reference};
 
-pub(crate) use rows::RowsSeen;
-use segment::Left;
+pub(crate) use rows::RowTracker;
+use segment::SegmentContext;
 
 /// What a project is brought to, and in which run.
-pub(crate) struct Work<'a> {
+pub(crate) struct Executor<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) reference: &'a Reference,
     pub(crate) request: Request,
     pub(crate) run: &'a str,
     /// Whether a table that has rows may be dropped.
-    pub(crate) drops: Drops,
+    pub(crate) drops: DropTables,
     /// Whose rows the project has.
-    pub(crate) rows: RowsOf,
+    pub(crate) rows: RowOwner,
     /// The migrations that may delete rows without having declared it.
-    pub(crate) may_lose_rows: &'a [Version],
+    pub(crate) allow_row_loss: &'a [Version],
     /// When what is committed is durable.
     pub(crate) durability: Durability,
 }
@@ -36,14 +36,14 @@ pub(crate) struct Work<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Durability {
     /// With the commit.
-    Now,
+    Immediate,
     /// Once the store has settled it, which whoever asked for this sees to before it tells anybody.
-    Later,
+    Deferred,
 }
 
 /// Whose rows a project has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RowsOf {
+pub(crate) enum RowOwner {
     /// An application's: none may get lost.
     Application,
     /// The migrations' own, since nobody else has seen the project yet: they may do with them as they like.
@@ -52,23 +52,23 @@ pub(crate) enum RowsOf {
 
 /// What a migration may drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Drops {
+pub(crate) enum DropTables {
     /// What it says.
-    Anything,
+    Any,
     /// Only tables without rows.
-    Empty,
+    OnlyEmpty,
 }
 
 /// How a project is begun with.
 #[derive(Clone, Debug)]
-pub(crate) struct Outlook {
+pub(crate) struct Preflight {
     /// How to lock it.
     pub(crate) mode: Mode,
     /// What was seen of it without the lock, where the plan for it was made by that.
     pub(crate) seen: Option<Inspection>,
 }
 
-impl Outlook {
+impl Preflight {
     /// Where nothing was planned: under the lock it turns out what is needed.
     pub(crate) const UNPLANNED: Self = Self { mode: Mode::PLAIN, seen: None };
 }
@@ -76,13 +76,13 @@ impl Outlook {
 /// How far a request is on one project.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
-    /// [`Work::request`] at first. Once a part of the plan is committed it names the plan's target, so that neither the next part
+    /// [`Executor::request`] at first. Once a part of the plan is committed it names the plan's target, so that neither the next part
     /// nor another attempt counts its steps from the new position.
     pub(crate) request: Request,
     /// How many migrations go into one transaction at most.
     pub(crate) at_most: usize,
     /// The rows as this run has left them, where it is to be known afterwards whether somebody else wrote any.
-    pub(crate) rows: Option<RowsSeen>,
+    pub(crate) rows: Option<RowTracker>,
 }
 
 impl Progress {
@@ -92,31 +92,31 @@ impl Progress {
 }
 
 /// What was done: the plan as it stood under the lock, or the problems found there.
-pub(crate) type Done = Result<Plan, Vec<Problem>>;
+pub(crate) type PlanResult = Result<Plan, Vec<Problem>>;
 
-impl Work<'_> {
+impl Executor<'_> {
     /// What a project needs, by what was read of it.
-    pub(crate) fn plan(&self, inspection: &Inspection) -> Done {
+    pub(crate) fn plan(&self, inspection: &Inspection) -> PlanResult {
         self.plan_for(self.request, inspection)
     }
 
-    fn plan_for(&self, request: Request, inspection: &Inspection) -> Done {
+    fn plan_for(&self, request: Request, inspection: &Inspection) -> PlanResult {
         plan::plan(self.catalog, self.reference, inspection, request)
     }
 
-    /// Does it. `outlook` is what was seen and planned without the lock: only a guess, since under the lock everything is
+    /// Does it. `preflight` is what was seen and planned without the lock: only a guess, since under the lock everything is
     /// read and planned again, or compared with what was seen.
     pub(crate) fn perform(
         &self,
         session: &mut dyn Session,
-        outlook: &Outlook,
+        preflight: &Preflight,
         progress: &mut Progress,
-    ) -> Result<Done> {
+    ) -> Result<PlanResult> {
         let mut whole: Option<Plan> = None;
-        let (mut mode, mut seen) = (outlook.mode, outlook.seen.as_ref());
+        let (mut mode, mut seen) = (preflight.mode, preflight.seen.as_ref());
         loop {
             let as_seen = match seen.take() {
-                Some(seen) if session.begin_as_seen(mode, seen)? => Some(seen),
+                Some(seen) if session.begin_if_unchanged(mode, seen)? => Some(seen),
                 _ => None,
             };
             let inspection = if let Some(seen) = as_seen {
@@ -128,9 +128,9 @@ impl Work<'_> {
             let plan = match self.plan_for(progress.request, &inspection) {
                 Ok(plan) => plan,
                 // What is remembered may be older than the ledger: somebody else moved it by other means.
-                Err(_) if mode.look == Look::Remembered => {
+                Err(_) if mode.schema == SchemaSource::Ledger => {
                     session.rollback()?;
-                    mode.look = Look::Anew;
+                    mode.schema = SchemaSource::Live;
                     continue;
                 }
                 Err(problems) => {
@@ -139,8 +139,8 @@ impl Work<'_> {
                 }
             };
             let mut needed = self.mode(&plan);
-            if mode.look == Look::Anew {
-                needed.look = Look::Anew;
+            if mode.schema == SchemaSource::Live {
+                needed.schema = SchemaSource::Live;
             }
             if needed != mode {
                 session.rollback()?;
@@ -151,22 +151,22 @@ impl Work<'_> {
                 session.rollback()?;
                 return Ok(Ok(whole.unwrap_or(plan)));
             }
-            let at_most = if session.commits() { progress.at_most } else { usize::MAX };
-            let segment = self.first_segment(&plan, session.commits(), at_most);
+            let at_most = if session.can_commit() { progress.at_most } else { usize::MAX };
+            let segment = self.first_segment(&plan, session.can_commit(), at_most);
             let is_last = segment.to == plan.to;
             if let Some(rows) = &mut progress.rows {
-                session.keep_rows_still()?;
-                rows.look(&session.contents()?.tables);
+                session.lock_rows()?;
+                rows.observe(&session.contents()?.tables);
             }
-            let mut left = Left { rows: progress.rows.as_mut(), notes: Vec::new() };
-            match self.run_segment(session, &inspection, &segment, mode, is_last, &mut left) {
+            let mut context = SegmentContext { rows: progress.rows.as_mut(), notes: Vec::new() };
+            match self.run_segment(session, &inspection, &segment, mode, is_last, &mut context) {
                 Err(error) if as_seen.is_some() && error.kind() == ErrorKind::VersionMismatch => {
                     session.rollback()?;
                     continue;
                 }
                 ran => ran?,
             }
-            let notes = left.notes;
+            let notes = context.notes;
             progress.request = progress.request.with_target(plan.to);
             let whole = whole.get_or_insert(plan);
             whole.notes.extend(notes);
@@ -186,7 +186,7 @@ impl Work<'_> {
         Mode {
             foreign_keys,
             lock,
-            look: if is_proven { Look::Remembered } else { Look::Anew },
+            schema: if is_proven { SchemaSource::Ledger } else { SchemaSource::Live },
             file: plan.file_settings(self.catalog),
         }
     }

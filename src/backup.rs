@@ -10,7 +10,7 @@ mod destination;
 mod manifest;
 mod retention;
 
-pub use archive::{Archive, Backup, LastCheck, Note};
+pub use archive::{Archive, Backup, BackupRequest, LastCheck};
 pub use destination::{Destination, Directory, Workspace};
 pub use manifest::{DataFile, Manifest, Reason};
-pub use retention::Keep;
+pub use retention::RetentionPolicy;

@@ -8,9 +8,9 @@ mod catalog;
 mod fleet;
 mod generate;
 mod journal;
+mod maintenance;
 mod naming;
 mod project;
-mod tend;
 mod transfer;
 
 use std::path::PathBuf;
@@ -126,13 +126,13 @@ enum Command {
     /// Delete databases, each after a last backup
     Drop(project::Drop),
     /// Delete rows that the set keeps no longer
-    Retain(tend::Retain),
+    Retain(maintenance::Retain),
     /// Check databases: by their own means and by what the set says must hold
-    Check(tend::Check),
+    Check(maintenance::Check),
     /// Gather anew what the databases' planners go by
-    Analyze(tend::Care),
+    Analyze(maintenance::MaintenanceArgs),
     /// Have databases give back the room of rows that are gone
-    Vacuum(tend::Care),
+    Vacuum(maintenance::MaintenanceArgs),
     /// Take, list, check, restore and remove backups
     #[command(subcommand)]
     Backup(backup::Backup),
@@ -160,7 +160,7 @@ enum Command {
     /// Print completions for a shell
     Completions(generate::Completions),
     /// Print the manual page, or write one for every command into a folder
-    Man(generate::Man),
+    Man(generate::ManPages),
 }
 
 /// Carries out a command; gives the exit code.
@@ -176,10 +176,10 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::UpgradeAll(it) => fleet::upgrade_all(settings, it),
         Command::Downgrade(it) => fleet::downgrade(settings, it),
         Command::Drop(it) => project::drop(settings, it),
-        Command::Retain(it) => tend::retain(settings, it),
-        Command::Check(it) => tend::check(settings, it),
-        Command::Analyze(it) => tend::care(settings, tenantry::store::Care::Analyze, it),
-        Command::Vacuum(it) => tend::care(settings, tenantry::store::Care::Vacuum, it),
+        Command::Retain(it) => maintenance::retain(settings, it),
+        Command::Check(it) => maintenance::check(settings, it),
+        Command::Analyze(it) => maintenance::maintain(settings, tenantry::store::Maintenance::Analyze, it),
+        Command::Vacuum(it) => maintenance::maintain(settings, tenantry::store::Maintenance::Vacuum, it),
         Command::Backup(it) => backup::run(settings, it),
         Command::Export(it) => transfer::export(settings, &it),
         Command::Import(it) => transfer::import(settings, it),

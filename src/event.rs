@@ -12,7 +12,7 @@ use crate::catalog::Version;
 use crate::error::Error;
 use crate::plan::Problem;
 use crate::project::ProjectId;
-use crate::store::LeftOut;
+use crate::store::Skipped;
 
 /// One thing that a run tells, in order.
 #[derive(Debug, Serialize)]
@@ -25,7 +25,8 @@ pub enum Event {
     /// The run begins.
     RunStarted(RunStarted),
     /// Something looks like a project and is left alone.
-    LeftOut(LeftOut),
+    #[serde(rename = "left_out")]
+    Skipped(Skipped),
     /// Something about the run as a whole that somebody may want to know.
     Note(Note),
     /// A project is done with, whatever became of it.
@@ -56,7 +57,7 @@ pub struct KilledRun {
     /// Its command.
     pub command: String,
     /// The projects that it moved, of those that are not in its record.
-    pub moved: BTreeMap<ProjectId, Moved>,
+    pub moved: BTreeMap<ProjectId, VersionChange>,
     /// The projects that it was to drop and that are gone, of those that are not in its record.
     pub gone: Vec<ProjectId>,
     /// Projects that can't be read now.
@@ -66,7 +67,7 @@ pub struct KilledRun {
 /// Where a run moved a project.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Moved {
+pub struct VersionChange {
     /// The version that its ledger said before; none without one.
     pub from: Option<String>,
     /// The version that it had afterwards.

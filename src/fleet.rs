@@ -17,11 +17,11 @@ use crate::event::{Outcome, ProjectReport};
 use crate::project::ProjectId;
 
 /// How many reports may wait for the owner before workers do.
-const WAITING: usize = 256;
+const QUEUE_LENGTH: usize = 256;
 
 /// What stops a run early: an interruption, or too many failures.
 #[derive(Debug)]
-pub(crate) struct Brake<'a> {
+pub(crate) struct StopCondition<'a> {
     interrupted: &'a AtomicBool,
     /// Whether nothing new is to begin, since it could not be recorded.
     halted: &'a AtomicBool,
@@ -29,7 +29,7 @@ pub(crate) struct Brake<'a> {
     limit: Option<usize>,
 }
 
-impl<'a> Brake<'a> {
+impl<'a> StopCondition<'a> {
     pub(crate) fn new(interrupted: &'a AtomicBool, halted: &'a AtomicBool, limit: Option<usize>) -> Self {
         Self { interrupted, halted, failures: AtomicUsize::new(0), limit }
     }
@@ -40,7 +40,7 @@ impl<'a> Brake<'a> {
         }
     }
 
-    fn is_pulled(&self) -> bool {
+    fn is_met(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
             || self.halted.load(Ordering::Relaxed)
             || self.limit.is_some_and(|limit| self.failures.load(Ordering::Relaxed) >= limit)
@@ -61,79 +61,80 @@ impl Workers {
     }
 
     /// Does `work` for each project, and hands each result to `owner` on the calling thread. So many at a time go through
-    /// `settle` together before anybody is told of them.
+    /// `flush` together before anybody is told of them.
     ///
-    /// Projects whose turn comes after the brake is pulled are reported as not started.
-    pub(crate) fn each(
+    /// Projects whose turn comes after that is met are reported as not started.
+    pub(crate) fn for_each_project(
         &self,
         projects: &[ProjectId],
-        together: usize,
-        brake: &Brake<'_>,
+        batch_size: usize,
+        stop: &StopCondition<'_>,
         work: impl Fn(&ProjectId) -> ProjectReport + Sync,
-        settle: impl Fn(&mut [ProjectReport]) + Sync,
-        owner: impl FnMut(ProjectReport),
+        flush: impl Fn(&mut [ProjectReport]) + Sync,
+        receive: impl FnMut(ProjectReport),
     ) {
         let one = |project: &ProjectId| {
-            if brake.is_pulled() {
+            if stop.is_met() {
                 return ProjectReport::new(project.clone(), Outcome::NotStarted);
             }
             let started = Instant::now();
-            let report = catch_unwind(AssertUnwindSafe(|| work(project))).unwrap_or_else(|_| broken(project));
-            brake.count(&report.outcome);
+            let report =
+                catch_unwind(AssertUnwindSafe(|| work(project))).unwrap_or_else(|_| panicked(project));
+            stop.count(&report.outcome);
             ProjectReport { elapsed: started.elapsed(), ..report }
         };
         let part = |projects: &[ProjectId]| {
             let mut reports: Vec<ProjectReport> = projects.iter().map(one).collect();
             let is_failed = |it: &ProjectReport| matches!(it.outcome, Outcome::Failed(_));
             let failed: Vec<bool> = reports.iter().map(is_failed).collect();
-            settle(&mut reports);
+            flush(&mut reports);
             for (report, _) in reports.iter().zip(failed).filter(|(_, failed)| !failed) {
-                brake.count(&report.outcome);
+                stop.count(&report.outcome);
             }
             reports
         };
-        self.spread(projects, together, part, owner);
+        self.distribute(projects, batch_size, part, receive);
     }
 
     /// Does `work` for parts of so many projects, each part at once. A project of which it gives no report goes on to a later
     /// stage.
-    pub(crate) fn parts(
+    pub(crate) fn for_each_batch(
         &self,
         projects: &[ProjectId],
         size: usize,
-        brake: &Brake<'_>,
+        stop: &StopCondition<'_>,
         work: impl Fn(&[ProjectId]) -> Vec<ProjectReport> + Sync,
-        owner: impl FnMut(ProjectReport),
+        receive: impl FnMut(ProjectReport),
     ) {
         let part = |part: &[ProjectId]| -> Vec<ProjectReport> {
-            if brake.is_pulled() {
+            if stop.is_met() {
                 let not_started =
                     |project: &ProjectId| ProjectReport::new(project.clone(), Outcome::NotStarted);
                 return part.iter().map(not_started).collect();
             }
             let started = Instant::now();
             let mut reports = catch_unwind(AssertUnwindSafe(|| work(part)))
-                .unwrap_or_else(|_| part.iter().map(broken).collect());
+                .unwrap_or_else(|_| part.iter().map(panicked).collect());
             // A part's projects share its time evenly.
             let elapsed = started.elapsed() / u32::try_from(part.len()).unwrap_or(u32::MAX).max(1);
             for report in &mut reports {
                 report.elapsed = elapsed;
-                brake.count(&report.outcome);
+                stop.count(&report.outcome);
             }
             reports
         };
-        self.spread(projects, size, part, owner);
+        self.distribute(projects, size, part, receive);
     }
 
     /// Gives parts of so many projects to the workers, and each report to its owner.
-    fn spread(
+    fn distribute(
         &self,
         projects: &[ProjectId],
         size: usize,
         part: impl Fn(&[ProjectId]) -> Vec<ProjectReport> + Sync,
-        mut owner: impl FnMut(ProjectReport),
+        mut receive: impl FnMut(ProjectReport),
     ) {
-        let (sender, receiver) = sync_channel(WAITING);
+        let (sender, receiver) = sync_channel(QUEUE_LENGTH);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 self.0.install(|| {
@@ -149,14 +150,14 @@ impl Workers {
                 });
             });
             for report in receiver {
-                owner(report);
+                receive(report);
             }
         });
     }
 }
 
 /// What is said of a project where tenantry itself panicked.
-fn broken(project: &ProjectId) -> ProjectReport {
+fn panicked(project: &ProjectId) -> ProjectReport {
     let error = Error::new(ErrorKind::Internal, "tenantry itself failed; the project is as it was")
         .in_project(project)
         .with_hint("please report this as a defect of tenantry");

@@ -24,7 +24,7 @@ const CALLS: [(&str, &str); 17] = [
 /// Options, and what a library's user sets instead.
 const SETTINGS: [(&str, &str); 11] = [
     ("--allow-drift", "Drift::Keep"),
-    ("--allow-row-loss", "Run::may_lose_rows"),
+    ("--allow-row-loss", "Run::allow_row_loss"),
     ("--backup-dir", "Manager::with_archive"),
     ("--lock-timeout", "the store's lock_timeout"),
     ("--statement-timeout", "the store's statement_timeout"),
@@ -33,7 +33,7 @@ const SETTINGS: [(&str, &str); 11] = [
     ("--migrations DIR", "Catalog::from_directory"),
     ("--no-stamp", "Baseline::Refuse"),
     ("--pattern", "the store's pattern"),
-    ("--force", "Others::Ignore, or force where it is recorded"),
+    ("--force", "IfInUse::Force, or force where it is recorded"),
 ];
 
 /// A hint of the command line in terms of the library.

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 
 use entry::{NOTHING, Text, parse, seal};
 
-pub(crate) use entry::Said;
+pub(crate) use entry::NewEntry;
 pub use entry::{Anchor, Entry, Json};
 pub use verify::ChainCheck;
 
@@ -55,11 +55,11 @@ impl Journal {
     }
 
     /// Writes an entry, durably. Errors where that is not possible: then nothing was written.
-    pub(crate) fn append(&self, said: &Said<'_>) -> Result<Entry> {
+    pub(crate) fn append(&self, new: &NewEntry<'_>) -> Result<Entry> {
         make_private(&self.directory)?;
         let is_new = !self.path().exists();
-        let (mut file, last) = self.mended(true)?;
-        let entry = self.write(&mut file, last.as_ref(), said)?;
+        let (mut file, last) = self.repaired(true)?;
+        let entry = self.write(&mut file, last.as_ref(), new)?;
         if is_new {
             sync_directory(&self.directory)?;
         }
@@ -67,27 +67,27 @@ impl Journal {
     }
 
     /// Cuts off what a killed process left of an entry, and says so in one: what follows the chain needs whole ones.
-    pub(crate) fn mend(&self) -> Result<()> {
+    pub(crate) fn repair(&self) -> Result<()> {
         if self.path().exists() {
-            self.mended(false)?;
+            self.repaired(false)?;
         }
         Ok(())
     }
 
     /// The journal's file, locked, whose last entry is whole.
-    fn mended(&self, create: bool) -> Result<(File, Option<Entry>)> {
+    fn repaired(&self, create: bool) -> Result<(File, Option<Entry>)> {
         let path = self.path();
         let mut file = self.locked(create).map_err(|error| Error::io("write", &path, error))?;
         let (mut last, torn) = self.tail(&mut file)?;
         if torn > 0 {
-            let said = Said {
+            let new = NewEntry {
                 kind: "torn",
                 command: "",
                 project: None,
                 run: None,
                 payload: serde_json::json!({ "bytes": torn }),
             };
-            last = Some(self.write(&mut file, last.as_ref(), &said)?);
+            last = Some(self.write(&mut file, last.as_ref(), &new)?);
         }
         Ok((file, last))
     }
@@ -106,7 +106,7 @@ impl Journal {
         }
     }
 
-    fn write(&self, file: &mut File, last: Option<&Entry>, said: &Said<'_>) -> Result<Entry> {
+    fn write(&self, file: &mut File, last: Option<&Entry>, new: &NewEntry<'_>) -> Result<Entry> {
         let path = self.path();
         let failed = |error: std::io::Error| {
             Error::io("write", &path, error).with_hint(
@@ -118,11 +118,11 @@ impl Journal {
             seq: last.map_or(1, |last| last.seq + 1),
             at: Moment::now(),
             actor: &self.actor,
-            kind: said.kind,
-            command: said.command,
-            project: said.project,
-            run: said.run,
-            payload: &said.payload,
+            kind: new.kind,
+            command: new.command,
+            project: new.project,
+            run: new.run,
+            payload: &new.payload,
             previous,
         };
         let mut line = seal(&text)?;
@@ -137,7 +137,7 @@ impl Journal {
         let written = file.write_all(line.as_bytes()).and_then(|()| file.sync_data());
         // Its end has to fit as well.
         let written = written.and_then(|()| {
-            if said.kind == "run_started" { runs::keep_room(file, ROOM_FOR_END) } else { Ok(()) }
+            if new.kind == "run_started" { runs::keep_room(file, ROOM_FOR_END) } else { Ok(()) }
         });
         if let Err(error) = written {
             // Half a line helps nobody; where it can't be cut off, the next entry says that it was torn.

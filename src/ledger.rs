@@ -114,7 +114,7 @@ impl Ledger {
 
     /// Whether a version is applied.
     #[must_use]
-    pub fn has(&self, version: &Version) -> bool {
+    pub fn is_applied(&self, version: &Version) -> bool {
         self.applied.contains(version)
     }
 
@@ -154,7 +154,7 @@ impl Ledger {
             let is_edited = |row: &&Recorded| migration.up.recognize(&row.checksum) == Recognition::Edited;
             let edited = forced && latest.get(&migration.version).is_some_and(is_edited);
             let unsettled = edited || dirty.contains(&&migration.version);
-            let action = match (index < position, self.has(&migration.version)) {
+            let action = match (index < position, self.is_applied(&migration.version)) {
                 (true, false) => Action::Stamp,
                 (false, true) => Action::Revert,
                 (true, true) if unsettled => Action::Stamp,

@@ -49,6 +49,7 @@ mod hash;
 mod hint;
 pub mod journal;
 pub mod ledger;
+mod maintenance;
 pub mod manager;
 pub mod plan;
 pub mod project;
@@ -56,7 +57,6 @@ pub mod rules;
 pub mod schema;
 pub mod sql;
 pub mod store;
-mod tend;
 pub mod time;
 
 pub use catalog::Catalog;

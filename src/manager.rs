@@ -6,23 +6,23 @@
 mod backup;
 mod calls;
 mod command;
+mod execution;
 mod history;
-mod look;
-mod perform;
+mod maintenance;
 mod pool;
-mod prove;
-mod record;
+mod recording;
 mod restore;
 mod rollback;
 mod run;
-mod tend;
+mod survey;
 mod transfer;
+mod verification;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
-use crate::apply::{Downs, Drops, Durability, RowsOf, Work, build_reference};
+use crate::apply::{DownScripts, DropTables, Durability, Executor, RowOwner, build_reference};
 use crate::backup::Archive;
 use crate::catalog::{Catalog, Version};
 use crate::error::{Error, ErrorKind, Result};
@@ -33,13 +33,13 @@ use crate::project::ProjectId;
 use crate::rules::Rules;
 use crate::store::connection::ProjectConnection;
 use crate::store::sqlite::MemoryStore;
-use crate::store::{Detail, Store};
+use crate::store::{ReadSchema, Store};
 
 pub use backup::{BackupTask, Restore, Sample, Source};
-pub use command::{FinalCopy, IdPattern, Operation, Run, Safety, Selection};
+pub use command::{FinalBackup, IdPattern, Operation, Run, Safety, Selection};
+pub use maintenance::MaintenanceTask;
 pub use pool::PooledConnection;
-pub use rollback::Undo;
-pub use tend::Task;
+pub use rollback::Rollback;
 
 use pool::Pools;
 
@@ -127,7 +127,7 @@ impl Manager {
             ));
         }
         Ok(Self {
-            jobs: store.jobs(),
+            jobs: store.default_jobs(),
             store,
             catalog: Arc::new(catalog),
             reference: OnceLock::new(),
@@ -228,15 +228,15 @@ impl Manager {
         } else {
             &self.reference
         };
-        self.made_once(cell, Downs::Unknown)
+        self.build_once(cell, DownScripts::Untested)
     }
 
     /// The same, with what each migration's down.sql comes to.
     pub fn reference_with_downs(&self) -> Result<&Reference> {
-        self.made_once(&self.reference_with_downs, Downs::TriedOut)
+        self.build_once(&self.reference_with_downs, DownScripts::Tested)
     }
 
-    fn made_once<'a>(&'a self, cell: &'a OnceLock<Reference>, downs: Downs) -> Result<&'a Reference> {
+    fn build_once<'a>(&'a self, cell: &'a OnceLock<Reference>, downs: DownScripts) -> Result<&'a Reference> {
         if let Some(reference) = cell.get() {
             return Ok(reference);
         }
@@ -255,7 +255,7 @@ impl Manager {
             }
         });
         let built = match (made, built) {
-            (_, Some(built)) => built.map_err(|error| match self.store.explain(error.message()) {
+            (_, Some(built)) => built.map_err(|error| match self.store.explain_failure(error.message()) {
                 Some(hint) => error.with_hint(hint),
                 None => error,
             })?,
@@ -272,48 +272,53 @@ impl Manager {
     }
 
     /// What projects are brought to.
-    fn work<'a>(&'a self, request: Request, run: &'a str) -> Result<Work<'a>> {
+    fn executor<'a>(&'a self, request: Request, run: &'a str) -> Result<Executor<'a>> {
         let reference = match request {
             Request::Downgrade { .. } => self.reference_with_downs()?,
             Request::Upgrade { .. } | Request::Stamp { .. } => self.reference()?,
         };
-        Ok(self.work_by(reference, request, run))
+        Ok(self.executor_with(reference, request, run))
     }
 
-    fn work_by<'a>(&'a self, reference: &'a Reference, request: Request, run: &'a str) -> Work<'a> {
-        Work {
+    fn executor_with<'a>(&'a self, reference: &'a Reference, request: Request, run: &'a str) -> Executor<'a> {
+        Executor {
             catalog: &self.catalog,
             reference,
             request,
             run,
-            drops: Drops::Anything,
-            rows: RowsOf::Application,
-            may_lose_rows: &[],
-            durability: Durability::Now,
+            drops: DropTables::Any,
+            rows: RowOwner::Application,
+            allow_row_loss: &[],
+            durability: Durability::Immediate,
         }
     }
 
     /// One project, read.
-    fn inspected(&self, id: &ProjectId) -> Result<Inspection> {
-        self.inspect_one(id, Detail::Whole)
+    fn inspect(&self, id: &ProjectId) -> Result<Inspection> {
+        self.inspect_one(id, ReadSchema::Always)
     }
 
-    fn inspect_one(&self, id: &ProjectId, detail: Detail) -> Result<Inspection> {
-        let mut inspections = self.store.inspect(std::slice::from_ref(id), detail);
+    fn inspect_one(&self, id: &ProjectId, read_schema: ReadSchema) -> Result<Inspection> {
+        let mut inspections = self.store.inspect(std::slice::from_ref(id), read_schema);
         inspections.pop().unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "it was not read")))
     }
 
     /// Where a project stands. Changes nothing.
     pub fn status(&self, id: &ProjectId) -> Result<Status> {
-        let seen = [self.inspect_one(id, Detail::Unproven)];
-        let work = self.look(&seen)?;
+        let seen = [self.inspect_one(id, ReadSchema::IfUnverified)];
+        let executor = self.status_executor(&seen)?;
         let [seen] = seen;
         let inspection = seen?;
         let versions =
             |range| self.catalog.between(range).iter().map(|migration| migration.version.clone()).collect();
-        let version =
-            self.catalog.migrations().iter().rev().map(|it| &it.version).find(|it| inspection.ledger.has(it));
-        let (pending, problems) = match work.plan(&inspection) {
+        let version = self
+            .catalog
+            .migrations()
+            .iter()
+            .rev()
+            .map(|it| &it.version)
+            .find(|it| inspection.ledger.is_applied(it));
+        let (pending, problems) = match executor.plan(&inspection) {
             Ok(plan) => (versions(plan.from..plan.to), Vec::new()),
             Err(problems) => (Vec::new(), problems),
         };

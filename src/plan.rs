@@ -16,14 +16,14 @@ use crate::sql::effect::Effect;
 use crate::sql::pragma::FileSettings;
 
 pub use problem::Problem;
-pub use reference::{Reference, WayBack};
+pub use reference::{DownScriptOutcome, Reference};
 
 /// Everything read of one project, at one moment.
 #[derive(Clone, Debug)]
 pub struct Inspection {
     /// What its ledger says.
     pub ledger: Arc<Ledger>,
-    /// What its schema is; `None` where that was not wanted, see [`Detail`](crate::store::Detail).
+    /// What its schema is; `None` where that was not wanted, see [`ReadSchema`](crate::store::ReadSchema).
     pub schema: Option<Arc<Schema>>,
     /// What the ledger says the schema was when tenantry last wrote there; not every store keeps that.
     pub recorded: Option<Fingerprint>,
@@ -71,7 +71,7 @@ pub enum Request {
     /// To go down to a position.
     Downgrade {
         /// How far.
-        down: Down,
+        down: DowngradeTo,
         /// What to do where a down.sql does not lead back to the schema from before.
         drift: Drift,
     },
@@ -82,7 +82,7 @@ impl Request {
     #[must_use]
     pub(crate) fn with_target(self, position: usize) -> Self {
         match self {
-            Self::Downgrade { drift, .. } => Self::Downgrade { down: Down::To(position), drift },
+            Self::Downgrade { drift, .. } => Self::Downgrade { down: DowngradeTo::Position(position), drift },
             Self::Upgrade { .. } | Self::Stamp { .. } => self,
         }
     }
@@ -90,9 +90,9 @@ impl Request {
 
 /// How far down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Down {
+pub enum DowngradeTo {
     /// To a position.
-    To(usize),
+    Position(usize),
     /// By so many migrations.
     Steps(usize),
 }
@@ -275,7 +275,7 @@ impl Planner<'_> {
         Ok(Plan { recorded, stamp, from: position, to: position, drift: Vec::new(), notes })
     }
 
-    fn downgrade(&self, down: Down, drift: Drift) -> Result<Plan, Vec<Problem>> {
+    fn downgrade(&self, down: DowngradeTo, drift: Drift) -> Result<Plan, Vec<Problem>> {
         if self.inspection.ledger.is_empty() {
             return Err(vec![Problem::NeedsBaseline {
                 message: "it has no ledger, so there is nothing to revert".into(),
@@ -286,7 +286,7 @@ impl Planner<'_> {
         let keep = drift;
         let drift = self.drift(from, keep)?;
         notes.extend(self.notes(from));
-        if let Down::To(position) = down
+        if let DowngradeTo::Position(position) = down
             && position > from
         {
             notes.push(format!(
@@ -295,8 +295,8 @@ impl Planner<'_> {
             ));
         }
         let to = match down {
-            Down::To(position) => position.min(from),
-            Down::Steps(steps) => from.saturating_sub(steps),
+            DowngradeTo::Position(position) => position.min(from),
+            DowngradeTo::Steps(steps) => from.saturating_sub(steps),
         };
         let reverted = self.catalog.between(to..from);
         let missing = |migration: &Migration| match (&migration.down, &migration.down_fault) {
@@ -308,24 +308,24 @@ impl Planner<'_> {
         if !missing.is_empty() {
             return Err(vec![Problem::Irreversible { migrations: missing }]);
         }
-        let astray = self.astray(to..from);
-        if !astray.is_empty() && keep == Drift::Refuse {
-            return Err(vec![Problem::LeadsElsewhere { migrations: astray }]);
+        let irregular_downs = self.irregular_downs(to..from);
+        if !irregular_downs.is_empty() && keep == Drift::Refuse {
+            return Err(vec![Problem::LeadsElsewhere { migrations: irregular_downs }]);
         }
-        notes.extend(astray.into_iter().map(|it| format!("the way back of {it}")));
+        notes.extend(irregular_downs.into_iter().map(|it| format!("the way back of {it}")));
         Ok(Plan { recorded: Some(from), stamp: None, from, to, drift, notes })
     }
 
     /// The migrations whose down.sql does not lead back, and where it leads.
-    fn astray(&self, positions: std::ops::Range<usize>) -> Vec<String> {
+    fn irregular_downs(&self, positions: std::ops::Range<usize>) -> Vec<String> {
         let of = |index: usize| {
             let label = self.catalog.between(index..index + 1).first().map(Migration::label)?;
-            match self.reference.way_back(index)? {
-                WayBack::Leads | WayBack::Untried => None,
-                WayBack::LeadsElsewhere(differences) => {
+            match self.reference.down_script_outcome(index)? {
+                DownScriptOutcome::Reverts | DownScriptOutcome::Untested => None,
+                DownScriptOutcome::Differs(differences) => {
                     Some(format!("{label}: {}", problem::listed(differences)))
                 }
-                WayBack::Fails(error) => Some(format!("{label}: {error}")),
+                DownScriptOutcome::Fails(error) => Some(format!("{label}: {error}")),
             }
         };
         positions.rev().filter_map(of).collect()
@@ -356,7 +356,7 @@ impl Planner<'_> {
         if !edited.is_empty() {
             problems.push(Problem::Edited { migrations: edited });
         }
-        let is_applied = |migration: &&Migration| ledger.has(&migration.version);
+        let is_applied = |migration: &&Migration| ledger.is_applied(&migration.version);
         let count = self.catalog.migrations().iter().filter(is_applied).count();
         let skipped: Vec<_> =
             self.catalog.between(0..self.last_applied()).iter().filter(|it| !is_applied(it)).collect();
@@ -370,7 +370,11 @@ impl Planner<'_> {
 
     fn last_applied(&self) -> usize {
         let ledger = &self.inspection.ledger;
-        self.catalog.migrations().iter().rposition(|it| ledger.has(&it.version)).map_or(0, |index| index + 1)
+        self.catalog
+            .migrations()
+            .iter()
+            .rposition(|it| ledger.is_applied(&it.version))
+            .map_or(0, |index| index + 1)
     }
 
     /// Applied migrations whose script is another one now, and notes on those with other line ends only.
@@ -379,7 +383,7 @@ impl Planner<'_> {
         let ledger = &self.inspection.ledger;
         let (mut edited, mut notes) = (Vec::new(), Vec::new());
         let latest = ledger.latest();
-        for migration in self.catalog.migrations().iter().filter(|it| ledger.has(&it.version)) {
+        for migration in self.catalog.migrations().iter().filter(|it| ledger.is_applied(&it.version)) {
             let Some(row) = latest.get(&migration.version) else { continue };
             match migration.up.recognize(&row.checksum) {
                 Recognition::Same => {}

@@ -4,7 +4,7 @@
 //! [`crate::schema`]'s. It never fails on odd text, only on a quote or comment that is never closed.
 
 pub mod effect;
-pub mod elsewhere;
+pub mod outside;
 pub mod pragma;
 pub mod statement;
 
@@ -37,7 +37,7 @@ impl Dialect {
     }
 
     /// The condition for a row to be among those that a query of row ids gives.
-    pub(crate) fn rows_among(self, query: &str) -> String {
+    pub(crate) fn rows_in(self, query: &str) -> String {
         match self {
             Self::Sqlite => format!("rowid IN ({query})"),
             // An array is looked up row by row; IN would read the whole table.
@@ -46,7 +46,7 @@ impl Dialect {
     }
 
     /// What keeps others from changing a table's rows until the transaction ends, where its beginning does not.
-    pub(crate) fn keep_still(self, table: &str) -> Option<String> {
+    pub(crate) fn lock_table(self, table: &str) -> Option<String> {
         match self {
             Self::Sqlite => None,
             Self::Postgres => Some(format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")),

@@ -22,7 +22,10 @@ use crate::sql::Dialect;
 
 use connection::Connector;
 
-pub use session::{Broken, Census, Detail, ForeignKeys, Health, Lock, Look, Mode, Ran, Rows, Session, Step};
+pub use session::{
+    ForeignKeyViolations, ForeignKeys, Health, Lock, Mode, ReadSchema, RowCounts, Rows, SchemaSource,
+    ScriptRun, Session, Step,
+};
 
 /// A fleet's home: a folder of SQLite files, or a Postgres database with a schema per project.
 pub trait Store: Send + Sync {
@@ -36,21 +39,21 @@ pub trait Store: Send + Sync {
     fn place(&self, id: &ProjectId) -> String;
 
     /// Whether an id can be a project's name here. Looks at nothing but the id.
-    fn check(&self, id: &ProjectId) -> Result<()> {
+    fn validate_id(&self, id: &ProjectId) -> Result<()> {
         let _ = id;
         Ok(())
     }
 
     /// Whether there is a place for projects yet; the first create makes it.
-    fn is_there(&self) -> bool {
+    fn exists(&self) -> bool {
         true
     }
 
     /// What can be said of the store's health without changing it.
-    fn examine(&self) -> Vec<Finding>;
+    fn diagnose(&self) -> Vec<Finding>;
 
     /// What to do about an error of a migration on an empty database, where what else is there explains it.
-    fn explain(&self, message: &str) -> Option<String> {
+    fn explain_failure(&self, message: &str) -> Option<String> {
         let _ = message;
         None
     }
@@ -77,16 +80,16 @@ pub trait Store: Send + Sync {
         self.is_at(taken_of) && self.place(id) == place
     }
 
-    /// Reads projects' ledgers and schemas, as far as `detail` says, in their order, and changes not one byte doing so.
-    fn inspect(&self, ids: &[ProjectId], detail: Detail) -> Vec<Result<Inspection>>;
+    /// Reads projects' ledgers and schemas, as far as `read_schema` says, in their order, and changes not one byte doing so.
+    fn inspect(&self, ids: &[ProjectId], read_schema: ReadSchema) -> Vec<Result<Inspection>>;
 
-    /// Whether its ledgers say of schemas that they were proven, so that [`Detail::Unproven`] leaves any out.
-    fn proves(&self) -> bool {
+    /// Whether its ledgers say of schemas that they were proven, so that [`ReadSchema::IfUnverified`] leaves any out.
+    fn ledger_verifies_schemas(&self) -> bool {
         false
     }
 
     /// Into how large parts so many projects are best divided for [`Store::inspect`].
-    fn part(&self, projects: usize) -> usize {
+    fn inspect_batch_size(&self, projects: usize) -> usize {
         let _ = projects;
         1
     }
@@ -96,30 +99,30 @@ pub trait Store: Send + Sync {
     fn read(&self, id: &ProjectId, work: &dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()>;
 
     /// Has the database look after itself, beside whoever works with it.
-    fn look_after(&self, id: &ProjectId, care: Care) -> Result<()>;
+    fn maintain(&self, id: &ProjectId, maintenance: Maintenance) -> Result<()>;
 
     /// How many projects are best worked on at once.
-    fn jobs(&self) -> usize;
+    fn default_jobs(&self) -> usize;
 
     /// How often a project is tried again that another process held a lock on.
     fn retries(&self) -> u32 {
         0
     }
 
-    /// How many projects at once are best [settled](Store::settle): one where a commit is best durable by itself.
-    fn together(&self) -> usize {
+    /// How many projects at once are best [settled](Store::flush_commits): one where a commit is best durable by itself.
+    fn commit_batch_size(&self) -> usize {
         1
     }
 
-    /// Makes durable what was committed by [`Session::commit_soon`]; says of each of these projects whether what the run did
+    /// Makes durable what was committed by [`Session::commit_async`]; says of each of these projects whether what the run did
     /// to it is there: a server that went and came again meanwhile may have lost it.
-    fn settle(&self, ids: &[ProjectId], run: &str) -> Result<Vec<bool>> {
+    fn flush_commits(&self, ids: &[ProjectId], run: &str) -> Result<Vec<bool>> {
         let _ = run;
         Ok(vec![true; ids.len()])
     }
 
-    /// Whether [`Session::begin_as_seen`] is worth keeping for it what was seen of a project.
-    fn compares(&self) -> bool {
+    /// Whether [`Session::begin_if_unchanged`] is worth keeping for it what was seen of a project.
+    fn supports_begin_if_unchanged(&self) -> bool {
         false
     }
 
@@ -131,36 +134,40 @@ pub trait Store: Send + Sync {
     fn create(&self, id: &ProjectId, template: Template<'_>) -> Result<()>;
 
     /// How many new databases are kept ready to become projects.
-    fn spares(&self) -> usize {
+    fn spare_count(&self) -> usize {
         0
     }
 
     /// Sees to it that so many are ready, made from this template.
-    fn top_up(&self, template: Template<'_>) -> Result<Spares> {
+    fn top_up_spares(&self, template: Template<'_>) -> Result<Spares> {
         let _ = template;
         Ok(Spares::default())
     }
 
     /// Copies a project, as it is at one moment and in the store's own form, to a file that is not there yet. Whoever
     /// works with the project goes on.
-    fn copy(&self, id: &ProjectId, file: &Path) -> Result<Copied>;
+    fn snapshot_to(&self, id: &ProjectId, file: &Path) -> Result<Snapshot>;
 
     /// Lets `work` have a private database made of such a copy, which is gone afterwards, whatever happens.
-    fn unpack(&self, copy: CopyFile<'_>, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()>;
+    fn restore_scratch(
+        &self,
+        snapshot: SnapshotFile<'_>,
+        work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<()>;
 
     /// Makes a project of such a copy: wholly, durably, or not at all. Says what is worth a note, such as a role that is not
     /// there and was to be granted something.
-    fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<Vec<String>>;
+    fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>>;
 
     /// Writes a project, as it is at one moment, as SQL text that the database's own program reads.
     fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()>;
 
-    /// Makes of such a text what [`Store::copy`] makes of a project, in a file that is not there yet. Refuses a text that
+    /// Makes of such a text what [`Store::snapshot_to`] makes of a project, in a file that is not there yet. Refuses a text that
     /// reaches beyond the project.
-    fn load(&self, text: &Path, file: &Path) -> Result<Loaded>;
+    fn load_sql(&self, text: &Path, file: &Path) -> Result<LoadedSql>;
 
     /// Keeps everybody else from changing a project, to delete or replace it.
-    fn hold(&self, id: &ProjectId, others: Others) -> Result<Box<dyn Held + '_>>;
+    fn lock_exclusive(&self, id: &ProjectId, if_in_use: IfInUse) -> Result<Box<dyn ExclusiveProject + '_>>;
 
     /// Lets `work` have a private empty database for a catalog's migrations, which is gone afterwards, whatever happens.
     fn scratch(&self, catalog: &Catalog, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()>;
@@ -202,13 +209,13 @@ pub struct Discovery {
     /// The projects, sorted.
     pub projects: Vec<ProjectId>,
     /// What looks like a project and is left alone.
-    pub left_out: Vec<LeftOut>,
+    pub skipped: Vec<Skipped>,
 }
 
 /// Something that looks like a project and is left alone.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
-pub struct LeftOut {
+pub struct Skipped {
     /// Its name in the store.
     pub name: String,
     /// Why it is left alone.
@@ -227,41 +234,41 @@ pub struct Finding {
 }
 
 /// A project that nobody else can change as long as this is there.
-pub trait Held {
-    /// Copies it, as [`Store::copy`] does. Errors with [`ErrorKind::NotADatabase`](crate::ErrorKind::NotADatabase) where
+pub trait ExclusiveProject {
+    /// Copies it, as [`Store::snapshot_to`] does. Errors with [`ErrorKind::NotADatabase`](crate::ErrorKind::NotADatabase) where
     /// there is nothing that could be read.
-    fn copy(&mut self, file: &Path) -> Result<Copied>;
+    fn snapshot_to(&mut self, file: &Path) -> Result<Snapshot>;
 
     /// Deletes it; says what elsewhere goes on naming it. Refuses where something of another project would go with it.
     fn remove(self: Box<Self>) -> Result<Vec<String>>;
 
     /// Puts a copy in its place: it is the old one or the new one, whatever happens. Says what is worth a note, such as where
     /// the old one is, if it was kept.
-    fn replace(self: Box<Self>, copy: CopyFile<'_>, old: Old) -> Result<Vec<String>>;
+    fn replace(self: Box<Self>, snapshot: SnapshotFile<'_>, old: Replaced) -> Result<Vec<String>>;
 }
 
 /// What to do when others have a project open that is to be replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Others {
+pub enum IfInUse {
     /// Leave it.
-    Refuse,
+    Fail,
     /// Replace it all the same; and what can't be read any more, too.
-    Ignore,
+    Force,
 }
 
 /// What becomes of a project that is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Old {
+pub enum Replaced {
     /// It is gone.
-    Gone,
+    Delete,
     /// It gets another name, which is no project's.
-    Aside,
+    KeepAside,
 }
 
 /// A project copied, and what was in it at that moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Copied {
+pub struct Snapshot {
     /// Its ledger and schema.
     pub inspection: Inspection,
     /// Its rows.
@@ -279,7 +286,7 @@ pub struct Copied {
 /// What was made of a text.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct Loaded {
+pub struct LoadedSql {
     /// What the project's file or schema is called in it.
     pub place: String,
     /// Statements that give it to whom it belongs and is granted, in which `%1$I` is its schema.
@@ -290,7 +297,7 @@ pub struct Loaded {
 
 /// A file that a project was copied to.
 #[derive(Clone, Copy, Debug)]
-pub struct CopyFile<'a> {
+pub struct SnapshotFile<'a> {
     /// The file.
     pub file: &'a Path,
     /// What the project's file or schema was called.
@@ -307,7 +314,7 @@ pub struct Contents {
     /// Every table.
     pub tables: BTreeMap<String, Table>,
     /// What else the database says of itself.
-    pub marks: BTreeMap<String, i64>,
+    pub properties: BTreeMap<String, i64>,
 }
 
 /// A table's rows.
@@ -323,7 +330,7 @@ pub struct Table {
 /// What a database can do for itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Care {
+pub enum Maintenance {
     /// Gather anew what its planner goes by.
     Analyze,
     /// Give back the room of rows that are gone.

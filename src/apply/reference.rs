@@ -4,21 +4,21 @@
 
 use crate::catalog::{Catalog, Migration};
 use crate::error::{Error, ErrorKind, Result};
-use crate::plan::{Reference, WayBack};
+use crate::plan::{DownScriptOutcome, Reference};
 use crate::store::{ForeignKeys, Mode, Session, Step};
 
 /// Whether the down.sql of each migration is run as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Downs {
-    TriedOut,
-    Unknown,
+pub(crate) enum DownScripts {
+    Tested,
+    Untested,
 }
 
 /// Runs a catalog's migrations on a private empty database, and keeps the schema after each.
 pub(crate) fn build_reference(
     session: &mut dyn Session,
     catalog: &Catalog,
-    downs: Downs,
+    downs: DownScripts,
 ) -> Result<Reference> {
     let mode = Mode { foreign_keys: ForeignKeys::Compared, ..Mode::PLAIN };
     session.begin(mode)?;
@@ -39,8 +39,8 @@ pub(crate) fn build_reference(
             deletes.push(ran.iter().any(|ran| ran.deletes));
             let schema = session.schema()?;
             let tried = match &migration.down {
-                Some(script) if downs == Downs::TriedOut && migration.is_transactional() => {
-                    Some(session.try_out(Step { migration, script }))
+                Some(script) if downs == DownScripts::Tested && migration.is_transactional() => {
+                    Some(session.try_script(Step { migration, script }))
                 }
                 _ => None,
             };
@@ -50,23 +50,28 @@ pub(crate) fn build_reference(
         let (schema, tried) = run().map_err(|error| broken(migration, error))?;
         ways_back.push(match (tried, schemas.last()) {
             (Some(Err(error)), _) if error.kind() == ErrorKind::Disconnected => return Err(error),
-            (Some(Err(error)), _) => WayBack::Fails(error.summary()),
+            (Some(Err(error)), _) => DownScriptOutcome::Fails(error.summary()),
             (Some(Ok(found)), Some(before)) => {
                 let differences = found.differences(before);
                 let differences: Vec<_> = differences.into_iter().filter(|it| !it.is_note()).collect();
-                if differences.is_empty() { WayBack::Leads } else { WayBack::LeadsElsewhere(differences) }
+                if differences.is_empty() {
+                    DownScriptOutcome::Reverts
+                } else {
+                    DownScriptOutcome::Differs(differences)
+                }
             }
-            _ => WayBack::Untried,
+            _ => DownScriptOutcome::Untested,
         });
         schemas.push(schema);
     }
     session.begin(mode)?;
-    session.require_inside()?;
+    session.require_confined()?;
     // Where a script makes up nothing, or leaves no row behind, all new projects are alike.
-    let computed = catalog.computed_at().is_some() && session.census()?.rows.values().any(|count| *count > 0);
+    let computed =
+        catalog.computed_at().is_some() && session.count_rows()?.rows.values().any(|count| *count > 0);
     session.rollback()?;
     let reference = Reference::new(catalog, schemas).with_computed_rows(computed).with_deletes(deletes);
-    Ok(if downs == Downs::TriedOut { reference.with_downs(ways_back) } else { reference })
+    Ok(if downs == DownScripts::Tested { reference.with_downs(ways_back) } else { reference })
 }
 
 fn broken(migration: &Migration, error: Error) -> Error {

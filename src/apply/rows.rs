@@ -4,59 +4,59 @@
 
 use std::collections::BTreeMap;
 
-use super::Drops;
+use super::DropTables;
 use crate::catalog::{Catalog, Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::bookkeeping::{DIESEL, HISTORY};
 use crate::sql::quote_name;
-use crate::sql::statement::Moves;
-use crate::store::{Broken, Census, Session, Step, Table};
+use crate::sql::statement::TableChange;
+use crate::store::{ForeignKeyViolations, RowCounts, Session, Step, Table};
 
 /// What a migration may do to rows besides what it declares.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Allowance {
-    pub(super) drops: Drops,
+    pub(super) drops: DropTables,
     /// Whether it may delete rows of tables that it has not declared.
     pub(super) undeclared: bool,
 }
 
 /// What became of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lost {
+pub(super) enum RowLoss {
     /// None was lost that the migration has not declared.
-    Nothing,
+    None,
     /// Some were, as whoever made the run allowed.
-    AsAllowed,
+    Allowed,
 }
 
 /// A project's rows as a run has left them, to tell its own changes from those of others.
 #[derive(Clone, Debug)]
-pub(crate) struct RowsSeen {
+pub(crate) struct RowTracker {
     tables: BTreeMap<String, Table>,
     /// A table that somebody else wrote into.
     touched: Option<String>,
 }
 
-impl RowsSeen {
+impl RowTracker {
     /// The rows as they were in a backup that was taken before the run began.
     pub(crate) const fn new(tables: BTreeMap<String, Table>) -> Self {
         Self { tables, touched: None }
     }
 
     /// Looks at the rows while nobody else can change any.
-    pub(super) fn look(&mut self, now: &BTreeMap<String, Table>) {
+    pub(super) fn observe(&mut self, now: &BTreeMap<String, Table>) {
         if self.touched.is_none() {
-            self.touched = self.other_than(now);
+            self.touched = self.changed_by_others(now);
         }
     }
 
     /// The rows are as this run has made them.
-    pub(super) fn set(&mut self, now: BTreeMap<String, Table>) {
+    pub(super) fn update(&mut self, now: BTreeMap<String, Table>) {
         self.tables = now;
     }
 
     /// A table whose rows are not all as the run has left them, where there is one.
-    pub(crate) fn other_than(&self, now: &BTreeMap<String, Table>) -> Option<String> {
+    pub(crate) fn changed_by_others(&self, now: &BTreeMap<String, Table>) -> Option<String> {
         let is_ledger = |name: &&String| [DIESEL, HISTORY].contains(&name.as_str());
         let none = Table::default();
         let is_other = |name: &&String| {
@@ -71,17 +71,17 @@ impl RowsSeen {
 
 /// Violated foreign keys at the beginning, and the first migration that added to them.
 pub(super) struct Violations {
-    before: Broken,
+    before: ForeignKeyViolations,
     first: Option<Error>,
 }
 
 impl Violations {
-    pub(super) const fn new(before: Broken) -> Self {
+    pub(super) const fn new(before: ForeignKeyViolations) -> Self {
         Self { before, first: None }
     }
 
     /// Remembers the migration after which there were more.
-    pub(super) fn look(&mut self, after: &Broken, migration: &Migration) {
+    pub(super) fn record_after(&mut self, after: &ForeignKeyViolations, migration: &Migration) {
         if self.first.is_none() {
             self.first = self.more(after, migration);
         }
@@ -93,14 +93,14 @@ impl Violations {
     }
 
     /// Errors where there are more than at the beginning.
-    pub(super) fn prove(self, after: &Broken, last: &Migration) -> Result<()> {
+    pub(super) fn verify(self, after: &ForeignKeyViolations, last: &Migration) -> Result<()> {
         match self.more(after, last) {
             None => Ok(()),
             Some(error) => Err(self.first.unwrap_or(error)),
         }
     }
 
-    fn more(&self, after: &Broken, migration: &Migration) -> Option<Error> {
+    fn more(&self, after: &ForeignKeyViolations, migration: &Migration) -> Option<Error> {
         after.iter().find_map(|(pair, count)| {
             let more = count.checked_sub(self.before.get(pair).copied().unwrap_or_default())?;
             let (child, parent) = pair;
@@ -114,19 +114,19 @@ impl Violations {
 }
 
 /// No table has fewer rows that the migration did not say it deletes from, unless that is allowed.
-pub(super) fn prove_rows(
-    before: &Census,
-    after: &Census,
+pub(super) fn verify_rows(
+    before: &RowCounts,
+    after: &RowCounts,
     Step { migration, script }: Step<'_>,
     allowance: Allowance,
-) -> Result<Lost> {
+) -> Result<RowLoss> {
     let declared = |table: &str| {
         migration.metadata.deletes_rows_from.iter().any(|name| name.eq_ignore_ascii_case(table))
     };
-    let mut lost = Lost::Nothing;
+    let mut lost = RowLoss::None;
     for (table, count) in before.rows.iter().filter(|(table, _)| !declared(table)) {
         let left = match destination(table, before, after, script) {
-            Destination::Dropped if allowance.drops == Drops::Empty && *count > 0 => {
+            Destination::Dropped if allowance.drops == DropTables::OnlyEmpty && *count > 0 => {
                 let message = format!("{table}, which it drops, has {count} row(s)");
                 return Err(Error::new(ErrorKind::RowsLost, message)
                     .in_migration(migration.label())
@@ -137,7 +137,7 @@ pub(super) fn prove_rows(
             Destination::Named(name) => after.rows.get(&name).copied().unwrap_or_default(),
         };
         if left < *count && allowance.undeclared {
-            lost = Lost::AsAllowed;
+            lost = RowLoss::Allowed;
         } else if left < *count {
             let message = format!("{table} would lose {} of its {count} row(s)", count - left);
             return Err(Error::new(ErrorKind::RowsLost, message).in_migration(migration.label()).with_hint(format!(
@@ -152,24 +152,24 @@ pub(super) fn prove_rows(
 
 /// No number that a row once had is given to another: a table that was made anew under its name goes on from where the old one
 /// was, unless the script says itself how far to count. Says so.
-pub(super) fn keep_marks(
+pub(super) fn preserve_sequences(
     session: &mut dyn Session,
     words: Vec<String>,
-    before: &Census,
-    after: &mut Census,
+    before: &RowCounts,
+    after: &mut RowCounts,
 ) -> Result<Vec<String>> {
     const SAYS: [&str; 3] = ["SQLITE_SEQUENCE", "SETVAL", "RESTART"];
     if words.iter().any(|word| SAYS.contains(&word.as_str())) {
         return Ok(Vec::new());
     }
     let mut notes = Vec::new();
-    for (name, mark) in &before.marks {
+    for (name, last) in &before.sequences {
         let table = name.split('.').next().unwrap_or(name);
-        let is_lower = after.marks.get(name).is_none_or(|now| now < mark);
-        if is_lower && after.rows.contains_key(table) && session.raise_mark(name, *mark)? {
-            after.marks.insert(name.clone(), *mark);
+        let is_lower = after.sequences.get(name).is_none_or(|now| now < last);
+        if is_lower && after.rows.contains_key(table) && session.raise_sequence(name, *last)? {
+            after.sequences.insert(name.clone(), *last);
             notes.push(format!(
-                "{name} goes on after {mark}: it was made anew, and would have given numbers out again"
+                "{name} goes on after {last}: it was made anew, and would have given numbers out again"
             ));
         }
     }
@@ -177,10 +177,10 @@ pub(super) fn keep_marks(
 }
 
 /// Lets nobody write into the tables that a script drops, from before they are counted.
-pub(super) fn keep_still(session: &mut dyn Session, catalog: &Catalog, script: &Script) -> Result<()> {
-    for moves in script.statements().iter().flat_map(|statement| &statement.moves) {
-        if let Moves::Dropped(table) = moves
-            && let Some(lock) = catalog.dialect().keep_still(&quote_name(table))
+pub(super) fn lock_tables(session: &mut dyn Session, catalog: &Catalog, script: &Script) -> Result<()> {
+    for moves in script.statements().iter().flat_map(|statement| &statement.table_changes) {
+        if let TableChange::Dropped(table) = moves
+            && let Some(lock) = catalog.dialect().lock_table(&quote_name(table))
         {
             session.change(&lock)?;
         }
@@ -194,15 +194,15 @@ enum Destination {
 }
 
 /// What a table's rows are in afterwards: a table of its name, or of the last name that it was given.
-fn destination(table: &str, before: &Census, after: &Census, script: &Script) -> Destination {
+fn destination(table: &str, before: &RowCounts, after: &RowCounts, script: &Script) -> Destination {
     if after.rows.contains_key(table) {
         return Destination::Named(table.into());
     }
     let mut name = table.to_string();
-    for moves in script.statements().iter().flat_map(|statement| &statement.moves) {
+    for moves in script.statements().iter().flat_map(|statement| &statement.table_changes) {
         match moves {
-            Moves::Dropped(dropped) if *dropped == name => return Destination::Dropped,
-            Moves::Renamed { from, to } if *from == name => name.clone_from(to),
+            TableChange::Dropped(dropped) if *dropped == name => return Destination::Dropped,
+            TableChange::Renamed { from, to } if *from == name => name.clone_from(to),
             _ => {}
         }
     }
@@ -214,6 +214,6 @@ fn destination(table: &str, before: &Census, after: &Census, script: &Script) ->
 }
 
 fn is_dropped(table: &str, script: &Script) -> bool {
-    let mut moves = script.statements().iter().flat_map(|statement| &statement.moves);
-    moves.any(|moves| matches!(moves, Moves::Dropped(dropped) if dropped == table))
+    let mut moves = script.statements().iter().flat_map(|statement| &statement.table_changes);
+    moves.any(|moves| matches!(moves, TableChange::Dropped(dropped) if dropped == table))
 }

@@ -2,22 +2,22 @@
 //!
 //! A migration outside a transaction is a part by itself.
 
-use super::rows::{Allowance, Lost, RowsSeen, Violations, keep_marks, keep_still, prove_rows};
-use super::{Drops, Durability, RowsOf, Work};
+use super::rows::{Allowance, RowLoss, RowTracker, Violations, lock_tables, preserve_sequences, verify_rows};
+use super::{DropTables, Durability, Executor, RowOwner};
 use crate::catalog::{Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{Action, Entry};
 use crate::plan::{Drift, Inspection, Plan, Request};
 use crate::schema::{Difference, Schema};
-use crate::store::{Census, ForeignKeys, Mode, Ran, Session, Step};
+use crate::store::{ForeignKeys, Mode, RowCounts, ScriptRun, Session, Step};
 
 /// What a part of a plan leaves behind besides the project.
-pub(super) struct Left<'a> {
-    pub(super) rows: Option<&'a mut RowsSeen>,
+pub(super) struct SegmentContext<'a> {
+    pub(super) rows: Option<&'a mut RowTracker>,
     pub(super) notes: Vec<String>,
 }
 
-impl Work<'_> {
+impl Executor<'_> {
     /// Runs a part of a plan, and commits it once it is proven.
     pub(super) fn run_segment(
         &self,
@@ -26,9 +26,9 @@ impl Work<'_> {
         segment: &Plan,
         mode: Mode,
         is_last: bool,
-        left: &mut Left<'_>,
+        context: &mut SegmentContext<'_>,
     ) -> Result<()> {
-        let notes = &mut left.notes;
+        let notes = &mut context.notes;
         let action = if segment.from <= segment.to { Action::Apply } else { Action::Revert };
         let migrations = segment.migrations(self.catalog);
         let steps: Vec<Step<'_>> =
@@ -40,15 +40,15 @@ impl Work<'_> {
         if let [alone] = steps.as_slice()
             && !alone.migration.is_transactional()
         {
-            return self.run_outside(session, *alone, action, segment, mode, notes);
+            return self.run_without_transaction(session, *alone, action, segment, mode, notes);
         }
         if found.ledger.is_empty() && !steps.is_empty() {
             session.make_ledger()?;
         }
-        let ran = self.run_inside(session, &steps, action, found, mode, notes)?;
-        entries.extend(ran.into_iter().map(|entry| in_spite_of(segment, entry)));
+        let ran = self.run_in_transaction(session, &steps, action, found, mode, notes)?;
+        entries.extend(ran.into_iter().map(|entry| mark_forced(segment, entry)));
         if !steps.is_empty() {
-            let found = self.prove_schema(&*session.schema()?, segment)?;
+            let found = self.verify_schema(&*session.schema()?, segment)?;
             if found.is_forced {
                 for entry in &mut entries {
                     entry.forced = true;
@@ -57,12 +57,12 @@ impl Work<'_> {
             notes.extend(found.notes);
         }
         session.record(&entries, self.run)?;
-        if let Some(rows) = &mut left.rows {
-            rows.set(session.contents()?.tables);
+        if let Some(rows) = &mut context.rows {
+            rows.update(session.contents()?.tables);
         }
         let committed = match self.durability {
             // What comes next may be outside a transaction.
-            Durability::Later if is_last => session.commit_soon(),
+            Durability::Deferred if is_last => session.commit_async(),
             _ => session.commit(),
         };
         committed.map_err(|error| match steps.last() {
@@ -73,7 +73,7 @@ impl Work<'_> {
 
     /// Runs scripts in the transaction, and counts rows around those that may delete some. Foreign keys that are not enforced
     /// are compared at the end: what one migration breaks a later one may mend.
-    fn run_inside(
+    fn run_in_transaction(
         &self,
         session: &mut dyn Session,
         steps: &[Step<'_>],
@@ -82,7 +82,7 @@ impl Work<'_> {
         mode: Mode,
         notes: &mut Vec<String>,
     ) -> Result<Vec<Entry>> {
-        let is_counted = self.rows == RowsOf::Application && !has_no_tables(found);
+        let is_counted = self.rows == RowOwner::Application && !has_no_tables(found);
         let mut armed = found.schema.as_ref().is_none_or(|schema| schema.writes_may_delete());
         let counted = |step: &Step<'_>| {
             let is_seen = action == Action::Apply
@@ -90,11 +90,12 @@ impl Work<'_> {
                     .catalog
                     .position(step.migration.version.as_str())
                     .is_some_and(|it| self.reference.deletes(it - 1));
-            ((step.script.may_delete(&mut armed) || is_seen) && is_counted) || self.drops == Drops::Empty
+            ((step.script.may_delete(&mut armed) || is_seen) && is_counted)
+                || self.drops == DropTables::OnlyEmpty
         };
         let counted: Vec<bool> = steps.iter().map(counted).collect();
-        if self.drops == Drops::Empty {
-            steps.iter().try_for_each(|step| keep_still(session, self.catalog, step.script))?;
+        if self.drops == DropTables::OnlyEmpty {
+            steps.iter().try_for_each(|step| lock_tables(session, self.catalog, step.script))?;
         }
         let mut violations = match mode.foreign_keys {
             ForeignKeys::Compared => Some(Violations::new(session.violations()?)),
@@ -105,50 +106,50 @@ impl Work<'_> {
             let (rest, counted) = (&steps[entries.len()..], &counted[entries.len()..]);
             // What need not be counted around runs in one go.
             let together = counted.iter().take_while(|counted| !**counted).count().max(1);
-            before = if counted[0] { Some(before.map_or_else(|| session.census(), Ok)?) } else { None };
+            before = if counted[0] { Some(before.map_or_else(|| session.count_rows(), Ok)?) } else { None };
             entries.extend(run(session, &rest[..together], action)?);
             let Some(counts) = before.take() else { continue };
-            let mut after = session.census()?;
-            notes.extend(self.keep_marks(session, first.script, &counts, &mut after)?);
+            let mut after = session.count_rows()?;
+            notes.extend(self.preserve_sequences(session, first.script, &counts, &mut after)?);
             if let Some(violations) = &mut violations {
-                violations.look(&session.violations()?, first.migration);
+                violations.record_after(&session.violations()?, first.migration);
             }
-            let lost = prove_rows(&counts, &after, *first, self.allowance(first.migration));
+            let lost = verify_rows(&counts, &after, *first, self.allowance(first.migration));
             // What points at nothing says more than what is gone.
             let lost =
                 lost.map_err(|error| violations.as_mut().and_then(Violations::first).unwrap_or(error))?;
             if let Some(entry) = entries.last_mut() {
-                entry.forced |= lost == Lost::AsAllowed;
+                entry.forced |= lost == RowLoss::Allowed;
             }
             before = Some(after);
         }
         if let Some((violations, last)) = violations.zip(steps.last()) {
-            violations.prove(&session.violations()?, last.migration)?;
+            violations.verify(&session.violations()?, last.migration)?;
         }
         Ok(entries)
     }
 
-    fn keep_marks(
+    fn preserve_sequences(
         &self,
         session: &mut dyn Session,
         script: &Script,
-        before: &Census,
-        after: &mut Census,
+        before: &RowCounts,
+        after: &mut RowCounts,
     ) -> Result<Vec<String>> {
-        keep_marks(session, script.words(self.catalog.dialect()), before, after)
+        preserve_sequences(session, script.words(self.catalog.dialect()), before, after)
     }
 
     /// What a migration may do to rows besides what it declares.
     fn allowance(&self, migration: &Migration) -> Allowance {
         Allowance {
             drops: self.drops,
-            undeclared: self.rows == RowsOf::Migrations || self.may_lose_rows.contains(&migration.version),
+            undeclared: self.rows == RowOwner::Migrations || self.allow_row_loss.contains(&migration.version),
         }
     }
 
     /// A migration without a transaction: its start is durable before it begins, and only its end makes the project
     /// clean again.
-    fn run_outside(
+    fn run_without_transaction(
         &self,
         session: &mut dyn Session,
         step: Step<'_>,
@@ -157,21 +158,21 @@ impl Work<'_> {
         mode: Mode,
         notes: &mut Vec<String>,
     ) -> Result<()> {
-        let (before, violations) = (session.census()?, Violations::new(session.violations()?));
+        let (before, violations) = (session.count_rows()?, Violations::new(session.violations()?));
         session.record(&[Entry::new(step.migration, Action::Start)], self.run)?;
         session.commit()?;
         let finish = || {
             let entries = run(session, &[step], action)?;
             session.begin(mode)?;
-            let mut after = session.census()?;
-            notes.extend(self.keep_marks(session, step.script, &before, &mut after)?);
-            violations.prove(&session.violations()?, step.migration)?;
-            let lost = prove_rows(&before, &after, step, self.allowance(step.migration))?;
-            let found = self.prove_schema(&*session.schema()?, segment)?;
+            let mut after = session.count_rows()?;
+            notes.extend(self.preserve_sequences(session, step.script, &before, &mut after)?);
+            violations.verify(&session.violations()?, step.migration)?;
+            let lost = verify_rows(&before, &after, step, self.allowance(step.migration))?;
+            let found = self.verify_schema(&*session.schema()?, segment)?;
             notes.extend(found.notes);
-            let is_allowed = lost == Lost::AsAllowed && self.rows == RowsOf::Application;
+            let is_allowed = lost == RowLoss::Allowed && self.rows == RowOwner::Application;
             let entry = |entry: Entry| Entry { forced: is_allowed || found.is_forced, ..entry };
-            let entries: Vec<_> = entries.into_iter().map(|it| in_spite_of(segment, entry(it))).collect();
+            let entries: Vec<_> = entries.into_iter().map(|it| mark_forced(segment, entry(it))).collect();
             session.record(&entries, self.run)?;
             session.commit()
         };
@@ -184,8 +185,8 @@ impl Work<'_> {
     }
 
     /// The schema is the catalog's, or differs from it just as it did before; or a way down was asked for wherever it leads.
-    fn prove_schema(&self, schema: &Schema, segment: &Plan) -> Result<Proven> {
-        let mut proven = Proven { is_forced: false, notes: Vec::new() };
+    fn verify_schema(&self, schema: &Schema, segment: &Plan) -> Result<SchemaCheck> {
+        let mut proven = SchemaCheck { is_forced: false, notes: Vec::new() };
         if segment.to < segment.from {
             proven.notes = self.reference.notes(schema, segment.to);
         }
@@ -219,7 +220,7 @@ impl Work<'_> {
 }
 
 /// What is to be said of a schema that came out.
-struct Proven {
+struct SchemaCheck {
     /// Whether it is not the catalog's.
     is_forced: bool,
     notes: Vec<String>,
@@ -231,7 +232,7 @@ fn has_no_tables(found: &Inspection) -> bool {
 }
 
 /// The row of what was run, which says whether the schema that came out is the catalog's.
-fn in_spite_of(segment: &Plan, entry: Entry) -> Entry {
+fn mark_forced(segment: &Plan, entry: Entry) -> Entry {
     Entry { forced: entry.forced || !segment.drift.is_empty(), ..entry }
 }
 
@@ -245,7 +246,7 @@ fn step(migration: &Migration, action: Action) -> Result<Step<'_>> {
 
 fn run(session: &mut dyn Session, steps: &[Step<'_>], action: Action) -> Result<Vec<Entry>> {
     let ran = session.execute(steps)?;
-    let entry = |(step, ran): (&Step<'_>, Ran)| Entry {
+    let entry = |(step, ran): (&Step<'_>, ScriptRun)| Entry {
         started: ran.started,
         duration: ran.took,
         ..Entry::new(step.migration, action)

@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hash::hexadecimal;
 use crate::ledger::Ledger;
 use crate::project::ProjectId;
-use crate::store::{Copied, Store};
+use crate::store::{Snapshot, Store};
 use crate::time::Moment;
 
 /// The ends of a backup's names.
@@ -63,7 +63,7 @@ pub struct LastCheck {
 
 /// What a backup is taken for.
 #[derive(Clone, Debug)]
-pub struct Note<'a> {
+pub struct BackupRequest<'a> {
     /// What whoever asked for it calls it.
     pub label: Option<&'a str>,
     /// What it is taken for.
@@ -174,32 +174,32 @@ impl Archive {
     pub fn take(
         &self,
         project: &ProjectId,
-        note: &Note<'_>,
-        copy: impl FnOnce(&Path) -> Result<Copied>,
+        note: &BackupRequest<'_>,
+        copy: impl FnOnce(&Path) -> Result<Snapshot>,
     ) -> Result<Backup> {
         let workspace = self.destination.workspace()?;
         let (raw, packed) = (workspace.path().join("copy"), workspace.path().join("packed"));
         let taken_at = Moment::now();
-        let copied = copy(&raw)?;
+        let snapshot = copy(&raw)?;
         let file = pack(&raw, &packed)?;
         let manifest = Manifest {
             format: Manifest::format(),
             tenantry: env!("CARGO_PKG_VERSION").into(),
-            database: copied.database,
+            database: snapshot.database,
             store: note.store.clone(),
             project: project.clone(),
-            place: copied.place,
+            place: snapshot.place,
             taken_at,
             label: note.label.map(Into::into),
             reason: note.reason,
             run: note.run.into(),
             file,
-            ledger: applied(&copied.inspection.ledger),
-            schema: copied.inspection.fingerprint()?.to_string(),
-            tables: copied.contents.tables,
-            marks: copied.contents.marks,
-            needs: copied.needs,
-            access: copied.access,
+            ledger: applied(&snapshot.inspection.ledger),
+            schema: snapshot.inspection.fingerprint()?.to_string(),
+            tables: snapshot.contents.tables,
+            properties: snapshot.contents.properties,
+            needs: snapshot.needs,
+            access: snapshot.access,
         };
         let random = &uuid::Uuid::new_v4().simple().to_string()[..8];
         let name = format!("{project}/{}-{random}", taken_at.in_names());
@@ -222,7 +222,7 @@ impl Archive {
             .destination
             .open(&format!("{}{DATA}", backup.name))
             .map_err(|error| error.at(&backup.name, None))?;
-        let mut source = Hashing::new(file.take(size.saturating_add(1)));
+        let mut source = HashingStream::new(file.take(size.saturating_add(1)));
         let result = decompress(&mut source, *unpacked, into);
         // What comes after what was unpacked counts as well.
         io::copy(&mut source, &mut io::sink())
@@ -246,16 +246,16 @@ impl Archive {
     }
 
     /// Remembers the level at which a backup was checked, and held; 0 where it did not, whatever it did before.
-    pub fn mark(&self, backup: &Backup, level: u8) -> Result<()> {
+    pub fn record_check(&self, backup: &Backup, level: u8) -> Result<()> {
         // A lower level takes nothing back from a higher one.
         if level > 0 && backup.verified.is_some_and(|it| it.level > level) {
             return Ok(());
         }
-        let mark = Mark {
+        let record = VerificationRecord {
             verified: LastCheck { level, at: Moment::now() },
             manifest: hexadecimal(&Sha256::digest(backup.manifest.seal()?)),
         };
-        let text = serde_json::to_string(&mark).map_err(|error| {
+        let text = serde_json::to_string(&record).map_err(|error| {
             Error::new(ErrorKind::Internal, "cannot write that it was verified").caused_by(error)
         })?;
         self.destination.note(&format!("{}{VERIFIED}", backup.name), &text)
@@ -297,7 +297,7 @@ impl Archive {
         }
     }
 
-    /// How its last check ended. A mark that is of another manifest, or can't be read, is none.
+    /// How its last check ended. A record that is of another manifest, or can't be read, is none.
     fn checked(&self, name: &str, document: &[u8]) -> Option<LastCheck> {
         let mut text = String::new();
         self.destination
@@ -306,14 +306,14 @@ impl Archive {
             .take(4096)
             .read_to_string(&mut text)
             .ok()?;
-        let mark: Mark = serde_json::from_str(&text).ok()?;
-        (mark.manifest == hexadecimal(&Sha256::digest(document))).then_some(mark.verified)
+        let record: VerificationRecord = serde_json::from_str(&text).ok()?;
+        (record.manifest == hexadecimal(&Sha256::digest(document))).then_some(record.verified)
     }
 }
 
 /// That a backup was verified, as it is written.
 #[derive(Serialize, Deserialize)]
-struct Mark {
+struct VerificationRecord {
     verified: LastCheck,
     /// The SHA-256 of the manifest's document.
     manifest: String,
@@ -339,7 +339,7 @@ fn pack(from: &Path, to: &Path) -> Result<DataFile> {
         let source = File::open(from)?;
         let unpacked = source.metadata()?.len();
         let target = File::options().write(true).create_new(true).mode(0o600).open(to)?;
-        let mut encoder = zstd::Encoder::new(Hashing::new(target), zstd::DEFAULT_COMPRESSION_LEVEL)?;
+        let mut encoder = zstd::Encoder::new(HashingStream::new(target), zstd::DEFAULT_COMPRESSION_LEVEL)?;
         encoder.set_pledged_src_size(Some(unpacked))?;
         encoder.include_checksum(true)?;
         io::copy(&mut BufReader::with_capacity(1 << 17, source), &mut encoder)?;
@@ -360,13 +360,13 @@ fn decompress(source: impl Read, expected: u64, into: &Path) -> io::Result<u64> 
 }
 
 /// Counts and hashes what goes through.
-struct Hashing<T> {
+struct HashingStream<T> {
     inner: T,
     hasher: Sha256,
     size: u64,
 }
 
-impl<T> Hashing<T> {
+impl<T> HashingStream<T> {
     fn new(inner: T) -> Self {
         Self { inner, hasher: Sha256::new(), size: 0 }
     }
@@ -381,7 +381,7 @@ impl<T> Hashing<T> {
     }
 }
 
-impl<R: Read> Read for Hashing<R> {
+impl<R: Read> Read for HashingStream<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let length = self.inner.read(buffer)?;
         self.add(&buffer[..length]);
@@ -389,7 +389,7 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-impl<W: Write> Write for Hashing<W> {
+impl<W: Write> Write for HashingStream<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let length = self.inner.write(bytes)?;
         self.add(&bytes[..length]);

@@ -51,7 +51,7 @@ pub struct Manifest {
     /// Every table, with how many rows it has and a hash of them all.
     pub tables: BTreeMap<String, Table>,
     /// What else the database's file says of itself: `application_id` and `user_version` on SQLite.
-    pub marks: BTreeMap<String, i64>,
+    pub properties: BTreeMap<String, i64>,
     /// Statements that make what the project needs and does not have itself, such as extensions.
     pub needs: Vec<String>,
     /// Statements that give a restored copy to whom it belongs and is granted, in which `%1$I` is its schema.
@@ -167,7 +167,7 @@ mod tests {
             ledger: BTreeMap::from([("1".into(), Some("c".into())), ("2".into(), None)]),
             schema: "f".into(),
             tables: BTreeMap::from([("t".into(), Table { rows: 3, hash: "h".into() })]),
-            marks: BTreeMap::from([("user_version".into(), -1)]),
+            properties: BTreeMap::from([("user_version".into(), -1)]),
             needs: vec!["CREATE EXTENSION x".into()],
             access: vec!["GRANT SELECT ON TABLE %1$I.t TO readers".into()],
         }

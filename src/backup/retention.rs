@@ -10,7 +10,7 @@ use super::manifest::Reason;
 
 /// How many backups of a project are kept; each of them alone is reason enough.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Keep {
+pub struct RetentionPolicy {
     /// The last ones.
     pub last: usize,
     /// The newest of each day, for so many days that have one.
@@ -23,7 +23,7 @@ pub struct Keep {
     pub within: Option<Duration>,
 }
 
-impl Keep {
+impl RetentionPolicy {
     /// Whether nothing is said to be kept.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
@@ -106,7 +106,7 @@ mod tests {
                 ledger: BTreeMap::new(),
                 schema: String::new(),
                 tables: BTreeMap::new(),
-                marks: BTreeMap::new(),
+                properties: BTreeMap::new(),
                 needs: Vec::new(),
                 access: Vec::new(),
             },
@@ -115,7 +115,7 @@ mod tests {
         }
     }
 
-    fn left(keep: Keep, backups: &[Backup]) -> Vec<&str> {
+    fn left(keep: RetentionPolicy, backups: &[Backup]) -> Vec<&str> {
         let surplus: Vec<_> = keep.surplus(backups).into_iter().map(|it| &it.name).collect();
         backups.iter().filter(|it| !surplus.contains(&&it.name)).map(|it| &it.name[..16]).collect()
     }
@@ -132,20 +132,26 @@ mod tests {
             "2026-11-10 01:00",
         ];
         let all: Vec<_> = times.iter().map(|time| backup(time, Reason::Asked, false)).collect();
-        assert_eq!(left(Keep { last: 2, ..Keep::default() }, &all), ["2026-11-09T02:00", "2026-11-10T01:00"]);
         assert_eq!(
-            left(Keep { daily: 2, ..Keep::default() }, &all),
+            left(RetentionPolicy { last: 2, ..RetentionPolicy::default() }, &all),
             ["2026-11-09T02:00", "2026-11-10T01:00"]
         );
         assert_eq!(
-            left(Keep { weekly: 2, ..Keep::default() }, &all),
+            left(RetentionPolicy { daily: 2, ..RetentionPolicy::default() }, &all),
+            ["2026-11-09T02:00", "2026-11-10T01:00"]
+        );
+        assert_eq!(
+            left(RetentionPolicy { weekly: 2, ..RetentionPolicy::default() }, &all),
             ["2026-11-08T12:00", "2026-11-10T01:00"]
         );
         assert_eq!(
-            left(Keep { monthly: 9, ..Keep::default() }, &all),
+            left(RetentionPolicy { monthly: 9, ..RetentionPolicy::default() }, &all),
             ["2026-09-30T12:00", "2026-10-31T12:00", "2026-11-10T01:00"]
         );
-        let within = Keep { within: Some(Duration::from_hours(400 * 365 * 24)), ..Keep::default() };
+        let within = RetentionPolicy {
+            within: Some(Duration::from_hours(400 * 365 * 24)),
+            ..RetentionPolicy::default()
+        };
         assert_eq!(left(within, &all).len(), 7);
     }
 
@@ -159,7 +165,8 @@ mod tests {
             backup("2026-01-05", Reason::Asked, false),
             backup("2026-01-06", Reason::Asked, false),
         ];
-        let days: Vec<_> = left(Keep::default(), &all).iter().map(|it| it[8..10].to_string()).collect();
+        let days: Vec<_> =
+            left(RetentionPolicy::default(), &all).iter().map(|it| it[8..10].to_string()).collect();
         assert_eq!(days, ["02", "03", "04", "06"]);
     }
 }

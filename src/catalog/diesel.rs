@@ -10,7 +10,7 @@ use diesel::migration::{self, MigrationMetadata, MigrationName, MigrationSource,
 use super::{Catalog, Migration};
 use crate::error::{Error, ErrorKind};
 
-struct Adapted {
+struct DieselMigration {
     migration: Migration,
     name: Name,
 }
@@ -31,13 +31,14 @@ impl<DB: Backend> MigrationSource<DB> for Catalog {
         }
         let adapt = |migration: &Migration| {
             let name = Name { version: migration.version.to_string(), label: migration.label() };
-            Box::new(Adapted { migration: migration.clone(), name }) as Box<dyn migration::Migration<DB>>
+            Box::new(DieselMigration { migration: migration.clone(), name })
+                as Box<dyn migration::Migration<DB>>
         };
         Ok(Self::migrations(self).iter().map(adapt).collect())
     }
 }
 
-impl<DB: Backend> migration::Migration<DB> for Adapted {
+impl<DB: Backend> migration::Migration<DB> for DieselMigration {
     fn run(&self, connection: &mut dyn BoxableConnection<DB>) -> migration::Result<()> {
         Ok(connection.batch_execute(self.migration.up.text())?)
     }

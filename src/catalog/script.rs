@@ -173,7 +173,7 @@ fn refuse(statement: &Statement, path: &Path, transaction: Transaction) -> Resul
             "remove it: tables are changed by ALTER TABLE, or by a new table that takes the old one's rows and name".into(),
         ),
         // A dry run proves the migrations on a private database: this would write somewhere else even then.
-        (Control::Elsewhere(elsewhere), _) => elsewhere.explain(),
+        (Control::OutsideSchema(elsewhere), _) => elsewhere.explain(),
     };
     Err(Error::new(ErrorKind::Catalog, message).at(path, statement.line).with_hint(hint))
 }

@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use tenantry::backup::{Archive, Directory, Keep};
+use tenantry::backup::{Archive, Directory, RetentionPolicy};
 use tenantry::event::ExitRules;
 use tenantry::manager::{BackupTask, Operation, Restore as Restoring, Run, Sample, Selection, Source};
 use tenantry::rules::parse_age;
-use tenantry::store::Others;
+use tenantry::store::IfInUse;
 use tenantry::time::Moment;
 use tenantry::{Error, ErrorKind, Manager, ProjectId, Result};
 
 use super::fleet::{Filter, carry_out};
-use super::tend::Projects;
+use super::maintenance::Projects;
 use super::{Format, Settings, parse_ids};
 use crate::report::Output;
 
@@ -215,7 +215,7 @@ fn restore(settings: &Settings, restore: Restore) -> Result<u8> {
     let task = BackupTask::Restore(Restoring {
         source,
         target: restore.target.map(|id| id.parse()).transpose()?,
-        others: if restore.force { Others::Ignore } else { Others::Refuse },
+        if_in_use: if restore.force { IfInUse::Force } else { IfInUse::Fail },
     });
     let selection = Selection::Ids(vec![id]);
     let manager = settings.manager()?;
@@ -223,7 +223,7 @@ fn restore(settings: &Settings, restore: Restore) -> Result<u8> {
 }
 
 fn prune(settings: &Settings, prune: &Prune) -> Result<u8> {
-    let keep = Keep {
+    let keep = RetentionPolicy {
         last: prune.keep_last,
         daily: prune.keep_daily,
         weekly: prune.keep_weekly,

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use tenantry::catalog::new_files;
 use tenantry::config::{FILE_NAME, Migrations};
-use tenantry::plan::WayBack;
+use tenantry::plan::DownScriptOutcome;
 use tenantry::{Catalog, Error, ErrorKind, Result};
 
 use super::{Format, Settings, naming};
@@ -159,7 +159,7 @@ fn list(settings: &Settings) -> Result<u8> {
     for (index, migration) in catalog.migrations().iter().enumerate() {
         let (transaction, down) = (migration.is_transactional(), migration.down.is_some());
         let path: PathBuf = migration.up.path().into();
-        let astray = reference.and_then(|it| leads_elsewhere(it.way_back(index)?));
+        let wrong = reference.and_then(|it| wrong_result(it.down_script_outcome(index)?));
         match settings.format {
             Format::Human => {
                 let mut remarks = Vec::new();
@@ -171,14 +171,14 @@ fn list(settings: &Settings) -> Result<u8> {
                     None if !down => remarks.push("no down.sql".into()),
                     None => {}
                 }
-                remarks.extend(astray.map(|where_to| format!("its down.sql does not lead back: {where_to}")));
+                remarks.extend(wrong.map(|where_to| format!("its down.sql does not lead back: {where_to}")));
                 let remarks =
                     if remarks.is_empty() { String::new() } else { format!("  ({})", remarks.join(", ")) };
                 output.line(format_args!("{}  {}{remarks}", migration.version, migration.name));
             }
             Format::Json => output.json(&json!({
                 "v": 1, "event": "migration", "version": migration.version, "name": migration.name,
-                "run_in_transaction": transaction, "reversible": down, "leads_elsewhere": astray,
+                "run_in_transaction": transaction, "reversible": down, "leads_elsewhere": wrong,
                 "checksum": migration.up.checksum(), "path": path.display().to_string(),
             })),
         }
@@ -188,12 +188,12 @@ fn list(settings: &Settings) -> Result<u8> {
 }
 
 /// Where a down.sql leads, if not back.
-fn leads_elsewhere(way_back: &WayBack) -> Option<String> {
-    match way_back {
-        WayBack::Leads | WayBack::Untried => None,
-        WayBack::LeadsElsewhere(differences) => {
+fn wrong_result(down_script_outcome: &DownScriptOutcome) -> Option<String> {
+    match down_script_outcome {
+        DownScriptOutcome::Reverts | DownScriptOutcome::Untested => None,
+        DownScriptOutcome::Differs(differences) => {
             Some(differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
         }
-        WayBack::Fails(error) => Some(error.clone()),
+        DownScriptOutcome::Fails(error) => Some(error.clone()),
     }
 }

@@ -4,7 +4,7 @@ use clap::Args;
 use tenantry::catalog::Version;
 use tenantry::event::ExitRules;
 use tenantry::manager::{IdPattern, Operation, Run, Safety, Selection};
-use tenantry::plan::{Baseline, Down, Drift, Request};
+use tenantry::plan::{Baseline, DowngradeTo, Drift, Request};
 use tenantry::{Catalog, Error, ErrorKind, Manager, Result};
 
 use super::{Settings, parse_ids};
@@ -59,7 +59,7 @@ pub(super) struct Stamp {
 
 /// How to go up.
 #[derive(Args, Debug)]
-pub(super) struct Up {
+pub(super) struct UpgradeOptions {
     /// The version to go to [default: the newest]
     #[arg(long, value_name = "VERSION")]
     to: Option<String>,
@@ -108,13 +108,13 @@ pub(super) struct Upgrade {
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
     #[command(flatten)]
-    up: Up,
+    up: UpgradeOptions,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct UpgradeAll {
     #[command(flatten)]
-    up: Up,
+    up: UpgradeOptions,
     #[command(flatten)]
     filter: Filter,
 }
@@ -177,7 +177,7 @@ pub(super) fn status(settings: &Settings, status: Status) -> Result<u8> {
     let selection = if ids.is_empty() { status.filter.selection()? } else { Selection::Ids(ids) };
     let manager = settings.manager()?;
     let exit_rules = ExitRules { check: status.check, ..status.filter.exit_rules() };
-    let run = Run { dry_run: true, exit_rules, ..Run::new(selection, Operation::Look) };
+    let run = Run { dry_run: true, exit_rules, ..Run::new(selection, Operation::Status) };
     carry_out(settings, &manager, &run)
 }
 
@@ -190,7 +190,7 @@ pub(super) fn stamp(settings: &Settings, stamp: Stamp) -> Result<u8> {
     carry_out(
         settings,
         &manager,
-        &Run { dry_run: stamp.dry_run, exit_rules, ..Run::new(selection, Operation::Change(request)) },
+        &Run { dry_run: stamp.dry_run, exit_rules, ..Run::new(selection, Operation::Migrate(request)) },
     )
 }
 
@@ -209,11 +209,11 @@ pub(super) fn upgrade_all(settings: &Settings, upgrade: UpgradeAll) -> Result<u8
     Ok(code)
 }
 
-fn go_up(settings: &Settings, selection: Selection, up: Up, exit_rules: ExitRules) -> Result<u8> {
+fn go_up(settings: &Settings, selection: Selection, up: UpgradeOptions, exit_rules: ExitRules) -> Result<u8> {
     let manager = settings.manager()?;
     let to = position(manager.catalog(), up.to.as_ref())?.unwrap_or(manager.catalog().head());
-    let may_lose_rows = up.allow_row_loss.iter().map(|version| migration(manager.catalog(), version));
-    let may_lose_rows = may_lose_rows.collect::<Result<_>>()?;
+    let allow_row_loss = up.allow_row_loss.iter().map(|version| migration(manager.catalog(), version));
+    let allow_row_loss = allow_row_loss.collect::<Result<_>>()?;
     let baseline = if up.no_stamp { Baseline::Refuse } else { Baseline::Stamp };
     let drift = if up.allow_drift { Drift::Keep } else { Drift::Refuse };
     let safety = match up.backup {
@@ -224,10 +224,10 @@ fn go_up(settings: &Settings, selection: Selection, up: Up, exit_rules: ExitRule
     let run = Run {
         dry_run: up.dry_run,
         safety,
-        may_lose_rows,
+        allow_row_loss,
         max_failures: up.max_failures.map(|count| count as usize),
         exit_rules,
-        ..Run::new(selection, Operation::Change(Request::Upgrade { to, baseline, drift }))
+        ..Run::new(selection, Operation::Migrate(Request::Upgrade { to, baseline, drift }))
     };
     carry_out(settings, &manager, &run)
 }
@@ -236,11 +236,11 @@ pub(super) fn downgrade(settings: &Settings, downgrade: Downgrade) -> Result<u8>
     let ids = parse_ids(&downgrade.ids)?;
     let manager = settings.manager()?;
     let down = match position(manager.catalog(), downgrade.to.as_ref())? {
-        Some(to) => Down::To(to),
-        None => Down::Steps(downgrade.steps.unwrap_or(1) as usize),
+        Some(to) => DowngradeTo::Position(to),
+        None => DowngradeTo::Steps(downgrade.steps.unwrap_or(1) as usize),
     };
     let drift = if downgrade.allow_drift { Drift::Keep } else { Drift::Refuse };
-    let operation = Operation::Change(Request::Downgrade { down, drift });
+    let operation = Operation::Migrate(Request::Downgrade { down, drift });
     let run = Run::new(Selection::Ids(ids), operation);
     carry_out(settings, &manager, &Run { dry_run: downgrade.dry_run, ..run })
 }

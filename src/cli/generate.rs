@@ -16,7 +16,7 @@ pub(super) struct Completions {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct Man {
+pub(super) struct ManPages {
     /// Write a page for every command into this folder
     #[arg(value_name = "DIR")]
     directory: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub(super) fn completions(completions: &Completions) -> Result<u8> {
     print(&text)
 }
 
-pub(super) fn man(man: Man) -> Result<u8> {
+pub(super) fn man(man: ManPages) -> Result<u8> {
     if let Some(directory) = man.directory {
         std::fs::create_dir_all(&directory)
             .map_err(|error| Error::io("make the folder", &directory, error))?;

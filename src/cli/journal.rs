@@ -154,7 +154,7 @@ pub(super) fn runs(settings: &Settings, command: Runs) -> Result<u8> {
         Runs::Show(show) => self::show(settings, &show.run),
         Runs::Rollback(rollback) => {
             let manager = settings.manager()?;
-            let undo = manager.undo_of(&rollback.run)?;
+            let undo = manager.rollback_of(&rollback.run)?;
             let run = Run {
                 dry_run: rollback.dry_run,
                 exit_rules: ExitRules { allow_empty: true, check: false },

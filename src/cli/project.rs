@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde_json::json;
-use tenantry::manager::{FinalCopy, Operation};
+use tenantry::manager::{FinalBackup, Operation};
 use tenantry::store::{Finding, Spares};
 use tenantry::{Error, ErrorKind, Result};
 
@@ -48,7 +48,7 @@ pub(super) fn top_up(settings: &Settings, code: u8) {
     const INTERRUPTED: u8 = 130;
     let top_up = || {
         let manager = settings.manager()?;
-        if manager.store().spares() > 0 { manager.top_up_spares().map(|_| ()) } else { Ok(()) }
+        if manager.store().spare_count() > 0 { manager.top_up_spares().map(|_| ()) } else { Ok(()) }
     };
     if code != INTERRUPTED
         && let Err(error) = top_up()
@@ -59,7 +59,7 @@ pub(super) fn top_up(settings: &Settings, code: u8) {
 
 pub(super) fn spares(settings: &Settings) -> Result<u8> {
     let manager = settings.manager()?;
-    if manager.store().spares() == 0 {
+    if manager.store().spare_count() == 0 {
         return Err(Error::new(ErrorKind::Configuration, "no spares are wanted")
             .with_hint("say how many: [store] spares = 8 in tenantry.toml, for a store on Postgres"));
     }
@@ -81,7 +81,7 @@ pub(super) fn drop(settings: &Settings, drop: Drop) -> Result<u8> {
         return Err(Error::new(ErrorKind::Usage, format!("this deletes {}", drop.ids.join(", ")))
             .with_hint("if that is meant, say so: --yes"));
     }
-    let copy = if drop.no_backup { FinalCopy::None } else { FinalCopy::Keep };
+    let copy = if drop.no_backup { FinalBackup::Skip } else { FinalBackup::Take };
     operate(settings, &drop.ids, Operation::Drop(copy))
 }
 
@@ -91,7 +91,7 @@ pub(super) fn list(settings: &Settings, list: &List) -> Result<u8> {
     let found = store.discover()?;
     let mut output = Output::new();
     let mut count = 0;
-    for id in found.projects.into_iter().filter(|id| selection.has(id)) {
+    for id in found.projects.into_iter().filter(|id| selection.contains(id)) {
         count += 1;
         match settings.format {
             Format::Human => output.line(format_args!("{id}\t{}", store.place(&id))),
@@ -100,7 +100,7 @@ pub(super) fn list(settings: &Settings, list: &List) -> Result<u8> {
             }
         }
     }
-    for it in &found.left_out {
+    for it in &found.skipped {
         match settings.format {
             Format::Human => crate::report::note(format_args!("left alone: {} is {}", it.name, it.reason)),
             Format::Json => {
@@ -123,7 +123,7 @@ pub(super) fn doctor(settings: &Settings, clean: bool) -> Result<u8> {
         let detail = if gone.is_empty() { "nothing".into() } else { gone.join(", ") };
         findings.push(Finding { name: "removed", ok: true, detail });
     }
-    findings.extend(config.store()?.examine());
+    findings.extend(config.store()?.diagnose());
     findings.push(
         match config.manager().and_then(|manager| manager.reference().map(|_| describe(&manager))) {
             Ok(detail) => Finding { name: "migrations", ok: true, detail },

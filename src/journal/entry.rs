@@ -60,7 +60,7 @@ impl fmt::Display for Json {
 
 /// What an entry is to say.
 #[derive(Clone, Debug)]
-pub(crate) struct Said<'a> {
+pub(crate) struct NewEntry<'a> {
     /// What it is about.
     pub(crate) kind: &'a str,
     /// The command.

@@ -24,7 +24,7 @@ const EVENTS: &str = "jsonl";
 const OPEN: &str = "open";
 
 /// The events of a run that goes on.
-pub(crate) struct Record {
+pub(crate) struct RunRecord {
     events: File,
     path: PathBuf,
     /// Locked as long as this process lives.
@@ -50,7 +50,7 @@ pub(super) fn keep_room(file: &File, bytes: u64) -> std::io::Result<()> {
 }
 
 /// A run whose process is gone.
-pub(crate) struct Killed {
+pub(crate) struct OrphanedRun {
     pub(crate) run: String,
     /// Held, so that one process alone looks after it.
     #[expect(dead_code, reason = "it is held, not read")]
@@ -64,7 +64,7 @@ struct Line<'a, T> {
     event: &'a T,
 }
 
-impl Record {
+impl RunRecord {
     /// Writes an event. Says whether all of them were written: where not, nothing new is to begin.
     pub(crate) fn event(&mut self, event: &impl Serialize) -> bool {
         let text = serde_json::to_string(&Line { v: 1, event }).map_err(std::io::Error::from);
@@ -103,7 +103,7 @@ impl Journal {
     }
 
     /// Begins a record, with room for the events of so many projects: none of it is lost to a disk that fills up.
-    pub(crate) fn record(&self, run: &str, projects: usize) -> Result<Record> {
+    pub(crate) fn record(&self, run: &str, projects: usize) -> Result<RunRecord> {
         let folder = self.runs_folder();
         make_private(&folder)?;
         let path = self.run_path(run)?;
@@ -126,11 +126,11 @@ impl Journal {
         }
         std::fs::rename(&new, path.with_extension(OPEN)).map_err(|error| Error::io("rename", &new, error))?;
         sync_directory(&folder)?;
-        Ok(Record { events, path, open, failure: None })
+        Ok(RunRecord { events, path, open, failure: None })
     }
 
     /// The runs that were begun and never ended, whose process is gone. As long as one is held nobody else looks after it.
-    pub(crate) fn killed(&self) -> Result<Vec<Killed>> {
+    pub(crate) fn killed(&self) -> Result<Vec<OrphanedRun>> {
         let folder = self.runs_folder();
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -145,7 +145,7 @@ impl Journal {
             // One that just ended is gone by now.
             let Ok(file) = File::open(&path) else { continue };
             if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && path.exists() {
-                killed.push(Killed { run, lock: file });
+                killed.push(OrphanedRun { run, lock: file });
             }
         }
         killed.sort_by(|a, b| a.run.cmp(&b.run));

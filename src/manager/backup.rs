@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use super::Manager;
 use super::command::{Run, Selection};
-use super::prove::{Proof, Strictness};
-use crate::backup::{Archive, Backup, Keep, Manifest, Note, Reason};
+use super::verification::{Strictness, VerifyOptions};
+use crate::backup::{Archive, Backup, BackupRequest, Manifest, Reason, RetentionPolicy};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Coverage, Outcome, ProjectReport};
 use crate::project::ProjectId;
-use crate::store::{Discovery, LeftOut, Others};
+use crate::store::{Discovery, IfInUse, Skipped};
 use crate::time::Moment;
 
 /// What is done with a project's backups.
@@ -36,7 +36,7 @@ pub enum BackupTask {
     /// One takes the project's place.
     Restore(Restore),
     /// Those that are not kept are removed.
-    Prune(Keep),
+    Prune(RetentionPolicy),
 }
 
 /// One of so many parts that a fleet is divided into, always in the same way.
@@ -56,7 +56,7 @@ pub struct Restore {
     /// As which project; itself where there is none.
     pub target: Option<ProjectId>,
     /// Whether others may have it open, or it may be past reading.
-    pub others: Others,
+    pub if_in_use: IfInUse,
 }
 
 /// Which backup.
@@ -82,7 +82,7 @@ impl BackupTask {
 }
 
 impl Sample {
-    fn has(self, project: &ProjectId) -> bool {
+    fn contains(self, project: &ProjectId) -> bool {
         // FNV-1a: any hash does that never changes.
         let hash = project.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -108,7 +108,7 @@ impl Manager {
             // Backups are checked where the store is lost: then most of all.
             (Err(error), BackupTask::Check { .. } | BackupTask::Prune(_)) => Discovery {
                 projects: Vec::new(),
-                left_out: vec![LeftOut { name: self.store.location(), reason: error.summary() }],
+                skipped: vec![Skipped { name: self.store.location(), reason: error.summary() }],
             },
             (Err(error), _) => return Err(error),
         };
@@ -117,14 +117,14 @@ impl Manager {
             found.projects.sort();
             found.projects.dedup();
         }
-        found.projects.retain(|id| run.selection.has(id));
+        found.projects.retain(|id| run.selection.contains(id));
         if let BackupTask::Check { sample: Some(sample), .. } = task {
-            found.projects.retain(|id| sample.has(id));
+            found.projects.retain(|id| sample.contains(id));
         }
         Ok(found)
     }
 
-    pub(super) fn with_backups_of(
+    pub(super) fn backup_task(
         &self,
         project: &ProjectId,
         task: &BackupTask,
@@ -133,39 +133,44 @@ impl Manager {
     ) -> ProjectReport {
         let mut report = ProjectReport::new(project.clone(), Outcome::Planned);
         let result = match task {
-            BackupTask::Take { .. } if dry_run => self.inspected(project).map(|_| Outcome::Planned),
+            BackupTask::Take { .. } if dry_run => self.inspect(project).map(|_| Outcome::Planned),
             BackupTask::Take { label } => {
-                self.take(project, label.as_deref(), Reason::Asked, run).map(|backup| {
+                self.take_backup(project, label.as_deref(), Reason::Asked, run).map(|backup| {
                     report.backup = Some(backup.name);
                     Outcome::BackedUp
                 })
             }
             BackupTask::Check { level, names, .. } => {
-                self.checked_backup(project, *level, names.get(project), run, &mut report)
+                self.check_backup(project, *level, names.get(project), run, &mut report)
             }
-            BackupTask::Restore(restore) => self.restored(project, restore, dry_run, run, &mut report),
-            BackupTask::Prune(keep) => self.pruned(project, keep, dry_run, &mut report),
+            BackupTask::Restore(restore) => self.restore_project(project, restore, dry_run, run, &mut report),
+            BackupTask::Prune(keep) => self.prune_backups(project, keep, dry_run, &mut report),
         };
         report.outcome = result.unwrap_or_else(|error| Outcome::Failed(error.in_project(project)));
         report
     }
 
-    pub(super) fn note<'a>(&self, label: Option<&'a str>, reason: Reason, run: &'a str) -> Note<'a> {
-        Note { label, reason, run, store: self.store.location() }
+    pub(super) fn backup_request<'a>(
+        &self,
+        label: Option<&'a str>,
+        reason: Reason,
+        run: &'a str,
+    ) -> BackupRequest<'a> {
+        BackupRequest { label, reason, run, store: self.store.location() }
     }
 
-    pub(super) fn take(
+    pub(super) fn take_backup(
         &self,
         project: &ProjectId,
         label: Option<&str>,
         reason: Reason,
         run: &str,
     ) -> Result<Backup> {
-        let note = self.note(label, reason, run);
-        self.retry(|| self.archive()?.take(project, &note, |file| self.store.copy(project, file)))
+        let note = self.backup_request(label, reason, run);
+        self.retry(|| self.archive()?.take(project, &note, |file| self.store.snapshot_to(project, file)))
     }
 
-    fn checked_backup(
+    fn check_backup(
         &self,
         project: &ProjectId,
         level: u8,
@@ -179,13 +184,17 @@ impl Manager {
             None => archive.newest(project, None)?.ok_or_else(no_backup)?,
         };
         report.backup = Some(backup.name.clone());
-        match self.prove(&backup, Proof { level, strictness: Strictness::Full, run }, &mut report.steps) {
-            Ok(()) => self.mark(&backup, level, report)?,
+        match self.verify_backup(
+            &backup,
+            VerifyOptions { level, strictness: Strictness::Strict, run },
+            &mut report.steps,
+        ) {
+            Ok(()) => self.record_check(&backup, level, report)?,
             Err(error) => {
                 // What a migration or a rule does not like is not the backup's fault.
                 let is_whole = report.steps.iter().any(|step| step.level >= 3);
                 if error.kind() == ErrorKind::CheckFailed && !is_whole {
-                    self.mark(&backup, 0, report)?;
+                    self.record_check(&backup, 0, report)?;
                 }
                 return Err(error);
             }
@@ -195,15 +204,15 @@ impl Manager {
 
     /// Remembers how a check ended; 0 where it failed. That this can't be written, on a medium that is only read, say,
     /// changes nothing about the backup.
-    pub(super) fn mark(&self, backup: &Backup, level: u8, report: &mut ProjectReport) -> Result<()> {
-        if let Err(error) = self.archive()?.mark(backup, level) {
+    pub(super) fn record_check(&self, backup: &Backup, level: u8, report: &mut ProjectReport) -> Result<()> {
+        if let Err(error) = self.archive()?.record_check(backup, level) {
             report.notes.push(format!("that it was checked can't be written down: {}", error.summary()));
         }
         Ok(())
     }
 
     /// The backup that is meant. One of another fleet's project is only taken to make another project of it.
-    pub(super) fn find(
+    pub(super) fn find_backup(
         &self,
         project: &ProjectId,
         source: &Source,
@@ -261,10 +270,10 @@ impl Manager {
         }
     }
 
-    fn pruned(
+    fn prune_backups(
         &self,
         project: &ProjectId,
-        keep: &Keep,
+        keep: &RetentionPolicy,
         dry_run: bool,
         report: &mut ProjectReport,
     ) -> Result<Outcome> {
@@ -344,7 +353,7 @@ mod tests {
     fn the_parts_of_a_sample_are_all_of_a_fleet_and_no_other_part_is_any() {
         let ids: Vec<crate::project::ProjectId> =
             (0..100).map(|id| id.to_string().parse().unwrap()).collect();
-        let count = |part: u64, of: u64| ids.iter().filter(|id| Sample { part, of }.has(id)).count();
+        let count = |part: u64, of: u64| ids.iter().filter(|id| Sample { part, of }.contains(id)).count();
         assert_eq!((1..=7).map(|part| count(part, 7)).sum::<usize>(), 100);
         // There is no part before the first, none after the last, and none of nothing.
         assert_eq!((count(0, 7), count(8, 7), count(0, 0)), (0, 0, 0));

@@ -1,15 +1,15 @@
 //! What an application does with one project, a call each: runs of one project, recorded as any other.
 
 use super::backup::{BackupTask, Restore, Source};
-use super::command::{FinalCopy, Operation, Run, Selection};
-use super::tend::Task;
+use super::command::{FinalBackup, Operation, Run, Selection};
+use super::maintenance::MaintenanceTask;
 use super::{Manager, blocked};
 use crate::backup::Backup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Outcome, ProjectReport, Summary};
-use crate::plan::{Down, Drift, Request};
+use crate::plan::{DowngradeTo, Drift, Request};
 use crate::project::ProjectId;
-use crate::store::Others;
+use crate::store::IfInUse;
 
 impl Manager {
     /// Makes a project, at the catalog's head. Errors with [`ErrorKind::AlreadyExists`] when it exists.
@@ -19,7 +19,7 @@ impl Manager {
 
     /// Brings one project to the catalog's head. Errors with [`ErrorKind::Blocked`] when it has problems.
     pub fn upgrade(&self, id: &ProjectId) -> Result<ProjectReport> {
-        self.run_one(id, Operation::Change(self.to_head()))
+        self.run_one(id, Operation::Migrate(self.to_head()))
     }
 
     /// A run of one project, whose outcome is the caller's business.
@@ -56,17 +56,17 @@ impl Manager {
     /// that version's, or `force` says that a difference does not matter.
     pub fn stamp(&self, id: &ProjectId, version: Option<&str>, force: bool) -> Result<ProjectReport> {
         let to = version.map(|version| self.catalog.resolve(version)).transpose()?;
-        self.run_one(id, Operation::Change(Request::Stamp { to, force }))
+        self.run_one(id, Operation::Migrate(Request::Stamp { to, force }))
     }
 
     /// Takes a project back to an older version by its migrations' `down.sql`; `0` is an empty database.
     pub fn downgrade(&self, id: &ProjectId, version: &str, drift: Drift) -> Result<ProjectReport> {
         let to = self.catalog.resolve(version)?;
-        self.run_one(id, Operation::Change(Request::Downgrade { down: Down::To(to), drift }))
+        self.run_one(id, Operation::Migrate(Request::Downgrade { down: DowngradeTo::Position(to), drift }))
     }
 
     /// Deletes a project, after a last backup where one is wanted. Nobody may have it open.
-    pub fn drop(&self, id: &ProjectId, copy: FinalCopy) -> Result<ProjectReport> {
+    pub fn drop(&self, id: &ProjectId, copy: FinalBackup) -> Result<ProjectReport> {
         self.run_one(id, Operation::Drop(copy))
     }
 
@@ -83,18 +83,18 @@ impl Manager {
 
     /// Puts a backup in a project's place, once it is proven, and after a backup of what is there: its name is in the report.
     pub fn restore(&self, id: &ProjectId, source: Source) -> Result<ProjectReport> {
-        let restore = Restore { source, target: None, others: Others::Refuse };
+        let restore = Restore { source, target: None, if_in_use: IfInUse::Fail };
         self.run_one(id, Operation::Backups(BackupTask::Restore(restore)))
     }
 
     /// Makes another project of a project's backup.
     pub fn restore_as(&self, id: &ProjectId, source: Source, target: &ProjectId) -> Result<ProjectReport> {
-        let restore = Restore { source, target: Some(target.clone()), others: Others::Refuse };
+        let restore = Restore { source, target: Some(target.clone()), if_in_use: IfInUse::Fail };
         self.run_one(id, Operation::Backups(BackupTask::Restore(restore)))
     }
 
     /// Checks a project by the database's own means and by what the set says must hold. Errors where something does not.
     pub fn check(&self, id: &ProjectId) -> Result<ProjectReport> {
-        self.run_one(id, Operation::Tend(Task::Check))
+        self.run_one(id, Operation::Maintain(MaintenanceTask::Check))
     }
 }

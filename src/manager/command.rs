@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::backup::BackupTask;
-use super::rollback::Undo;
-use super::tend::Task;
+use super::maintenance::MaintenanceTask;
+use super::rollback::Rollback;
 use crate::catalog::Version;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ExitRules;
 use crate::plan::{Baseline, Drift, Request};
 use crate::project::ProjectId;
-use crate::store::Care;
+use crate::store::Maintenance;
 
 /// A pattern for ids: `*` stands for anything, `?` for one character, `[a-c]` for one of those.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct IdPattern(glob::Pattern);
 impl IdPattern {
     /// Whether an id is one of those.
     #[must_use]
-    pub fn fits(&self, id: &ProjectId) -> bool {
+    pub fn matches(&self, id: &ProjectId) -> bool {
         self.0.matches(id.as_str())
     }
 
@@ -68,8 +68,8 @@ impl Selection {
 
     /// Whether a project is among them.
     #[must_use]
-    pub fn has(&self, id: &ProjectId) -> bool {
-        let fits = |patterns: &[IdPattern]| patterns.iter().any(|pattern| pattern.fits(id));
+    pub fn contains(&self, id: &ProjectId) -> bool {
+        let fits = |patterns: &[IdPattern]| patterns.iter().any(|pattern| pattern.matches(id));
         match self {
             Self::Ids(ids) => ids.contains(id),
             Self::All { only, except } => (only.is_empty() || fits(only)) && !fits(except),
@@ -86,26 +86,26 @@ pub enum Operation {
     /// Makes it of SQL text in this file.
     Import(PathBuf),
     /// Nothing: says where it stands. What a ledger proves is taken from there.
-    Look,
+    Status,
     /// Moves it to another version, or records one.
-    Change(Request),
+    Migrate(Request),
     /// Deletes it.
-    Drop(FinalCopy),
+    Drop(FinalBackup),
     /// Leaves it where it is, and does something for it.
-    Tend(Task),
+    Maintain(MaintenanceTask),
     /// Takes, checks, restores or removes backups of it.
     Backups(BackupTask),
     /// Takes it back to where it was before a run.
-    RollBack(Undo),
+    RollBack(Rollback),
 }
 
 /// Whether `drop` takes a last backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinalCopy {
+pub enum FinalBackup {
     /// It does.
-    Keep,
+    Take,
     /// It does not.
-    None,
+    Skip,
 }
 
 /// What is done before a project is changed, so that it can be put back.
@@ -132,7 +132,7 @@ pub struct Run {
     /// What is done before a project is changed.
     pub safety: Safety,
     /// The migrations that may delete rows of tables that they have not declared.
-    pub may_lose_rows: Vec<Version>,
+    pub allow_row_loss: Vec<Version>,
     /// After how many failures no further project is begun.
     pub max_failures: Option<usize>,
     /// What makes the exit code other than the outcomes.
@@ -148,7 +148,7 @@ impl Run {
             operation,
             dry_run: false,
             safety: Safety::None,
-            may_lose_rows: Vec::new(),
+            allow_row_loss: Vec::new(),
             max_failures: None,
             exit_rules: ExitRules::default(),
         }
@@ -158,7 +158,7 @@ impl Run {
     #[must_use]
     pub fn upgrade_all(to: usize) -> Self {
         let request = Request::Upgrade { to, baseline: Baseline::Stamp, drift: Drift::Refuse };
-        Self::new(Selection::all(), Operation::Change(request))
+        Self::new(Selection::all(), Operation::Migrate(request))
     }
 
     /// What it is called in events and in the journal: the command of the command line that does the same.
@@ -167,16 +167,16 @@ impl Run {
         match (&self.operation, &self.selection) {
             (Operation::Create, _) => "create",
             (Operation::Import(_), _) => "import",
-            (Operation::Look, _) => "status",
-            (Operation::Change(Request::Upgrade { .. }), Selection::All { .. }) => "upgrade-all",
-            (Operation::Change(Request::Upgrade { .. }), Selection::Ids(_)) => "upgrade",
-            (Operation::Change(Request::Stamp { .. }), _) => "stamp",
-            (Operation::Change(Request::Downgrade { .. }), _) => "downgrade",
+            (Operation::Status, _) => "status",
+            (Operation::Migrate(Request::Upgrade { .. }), Selection::All { .. }) => "upgrade-all",
+            (Operation::Migrate(Request::Upgrade { .. }), Selection::Ids(_)) => "upgrade",
+            (Operation::Migrate(Request::Stamp { .. }), _) => "stamp",
+            (Operation::Migrate(Request::Downgrade { .. }), _) => "downgrade",
             (Operation::Drop(_), _) => "drop",
-            (Operation::Tend(Task::Retain { .. }), _) => "retain",
-            (Operation::Tend(Task::Check), _) => "check",
-            (Operation::Tend(Task::LookAfter(Care::Analyze)), _) => "analyze",
-            (Operation::Tend(Task::LookAfter(Care::Vacuum)), _) => "vacuum",
+            (Operation::Maintain(MaintenanceTask::Retain { .. }), _) => "retain",
+            (Operation::Maintain(MaintenanceTask::Check), _) => "check",
+            (Operation::Maintain(MaintenanceTask::Maintain(Maintenance::Analyze)), _) => "analyze",
+            (Operation::Maintain(MaintenanceTask::Maintain(Maintenance::Vacuum)), _) => "vacuum",
             (Operation::Backups(BackupTask::Take { .. }), _) => "backup create",
             (Operation::Backups(BackupTask::Check { .. }), _) => "backup check",
             (Operation::Backups(BackupTask::Restore(_)), _) => "backup restore",

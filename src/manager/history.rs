@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use super::Manager;
 use super::run::lock;
 use crate::error::Result;
-use crate::event::Moved;
+use crate::event::VersionChange;
 use crate::ledger::Action;
 use crate::project::ProjectId;
 use crate::schema::bookkeeping::HISTORY;
@@ -55,7 +55,7 @@ impl Manager {
     }
 
     /// Where a run moved a project, as its own ledger has it; none where it did not.
-    pub(super) fn moved_in_run(&self, project: &ProjectId, run: &str) -> Result<Option<Moved>> {
+    pub(super) fn moved_in_run(&self, project: &ProjectId, run: &str) -> Result<Option<VersionChange>> {
         let mut history = self.history(project)?;
         history.retain(|done| done.action != Action::Start);
         let Some(first) = history.iter().position(|done| done.run == run) else { return Ok(None) };
@@ -72,6 +72,6 @@ impl Manager {
         };
         let nothing = || self.catalog.version_at(0).as_str().to_string();
         let to = newest(&history[..=last]).map_or_else(nothing, ToString::to_string);
-        Ok(Some(Moved { from, to }))
+        Ok(Some(VersionChange { from, to }))
     }
 }

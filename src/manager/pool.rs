@@ -19,35 +19,35 @@ use crate::store::connection::{Connector, ProjectConnection};
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opens connections to one project.
-struct Opener {
+struct ConnectionManager {
     connector: Connector,
 }
 
 /// What went wrong with a connection, told whole: r2d2 keeps only what an error displays.
 #[derive(Debug)]
-struct Unavailable(String);
+struct ConnectionError(String);
 
-impl std::fmt::Display for Unavailable {
+impl std::fmt::Display for ConnectionError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Unavailable {}
+impl std::error::Error for ConnectionError {}
 
-impl r2d2::ManageConnection for Opener {
+impl r2d2::ManageConnection for ConnectionManager {
     type Connection = ProjectConnection;
-    type Error = Unavailable;
+    type Error = ConnectionError;
 
-    fn connect(&self) -> std::result::Result<ProjectConnection, Unavailable> {
+    fn connect(&self) -> std::result::Result<ProjectConnection, ConnectionError> {
         (self.connector)().map_err(|error| {
             let hint = error.hint_for_command().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
-            Unavailable(format!("{}{hint}", error.summary()))
+            ConnectionError(format!("{}{hint}", error.summary()))
         })
     }
 
-    fn is_valid(&self, connection: &mut ProjectConnection) -> std::result::Result<(), Unavailable> {
-        connection.ping().map_err(|error| Unavailable(error.to_string()))
+    fn is_valid(&self, connection: &mut ProjectConnection) -> std::result::Result<(), ConnectionError> {
+        connection.ping().map_err(|error| ConnectionError(error.to_string()))
     }
 
     fn has_broken(&self, connection: &mut ProjectConnection) -> bool {
@@ -58,12 +58,12 @@ impl r2d2::ManageConnection for Opener {
     }
 }
 
-type Pool = r2d2::Pool<Opener>;
+type Pool = r2d2::Pool<ConnectionManager>;
 
 /// The pools of all projects that are in use.
 pub(super) struct Pools {
-    open: Mutex<Open>,
-    given_back: Condvar,
+    open: Mutex<PoolsState>,
+    returned: Condvar,
     /// One set of threads opens and closes connections for all pools.
     threads: OnceLock<Arc<ScheduledThreadPool>>,
     capacity: usize,
@@ -71,8 +71,8 @@ pub(super) struct Pools {
 }
 
 #[derive(Default)]
-struct Open {
-    pools: HashMap<ProjectId, Used>,
+struct PoolsState {
+    pools: HashMap<ProjectId, OpenPool>,
     /// Forgotten pools whose connections are not all back.
     retired: Vec<Arc<Pool>>,
     /// Connections that are being opened.
@@ -81,12 +81,12 @@ struct Open {
     taking: Vec<Arc<Pool>>,
 }
 
-struct Used {
+struct OpenPool {
     pool: Arc<Pool>,
     at: Instant,
 }
 
-impl Open {
+impl PoolsState {
     /// How many are about to take an idle connection that may be gone by now, closed for its age: then they open another.
     fn takers_without_any(&self) -> usize {
         let first_of =
@@ -109,7 +109,7 @@ impl Open {
             Some(used) if Arc::ptr_eq(&used.pool, &pool) => used.at = Instant::now(),
             Some(_) => self.retired.push(pool),
             None => {
-                self.pools.insert(id.clone(), Used { pool, at: Instant::now() });
+                self.pools.insert(id.clone(), OpenPool { pool, at: Instant::now() });
             }
         }
     }
@@ -119,7 +119,7 @@ impl Pools {
     pub(super) fn new(capacity: usize, idle: Duration) -> Self {
         // A pool refuses to have no time at all.
         let idle = idle.max(Duration::from_millis(1));
-        Self { open: Mutex::default(), given_back: Condvar::new(), threads: OnceLock::new(), capacity, idle }
+        Self { open: Mutex::default(), returned: Condvar::new(), threads: OnceLock::new(), capacity, idle }
     }
 
     /// A connection. `connector` is asked for when the project has no pool yet, and may refuse. No lock is held while it
@@ -150,7 +150,7 @@ impl Pools {
                     .in_project(id)
                     .with_hint("give connections back sooner, or allow more: Manager::with_connections"));
             }
-            open = self.given_back.wait_timeout(open, left).unwrap_or_else(PoisonError::into_inner).0;
+            open = self.returned.wait_timeout(open, left).unwrap_or_else(PoisonError::into_inner).0;
         };
         drop(open);
         let connection = pool.get();
@@ -163,13 +163,13 @@ impl Pools {
         open.keep(id, pool);
         drop(open);
         // Whoever waits may have counted this one twice meanwhile.
-        self.given_back.notify_all();
+        self.returned.notify_all();
         let connection = connection.map_err(|error| unavailable(id, &error))?;
-        Ok(PooledConnection { connection, _given_back: GivenBack(Arc::clone(self)) })
+        Ok(PooledConnection { connection, _returned: ReturnedConnection(Arc::clone(self)) })
     }
 
     fn pool(&self, id: &ProjectId, connector: impl Fn() -> Result<Connector>) -> Result<Arc<Pool>> {
-        let known = |open: &Open| open.pools.get(id).map(|used| Arc::clone(&used.pool));
+        let known = |open: &PoolsState| open.pools.get(id).map(|used| Arc::clone(&used.pool));
         if let Some(pool) = known(&self.lock()) {
             return Ok(pool);
         }
@@ -194,24 +194,24 @@ impl Pools {
             .test_on_check_out(false)
             .connection_timeout(TIMEOUT)
             .thread_pool(Arc::clone(threads))
-            .build(Opener { connector })
+            .build(ConnectionManager { connector })
             .map_err(|error| unavailable(id, &error))
     }
 
     /// Closes the pools that nobody used for a while.
-    fn close_idle(&self, open: &mut Open) {
+    fn close_idle(&self, open: &mut PoolsState) {
         open.pools.retain(|_, used| used.at.elapsed() < self.idle || !is_unused(&used.pool));
         open.retired.retain(|pool| !is_unused(pool));
     }
 
     /// Whether one more connection may be opened, closing the longest unused idle pool where that makes room.
-    fn has_room(&self, open: &mut Open) -> bool {
+    fn has_room(&self, open: &mut PoolsState) -> bool {
         let pools = open.pools.values().map(|used| &used.pool).chain(&open.retired);
         let count: u32 = pools.map(|pool| pool.state().connections).sum();
         if (count as usize) + open.opening + open.takers_without_any() < self.capacity {
             return true;
         }
-        let closable = |used: &Used| used.pool.state().connections > 0 && is_unused(&used.pool);
+        let closable = |used: &OpenPool| used.pool.state().connections > 0 && is_unused(&used.pool);
         let oldest = open.pools.iter().filter(|(_, used)| closable(used)).min_by_key(|(_, used)| used.at);
         let Some(id) = oldest.map(|(id, _)| id.clone()) else { return false };
         open.pools.remove(&id);
@@ -227,7 +227,7 @@ impl Pools {
         self.close_idle(&mut open);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, PoolsState> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -244,18 +244,18 @@ fn unavailable(id: &ProjectId, error: &r2d2::Error) -> Error {
 
 /// A connection that goes back to its pool when it is dropped. It is a diesel connection.
 pub struct PooledConnection {
-    connection: r2d2::PooledConnection<Opener>,
+    connection: r2d2::PooledConnection<ConnectionManager>,
     /// Declared last, so that the connection is back before anybody is told.
-    _given_back: GivenBack,
+    _returned: ReturnedConnection,
 }
 
-struct GivenBack(Arc<Pools>);
+struct ReturnedConnection(Arc<Pools>);
 
-impl Drop for GivenBack {
+impl Drop for ReturnedConnection {
     fn drop(&mut self) {
         // Whoever looked and found nothing free holds the lock until it waits: so it can't miss this.
         drop(self.0.lock());
-        self.0.given_back.notify_all();
+        self.0.returned.notify_all();
     }
 }
 

@@ -4,19 +4,19 @@
 
 use super::Manager;
 use super::backup::{Restore, Source};
-use super::command::{FinalCopy, Safety};
-use super::prove::{Proof, Strictness, copy_file};
+use super::command::{FinalBackup, Safety};
 use super::run::failed;
-use crate::apply::{Outlook, Progress, RowsSeen, Work};
+use super::verification::{Strictness, VerifyOptions, snapshot_file};
+use crate::apply::{Executor, Preflight, Progress, RowTracker};
 use crate::backup::{Backup, Manifest, Reason};
 use crate::disk::{exists, private_folder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
 use crate::project::ProjectId;
-use crate::store::{Lock, Old, Others};
+use crate::store::{IfInUse, Lock, Replaced};
 
 impl Manager {
-    pub(super) fn restored(
+    pub(super) fn restore_project(
         &self,
         project: &ProjectId,
         restore: &Restore,
@@ -24,10 +24,10 @@ impl Manager {
         run: &str,
         report: &mut ProjectReport,
     ) -> Result<Outcome> {
-        let backup = self.find(project, &restore.source, restore.target.as_ref())?;
+        let backup = self.find_backup(project, &restore.source, restore.target.as_ref())?;
         report.backup = Some(backup.name.clone());
         let target = restore.target.as_ref().unwrap_or(project);
-        self.store.check(target)?;
+        self.store.validate_id(target)?;
         report.notes.push(format!(
             "{} was taken at {}, {}",
             backup.name, backup.manifest.taken_at, backup.manifest.reason
@@ -38,8 +38,12 @@ impl Manager {
         }
         if dry_run {
             // Only what changes nothing at all.
-            self.prove(&backup, Proof { level: 1, strictness: Strictness::Full, run }, &mut report.steps)?;
-            report.notes.push(match self.inspected(target) {
+            self.verify_backup(
+                &backup,
+                VerifyOptions { level: 1, strictness: Strictness::Strict, run },
+                &mut report.steps,
+            )?;
+            report.notes.push(match self.inspect(target) {
                 Err(error) if error.kind() == ErrorKind::NotFound => format!("would make {target}"),
                 _ if restore.target.is_some() => return Err(exists().in_project(target)),
                 Ok(_) => format!("would take the place of {target}, after a backup of that"),
@@ -48,21 +52,21 @@ impl Manager {
             return Ok(Outcome::Planned);
         }
         let strictness =
-            if restore.others == Others::Ignore { Strictness::AsItWas } else { Strictness::Full };
-        self.prove(&backup, Proof { level: 3, strictness, run }, &mut report.steps).map_err(|error| {
+            if restore.if_in_use == IfInUse::Force { Strictness::Lenient } else { Strictness::Strict };
+        self.verify_backup(&backup, VerifyOptions { level: 3, strictness, run }, &mut report.steps).map_err(|error| {
             error.with_hint("trust another backup of this project (tenantry backup list ID); one that is only not sound is \
                         restored as it was by --force")
         })?;
-        if strictness == Strictness::Full {
-            self.mark(&backup, 3, report)?;
+        if strictness == Strictness::Strict {
+            self.record_check(&backup, 3, report)?;
         }
-        self.put_back(target, &backup, restore, run, report, &|_| Ok(()))?;
+        self.restore_in_place(target, &backup, restore, run, report, &|_| Ok(()))?;
         Ok(Outcome::Restored)
     }
 
     /// Puts a backup in a project's place, or makes the project of it where there is none. `may` sees what the project is at
     /// that moment, when nobody else can change it any more.
-    pub(super) fn put_back(
+    pub(super) fn restore_in_place(
         &self,
         target: &ProjectId,
         backup: &Backup,
@@ -74,59 +78,59 @@ impl Manager {
         let scratch = private_folder()?;
         let file = scratch.path().join("copy");
         self.archive()?.unpack(backup, &file)?;
-        let copy = copy_file(&backup.manifest, &file);
+        let copy = snapshot_file(&backup.manifest, &file);
         if restore.target.is_some() {
-            report.notes.extend(self.store.install(target, copy)?);
+            report.notes.extend(self.store.restore_as(target, copy)?);
             return Ok(());
         }
         self.pools.forget(target);
-        let mut held = match self.store.hold(target, restore.others) {
-            Ok(held) => held,
+        let mut exclusive = match self.store.lock_exclusive(target, restore.if_in_use) {
+            Ok(exclusive) => exclusive,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                report.notes.extend(self.store.install(target, copy)?);
+                report.notes.extend(self.store.restore_as(target, copy)?);
                 return Ok(());
             }
-            Err(error) if error.kind() == ErrorKind::Locked && restore.others == Others::Refuse => {
+            Err(error) if error.kind() == ErrorKind::Locked && restore.if_in_use == IfInUse::Fail => {
                 return Err(error.with_hint(
                     "stop it first; --force goes on without: it would keep using what is replaced",
                 ));
             }
             Err(error) => return Err(error),
         };
-        let note = self.note(None, Reason::BeforeRestore, run);
-        let old = match self.archive()?.take(target, &note, |file| held.copy(file)) {
+        let note = self.backup_request(None, Reason::BeforeRestore, run);
+        let old = match self.archive()?.take(target, &note, |file| exclusive.snapshot_to(file)) {
             Ok(undo) => {
                 may(&undo.manifest)?;
                 report
                     .notes
                     .push(format!("to undo it: tenantry backup restore {target} --from {}", undo.name));
-                Old::Gone
+                Replaced::Delete
             }
             // What can't be read any more is set aside instead.
-            Err(error) if restore.others == Others::Ignore && is_past_reading(&error) => Old::Aside,
+            Err(error) if restore.if_in_use == IfInUse::Force && is_unreadable(&error) => Replaced::KeepAside,
             Err(error) => return Err(error.with_hint("--force sets aside what can't be read any more")),
         };
-        report.notes.extend(held.replace(copy, old)?);
+        report.notes.extend(exclusive.replace(copy, old)?);
         Ok(())
     }
 
     /// Changes a project, after a backup where one is wanted; and puts it back where it was changed in part.
-    pub(super) fn performed_safely(
+    pub(super) fn execute_with_backup(
         &self,
-        work: &Work<'_>,
+        executor: &Executor<'_>,
         project: &ProjectId,
-        outlook: &Outlook,
+        preflight: &Preflight,
         safety: Safety,
     ) -> ProjectReport {
         if safety == Safety::None {
-            return self.performed(work, project, outlook);
+            return self.execute_plan(executor, project, preflight);
         }
         let mut steps = Vec::new();
-        let taken = self.take(project, None, Reason::BeforeUpgrade, work.run).and_then(|backup| {
+        let taken = self.take_backup(project, None, Reason::BeforeUpgrade, executor.run).and_then(|backup| {
             if safety == Safety::CheckedBackup {
-                let proof = Proof { level: 3, strictness: Strictness::Full, run: work.run };
-                self.prove(&backup, proof, &mut steps)?;
-                self.archive()?.mark(&backup, 3)?;
+                let proof = VerifyOptions { level: 3, strictness: Strictness::Strict, run: executor.run };
+                self.verify_backup(&backup, proof, &mut steps)?;
+                self.archive()?.record_check(&backup, 3)?;
             }
             Ok(backup)
         });
@@ -134,16 +138,17 @@ impl Manager {
             Ok(backup) => backup,
             Err(error) => return ProjectReport { steps, ..failed(project, error) },
         };
-        let mut progress = Progress::new(work.request);
+        let mut progress = Progress::new(executor.request);
         // Only what runs outside a transaction can fail in part.
-        if outlook.mode.lock == Lock::Session {
-            progress.rows = Some(RowsSeen::new(backup.manifest.tables.clone()));
+        if preflight.mode.lock == Lock::Session {
+            progress.rows = Some(RowTracker::new(backup.manifest.tables.clone()));
         }
-        let mut report = self.performed_from(work, project, outlook, &mut progress);
+        let mut report = self.execute_from(executor, project, preflight, &mut progress);
         // Only what this run itself did is undone: what it could not even begin was another's.
         let is_ours = matches!(&report.outcome, Outcome::Failed(error) if error.kind() != ErrorKind::Locked);
         if is_ours
-            && let Err(error) = self.undo_in_part(work, project, &backup, progress.rows.as_ref(), &mut report)
+            && let Err(error) =
+                self.undo_partial(executor, project, &backup, progress.rows.as_ref(), &mut report)
         {
             report.notes.push(format!(
                 "it is left as it is ({}); to put it back by hand: tenantry backup restore {project} --from {}",
@@ -155,23 +160,23 @@ impl Manager {
     }
 
     /// Only what ran outside a transaction can have left a project between two versions.
-    fn undo_in_part(
+    fn undo_partial(
         &self,
-        work: &Work<'_>,
+        executor: &Executor<'_>,
         project: &ProjectId,
         backup: &Backup,
-        rows: Option<&RowsSeen>,
+        rows: Option<&RowTracker>,
         report: &mut ProjectReport,
     ) -> Result<()> {
         let mut begun = self.history(project)?;
-        begun.retain(|done| done.run == work.run);
+        begun.retain(|done| done.run == executor.run);
         if begun.is_empty() {
             return Ok(());
         }
         let may = |now: &Manifest| {
             let touched = match rows {
-                Some(rows) => rows.other_than(&now.tables),
-                None => RowsSeen::new(backup.manifest.tables.clone()).other_than(&now.tables),
+                Some(rows) => rows.changed_by_others(&now.tables),
+                None => RowTracker::new(backup.manifest.tables.clone()).changed_by_others(&now.tables),
             };
             match touched {
                 None => Ok(()),
@@ -183,28 +188,28 @@ impl Manager {
                 )),
             }
         };
-        let restore = Restore { source: Source::Newest, target: None, others: Others::Refuse };
-        self.put_back(project, backup, &restore, work.run, report, &may)?;
+        let restore = Restore { source: Source::Newest, target: None, if_in_use: IfInUse::Fail };
+        self.restore_in_place(project, backup, &restore, executor.run, report, &may)?;
         report.notes.push(format!("put back to what it was, from {}", backup.name));
         Ok(())
     }
 
-    pub(super) fn dropped(&self, project: &ProjectId, copy: FinalCopy, run: &str) -> ProjectReport {
+    pub(super) fn drop_project(&self, project: &ProjectId, copy: FinalBackup, run: &str) -> ProjectReport {
         self.pools.forget(project);
         let drop = || {
-            let held = self.store.hold(project, Others::Refuse);
-            let mut held = held.map_err(|error| match error.kind() {
+            let exclusive = self.store.lock_exclusive(project, IfInUse::Fail);
+            let mut exclusive = exclusive.map_err(|error| match error.kind() {
                 ErrorKind::Locked => error.with_hint("stop it first: it would go on with what is deleted"),
                 _ => error,
             })?;
             let backup = match copy {
-                FinalCopy::Keep => {
-                    let note = self.note(None, Reason::BeforeDrop, run);
-                    Some(self.archive()?.take(project, &note, |file| held.copy(file))?)
+                FinalBackup::Take => {
+                    let note = self.backup_request(None, Reason::BeforeDrop, run);
+                    Some(self.archive()?.take(project, &note, |file| exclusive.snapshot_to(file))?)
                 }
-                FinalCopy::None => None,
+                FinalBackup::Skip => None,
             };
-            let notes = held.remove()?;
+            let notes = exclusive.remove()?;
             Ok((backup, notes))
         };
         match self.retry(drop) {
@@ -224,6 +229,6 @@ impl Manager {
     }
 }
 
-fn is_past_reading(error: &Error) -> bool {
+fn is_unreadable(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::NotADatabase | ErrorKind::Corrupt | ErrorKind::Database)
 }

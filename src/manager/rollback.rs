@@ -10,51 +10,51 @@ use serde::Deserialize as _;
 
 use super::Manager;
 use super::backup::{Restore, Source};
-use super::prove::{Proof, Strictness};
 use super::run::lock;
-use crate::apply::{Drops, Outlook, Work};
+use super::verification::{Strictness, VerifyOptions};
+use crate::apply::{DropTables, Executor, Preflight};
 use crate::backup::{Backup, Reason};
 use crate::catalog::Migration;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Moved, Outcome, ProjectReport};
-use crate::plan::{Down, Drift, Request};
+use crate::event::{Outcome, ProjectReport, VersionChange};
+use crate::plan::{DowngradeTo, Drift, Request};
 use crate::project::ProjectId;
 use crate::sql::effect::Effect;
 use crate::sql::quote_name;
-use crate::sql::statement::Moves;
-use crate::store::Others;
+use crate::sql::statement::TableChange;
+use crate::store::IfInUse;
 
 /// A run that is to be undone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Undo {
+pub struct Rollback {
     /// The run.
     pub run: String,
     /// The projects that it moved.
-    pub moved: BTreeMap<ProjectId, Moved>,
+    pub moved: BTreeMap<ProjectId, VersionChange>,
 }
 
 /// A place as an event has it.
-fn read(event: &serde_json::Value) -> Result<Moved> {
-    Moved::deserialize(event).map_err(|error| {
+fn parse_moved(event: &serde_json::Value) -> Result<VersionChange> {
+    VersionChange::deserialize(event).map_err(|error| {
         Error::new(ErrorKind::Corrupt, "an event of the run is not as tenantry writes it").caused_by(error)
     })
 }
 
 /// How a project goes back.
-enum Undoing {
-    Down,
+enum RollbackMethod {
+    DownScripts,
     Backup(Box<Backup>),
 }
 
 impl Manager {
     /// What a run did, by the journal. Errors where there is no such run, or it still goes on.
-    pub fn undo_of(&self, run: &str) -> Result<Undo> {
+    pub fn rollback_of(&self, run: &str) -> Result<Rollback> {
         let journal = self.journal.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::Configuration, "no journal is kept")
                 .with_hint("name one: [journal] dir in tenantry.toml")
         })?;
         let events = journal.events(run)?;
-        if let Some(other) = self.whose(&events) {
+        if let Some(other) = self.other_fleet(&events) {
             return Err(Error::new(
                 ErrorKind::Usage,
                 format!("the run {run} was about another fleet: {other}"),
@@ -71,7 +71,9 @@ impl Manager {
             let Some(project) = event.0["project"].as_str() else { continue };
             let project: ProjectId = project.parse()?;
             match event.0["outcome"].as_str() {
-                Some("upgraded" | "stamped" | "downgraded") => drop(moved.insert(project, read(&event.0)?)),
+                Some("upgraded" | "stamped" | "downgraded") => {
+                    drop(moved.insert(project, parse_moved(&event.0)?));
+                }
                 // What was committed before it failed is in the ledger alone.
                 Some("failed") => match self.moved_in_run(&project, run) {
                     Ok(Some(found)) => drop(moved.insert(project, found)),
@@ -84,7 +86,7 @@ impl Manager {
         }
         // What a killed run moved without telling anybody.
         for (project, found) in events.iter().filter_map(|event| event.0["moved"].as_object()).flatten() {
-            moved.insert(project.parse()?, read(found)?);
+            moved.insert(project.parse()?, parse_moved(found)?);
         }
         if moved.is_empty() {
             let message = "the run took no project from one version to another";
@@ -92,13 +94,13 @@ impl Manager {
                 format!("what it did, and how to have back what it replaced: tenantry runs show {run}");
             return Err(Error::new(ErrorKind::Usage, message).with_hint(hint));
         }
-        Ok(Undo { run: run.into(), moved })
+        Ok(Rollback { run: run.into(), moved })
     }
 
-    pub(super) fn rolled_back(
+    pub(super) fn roll_back_project(
         &self,
         project: &ProjectId,
-        undo: &Undo,
+        undo: &Rollback,
         dry_run: bool,
         run: &str,
     ) -> ProjectReport {
@@ -115,7 +117,7 @@ impl Manager {
         &self,
         project: &ProjectId,
         undone: &str,
-        moved: &Moved,
+        moved: &VersionChange,
         dry_run: bool,
         run: &str,
         report: &mut ProjectReport,
@@ -133,24 +135,24 @@ impl Manager {
             )
             .with_hint("roll the later run back first: tenantry runs list"));
         }
-        let way = self.way_back(project, undone, moved)?;
+        let way = self.rollback_method(project, undone, moved)?;
         report.notes.push(match &way {
-            Undoing::Down => "by down.sql, which loses nothing".into(),
-            Undoing::Backup(backup) => format!("from {}: what was written since is lost", backup.name),
+            RollbackMethod::DownScripts => "by down.sql, which loses nothing".into(),
+            RollbackMethod::Backup(backup) => format!("from {}: what was written since is lost", backup.name),
         });
         if dry_run {
             return Ok(Outcome::Planned);
         }
-        let kept = self.take(project, None, Reason::BeforeRollback, run)?;
+        let kept = self.take_backup(project, None, Reason::BeforeRollback, run)?;
         report.notes.push(format!("to undo it: tenantry backup restore {project} --from {}", kept.name));
         report.backup = Some(kept.name);
         let outcome = match way {
-            Undoing::Down => self.go_down(project, moved, run)?,
-            Undoing::Backup(backup) => {
-                let proof = Proof { level: 3, strictness: Strictness::AsItWas, run };
-                self.prove(&backup, proof, &mut report.steps)?;
-                let restore = Restore { source: Source::Newest, target: None, others: Others::Refuse };
-                self.put_back(project, &backup, &restore, run, report, &|_| Ok(()))?;
+            RollbackMethod::DownScripts => self.run_down_scripts(project, moved, run)?,
+            RollbackMethod::Backup(backup) => {
+                let proof = VerifyOptions { level: 3, strictness: Strictness::Lenient, run };
+                self.verify_backup(&backup, proof, &mut report.steps)?;
+                let restore = Restore { source: Source::Newest, target: None, if_in_use: IfInUse::Fail };
+                self.restore_in_place(project, &backup, &restore, run, report, &|_| Ok(()))?;
                 Outcome::Restored
             }
         };
@@ -165,17 +167,23 @@ impl Manager {
     }
 
     fn newest_version(&self, project: &ProjectId) -> Result<Option<String>> {
-        let ledger = self.inspected(project)?.ledger;
-        let newest = self.catalog.migrations().iter().rev().map(|it| &it.version).find(|it| ledger.has(it));
+        let ledger = self.inspect(project)?.ledger;
+        let newest =
+            self.catalog.migrations().iter().rev().map(|it| &it.version).find(|it| ledger.is_applied(it));
         Ok(newest.map(|version| version.as_str().to_string()))
     }
 
-    fn positions(&self, moved: &Moved) -> Result<(usize, usize)> {
+    fn positions(&self, moved: &VersionChange) -> Result<(usize, usize)> {
         let position = |version: &str| self.catalog.resolve(version);
         Ok((moved.from.as_deref().map_or(Ok(0), position)?, position(&moved.to)?))
     }
 
-    fn way_back(&self, project: &ProjectId, undone: &str, moved: &Moved) -> Result<Undoing> {
+    fn rollback_method(
+        &self,
+        project: &ProjectId,
+        undone: &str,
+        moved: &VersionChange,
+    ) -> Result<RollbackMethod> {
         let (from, to) = self.positions(moved)?;
         // A project that had no ledger is to have none again, and one that went down has to go up.
         let lossy = if moved.from.is_none() {
@@ -187,15 +195,15 @@ impl Manager {
             migrations
                 .into_iter()
                 .rev()
-                .find_map(|migration| self.loses(project, migration).transpose())
+                .find_map(|migration| self.down_script_loses(project, migration).transpose())
                 .transpose()?
         };
-        let Some(lossy) = lossy else { return Ok(Undoing::Down) };
+        let Some(lossy) = lossy else { return Ok(RollbackMethod::DownScripts) };
         let (backups, _) = self.archive()?.all(project)?;
         let taken = backups
             .into_iter()
             .find(|it| it.manifest.run == undone && it.manifest.reason == Reason::BeforeUpgrade);
-        taken.map(|backup| Undoing::Backup(Box::new(backup))).ok_or_else(|| {
+        taken.map(|backup| RollbackMethod::Backup(Box::new(backup))).ok_or_else(|| {
             Error::new(ErrorKind::Blocked, format!("{lossy}, and the run took no backup")).with_hint(
                 "go down all the same: tenantry downgrade ID --to VERSION; or restore an older backup",
             )
@@ -203,7 +211,7 @@ impl Manager {
     }
 
     /// Why undoing a migration by its `down.sql` would lose something; none where it can't.
-    fn loses(&self, project: &ProjectId, migration: &Migration) -> Result<Option<String>> {
+    fn down_script_loses(&self, project: &ProjectId, migration: &Migration) -> Result<Option<String>> {
         let label = migration.label();
         let Some(down) = &migration.down else { return Ok(Some(format!("{label} has no down.sql"))) };
         for statement in down.statements() {
@@ -218,8 +226,8 @@ impl Manager {
             if !is_harmless || cascades {
                 return Ok(Some(format!("{label}'s down.sql does more than drop what is empty")));
             }
-            for moves in &statement.moves {
-                let Moves::Dropped(table) = moves else { continue };
+            for moves in &statement.table_changes {
+                let TableChange::Dropped(table) = moves else { continue };
                 // Nobody can be kept from writing into it before it is gone.
                 if !migration.is_transactional() {
                     return Ok(Some(format!("{label}'s down.sql drops {table} outside a transaction")));
@@ -248,11 +256,11 @@ impl Manager {
         Ok(*lock(&has_rows))
     }
 
-    fn go_down(&self, project: &ProjectId, moved: &Moved, run: &str) -> Result<Outcome> {
+    fn run_down_scripts(&self, project: &ProjectId, moved: &VersionChange, run: &str) -> Result<Outcome> {
         let (from, _) = self.positions(moved)?;
-        let request = Request::Downgrade { down: Down::To(from), drift: Drift::Refuse };
-        let work = Work { drops: Drops::Empty, ..self.work(request, run)? };
-        match self.performed(&work, project, &Outlook::UNPLANNED).outcome {
+        let request = Request::Downgrade { down: DowngradeTo::Position(from), drift: Drift::Refuse };
+        let executor = Executor { drops: DropTables::OnlyEmpty, ..self.executor(request, run)? };
+        match self.execute_plan(&executor, project, &Preflight::UNPLANNED).outcome {
             Outcome::Failed(error) => Err(error),
             Outcome::Blocked(problems) => Err(super::blocked(project, &problems)),
             outcome => Ok(outcome),

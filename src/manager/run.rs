@@ -8,18 +8,20 @@ use std::time::Instant;
 
 use super::Manager;
 use super::backup::{ABANDONED, BackupTask};
-use super::command::{FinalCopy, Operation, Run, Safety, Selection};
-use super::look::Ahead;
-use super::record::Recording;
-use super::tend::Task;
-use crate::apply::{Done, Durability, Outlook, Progress, RowsOf, Work};
+use super::command::{FinalBackup, Operation, Run, Safety, Selection};
+use super::maintenance::MaintenanceTask;
+use super::recording::Recording;
+use super::survey::Prefetched;
+use crate::apply::{Durability, Executor, PlanResult, Preflight, Progress, RowOwner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Note, Outcome, ProjectReport, RunStarted, Summary, Tally};
-use crate::fleet::Brake;
+use crate::fleet::StopCondition;
 use crate::plan::{Inspection, Plan, Problem, Request};
 use crate::project::ProjectId;
 use crate::sql::pragma::FileSettings;
-use crate::store::{Detail, Discovery, ForeignKeys, LeftOut, Look, Mode, Session, Spares, Template};
+use crate::store::{
+    Discovery, ForeignKeys, Mode, ReadSchema, SchemaSource, Session, Skipped, Spares, Template,
+};
 
 /// A new run's id.
 pub(super) fn new_id() -> String {
@@ -27,7 +29,7 @@ pub(super) fn new_id() -> String {
 }
 
 /// The one place that counts and tells.
-struct Owner<'a, F> {
+struct EventSink<'a, F> {
     tally: Tally,
     observer: F,
     recording: Option<Recording<'a>>,
@@ -35,9 +37,9 @@ struct Owner<'a, F> {
     halted: &'a AtomicBool,
 }
 
-impl<F: FnMut(Event)> Owner<'_, F> {
+impl<F: FnMut(Event)> EventSink<'_, F> {
     /// What is told is recorded first.
-    fn tell(&mut self, event: Event) {
+    fn emit(&mut self, event: Event) {
         if let Some(recording) = &mut self.recording
             && !recording.event(&event)
         {
@@ -46,9 +48,9 @@ impl<F: FnMut(Event)> Owner<'_, F> {
         (self.observer)(event);
     }
 
-    fn finished(&mut self, report: ProjectReport) {
+    fn project_finished(&mut self, report: ProjectReport) {
         self.tally.add(&report.outcome);
-        self.tell(Event::ProjectFinished(report));
+        self.emit(Event::ProjectFinished(report));
     }
 }
 
@@ -58,33 +60,33 @@ impl Manager {
     /// Errors only when the run can't be made: nothing is touched then.
     pub fn run(&self, run: &Run, observer: impl FnMut(Event)) -> Result<Summary> {
         let started = Instant::now();
-        let Discovery { projects, left_out } = self.select(run)?;
-        let ahead = self.prepare(run, &projects)?;
+        let Discovery { projects, skipped } = self.select(run)?;
+        let prefetched = self.prepare(run, &projects)?;
         let id = new_id();
         let mut observer = observer;
-        let (recording, after) = self.recording(run, &id, projects.len(), &mut observer)?;
+        let (recording, after) = self.start_recording(run, &id, projects.len(), &mut observer)?;
         let halted = AtomicBool::new(false);
-        let mut owner = Owner { tally: Tally::default(), observer, recording, halted: &halted };
-        owner.tell(Event::RunStarted(RunStarted {
+        let mut sink = EventSink { tally: Tally::default(), observer, recording, halted: &halted };
+        sink.emit(Event::RunStarted(RunStarted {
             run: id.clone(),
             command: run.name(),
-            looks: matches!(run.operation, Operation::Look),
+            looks: matches!(run.operation, Operation::Status),
             store: self.store.location(),
             pattern: self.store.pattern(),
             projects: projects.len(),
             dry_run: run.dry_run,
             after,
         }));
-        let strays = self.catalog.strays().iter().map(|path| LeftOut {
+        let strays = self.catalog.strays().iter().map(|path| Skipped {
             name: path.display().to_string(),
             reason: "no migration: a file beside their folders".into(),
         });
-        for it in left_out.into_iter().chain(strays) {
-            owner.tell(Event::LeftOut(it));
+        for it in skipped.into_iter().chain(strays) {
+            sink.emit(Event::Skipped(it));
         }
-        let carried_out = self.carry_out(run, &id, &projects, ahead, &mut owner);
+        let carried_out = self.carry_out(run, &id, &projects, prefetched, &mut sink);
         let interrupted = self.interrupted.load(Ordering::Relaxed);
-        let Owner { tally, mut observer, recording, .. } = owner;
+        let EventSink { tally, mut observer, recording, .. } = sink;
         let summary = Summary::new(tally, started.elapsed(), interrupted, run.exit_rules);
         let finished = Event::RunFinished(summary.clone());
         // However it ended, it has ended, and what was done is told.
@@ -101,21 +103,21 @@ impl Manager {
     }
 
     /// Whatever can be wrong with the command itself shows here, before anything is touched.
-    fn prepare(&self, run: &Run, projects: &[ProjectId]) -> Result<Ahead> {
+    fn prepare(&self, run: &Run, projects: &[ProjectId]) -> Result<Prefetched> {
         if run.safety != Safety::None {
             self.archive()?;
         }
         let needs_reference = match &run.operation {
-            Operation::Look => return self.look_ahead(projects, Detail::Unproven),
-            Operation::Change(Request::Downgrade { .. }) => {
+            Operation::Status => return self.prefetch(projects, ReadSchema::IfUnverified),
+            Operation::Migrate(Request::Downgrade { .. }) => {
                 if !projects.is_empty() {
                     self.reference_with_downs()?;
                 }
-                return Ok(Ahead::default());
+                return Ok(Prefetched::default());
             }
-            Operation::Change(_) => return self.look_ahead(projects, Detail::Whole),
-            Operation::Drop(FinalCopy::None) => false,
-            Operation::Drop(FinalCopy::Keep) => {
+            Operation::Migrate(_) => return self.prefetch(projects, ReadSchema::Always),
+            Operation::Drop(FinalBackup::Skip) => false,
+            Operation::Drop(FinalBackup::Take) => {
                 self.archive()?;
                 false
             }
@@ -124,9 +126,9 @@ impl Manager {
                 self.archive()?;
                 true
             }
-            Operation::Tend(task) => {
+            Operation::Maintain(task) => {
                 self.require_rules(*task)?;
-                matches!(task, Task::Retain { .. })
+                matches!(task, MaintenanceTask::Retain { .. })
             }
             Operation::Backups(task) => {
                 self.archive()?;
@@ -136,7 +138,7 @@ impl Manager {
         if needs_reference && !projects.is_empty() {
             self.reference()?;
         }
-        Ok(Ahead::default())
+        Ok(Prefetched::default())
     }
 
     fn select(&self, run: &Run) -> Result<Discovery> {
@@ -145,7 +147,7 @@ impl Manager {
             Selection::Ids(_) => self.select_ids(&run.selection),
             Selection::All { .. } => {
                 let mut found = self.store.discover()?;
-                found.projects.retain(|id| run.selection.has(id));
+                found.projects.retain(|id| run.selection.contains(id));
                 Ok(found)
             }
         }
@@ -157,11 +159,11 @@ impl Manager {
         let mut projects: Vec<ProjectId> = Vec::new();
         for id in ids {
             if !projects.contains(id) {
-                self.store.check(id)?;
+                self.store.validate_id(id)?;
                 projects.push(id.clone());
             }
         }
-        Ok(Discovery { projects, left_out: Vec::new() })
+        Ok(Discovery { projects, skipped: Vec::new() })
     }
 
     fn carry_out<F: FnMut(Event)>(
@@ -169,76 +171,91 @@ impl Manager {
         run: &Run,
         id: &str,
         projects: &[ProjectId],
-        ahead: Ahead,
-        owner: &mut Owner<'_, F>,
+        prefetched: Prefetched,
+        sink: &mut EventSink<'_, F>,
     ) -> Result<()> {
         if matches!(run.operation, Operation::Create) && !self.reference()?.is_template() {
-            owner.tell(Event::Note(self.made_one_by_one()));
+            sink.emit(Event::Note(self.made_one_by_one()));
         }
         if projects.is_empty() {
             return Ok(());
         }
-        let brake = Brake::new(&self.interrupted, owner.halted, run.max_failures);
+        let stop = StopCondition::new(&self.interrupted, sink.halted, run.max_failures);
         let workers = self.workers()?;
-        let ahead = Mutex::new(ahead);
+        let prefetched = Mutex::new(prefetched);
         let request = match &run.operation {
-            Operation::Change(request) => *request,
-            Operation::Look => {
-                let part = self.store.part(projects.len()).max(1);
-                let look = |projects: &[ProjectId]| self.looked_at(projects, &ahead);
-                workers.parts(projects, part, &brake, look, |report| owner.finished(report));
+            Operation::Migrate(request) => *request,
+            Operation::Status => {
+                let part = self.store.inspect_batch_size(projects.len()).max(1);
+                let look = |projects: &[ProjectId]| self.status_reports(projects, &prefetched);
+                workers.for_each_batch(projects, part, &stop, look, |report| sink.project_finished(report));
                 return Ok(());
             }
             other => {
                 let one = |project: &ProjectId| match other {
-                    Operation::Drop(copy) => self.dropped(project, *copy, id),
-                    Operation::Tend(task) => self.tended(project, *task, run.dry_run),
-                    Operation::Backups(task) => self.with_backups_of(project, task, run.dry_run, id),
-                    Operation::Import(text) => self.imported(project, text, id),
-                    Operation::RollBack(undo) => self.rolled_back(project, undo, run.dry_run, id),
-                    Operation::Create => self.created(project, id),
-                    Operation::Look | Operation::Change(_) => {
+                    Operation::Drop(copy) => self.drop_project(project, *copy, id),
+                    Operation::Maintain(task) => self.maintain_project(project, *task, run.dry_run),
+                    Operation::Backups(task) => self.backup_task(project, task, run.dry_run, id),
+                    Operation::Import(text) => self.import_project(project, text, id),
+                    Operation::RollBack(undo) => self.roll_back_project(project, undo, run.dry_run, id),
+                    Operation::Create => self.create_project(project, id),
+                    Operation::Status | Operation::Migrate(_) => {
                         failed(project, Error::new(ErrorKind::Internal, "it goes another way"))
                     }
                 };
-                workers.each(projects, 1, &brake, one, |_| (), |report| owner.finished(report));
+                workers.for_each_project(
+                    projects,
+                    1,
+                    &stop,
+                    one,
+                    |_| (),
+                    |report| sink.project_finished(report),
+                );
                 return match other {
-                    Operation::Backups(task) => self.after_backups(run, task, projects, owner),
+                    Operation::Backups(task) => self.after_backups(run, task, projects, sink),
                     _ => Ok(()),
                 };
             }
         };
-        let mut work = Work { may_lose_rows: &run.may_lose_rows, ..self.work(request, id)? };
+        let mut executor = Executor { allow_row_loss: &run.allow_row_loss, ..self.executor(request, id)? };
         let planned = Mutex::new(Vec::new());
         let survey = |projects: &[ProjectId]| {
-            let each = projects.iter().zip(self.read_ahead(projects, &ahead, Detail::Whole));
-            let plan =
-                |(project, inspection)| self.surveyed(&work, project, inspection, run.dry_run, &planned);
+            let each = projects.iter().zip(self.take_prefetched(projects, &prefetched, ReadSchema::Always));
+            let plan = |(project, inspection)| {
+                self.plan_project(&executor, project, inspection, run.dry_run, &planned)
+            };
             each.filter_map(plan).collect()
         };
-        let part = self.store.part(projects.len()).max(1);
-        workers.parts(projects, part, &brake, survey, |report| owner.finished(report));
+        let part = self.store.inspect_batch_size(projects.len()).max(1);
+        workers.for_each_batch(projects, part, &stop, survey, |report| sink.project_finished(report));
 
         let mut planned = planned.into_inner().unwrap_or_else(PoisonError::into_inner);
-        planned.sort_by(|(a, _), (b, _): &(ProjectId, Outlook)| a.cmp(b));
-        let (ids, outlooks): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
+        planned.sort_by(|(a, _), (b, _): &(ProjectId, Preflight)| a.cmp(b));
+        let (ids, preflights): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
         // With a backup taken of each there is more to wait for than commits; and few projects had rather be told of early.
-        let together = if run.safety == Safety::None { self.store.together() } else { 1 };
-        let together = together.min(ids.len() / (self.jobs * 4)).max(1);
-        if together > 1 {
-            work.durability = Durability::Later;
+        let batch_size = if run.safety == Safety::None { self.store.commit_batch_size() } else { 1 };
+        let batch_size = batch_size.min(ids.len() / (self.jobs * 4)).max(1);
+        if batch_size > 1 {
+            executor.durability = Durability::Deferred;
         }
-        let work = work;
+        let executor = executor;
         let perform = |project: &ProjectId| {
-            let outlook = ids.binary_search(project).ok().and_then(|index| outlooks.get(index));
-            self.performed_safely(&work, project, outlook.unwrap_or(&Outlook::UNPLANNED), run.safety)
+            let preflight = ids.binary_search(project).ok().and_then(|index| preflights.get(index));
+            self.execute_with_backup(
+                &executor,
+                project,
+                preflight.unwrap_or(&Preflight::UNPLANNED),
+                run.safety,
+            )
         };
-        let settle = |reports: &mut [ProjectReport]| {
-            if work.durability == Durability::Later {
-                self.settle(reports, id);
+        let flush = |reports: &mut [ProjectReport]| {
+            if executor.durability == Durability::Deferred {
+                self.flush_commits(reports, id);
             }
         };
-        workers.each(&ids, together, &brake, perform, settle, |report| owner.finished(report));
+        workers.for_each_project(&ids, batch_size, &stop, perform, flush, |report| {
+            sink.project_finished(report);
+        });
         Ok(())
     }
 
@@ -248,11 +265,11 @@ impl Manager {
         run: &Run,
         task: &BackupTask,
         projects: &[ProjectId],
-        owner: &mut Owner<'_, F>,
+        sink: &mut EventSink<'_, F>,
     ) -> Result<()> {
         match task {
             BackupTask::Check { .. } if matches!(run.selection, Selection::All { .. }) => {
-                owner.tell(Event::Backups(self.coverage(projects)?));
+                sink.emit(Event::Backups(self.coverage(projects)?));
             }
             BackupTask::Prune(_) if !run.dry_run => self.archive()?.sweep_unfinished(ABANDONED)?,
             _ => {}
@@ -261,35 +278,35 @@ impl Manager {
     }
 
     /// Plans by what was read. Gives a report where that is all there is to do, and else notes how to go on.
-    fn surveyed(
+    fn plan_project(
         &self,
-        work: &Work<'_>,
+        executor: &Executor<'_>,
         project: &ProjectId,
         inspection: Result<Inspection>,
         dry_run: bool,
-        planned: &Mutex<Vec<(ProjectId, Outlook)>>,
+        planned: &Mutex<Vec<(ProjectId, Preflight)>>,
     ) -> Option<ProjectReport> {
         let inspection = match inspection {
             Ok(inspection) => inspection,
             Err(error) => return Some(failed(project, error)),
         };
-        let done = work.plan(&inspection);
-        let outlook = match &done {
+        let done = executor.plan(&inspection);
+        let preflight = match &done {
             Ok(plan) if !plan.is_empty() => {
-                let mode = work.mode(plan);
+                let mode = executor.mode(plan);
                 // Only what is of use: this is kept of the whole fleet.
-                let keep = self.store.compares() && mode.look == Look::Remembered;
-                Some(Outlook { mode, seen: keep.then_some(inspection) })
+                let keep = self.store.supports_begin_if_unchanged() && mode.schema == SchemaSource::Ledger;
+                Some(Preflight { mode, seen: keep.then_some(inspection) })
             }
             // Another run may be in the middle of it this moment: only under its lock is it known to be dead.
             Err(problems) if problems.iter().any(|it| matches!(it, Problem::Dirty { .. })) => {
-                Some(Outlook::UNPLANNED)
+                Some(Preflight::UNPLANNED)
             }
             Ok(_) | Err(_) => None,
         };
-        match outlook.filter(|_| !dry_run) {
-            Some(outlook) => {
-                lock(planned).push((project.clone(), outlook));
+        match preflight.filter(|_| !dry_run) {
+            Some(preflight) => {
+                lock(planned).push((project.clone(), preflight));
                 None
             }
             None => Some(self.report(project, done, Outcome::Planned)),
@@ -297,7 +314,7 @@ impl Manager {
     }
 
     /// A report of what was found or done; `outcome` is for a plan that is not empty.
-    pub(super) fn report(&self, project: &ProjectId, done: Done, outcome: Outcome) -> ProjectReport {
+    pub(super) fn report(&self, project: &ProjectId, done: PlanResult, outcome: Outcome) -> ProjectReport {
         let plan = match done {
             Ok(plan) => plan,
             Err(problems) => return ProjectReport::new(project.clone(), Outcome::Blocked(problems)),
@@ -336,7 +353,7 @@ impl Manager {
         }
     }
 
-    fn created(&self, project: &ProjectId, run: &str) -> ProjectReport {
+    fn create_project(&self, project: &ProjectId, run: &str) -> ProjectReport {
         match self.retry(|| self.create_in_run(project, run)) {
             Ok(()) => ProjectReport {
                 to: Some(self.catalog.version_at(self.catalog.head())),
@@ -354,9 +371,9 @@ impl Manager {
     /// Makes databases that are ready to become projects, until there are as many as the store is to keep, and removes
     /// those of another catalog. An application does this beside its sign-ups, which then need not wait for migrations.
     pub fn top_up_spares(&self) -> Result<Spares> {
-        let spares = self.with_template(&new_id(), |template| self.store.top_up(template))?;
+        let spares = self.with_template(&new_id(), |template| self.store.top_up_spares(template))?;
         if spares.made + spares.removed > 0 {
-            self.note_in_journal("spares", serde_json::json!(spares))?;
+            self.append_to_journal("spares", serde_json::json!(spares))?;
         }
         Ok(spares)
     }
@@ -365,13 +382,13 @@ impl Manager {
         // Before anything is begun on the server.
         let is_reusable = self.reference()?.is_template();
         let fill = |session: &mut dyn Session, at_most: usize| {
-            let work = Work { rows: RowsOf::Migrations, ..self.work(self.to_head(), run)? };
+            let executor = Executor { rows: RowOwner::Migrations, ..self.executor(self.to_head(), run)? };
             // SQLite takes some of a file's settings only before anything else is done with it.
             let scripts = self.catalog.migrations().iter().map(|migration| migration.up.file_settings());
             let file = scripts.fold(FileSettings::NONE, FileSettings::then);
             let mode = Mode { foreign_keys: ForeignKeys::Compared, file, ..Mode::PLAIN };
-            let mut progress = Progress { at_most, ..Progress::new(work.request) };
-            match work.perform(session, &Outlook { mode, seen: None }, &mut progress)? {
+            let mut progress = Progress { at_most, ..Progress::new(executor.request) };
+            match executor.perform(session, &Preflight { mode, seen: None }, &mut progress)? {
                 Ok(_) => Ok(()),
                 Err(problems) => {
                     let said: Vec<_> = problems.iter().map(Problem::message).collect();

@@ -6,22 +6,22 @@ use std::io::Write;
 use std::path::Path;
 
 use super::Manager;
-use crate::apply::Outlook;
+use crate::apply::Preflight;
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
 use crate::plan::{Plan, Problem, Request};
 use crate::project::ProjectId;
-use crate::store::{CopyFile, Loaded};
+use crate::store::{LoadedSql, SnapshotFile};
 
 impl Manager {
     /// Writes a project as SQL text, as it is at this moment: `sqlite3` or `psql` make the same of it.
     pub fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
-        self.store.check(id)?;
+        self.store.validate_id(id)?;
         self.store.export(id, out)
     }
 
-    pub(super) fn imported(&self, project: &ProjectId, text: &Path, run: &str) -> ProjectReport {
+    pub(super) fn import_project(&self, project: &ProjectId, text: &Path, run: &str) -> ProjectReport {
         let mut report = ProjectReport::new(project.clone(), Outcome::Created);
         if let Err(error) = self.import(project, text, run, &mut report) {
             report.outcome = Outcome::Failed(error.in_project(project));
@@ -33,21 +33,21 @@ impl Manager {
         const HINT: &str = "it was imported, without a version: tenantry stamp ID";
         let scratch = private_folder()?;
         let file = scratch.path().join("copy");
-        let Loaded { place, access, notes } = self.store.load(text, &file)?;
+        let LoadedSql { place, access, notes } = self.store.load_sql(text, &file)?;
         report.notes.extend(notes);
-        let copy = CopyFile { file: &file, place: &place, needs: &[], access: &access };
+        let copy = SnapshotFile { file: &file, place: &place, needs: &[], access: &access };
         let (mut found, mut unchecked) = (None, Vec::new());
         let request = self.to_head();
-        let work = self.work(request, run)?;
-        self.store.unpack(copy, &mut |session| {
-            session.begin(Outlook::UNPLANNED.mode)?;
+        let executor = self.executor(request, run)?;
+        self.store.restore_scratch(copy, &mut |session| {
+            session.begin(Preflight::UNPLANNED.mode)?;
             unchecked = self.require_sound(session)?;
-            found = Some(work.plan(&session.inspect()?));
+            found = Some(executor.plan(&session.inspect()?));
             session.rollback()
         })?;
         report.notes.extend(unchecked);
         let stamp = match found {
-            Some(Ok(plan)) => self.welcome(&plan, report),
+            Some(Ok(plan)) => self.plan_import(&plan, report),
             // It says nothing of its version, and is of none that is known: it can be taken in, not stamped.
             Some(Err(problems)) if problems.iter().all(|it| matches!(it, Problem::NeedsBaseline { .. })) => {
                 report
@@ -67,11 +67,11 @@ impl Manager {
             }
             None => return Err(Error::new(ErrorKind::Internal, "the copy was not looked at")),
         };
-        report.notes.extend(self.store.install(project, copy)?);
+        report.notes.extend(self.store.restore_as(project, copy)?);
         let Some(position) = stamp else { return Ok(()) };
         let request = Request::Stamp { to: Some(position), force: false };
-        let work = self.work(request, run)?;
-        match self.performed(&work, project, &Outlook::UNPLANNED).outcome {
+        let executor = self.executor(request, run)?;
+        match self.execute_plan(&executor, project, &Preflight::UNPLANNED).outcome {
             Outcome::Failed(error) => Err(error.with_hint(HINT)),
             Outcome::Blocked(problems) => Err(super::blocked(project, &problems).with_hint(HINT)),
             _ => Ok(()),
@@ -79,7 +79,7 @@ impl Manager {
     }
 
     /// Says what a text's project is; gives the position to be recorded, where it has no ledger.
-    fn welcome(&self, plan: &Plan, report: &mut ProjectReport) -> Option<usize> {
+    fn plan_import(&self, plan: &Plan, report: &mut ProjectReport) -> Option<usize> {
         let stamp = plan.stamp.map(|stamp| stamp.position);
         let position = stamp.or(plan.recorded).unwrap_or_default();
         report.to = Some(self.catalog.version_at(position));

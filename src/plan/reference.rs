@@ -14,7 +14,7 @@ pub struct Reference {
     /// The first position whose schema depends on the data.
     data_dependent: usize,
     /// What each migration's down.sql comes to; none where they were not run.
-    downs: Vec<WayBack>,
+    downs: Vec<DownScriptOutcome>,
     /// Whether each migration's up.sql was seen to delete rows; none where the database can't tell.
     deletes: Vec<bool>,
     /// Whether a new project has rows that come out differently each time it is made.
@@ -23,13 +23,13 @@ pub struct Reference {
 
 /// What a down.sql comes to on an empty database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WayBack {
+pub enum DownScriptOutcome {
     /// The schema from before.
-    Leads,
+    Reverts,
     /// Nobody knows: there is none, or it can't run in a transaction.
-    Untried,
+    Untested,
     /// Another schema, which differs so from the one from before.
-    LeadsElsewhere(Vec<Difference>),
+    Differs(Vec<Difference>),
     /// An error.
     Fails(String),
 }
@@ -64,13 +64,13 @@ impl Reference {
 
     /// The same with what each down.sql came to, as far as that was found out.
     #[must_use]
-    pub fn with_downs(self, downs: Vec<WayBack>) -> Self {
+    pub fn with_downs(self, downs: Vec<DownScriptOutcome>) -> Self {
         Self { downs, ..self }
     }
 
     /// What the down.sql of a migration comes to, by its place in the catalog; `None` where they were not run.
     #[must_use]
-    pub fn way_back(&self, index: usize) -> Option<&WayBack> {
+    pub fn down_script_outcome(&self, index: usize) -> Option<&DownScriptOutcome> {
         self.downs.get(index)
     }
 

@@ -46,7 +46,7 @@ struct Key {
 enum Rank {
     Failed,
     Blocked,
-    LeftOut,
+    Skipped,
     NotStarted,
     Done,
     Note,
@@ -77,8 +77,8 @@ impl Human {
     pub(crate) fn event(&mut self, event: Event) {
         match event {
             Event::RunStarted(started) => self.run_started(started),
-            Event::LeftOut(it) => {
-                self.count(Rank::LeftOut, format!("left alone: {} is {}", it.name, it.reason), None, None);
+            Event::Skipped(it) => {
+                self.count(Rank::Skipped, format!("left alone: {} is {}", it.name, it.reason), None, None);
             }
             Event::Note(note) => self.count(Rank::Note, note.message, Some(note.hint), None),
             Event::ProjectFinished(report) => self.project_finished(&report),
@@ -186,7 +186,7 @@ impl Human {
         self.progress.finish_and_clear();
         let groups = std::mem::take(&mut self.groups);
         for (key, group) in groups {
-            if self.verbosity == Verbosity::Quiet && key.rank > Rank::LeftOut {
+            if self.verbosity == Verbosity::Quiet && key.rank > Rank::Skipped {
                 continue;
             }
             self.group(&key, &group);
@@ -254,7 +254,7 @@ impl Human {
         let (style, label) = match key.rank {
             Rank::Failed => (AnsiColor::Red.on_default().bold(), "FAILED "),
             Rank::Blocked => (AnsiColor::Yellow.on_default().bold(), "BLOCKED "),
-            Rank::NotStarted | Rank::LeftOut | Rank::Note => (AnsiColor::Yellow.on_default(), ""),
+            Rank::NotStarted | Rank::Skipped | Rank::Note => (AnsiColor::Yellow.on_default(), ""),
             Rank::Done => (Style::new(), ""),
         };
         let mut ids: Vec<_> = group.named.iter().map(ToString::to_string).collect();

@@ -4,7 +4,7 @@
 //! a statement that may delete rows is one that does.
 
 use super::effect::{Effect, arms, effect};
-use super::elsewhere::{Elsewhere, elsewhere};
+use super::outside::{OutsideReference, elsewhere};
 use super::pragma::{Pragma, pragma};
 use super::{Dialect, Scanner, Token, TokenKind, Unclosed, tokens};
 
@@ -28,13 +28,13 @@ pub struct Statement {
     /// Whether it says something that comes out differently each time: a random number, the time.
     pub computes: bool,
     /// The tables it drops or renames, spelled as the database keeps their names.
-    pub moves: Vec<Moves>,
+    pub table_changes: Vec<TableChange>,
 }
 
 /// A table that goes away by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Moves {
+pub enum TableChange {
     /// It is dropped.
     Dropped(String),
     /// It has another name from here on.
@@ -59,7 +59,7 @@ pub enum Control {
     /// It is a pragma that does not simply run where it stands.
     Pragma(Pragma),
     /// It reaches beyond the project's own database or schema.
-    Elsewhere(Elsewhere),
+    OutsideSchema(OutsideReference),
 }
 
 /// Splits a script into its statements. Lines are counted from one.
@@ -85,7 +85,7 @@ pub fn split(script: &str, dialect: Dialect) -> Result<Vec<Statement>, Unclosed>
                 arms: body[0].is("CREATE") && arms(body, dialect),
                 adds_enum_value: adds_enum_value(body, dialect),
                 computes: !is_view(body) && computes(body, dialect),
-                moves: moves(body, dialect),
+                table_changes: moves(body, dialect),
             });
         }
         rest = following;
@@ -192,10 +192,10 @@ fn control(sql: &str, tokens: &[Token<'_>], dialect: Dialect) -> Control {
         return Control::Breaks("PREPARE TRANSACTION");
     }
     if let Some(word) = ["ATTACH", "DETACH"].into_iter().find(|word| first.is(word)) {
-        return Control::Elsewhere(Elsewhere::Session(word));
+        return Control::OutsideSchema(OutsideReference::Session(word));
     }
     if first.is("VACUUM") && has("INTO") {
-        return Control::Elsewhere(Elsewhere::Session("VACUUM INTO"));
+        return Control::OutsideSchema(OutsideReference::Session("VACUUM INTO"));
     }
     if first.is("VACUUM") {
         return Control::Outside("VACUUM");
@@ -206,7 +206,7 @@ fn control(sql: &str, tokens: &[Token<'_>], dialect: Dialect) -> Control {
             Some(other) => Control::Pragma(other),
         },
         Dialect::Postgres => match elsewhere(sql, tokens) {
-            Some(elsewhere) => Control::Elsewhere(elsewhere),
+            Some(elsewhere) => Control::OutsideSchema(elsewhere),
             // A view can be refreshed concurrently in a transaction.
             None if has("CONCURRENTLY") && !first.is("REFRESH") => Control::Outside("CONCURRENTLY"),
             None => Control::None,
@@ -283,7 +283,7 @@ fn adds_enum_value(tokens: &[Token<'_>], dialect: Dialect) -> bool {
             || (tokens[0].is("DO") && in_block()))
 }
 
-fn moves(tokens: &[Token<'_>], dialect: Dialect) -> Vec<Moves> {
+fn moves(tokens: &[Token<'_>], dialect: Dialect) -> Vec<TableChange> {
     let name = |token: &Token<'_>| {
         let keeps_case = dialect == Dialect::Postgres && token.kind == TokenKind::Quoted;
         token.name().map(|name| if keeps_case { name } else { name.to_ascii_lowercase() })
@@ -294,11 +294,18 @@ fn moves(tokens: &[Token<'_>], dialect: Dialect) -> Vec<Moves> {
     if tokens[0].is("DROP") {
         let is_name = |token: &&Token<'_>| !["CASCADE", "RESTRICT"].iter().any(|word| token.is(word));
         let names = tokens.split(|token| token.is_symbol(","));
-        return names.filter_map(|it| it.iter().rfind(is_name).and_then(name)).map(Moves::Dropped).collect();
+        return names
+            .filter_map(|it| it.iter().rfind(is_name).and_then(name))
+            .map(TableChange::Dropped)
+            .collect();
     }
     match tokens {
         [alter, _, .., from, rename, to, new] if alter.is("ALTER") && rename.is("RENAME") && to.is("TO") => {
-            name(from).zip(name(new)).map(|(from, to)| Moves::Renamed { from, to }).into_iter().collect()
+            name(from)
+                .zip(name(new))
+                .map(|(from, to)| TableChange::Renamed { from, to })
+                .into_iter()
+                .collect()
         }
         _ => Vec::new(),
     }
@@ -335,12 +342,12 @@ mod tests {
                 Breaks("END"),
                 Breaks("ROLLBACK"),
                 Breaks("BEGIN"),
-                Control::Elsewhere(Elsewhere::Session("ATTACH")),
+                Control::OutsideSchema(OutsideReference::Session("ATTACH")),
                 None,
                 None,
                 None,
                 Outside("VACUUM"),
-                Control::Elsewhere(Elsewhere::Session("VACUUM INTO"))
+                Control::OutsideSchema(OutsideReference::Session("VACUUM INTO"))
             ]
         );
     }
@@ -380,13 +387,14 @@ mod tests {
 
     #[test]
     fn tables_that_go_away_are_named() {
-        let moves = |sql: &str| split(sql, Dialect::Sqlite).unwrap()[0].moves.clone();
-        assert_eq!(moves("DROP TABLE IF EXISTS main.\"A b\""), [Moves::Dropped("a b".into())]);
-        let renamed = Moves::Renamed { from: "a".into(), to: "b".into() };
+        let moves = |sql: &str| split(sql, Dialect::Sqlite).unwrap()[0].table_changes.clone();
+        assert_eq!(moves("DROP TABLE IF EXISTS main.\"A b\""), [TableChange::Dropped("a b".into())]);
+        let renamed = TableChange::Renamed { from: "a".into(), to: "b".into() };
         assert_eq!(moves("ALTER TABLE main.A RENAME TO [b]"), [renamed]);
         assert_eq!(moves("ALTER TABLE a RENAME COLUMN x TO y"), []);
-        let moves = split("DROP TABLE a, \"B c\" CASCADE", Dialect::Postgres).unwrap()[0].moves.clone();
-        assert_eq!(moves, [Moves::Dropped("a".into()), Moves::Dropped("B c".into())]);
+        let moves =
+            split("DROP TABLE a, \"B c\" CASCADE", Dialect::Postgres).unwrap()[0].table_changes.clone();
+        assert_eq!(moves, [TableChange::Dropped("a".into()), TableChange::Dropped("B c".into())]);
     }
 
     #[test]

@@ -12,10 +12,10 @@ const REMEMBERED: usize = 512;
 
 /// Schemas by what was read of them, and by their fingerprints.
 #[derive(Default)]
-pub(super) struct SchemaCache(RwLock<Known>);
+pub(super) struct SchemaCache(RwLock<CachedSchemas>);
 
 #[derive(Default)]
-struct Known {
+struct CachedSchemas {
     by_text: HashMap<Vec<u8>, Arc<Schema>>,
     by_fingerprint: HashMap<Fingerprint, Arc<Schema>>,
 }
@@ -34,7 +34,7 @@ impl SchemaCache {
     pub(super) fn insert(&self, text: Option<Vec<u8>>, schema: Schema) -> Arc<Schema> {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if known.by_text.len().max(known.by_fingerprint.len()) >= REMEMBERED {
-            *known = Known::default();
+            *known = CachedSchemas::default();
         }
         let kept = known.by_fingerprint.entry(schema.fingerprint()).or_insert_with(|| Arc::new(schema));
         let kept = Arc::clone(kept);

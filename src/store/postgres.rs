@@ -4,30 +4,29 @@
 //! pooler each transaction may run in another one. Settings are made for one transaction, locks are a transaction's.
 
 mod access;
-mod books;
+mod bulk_inspect;
 mod catalog;
+mod catalog_rows;
+mod confinement;
 mod connect;
-mod copy;
+mod connection_url;
 mod create;
+mod diagnose;
 mod discover;
-mod examine;
 mod explain;
+mod external_references;
 mod failure;
 mod ledger;
 mod leftovers;
-mod members;
 mod names;
-mod outside;
-mod proof;
+mod pg_dump;
 mod queries;
+mod roles;
 mod rows;
 mod script;
 mod session;
-mod survey;
-mod target;
-mod text;
-mod tools;
-mod wall;
+mod snapshot;
+mod sql_text;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -46,15 +45,15 @@ use crate::sql::{Dialect, quote_name, quote_text};
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
 use crate::store::{
-    Care, Copied, CopyFile, Detail, Discovery, Finding, Held, Loaded, Others, Rows, Session, Spares, Store,
-    Template,
+    Discovery, ExclusiveProject, Finding, IfInUse, LoadedSql, Maintenance, ReadSchema, Rows, Session,
+    Snapshot, SnapshotFile, Spares, Store, Template,
 };
 
 use catalog::Reader;
-use connect::{Link, Links, Server, Timeouts};
+use connect::{Connections, Server, ServerConnection, Timeouts};
+use connection_url::ConnectionUrl;
 use queries::Queries;
 use session::PostgresSession;
-use target::Target;
 
 /// The longest name of a schema, in bytes: what is longer is cut off without a word, and two ids become one.
 const MAX_NAME: usize = 63;
@@ -75,20 +74,20 @@ const JOBS: usize = 4;
 const TOGETHER: usize = 8;
 /// Writes a record to the server's log that changes nothing. Its commit waits for the disk, and with it all that the
 /// statement sees.
-const SETTLE: &str = "pg_catalog.pg_logical_emit_message(true, 'tenantry', '') IS NOT NULL";
+const FLUSH: &str = "pg_catalog.pg_logical_emit_message(true, 'tenantry', '') IS NOT NULL";
 
 #[derive(QueryableByName)]
-struct Settled {
+struct CommitsFound {
     #[diesel(sql_type = Array<Bool>)]
-    there: Vec<bool>,
+    found: Vec<bool>,
 }
 
 /// A Postgres database with a schema per project.
 pub struct PostgresStore {
     options: PostgresOptions,
-    links: Links,
+    connections: Connections,
     /// The fleet's own database, where this store is a private copy beside it.
-    fleet: Option<Links>,
+    fleet: Option<Connections>,
     schemas: SchemaCache,
     /// The queries on the catalogs, as the server's version wants them.
     queries: OnceLock<Arc<Queries>>,
@@ -143,18 +142,18 @@ impl Default for PostgresOptions {
 
 /// The name of a folder that is one database's own, by its URL: `DATABASE@HOST-PORT`.
 pub(crate) fn folder_name(url: &str) -> String {
-    Target::parse(url).map_or_else(|_| "default".into(), |target| target.folder_name())
+    ConnectionUrl::parse(url).map_or_else(|_| "default".into(), |target| target.folder_name())
 }
 
 impl PostgresStore {
     /// The store at `postgres://user:password@host:port/database`; what the URL leaves out libpq takes from its
     /// environment. Connects to nothing yet. Errors when it is no such URL; the error doesn't repeat it.
     pub fn new(url: &str, options: PostgresOptions) -> Result<Self> {
-        let target = Target::parse(url)?;
+        let target = ConnectionUrl::parse(url)?;
         let timeouts = Timeouts { lock: options.lock_timeout, statement: options.statement_timeout };
         Ok(Self {
             options,
-            links: Links::new(target, timeouts),
+            connections: Connections::new(target, timeouts),
             fleet: None,
             schemas: SchemaCache::default(),
             queries: OnceLock::new(),
@@ -163,8 +162,8 @@ impl PostgresStore {
         })
     }
 
-    fn target(&self) -> &Target {
-        self.links.target()
+    fn target(&self) -> &ConnectionUrl {
+        self.connections.target()
     }
 
     /// A project's schema. Errors where the id can't be one's name, before anything is connected to.
@@ -197,7 +196,7 @@ impl PostgresStore {
         let mut deadline = None;
         loop {
             match work() {
-                Err(error) if error.kind() == ErrorKind::Disconnected && self.links.was_reached() => {
+                Err(error) if error.kind() == ErrorKind::Disconnected && self.connections.was_reached() => {
                     let until =
                         deadline.get_or_insert_with(|| Instant::now() + self.options.reconnect_timeout);
                     if Instant::now() >= *until {
@@ -215,7 +214,7 @@ impl PostgresStore {
     }
 
     /// Asks the catalogs over a connection.
-    fn reader<'a>(&'a self, link: &'a mut Link) -> Reader<'a> {
+    fn reader<'a>(&'a self, link: &'a mut ServerConnection) -> Reader<'a> {
         Reader {
             target: self.target(),
             queries: self.queries(link.server),
@@ -226,7 +225,7 @@ impl PostgresStore {
 
     fn session(&self, id: &ProjectId) -> Result<PostgresSession<'_>> {
         let name = self.name(id)?;
-        Ok(PostgresSession::new(self, self.links.get()?, name))
+        Ok(PostgresSession::new(self, self.connections.get()?, name))
     }
 }
 
@@ -259,15 +258,15 @@ impl Store for PostgresStore {
         self.options.pattern.name(id)
     }
 
-    fn check(&self, id: &ProjectId) -> Result<()> {
+    fn validate_id(&self, id: &ProjectId) -> Result<()> {
         self.name(id).map(|_| ())
     }
 
-    fn examine(&self) -> Vec<Finding> {
-        examine::examine(self)
+    fn diagnose(&self) -> Vec<Finding> {
+        diagnose::diagnose(self)
     }
 
-    fn explain(&self, message: &str) -> Option<String> {
+    fn explain_failure(&self, message: &str) -> Option<String> {
         explain::explain(self, message)
     }
 
@@ -283,16 +282,16 @@ impl Store for PostgresStore {
         self.again(|| discover::discover(self))
     }
 
-    fn inspect(&self, ids: &[ProjectId], detail: Detail) -> Vec<Result<Inspection>> {
-        let inspections = survey::inspect(self, ids, detail);
+    fn inspect(&self, ids: &[ProjectId], read_schema: ReadSchema) -> Vec<Result<Inspection>> {
+        let inspections = bulk_inspect::inspect(self, ids, read_schema);
         inspections.into_iter().zip(ids).map(|(it, id)| it.map_err(|error| error.in_project(id))).collect()
     }
 
-    fn proves(&self) -> bool {
+    fn ledger_verifies_schemas(&self) -> bool {
         true
     }
 
-    fn part(&self, projects: usize) -> usize {
+    fn inspect_batch_size(&self, projects: usize) -> usize {
         projects.div_ceil(PARTS).clamp(SMALL_PART, PART)
     }
 
@@ -305,13 +304,13 @@ impl Store for PostgresStore {
         self.again(read).map_err(|error| error.in_project(id))
     }
 
-    fn look_after(&self, id: &ProjectId, care: Care) -> Result<()> {
+    fn maintain(&self, id: &ProjectId, maintenance: Maintenance) -> Result<()> {
         self.session(id)
-            .and_then(|mut session| session.look_after(care))
+            .and_then(|mut session| session.maintain(maintenance))
             .map_err(|error| error.in_project(id))
     }
 
-    fn jobs(&self) -> usize {
+    fn default_jobs(&self) -> usize {
         JOBS
     }
 
@@ -319,25 +318,25 @@ impl Store for PostgresStore {
         self.options.retries
     }
 
-    fn together(&self) -> usize {
+    fn commit_batch_size(&self) -> usize {
         TOGETHER
     }
 
-    fn settle(&self, ids: &[ProjectId], run: &str) -> Result<Vec<bool>> {
+    fn flush_commits(&self, ids: &[ProjectId], run: &str) -> Result<Vec<bool>> {
         let run = quote_text(run);
         let is_there = |id: &ProjectId| {
             let name = quote_name(&self.name(id)?);
             Ok(format!("EXISTS (SELECT FROM {name}.tenantry_history WHERE run = {run})"))
         };
-        let there = ids.iter().map(is_there).collect::<Result<Vec<_>>>()?.join(", ");
-        let sql = format!("SELECT ARRAY[{there}]::boolean[] AS there WHERE {SETTLE}");
-        let settled = diesel::sql_query(sql).get_result(&mut self.links.get()?.link()?.connection);
-        let Settled { there } = settled
+        let exist = ids.iter().map(is_there).collect::<Result<Vec<_>>>()?.join(", ");
+        let sql = format!("SELECT ARRAY[{exist}]::boolean[] AS found WHERE {FLUSH}");
+        let settled = diesel::sql_query(sql).get_result(&mut self.connections.get()?.link()?.connection);
+        let CommitsFound { found } = settled
             .map_err(|error| failure::describe("cannot wait for the server's disk", self.target(), &error))?;
-        Ok(there)
+        Ok(found)
     }
 
-    fn compares(&self) -> bool {
+    fn supports_begin_if_unchanged(&self) -> bool {
         true
     }
 
@@ -349,37 +348,41 @@ impl Store for PostgresStore {
         create::create(self, id, template).map_err(|error| error.in_project(id))
     }
 
-    fn copy(&self, id: &ProjectId, file: &Path) -> Result<Copied> {
-        self.again(|| copy::copy(self, id, file)).map_err(|error| error.in_project(id))
+    fn snapshot_to(&self, id: &ProjectId, file: &Path) -> Result<Snapshot> {
+        self.again(|| snapshot::snapshot_to(self, id, file)).map_err(|error| error.in_project(id))
     }
 
-    fn unpack(&self, copy: CopyFile<'_>, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()> {
-        self.again(|| copy::unpack(self, copy, &mut |session| work(session)))
+    fn restore_scratch(
+        &self,
+        snapshot: SnapshotFile<'_>,
+        work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<()> {
+        self.again(|| snapshot::restore_scratch(self, snapshot, &mut |session| work(session)))
     }
 
-    fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<Vec<String>> {
-        copy::install(self, id, copy).map_err(|error| error.in_project(id))
+    fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>> {
+        snapshot::restore_as(self, id, snapshot).map_err(|error| error.in_project(id))
     }
 
     fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
-        text::dump(self, id, out).map_err(|error| error.in_project(id))
+        sql_text::dump(self, id, out).map_err(|error| error.in_project(id))
     }
 
-    fn load(&self, text: &Path, file: &Path) -> Result<Loaded> {
-        text::load(self, text, file)
+    fn load_sql(&self, text: &Path, file: &Path) -> Result<LoadedSql> {
+        sql_text::load(self, text, file)
     }
 
-    fn hold(&self, id: &ProjectId, _others: Others) -> Result<Box<dyn Held + '_>> {
+    fn lock_exclusive(&self, id: &ProjectId, _if_in_use: IfInUse) -> Result<Box<dyn ExclusiveProject + '_>> {
         // Whoever has it open finds what took its place by its name.
-        Ok(Box::new(copy::hold(self, id).map_err(|error| error.in_project(id))?))
+        Ok(Box::new(snapshot::lock_exclusive(self, id).map_err(|error| error.in_project(id))?))
     }
 
-    fn spares(&self) -> usize {
+    fn spare_count(&self) -> usize {
         self.options.spares
     }
 
-    fn top_up(&self, template: Template<'_>) -> Result<Spares> {
-        create::top_up(self, template)
+    fn top_up_spares(&self, template: Template<'_>) -> Result<Spares> {
+        create::top_up_spares(self, template)
     }
 
     fn scratch(&self, catalog: &Catalog, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()> {
@@ -401,7 +404,7 @@ impl Store for PostgresStore {
 }
 
 /// An application's connection, whose `search_path` is the project's schema for as long as it is open.
-fn open_for_application(target: &Target, name: &str) -> Result<ProjectConnection> {
+fn open_for_application(target: &ConnectionUrl, name: &str) -> Result<ProjectConnection> {
     #[derive(QueryableByName)]
     struct Place {
         #[diesel(sql_type = Nullable<Text>)]

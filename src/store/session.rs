@@ -22,7 +22,7 @@ pub struct Mode {
     /// Whether the lock outlives the transaction, for migrations that can't run in one.
     pub lock: Lock,
     /// What [`Session::inspect`] goes by.
-    pub look: Look,
+    pub schema: SchemaSource,
     /// The settings of the database's file that are made before the transaction.
     pub file: FileSettings,
 }
@@ -32,29 +32,29 @@ impl Mode {
     pub const PLAIN: Self = Self {
         foreign_keys: ForeignKeys::Enforced,
         lock: Lock::Transaction,
-        look: Look::Anew,
+        schema: SchemaSource::Live,
         file: FileSettings::NONE,
     };
 }
 
 /// What a schema under the lock is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum SchemaSource {
     /// By reading it.
-    Anew,
+    Live,
     /// By what the ledger says of it, which is read: enough where the schema that comes out is read anyway before it is
     /// committed, since only from the schema that was expected can the expected one come out.
-    Remembered,
+    Ledger,
 }
 
 /// How much of a project [`Store::inspect`](super::Store::inspect) reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detail {
+pub enum ReadSchema {
     /// All of it.
-    Whole,
+    Always,
     /// No schema where the ledger says that it was proven to be what its versions lead to, and nothing about it has changed
     /// since.
-    Unproven,
+    IfUnverified,
 }
 
 /// Whether foreign keys are enforced.
@@ -86,7 +86,7 @@ pub struct Step<'a> {
 
 /// A script that was run.
 #[derive(Clone, Copy, Debug)]
-pub struct Ran {
+pub struct ScriptRun {
     /// When it began.
     pub started: SystemTime,
     /// How long it took.
@@ -142,7 +142,7 @@ pub trait Session: Rows {
     /// compared under it, by the database, together with whatever is sent to it first, which errors with
     /// [`ErrorKind::VersionMismatch`](crate::ErrorKind::VersionMismatch) where the project is another one by now. Says
     /// whether it has; where not, nothing is begun.
-    fn begin_as_seen(&mut self, mode: Mode, seen: &Inspection) -> Result<bool> {
+    fn begin_if_unchanged(&mut self, mode: Mode, seen: &Inspection) -> Result<bool> {
         let _ = (mode, seen);
         Ok(false)
     }
@@ -151,34 +151,34 @@ pub trait Session: Rows {
     fn inspect(&mut self) -> Result<Inspection>;
 
     /// Keeps everybody else from changing any row until the transaction ends, where its beginning does not.
-    fn keep_rows_still(&mut self) -> Result<()> {
+    fn lock_rows(&mut self) -> Result<()> {
         Ok(())
     }
 
     /// Counts the rows of each table.
-    fn census(&mut self) -> Result<Census>;
+    fn count_rows(&mut self) -> Result<RowCounts>;
 
     /// Has the numbers of new rows go on from this one; says whether anything of this name numbers rows.
-    fn raise_mark(&mut self, name: &str, to: i64) -> Result<bool>;
+    fn raise_sequence(&mut self, name: &str, to: i64) -> Result<bool>;
 
     /// Counts violated foreign keys: none where the database never lets any be.
-    fn violations(&mut self) -> Result<Broken>;
+    fn violations(&mut self) -> Result<ForeignKeyViolations>;
 
     /// Runs these scripts, one after the other; says of each when it began and how long it took. One that can't run in a
     /// transaction comes alone. Errors name the migration.
-    fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<Ran>>;
+    fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<ScriptRun>>;
 
     /// Makes the ledger's tables where they are missing: a script may name them.
     fn make_ledger(&mut self) -> Result<()>;
 
     /// Runs a script, reads the schema that comes out, and undoes it.
-    fn try_out(&mut self, step: Step<'_>) -> Result<Arc<Schema>>;
+    fn try_script(&mut self, step: Step<'_>) -> Result<Arc<Schema>>;
 
     /// Writes ledger rows, making the ledger's tables where they are missing.
     fn record(&mut self, entries: &[Entry], run: &str) -> Result<()>;
 
     /// Errors where what was run since `begin` changed anything outside of the project, as far as the database can tell.
-    fn require_inside(&mut self) -> Result<()> {
+    fn require_confined(&mut self) -> Result<()> {
         Ok(())
     }
 
@@ -186,15 +186,15 @@ pub trait Session: Rows {
     fn schema(&mut self) -> Result<Arc<Schema>>;
 
     /// Whether [`Session::commit`] commits, or somebody else does, all of it together.
-    fn commits(&self) -> bool {
+    fn can_commit(&self) -> bool {
         true
     }
 
     /// Makes everything since `begin` durable.
     fn commit(&mut self) -> Result<()>;
 
-    /// Commits everything since `begin`, whole or not at all like any commit; durable it is once [`Store::settle`](super::Store::settle) has ended.
-    fn commit_soon(&mut self) -> Result<()> {
+    /// Commits everything since `begin`, whole or not at all like any commit; durable it is once [`Store::flush_commits`](super::Store::flush_commits) has ended.
+    fn commit_async(&mut self) -> Result<()> {
         self.commit()
     }
 
@@ -204,14 +204,14 @@ pub trait Session: Rows {
 
 /// What can be counted before and after a migration, to prove that no row was eaten.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct RowCounts {
     /// Rows by table.
     pub rows: BTreeMap<String, u64>,
     /// The highest number that was ever given to a row, by whatever numbers rows: a table, or a column of one.
-    pub marks: BTreeMap<String, i64>,
+    pub sequences: BTreeMap<String, i64>,
     /// The partitioned tables that a partition belongs to, by its name.
     pub partitions: BTreeMap<String, Vec<String>>,
 }
 
 /// Violated foreign keys by child and parent table.
-pub type Broken = BTreeMap<(String, String), u64>;
+pub type ForeignKeyViolations = BTreeMap<(String, String), u64>;

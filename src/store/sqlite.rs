@@ -3,20 +3,20 @@
 //! It must not open what is not plainly a project's file, and must not open a project's file other than through
 //! SQLite: closing a file of one's own drops the locks that this process's connections hold on it.
 
-mod books;
 mod contents;
-mod copy;
 mod create;
+mod diagnose;
 mod discover;
-mod examine;
 mod failure;
 mod file;
 mod health;
+mod ledger;
 mod memory;
 mod read;
 mod rows;
 mod session;
-mod text;
+mod snapshot;
+mod sql_text;
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -38,7 +38,8 @@ use crate::sql::Dialect;
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
 use crate::store::{
-    Care, Copied, CopyFile, Detail, Discovery, Finding, Held, Loaded, Others, Rows, Session, Store, Template,
+    Discovery, ExclusiveProject, Finding, IfInUse, LoadedSql, Maintenance, ReadSchema, Rows, Session,
+    Snapshot, SnapshotFile, Store, Template,
 };
 use rows::SqliteRows;
 
@@ -151,7 +152,7 @@ impl SqliteStore {
         let read = || {
             let (path, metadata) = self.require(id)?;
             let access = if metadata.permissions().readonly() { Access::ReadOnly } else { Access::ReadWrite };
-            reader.read(&path, |connection| books::inspect(connection, &self.schemas, access))
+            reader.read(&path, |connection| ledger::inspect(connection, &self.schemas, access))
         };
         read().map_err(|error| error.in_project(id))
     }
@@ -204,12 +205,12 @@ impl Store for SqliteStore {
         is_named && (self.is_at(taken_of) || is_inside())
     }
 
-    fn is_there(&self) -> bool {
+    fn exists(&self) -> bool {
         self.directory.is_dir()
     }
 
-    fn examine(&self) -> Vec<Finding> {
-        examine::examine(&self.directory, &self.pattern)
+    fn diagnose(&self) -> Vec<Finding> {
+        diagnose::diagnose(&self.directory, &self.pattern)
     }
 
     fn sweep(&self) -> Result<Vec<String>> {
@@ -224,7 +225,7 @@ impl Store for SqliteStore {
         discover::discover(&self.directory, &self.pattern)
     }
 
-    fn inspect(&self, ids: &[ProjectId], _detail: Detail) -> Vec<Result<Inspection>> {
+    fn inspect(&self, ids: &[ProjectId], _detail: ReadSchema) -> Vec<Result<Inspection>> {
         ids.iter().map(|id| self.inspect_one(id)).collect()
     }
 
@@ -235,12 +236,12 @@ impl Store for SqliteStore {
         read().map_err(|error| error.in_project(id))
     }
 
-    fn look_after(&self, id: &ProjectId, care: Care) -> Result<()> {
+    fn maintain(&self, id: &ProjectId, maintenance: Maintenance) -> Result<()> {
         let connection = self.open_for_writing(id).map_err(|error| error.in_project(id))?;
-        rows::look_after(&connection, care).map_err(|error| error.in_project(id))
+        rows::maintain(&connection, maintenance).map_err(|error| error.in_project(id))
     }
 
-    fn jobs(&self) -> usize {
+    fn default_jobs(&self) -> usize {
         JOBS
     }
 
@@ -256,39 +257,44 @@ impl Store for SqliteStore {
             .map_err(|error| error.in_project(id))
     }
 
-    fn copy(&self, id: &ProjectId, file: &Path) -> Result<Copied> {
+    fn snapshot_to(&self, id: &ProjectId, file: &Path) -> Result<Snapshot> {
         let copy = || {
             let (path, metadata) = self.require(id)?;
             let mode = if metadata.permissions().readonly() { "mode=ro" } else { "mode=rw" };
             let connection = session::connect(&file::uri(&path, mode), self.lock_timeout)?;
-            copy::copy_out(&connection, &self.schemas, self.place(id), file)
+            snapshot::copy_out(&connection, &self.schemas, self.place(id), file)
         };
         copy().map_err(|error| error.in_project(id))
     }
 
-    fn unpack(&self, copy: CopyFile<'_>, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()> {
-        work(&mut SqliteSession::new(copy::open_private(copy.file)?, &self.schemas))
+    fn restore_scratch(
+        &self,
+        snapshot: SnapshotFile<'_>,
+        work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<()> {
+        work(&mut SqliteSession::new(snapshot::open_private(snapshot.file)?, &self.schemas))
     }
 
-    fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<Vec<String>> {
-        copy::install(&self.directory, &self.pattern.name(id), copy.file)
+    fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>> {
+        snapshot::restore_as(&self.directory, &self.pattern.name(id), snapshot.file)
             .map(|()| Vec::new())
             .map_err(|error| error.in_project(id))
     }
 
     fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
-        text::export(out, |file| self.copy(id, file)).map_err(|error| error.in_project(id))
+        sql_text::export(out, |file| self.snapshot_to(id, file)).map_err(|error| error.in_project(id))
     }
 
-    fn load(&self, text: &Path, file: &Path) -> Result<Loaded> {
-        text::load(text, file).map(|()| Loaded { place: file.display().to_string(), ..Loaded::default() })
+    fn load_sql(&self, text: &Path, file: &Path) -> Result<LoadedSql> {
+        sql_text::load(text, file)
+            .map(|()| LoadedSql { place: file.display().to_string(), ..LoadedSql::default() })
     }
 
-    fn hold(&self, id: &ProjectId, others: Others) -> Result<Box<dyn Held + '_>> {
+    fn lock_exclusive(&self, id: &ProjectId, if_in_use: IfInUse) -> Result<Box<dyn ExclusiveProject + '_>> {
         let hold = || {
             let (path, metadata) = self.require(id)?;
             require_writable(&metadata)?;
-            copy::HeldFile::new(self, path, others)
+            snapshot::ExclusiveFile::new(self, path, if_in_use)
         };
         Ok(Box::new(hold().map_err(|error| error.in_project(id))?))
     }

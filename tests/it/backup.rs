@@ -244,7 +244,7 @@ fn a_change_of_the_backup_is_found_at_its_level(world: &mut World) {
         (&|it| it["tables"][&table]["hash"] = "00".into(), "are not those"),
         (&|it| it["tables"]["extra"] = serde_json::json!({"rows": 0, "hash": ""}), "no table extra"),
         (&|it| drop(it["tables"].as_object_mut().unwrap().remove(&table)), "that it had not"),
-        (&|it| it["marks"]["user_version"] = 9.into(), "of itself"),
+        (&|it| it["properties"]["user_version"] = 9.into(), "of itself"),
     ] {
         std::fs::write(&manifest, forge(edit)).unwrap();
         let report = world.expect(3, &["backup", "check", "1"]);

@@ -238,7 +238,7 @@ fn the_observer_sees_every_event_in_order_on_the_callers_thread(world: &mut Worl
             assert_eq!(std::thread::current().id(), thread);
             names.push(match event {
                 Event::RunStarted(_) => "started",
-                Event::LeftOut(_) => "left out",
+                Event::Skipped(_) => "left out",
                 Event::ProjectFinished(_) => "project",
                 Event::Completed(_) => "completed",
                 Event::Backups(_) => "backups",
@@ -276,7 +276,7 @@ fn a_catalog_of_another_database_is_refused() {
 #[test]
 fn a_downgrade_looks_at_the_down_scripts_whatever_was_asked_before() {
     use tenantry::manager::{Operation, Run, Selection};
-    use tenantry::plan::{Down, Drift, Request};
+    use tenantry::plan::{DowngradeTo, Drift, Request};
     let files = [
         ("1_one/up.sql", "CREATE TABLE one (a INTEGER);"),
         ("2_two/up.sql", "CREATE TABLE two (a INTEGER);"),
@@ -285,14 +285,14 @@ fn a_downgrade_looks_at_the_down_scripts_whatever_was_asked_before() {
     let manager = Manager::in_memory(Catalog::from_files("notes", Dialect::Sqlite, files).unwrap()).unwrap();
     manager.create(&id("a")).unwrap();
     assert!(manager.status(&id("a")).unwrap().is_current());
-    let request = Request::Downgrade { down: Down::Steps(1), drift: Drift::Refuse };
-    let run = Run::new(Selection::Ids(vec![id("a")]), Operation::Change(request));
+    let request = Request::Downgrade { down: DowngradeTo::Steps(1), drift: Drift::Refuse };
+    let run = Run::new(Selection::Ids(vec![id("a")]), Operation::Migrate(request));
     let summary = manager.run(&run, |_| {}).unwrap();
     assert_eq!((summary.outcomes.count("blocked"), summary.exit), (1, 4));
 }
 
 fn what_an_application_does_with_one_project_is_a_call(world: &mut World) {
-    use tenantry::manager::{FinalCopy, Source};
+    use tenantry::manager::{FinalBackup, Source};
     let manager = manager(world);
     let (a, b) = (id("a"), id("b"));
     manager.create(&a).unwrap();
@@ -308,7 +308,7 @@ fn what_an_application_does_with_one_project_is_a_call(world: &mut World) {
         assert_eq!(names(&mut manager.connection(id).unwrap()), ["kept"]);
     }
     manager.stamp(&a, None, false).unwrap();
-    manager.drop(&b, FinalCopy::None).unwrap();
+    manager.drop(&b, FinalBackup::Skip).unwrap();
     assert_eq!(manager.list().unwrap(), std::slice::from_ref(&a));
     // What to do next is said in the application's words.
     let exists = manager.create(&a).unwrap_err();

@@ -182,14 +182,14 @@ fn what_is_not_there_is_not_settled() {
     let store = tenantry::store::postgres::PostgresStore::new(&world.url(), options).unwrap();
     let ids: Vec<tenantry::ProjectId> = ["a", "b"].map(|id| id.parse().unwrap()).to_vec();
     let run = &world.query("a", "SELECT DISTINCT run FROM tenantry_history")[0];
-    assert_eq!(store.settle(&ids, run).unwrap(), [true, true]);
+    assert_eq!(store.flush_commits(&ids, run).unwrap(), [true, true]);
     // As after a crash that took back what the run did to one of them.
     world.execute("b", "DELETE FROM tenantry_history");
-    assert_eq!(store.settle(&ids, run).unwrap(), [true, false]);
+    assert_eq!(store.flush_commits(&ids, run).unwrap(), [true, false]);
     world.execute("b", "DROP SCHEMA project_b CASCADE");
-    assert!(store.settle(&ids, run).is_err());
-    assert_eq!(store.settle(&ids[..1], run).unwrap(), [true]);
-    assert_eq!(store.settle(&[], run).unwrap(), [] as [bool; 0]);
+    assert!(store.flush_commits(&ids, run).is_err());
+    assert_eq!(store.flush_commits(&ids[..1], run).unwrap(), [true]);
+    assert_eq!(store.flush_commits(&[], run).unwrap(), [] as [bool; 0]);
 }
 
 /// Here by a role that may not write the record that is waited for.
@@ -236,30 +236,30 @@ fn what_could_not_be_settled_is_not_told_as_done() {
 
 #[test]
 fn a_locked_ledger_is_not_called_a_migrations_failure() {
-    use tenantry::store::{Detail, Look, Mode, Step, Store as _};
+    use tenantry::store::{Mode, ReadSchema, SchemaSource, Step, Store as _};
     let mut world = World::postgres();
     world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]).expect(0, &["create", "a"]);
     let lock_timeout = Duration::from_millis(200);
     let options = tenantry::store::postgres::PostgresOptions { lock_timeout, ..Default::default() };
     let store = tenantry::store::postgres::PostgresStore::new(&world.url(), options).unwrap();
     let ids: [tenantry::ProjectId; 1] = ["a".parse().unwrap()];
-    let seen = store.inspect(&ids, Detail::Whole).pop().unwrap().unwrap();
+    let seen = store.inspect(&ids, ReadSchema::Always).pop().unwrap().unwrap();
     let _holder =
         world.application("a", "BEGIN; LOCK TABLE __diesel_schema_migrations IN ACCESS EXCLUSIVE MODE");
     let scripts = [("2_two/up.sql", "CREATE TABLE two (id INTEGER);")];
     let catalog = tenantry::Catalog::from_files("two", tenantry::Dialect::Postgres, scripts).unwrap();
     let migration = &catalog.migrations()[0];
-    let mode = Mode { look: Look::Remembered, ..Mode::PLAIN };
+    let mode = Mode { schema: SchemaSource::Ledger, ..Mode::PLAIN };
     let mut session = store.open(&ids[0]).unwrap();
-    assert!(session.begin_as_seen(mode, &seen).unwrap());
+    assert!(session.begin_if_unchanged(mode, &seen).unwrap());
     let error = session.execute(&[Step { migration, script: &migration.up }]).unwrap_err();
     assert_eq!(error.kind(), tenantry::ErrorKind::VersionMismatch, "{error}");
 }
 
 #[test]
 fn what_was_seen_without_a_lock_is_compared_under_it() {
-    use tenantry::store::{Detail, Look, Mode, Store as _};
-    let mode = |look| Mode { look, ..Mode::PLAIN };
+    use tenantry::store::{Mode, ReadSchema, SchemaSource, Store as _};
+    let mode = |schema| Mode { schema, ..Mode::PLAIN };
     let options = tenantry::store::postgres::PostgresOptions::default();
     let ids: [tenantry::ProjectId; 1] = ["a".parse().unwrap()];
     let scripts = [
@@ -282,7 +282,7 @@ fn what_was_seen_without_a_lock_is_compared_under_it() {
         let mut world = World::postgres();
         world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]).expect(0, &["create", "a"]);
         let store = tenantry::store::postgres::PostgresStore::new(&world.url(), options.clone()).unwrap();
-        let seen = store.inspect(&ids, Detail::Whole).pop().unwrap().unwrap();
+        let seen = store.inspect(&ids, ReadSchema::Always).pop().unwrap().unwrap();
         if !change.is_empty() {
             world.execute("a", change);
         }
@@ -290,7 +290,7 @@ fn what_was_seen_without_a_lock_is_compared_under_it() {
         // Scripts go to the server together with the comparison, one or several.
         for count in [1, 2] {
             let mut session = store.open(&ids[0]).unwrap();
-            assert!(session.begin_as_seen(mode(Look::Remembered), &seen).unwrap(), "{name}");
+            assert!(session.begin_if_unchanged(mode(SchemaSource::Ledger), &seen).unwrap(), "{name}");
             let steps: Vec<_> = catalog.migrations()[..count]
                 .iter()
                 .map(|migration| tenantry::store::Step { migration, script: &migration.up })
@@ -300,16 +300,16 @@ fn what_was_seen_without_a_lock_is_compared_under_it() {
             session.rollback().unwrap();
         }
         let mut session = store.open(&ids[0]).unwrap();
-        assert!(!session.begin_as_seen(mode(Look::Anew), &seen).unwrap(), "{name}");
-        assert!(session.begin_as_seen(mode(Look::Remembered), &seen).unwrap(), "{name}");
+        assert!(!session.begin_if_unchanged(mode(SchemaSource::Live), &seen).unwrap(), "{name}");
+        assert!(session.begin_if_unchanged(mode(SchemaSource::Ledger), &seen).unwrap(), "{name}");
         let kind = session.schema().err().map(|error| error.kind());
         assert_eq!(kind, moved, "{name}");
         session.rollback().unwrap();
         if name == "nothing" {
             // Another run at work.
-            session.begin(mode(Look::Remembered)).unwrap();
+            session.begin(mode(SchemaSource::Ledger)).unwrap();
             let mut other = store.open(&ids[0]).unwrap();
-            assert!(other.begin_as_seen(mode(Look::Remembered), &seen).unwrap());
+            assert!(other.begin_if_unchanged(mode(SchemaSource::Ledger), &seen).unwrap());
             let kind = other.schema().unwrap_err().kind();
             assert_eq!(kind, tenantry::ErrorKind::VersionMismatch, "while another run is at it");
         }

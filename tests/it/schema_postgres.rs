@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tenantry::ProjectId;
 use tenantry::schema::Schema;
 use tenantry::store::postgres::{PostgresOptions, PostgresStore};
-use tenantry::store::{Detail, Store as _};
+use tenantry::store::{ReadSchema, Store as _};
 
 use crate::world::World;
 
@@ -18,7 +18,7 @@ fn read(scripts: &[String]) -> Vec<Arc<Schema>> {
         world.database().run(&["-c", &sql]);
     }
     let store = PostgresStore::new(&world.url(), PostgresOptions::default()).unwrap();
-    let seen = store.inspect(&ids, Detail::Whole);
+    let seen = store.inspect(&ids, ReadSchema::Always);
     seen.into_iter().map(|inspection| inspection.unwrap().schema.unwrap()).collect()
 }
 

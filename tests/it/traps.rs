@@ -146,7 +146,7 @@ fn trap_15_looking_at_a_database_drops_no_lock_that_this_process_holds() {
     connection.batch_execute(write).unwrap();
     // All of these look at the file while this process holds its lock.
     manager.store().discover().unwrap();
-    manager.store().examine();
+    manager.store().diagnose();
     let looked = manager.status(&id);
     assert!(looked.is_err(), "an exclusive lock with a journal keeps readers out");
     let ran = world.run(&["--lock-timeout", "0.2", "downgrade", "1", "--steps", "1"]);

@@ -54,7 +54,7 @@ impl AccessRow {
 }
 
 /// A statement that could not be run, and why.
-struct Refused {
+struct RefusedStatement {
     index: usize,
     state: String,
     message: String,
@@ -82,7 +82,7 @@ impl PostgresSession<'_> {
     fn statements(&mut self, sql: &str) -> Result<Vec<String>> {
         let path = search_path(&quote_name(&self.name));
         self.reader()?;
-        let connection = &mut self.kept.link()?.connection;
+        let connection = &mut self.pooled.link()?.connection;
         let rows: QueryResult<Vec<AccessRow>> = connection
             .batch_execute(&path)
             .and_then(|()| diesel::sql_query(sql).load(connection))
@@ -121,7 +121,7 @@ impl PostgresSession<'_> {
     }
 
     /// Runs each statement by itself, with the schema as `search_path`.
-    fn run_apart(&mut self, statements: &[String]) -> Result<Vec<Refused>> {
+    fn run_apart(&mut self, statements: &[String]) -> Result<Vec<RefusedStatement>> {
         let list: Vec<_> = statements.iter().map(|it| quote_text(it)).collect();
         let sql = format!(
             "DO $tenantry$ DECLARE list text[] := ARRAY[{}]::text[]; refused text := ''; BEGIN \
@@ -142,17 +142,18 @@ impl PostgresSession<'_> {
         let refused = |line: &str| {
             let mut parts = line.split('\u{1f}');
             let (index, state, message) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?);
-            Some(Refused { index, state: state.into(), message: message.into() })
+            Some(RefusedStatement { index, state: state.into(), message: message.into() })
         };
         Ok(lines.iter().flat_map(|lines| lines.split('\u{1e}')).filter_map(refused).collect())
     }
 }
 
 /// What to say of statements that could not be run: each reason once.
-fn told(statements: &[String], refused: &[Refused]) -> Vec<String> {
+fn told(statements: &[String], refused: &[RefusedStatement]) -> Vec<String> {
     const NO_OBJECT: [&str; 4] = ["42P01", "42883", "42703", "42809"];
     let mut notes: Vec<(&str, usize, &str)> = Vec::new();
-    for Refused { index, message, .. } in refused.iter().filter(|it| !NO_OBJECT.contains(&it.state.as_str()))
+    for RefusedStatement { index, message, .. } in
+        refused.iter().filter(|it| !NO_OBJECT.contains(&it.state.as_str()))
     {
         let Some(statement) = statements.get(*index) else { continue };
         match notes.iter_mut().find(|(known, ..)| known == message) {

@@ -21,7 +21,7 @@ WITH place AS MATERIALIZED (
     LEFT JOIN pg_class owner ON owner.oid = d.refobjid
     WHERE m.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         AND c.relname NOT IN ('__diesel_schema_migrations', 'tenantry_history')
-), objects (part, kind, object, key, detail, keyword, name, acl_type, default_type, owner, acl) AS (
+), objects (part, kind, object, key, read_schema, keyword, name, acl_type, default_type, owner, acl) AS (
     SELECT 0, 'schema', '', '', '', 'SCHEMA', '%1$I', 'n'::"char", 'n'::"char", nspowner, nspacl FROM place
     UNION ALL
     SELECT 1, coalesce(of_kind, relkind)::text, coalesce(of_table, relname)::text, '',
@@ -76,9 +76,9 @@ WITH place AS MATERIALIZED (
 )
 SELECT kind, object, key, concat('owner ', pg_get_userbyid(owner)) AS said,
     format('ALTER %s %s OWNER TO %s', keyword, name, replace(quote_ident(pg_get_userbyid(owner)), '%', '%%')) AS statement, part, 0 AS step
-FROM objects, place WHERE owner <> base_owner AND detail = ''
+FROM objects, place WHERE owner <> base_owner AND read_schema = ''
 UNION ALL
-SELECT kind, object, key, concat(CASE WHEN is_revoked THEN 'revoke ' ELSE 'grant ' END, privilege_type, detail,
+SELECT kind, object, key, concat(CASE WHEN is_revoked THEN 'revoke ' ELSE 'grant ' END, privilege_type, read_schema,
         CASE WHEN is_revoked THEN ' from ' ELSE ' to ' END, who, CASE WHEN with_option THEN ' with grant option' END),
     CASE WHEN is_revoked THEN format('REVOKE %s ON %s %s FROM %s', privilege_type, keyword, name, to_whom)
         ELSE format('GRANT %s ON %s %s TO %s%s', privilege_type, keyword, name, to_whom, CASE WHEN with_option THEN ' WITH GRANT OPTION' END) END,

@@ -13,11 +13,11 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Array, BigInt, Bool, Nullable, Oid, Text};
 
 use super::access::AccessRow;
+use super::catalog_rows;
 use super::connect::{Scope, settings};
+use super::connection_url::ConnectionUrl;
 use super::failure::{describe, described};
-use super::members;
 use super::queries::Queries;
-use super::target::Target;
 use crate::error::{ErrorKind, Result};
 use crate::schema::Schema;
 use crate::schema::bookkeeping::{ALEMBIC, DIESEL, HISTORY};
@@ -33,19 +33,19 @@ pub(super) const ATTEMPTS: u32 = 10;
 pub(super) const NEUTRAL: &str = "pg_catalog";
 
 /// A query on one schema, whose rows are `T`. The server keeps the plan.
-struct About<'a, T> {
+struct SchemaQuery<'a, T> {
     sql: &'a [String; 2],
     schema: &'a str,
     rows: PhantomData<T>,
 }
 
-impl<'a, T> About<'a, T> {
+impl<'a, T> SchemaQuery<'a, T> {
     fn new(sql: &'a [String; 2], schema: &'a str) -> Self {
         Self { sql, schema, rows: PhantomData }
     }
 }
 
-impl<T> QueryFragment<Pg> for About<'_, T> {
+impl<T> QueryFragment<Pg> for SchemaQuery<'_, T> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let [before, after] = self.sql;
         out.push_sql(before);
@@ -55,16 +55,16 @@ impl<T> QueryFragment<Pg> for About<'_, T> {
     }
 }
 
-impl<T: 'static> QueryId for About<'_, T> {
-    type QueryId = About<'static, T>;
+impl<T: 'static> QueryId for SchemaQuery<'_, T> {
+    type QueryId = SchemaQuery<'static, T>;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl<T> Query for About<'_, T> {
+impl<T> Query for SchemaQuery<'_, T> {
     type SqlType = T;
 }
 
-impl<T> RunQueryDsl<PgConnection> for About<'_, T> {}
+impl<T> RunQueryDsl<PgConnection> for SchemaQuery<'_, T> {}
 
 /// Asks for the states of schemas.
 struct States<'a> {
@@ -95,7 +95,7 @@ impl RunQueryDsl<PgConnection> for States<'_> {}
 
 /// A row of facets.sql.
 type Facet = (Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>);
-/// A row of members.sql.
+/// A row of `catalog_rows.sql`.
 type Member =
     (Nullable<BigInt>, Array<Oid>, Text, Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>);
 
@@ -134,9 +134,9 @@ impl Query for TryLock<'_> {
 impl RunQueryDsl<PgConnection> for TryLock<'_> {}
 
 #[derive(QueryableByName)]
-pub(super) struct There {
+pub(super) struct Exists {
     #[diesel(sql_type = Bool)]
-    pub(super) there: bool,
+    pub(super) exists: bool,
 }
 
 /// Looks at a schema by its name. A statement of its own, by the catalogs' rows: together with the lock, or by a function
@@ -173,7 +173,7 @@ impl RunQueryDsl<PgConnection> for Place<'_> {}
 /// Where a project is, and what there is of its books.
 #[derive(Clone, Copy, Debug, Queryable)]
 #[expect(clippy::struct_excessive_bools, reason = "a row of a query")]
-pub(super) struct Placed {
+pub(super) struct LedgerTables {
     pub(super) diesel: bool,
     pub(super) history: bool,
     pub(super) alembic: bool,
@@ -183,7 +183,7 @@ pub(super) struct Placed {
 
 /// One of the schemas that were asked for.
 #[derive(Queryable)]
-pub(super) struct Found {
+pub(super) struct SchemaState {
     pub(super) name: String,
     /// What all of its rows in the catalogs come to: equal as long as nothing about the schema changed.
     pub(super) state: String,
@@ -200,21 +200,21 @@ pub(super) struct Read {
 impl Read {
     /// A schema that was made a moment ago.
     pub(super) fn empty() -> Self {
-        Self { schema: Arc::new(schema(&[])), state: members::state(&[]) }
+        Self { schema: Arc::new(schema(&[])), state: catalog_rows::state(&[]) }
     }
 }
 
 /// Reads schemas over one connection.
 pub(super) struct Reader<'a> {
     pub(super) connection: &'a mut PgConnection,
-    pub(super) target: &'a Target,
+    pub(super) target: &'a ConnectionUrl,
     pub(super) queries: Arc<Queries>,
     pub(super) schemas: &'a SchemaCache,
 }
 
 impl Reader<'_> {
     /// The states of all these schemas, in one query; schemas that there are not are left out.
-    pub(super) fn states(&mut self, schemas: &[String]) -> Result<Vec<Found>> {
+    pub(super) fn states(&mut self, schemas: &[String]) -> Result<Vec<SchemaState>> {
         States { sql: &self.queries.states, schemas }
             .load(self.connection)
             .map_err(|error| describe("cannot read the schemas", self.target, &error))
@@ -228,7 +228,7 @@ impl Reader<'_> {
     }
 
     /// A schema by its name, where there is one.
-    pub(super) fn place(&mut self, schema: &str) -> Result<Option<Placed>> {
+    pub(super) fn place(&mut self, schema: &str) -> Result<Option<LedgerTables>> {
         Place { schema }
             .get_result(self.connection)
             .optional()
@@ -237,7 +237,7 @@ impl Reader<'_> {
 
     /// One schema's state.
     pub(super) fn state(&mut self, name: &str) -> Result<String> {
-        About::<Text>::new(&self.queries.state, name)
+        SchemaQuery::<Text>::new(&self.queries.state, name)
             .get_result(self.connection)
             .map_err(|error| describe("cannot read its schema", self.target, &error))
     }
@@ -248,22 +248,22 @@ impl Reader<'_> {
         let (text, quoted) = (quote_text(name), quote_name(name));
         let sql = format!(
             "SELECT coalesce(({before}{text}{after}) = \
-             (SELECT schema_state FROM {quoted}.tenantry_history ORDER BY sequence DESC LIMIT 1), false) AS there"
+             (SELECT schema_state FROM {quoted}.tenantry_history ORDER BY sequence DESC LIMIT 1), false) AS exists"
         );
         let found = diesel::sql_query(sql).get_result(self.connection);
-        let There { there } =
+        let Exists { exists } =
             found.map_err(|error| describe("cannot read its schema", self.target, &error))?;
-        Ok(there)
+        Ok(exists)
     }
 
     /// One schema, whole.
     pub(super) fn schema(&mut self, name: &str) -> Result<Read> {
         let quoted = &quote_name(name);
         for _ in 0..ATTEMPTS {
-            let rows: Vec<members::Row> = About::<Member>::new(&self.queries.members, name)
+            let rows: Vec<catalog_rows::Row> = SchemaQuery::<Member>::new(&self.queries.members, name)
                 .load(self.connection)
                 .map_err(|error| describe("cannot read its schema", self.target, &error))?;
-            let (state, text) = (members::state(&rows), members::text(&rows, name));
+            let (state, text) = (catalog_rows::state(&rows), catalog_rows::text(&rows, name));
             if let Some(schema) = text.as_ref().and_then(|text| self.schemas.get(text)) {
                 return Ok(Read { schema, state });
             }
@@ -288,7 +288,7 @@ impl Reader<'_> {
         let Queries { facets, access, .. } = self.queries.as_ref();
         let mut read = || -> QueryResult<(Vec<Texts>, Vec<AccessRow>)> {
             self.connection.batch_execute(&search_path(&quote_name(name)))?;
-            let facets = About::<Facet>::new(facets, name).load(self.connection)?;
+            let facets = SchemaQuery::<Facet>::new(facets, name).load(self.connection)?;
             let [before, after] = access;
             let access =
                 diesel::sql_query(format!("{before}{}{after}", quote_text(name))).load(self.connection)?;

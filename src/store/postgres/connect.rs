@@ -11,8 +11,8 @@ use diesel::prelude::*;
 use diesel::sql_types::{Bool, Integer, Nullable, Text};
 
 use super::catalog::NEUTRAL;
+use super::connection_url::ConnectionUrl;
 use super::failure::{describe, described};
-use super::target::Target;
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::{quote_name, quote_text};
@@ -45,7 +45,7 @@ pub(super) struct Server {
     pub(super) version: i32,
     /// Whether it can look whether its client is still there.
     pub(super) watches_clients: bool,
-    pub(super) usual: Usual,
+    pub(super) usual: DefaultSettings,
 }
 
 /// What a transaction waits for at most.
@@ -77,13 +77,13 @@ pub(super) fn settings<'a>(scope: Scope, settings: impl IntoIterator<Item = (&'a
 
 /// What the server's settings are for anybody who connects as this role.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Usual {
+pub(super) struct DefaultSettings {
     jit: &'static str,
     plans: &'static str,
     row_security: &'static str,
 }
 
-impl Usual {
+impl DefaultSettings {
     fn new(jit: &str, plans: &str, row_security: &str) -> Self {
         let switch = |text: &str| if text == "off" { "off" } else { "on" };
         let plans = ["force_generic_plan", "force_custom_plan"].into_iter().find(|it| *it == plans);
@@ -114,7 +114,7 @@ impl Timeouts {
 
     /// The settings for a migration's statements: their limit, which tenantry's own questions, that grow with the fleet,
     /// have not; and plans as the server makes them for anybody.
-    pub(super) fn of_statements(&self, scope: Scope, schema: &str, usual: Usual) -> String {
+    pub(super) fn of_statements(&self, scope: Scope, schema: &str, usual: DefaultSettings) -> String {
         let statement = self.statement.map_or(0, |timeout| timeout.as_millis().max(1));
         let plain = [
             ("search_path", quote_name(schema)),
@@ -147,7 +147,7 @@ impl Timeouts {
 }
 
 /// An open connection.
-pub(super) struct Link {
+pub(super) struct ServerConnection {
     pub(super) connection: PgConnection,
     pub(super) server: Server,
     pub(super) timeouts: Timeouts,
@@ -162,7 +162,7 @@ pub(super) struct Link {
     is_doubtful: bool,
 }
 
-impl Link {
+impl ServerConnection {
     /// Begins a transaction, with a mode such as `READ ONLY`, with tenantry's settings and its own `search_path`. What a
     /// connection of one's own remembers need not be said again.
     pub(super) fn begin(&mut self, mode: &str) -> QueryResult<()> {
@@ -182,9 +182,9 @@ impl Link {
     }
 
     /// Undoes what a script may have set, so that it does not reach what comes after it.
-    pub(super) fn settle_again(&mut self) -> QueryResult<()> {
+    pub(super) fn reapply_settings(&mut self) -> QueryResult<()> {
         match self.server.route {
-            Route::Direct => self.settle(),
+            Route::Direct => self.apply_settings(),
             // A pooler's own settings are not to be undone.
             Route::Pooled => {
                 self.connection.batch_execute(&self.timeouts.sql(Scope::Transaction, self.server))
@@ -193,7 +193,7 @@ impl Link {
     }
 
     /// Makes a connection of one's own remember tenantry's settings, and nothing else.
-    pub(super) fn settle(&mut self) -> QueryResult<()> {
+    pub(super) fn apply_settings(&mut self) -> QueryResult<()> {
         let settings = self.timeouts.sql(Scope::Session, self.server);
         for alone in ["RESET ALL", "RESET SESSION AUTHORIZATION", &settings] {
             self.connection.batch_execute(alone)?;
@@ -221,7 +221,7 @@ impl Link {
 }
 
 #[derive(QueryableByName)]
-struct Greeting {
+struct SessionInfo {
     #[diesel(sql_type = Integer)]
     version: i32,
     #[diesel(sql_type = Bool)]
@@ -237,14 +237,14 @@ struct Greeting {
 }
 
 /// Opens a connection. A setting that only a connection of one's own takes along tells whether a pooler is in between.
-pub(super) fn open(target: &Target, timeouts: Timeouts) -> Result<Link> {
+pub(super) fn open(target: &ConnectionUrl, timeouts: Timeouts) -> Result<ServerConnection> {
     match attempt(&target.with("options", "-c tenantry.direct=yes"), timeouts) {
         Err(refused) if refused.summary().contains("startup parameter") => attempt(target, timeouts),
         other => other,
     }
 }
 
-fn attempt(target: &Target, timeouts: Timeouts) -> Result<Link> {
+fn attempt(target: &ConnectionUrl, timeouts: Timeouts) -> Result<ServerConnection> {
     #[expect(clippy::disallowed_methods, reason = "Postgres makes nothing by being connected to")]
     let mut connection = PgConnection::establish(&target.conninfo()).map_err(|error| match error {
         ConnectionError::CouldntSetupConfiguration(error) => describe("cannot connect", target, &error),
@@ -264,7 +264,7 @@ fn attempt(target: &Target, timeouts: Timeouts) -> Result<Link> {
             }
         }
     })?;
-    let greeting: Greeting = diesel::sql_query(
+    let greeting: SessionInfo = diesel::sql_query(
         "SELECT current_setting('server_version_num')::int AS version, \
          version() ILIKE '%linux%' AS is_on_linux, \
          nullif(current_setting('tenantry.direct', true), '') AS direct, \
@@ -279,11 +279,11 @@ fn attempt(target: &Target, timeouts: Timeouts) -> Result<Link> {
             .with_hint("tenantry works with Postgres 13 and later"));
     }
     let route = if greeting.direct.is_some() { Route::Direct } else { Route::Pooled };
-    let usual = Usual::new(&greeting.jit, &greeting.plans, &greeting.row_security);
+    let usual = DefaultSettings::new(&greeting.jit, &greeting.plans, &greeting.row_security);
     // Since version 14, and not on every platform.
     let watches_clients = greeting.version >= 140_000 && greeting.is_on_linux;
     let server = Server { route, version: greeting.version, watches_clients, usual };
-    let mut link = Link {
+    let mut link = ServerConnection {
         connection,
         server,
         timeouts,
@@ -295,7 +295,7 @@ fn attempt(target: &Target, timeouts: Timeouts) -> Result<Link> {
     };
     match route {
         Route::Direct => {
-            link.settle().map_err(|error| describe("cannot connect", target, &error))?;
+            link.apply_settings().map_err(|error| describe("cannot connect", target, &error))?;
             // A role that may not do so reads errors in the server's language; then a lock timeout is not told from others.
             link.is_english = link.connection.batch_execute(ENGLISH).is_ok();
         }
@@ -315,60 +315,61 @@ fn is_answer(error: &Error) -> bool {
 /// The connections of one store, kept and given out.
 #[derive(Default)]
 struct State {
-    idle: Vec<Link>,
+    idle: Vec<ServerConnection>,
     /// How many are given out.
     out: usize,
 }
 
 /// The connections of one store: as many as are worked with at once, kept for the next project.
-pub(super) struct Links {
-    target: Target,
+pub(super) struct Connections {
+    target: ConnectionUrl,
     timeouts: Timeouts,
     state: Mutex<State>,
-    given_back: Condvar,
+    returned: Condvar,
     was_reached: AtomicBool,
 }
 
-impl Links {
-    pub(super) fn new(target: Target, timeouts: Timeouts) -> Self {
+impl Connections {
+    pub(super) fn new(target: ConnectionUrl, timeouts: Timeouts) -> Self {
         Self {
             target,
             timeouts,
             state: Mutex::default(),
-            given_back: Condvar::new(),
+            returned: Condvar::new(),
             was_reached: AtomicBool::new(false),
         }
     }
 
-    pub(super) fn target(&self) -> &Target {
+    pub(super) fn target(&self) -> &ConnectionUrl {
         &self.target
     }
 
     /// A connection: one that is kept, or a new one. Where the server has no room for another, this waits for one of its
     /// own to be given back; and where it has none, it asks again a little later each time, and at last names the limit.
-    pub(super) fn get(&self) -> Result<Kept<'_>> {
+    pub(super) fn get(&self) -> Result<PooledConnection<'_>> {
         let deadline = Instant::now() + PATIENCE;
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
         loop {
-            let kept = {
+            let pooled = {
                 let mut state = self.lock();
                 state.out += 1;
                 state.idle.pop()
             };
             // The server may have gone and come again meanwhile.
-            let is_there = |link: &mut Link| link.idle_since.elapsed() < DOUBTFUL || link.is_there();
-            let was_kept = kept.is_some();
-            let kept = kept.and_then(|mut link| is_there(&mut link).then_some(link));
-            if was_kept && kept.is_none() {
+            let is_there =
+                |link: &mut ServerConnection| link.idle_since.elapsed() < DOUBTFUL || link.is_there();
+            let was_kept = pooled.is_some();
+            let pooled = pooled.and_then(|mut link| is_there(&mut link).then_some(link));
+            if was_kept && pooled.is_none() {
                 // What cut one has mostly cut them all.
                 self.lock().idle.clear();
             }
-            let opened = kept.map_or_else(|| open(&self.target, self.timeouts), Ok);
+            let opened = pooled.map_or_else(|| open(&self.target, self.timeouts), Ok);
             let error = match opened {
                 Ok(mut link) => {
                     self.was_reached.store(true, Ordering::Relaxed);
                     link.schemas += 1;
-                    return Ok(Kept { link: Some(link), links: self });
+                    return Ok(PooledConnection { link: Some(link), connections: self });
                 }
                 Err(error) => error,
             };
@@ -383,7 +384,7 @@ impl Links {
             }
             if state.idle.is_empty() {
                 let pause = backoff.next();
-                drop(self.given_back.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner));
+                drop(self.returned.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner));
             }
         }
     }
@@ -394,7 +395,7 @@ impl Links {
     }
 
     /// A connection of its own, never given out before.
-    pub(super) fn fresh(&self) -> Result<Link> {
+    pub(super) fn fresh(&self) -> Result<ServerConnection> {
         open(&self.target, self.timeouts)
     }
 
@@ -404,13 +405,13 @@ impl Links {
 }
 
 /// A connection that is kept for the next project once it is dropped, unless something went wrong with it.
-pub(super) struct Kept<'a> {
-    link: Option<Link>,
-    links: &'a Links,
+pub(super) struct PooledConnection<'a> {
+    link: Option<ServerConnection>,
+    connections: &'a Connections,
 }
 
-impl Kept<'_> {
-    pub(super) fn link(&mut self) -> Result<&mut Link> {
+impl PooledConnection<'_> {
+    pub(super) fn link(&mut self) -> Result<&mut ServerConnection> {
         let gone = || Error::new(ErrorKind::Internal, "the connection was given up");
         let link = self.link.as_mut().ok_or_else(gone)?;
         link.is_doubtful = true;
@@ -423,16 +424,16 @@ impl Kept<'_> {
     }
 }
 
-impl Drop for Kept<'_> {
+impl Drop for PooledConnection<'_> {
     fn drop(&mut self) {
         // On a broken connection this fails, and that one goes; where there is no transaction to end, it is asked.
         let link = self.link.take().and_then(|mut link| link.end("ROLLBACK").is_ok().then_some(link));
         let link = link.filter(|link| link.schemas < WORN);
         let link = link.and_then(|mut link| (!link.is_doubtful || link.is_there()).then_some(link));
-        let mut state = self.links.lock();
+        let mut state = self.connections.lock();
         state.out -= 1;
-        state.idle.extend(link.map(|link| Link { idle_since: Instant::now(), ..link }));
+        state.idle.extend(link.map(|link| ServerConnection { idle_since: Instant::now(), ..link }));
         drop(state);
-        self.links.given_back.notify_one();
+        self.connections.returned.notify_one();
     }
 }

@@ -7,9 +7,9 @@ use diesel::prelude::*;
 use diesel::sql_types::Text;
 
 use super::catalog::{Read, lock_key};
-use super::copy::{ALONE, Scratch};
-use super::leftovers::{Claim, Private};
+use super::leftovers::{Claim, PrivateName};
 use super::session::{Kind, PostgresSession};
+use super::snapshot::{ALONE, Scratch};
 use super::{OWN, PostgresStore};
 use crate::catalog::Catalog;
 use crate::error::{ErrorKind, Result};
@@ -57,7 +57,7 @@ pub(super) fn scratch(
     work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
 ) -> Result<()> {
     let name = format!("{OWN}scratch_{}", uuid::Uuid::now_v7().simple());
-    let mut session = PostgresSession::new(store, store.links.get()?, name.clone());
+    let mut session = PostgresSession::new(store, store.connections.get()?, name.clone());
     if !catalog.adds_enum_values() || session.uses_new_values()? {
         session.begin(ALONE)?;
         session.make_within()?;
@@ -70,7 +70,7 @@ pub(super) fn scratch(
     drop(session);
     let scratch = Scratch::new(store)?;
     let own = scratch.store();
-    let mut session = PostgresSession::new(&own, own.links.get()?, name);
+    let mut session = PostgresSession::new(&own, own.connections.get()?, name);
     session.make_empty()?;
     work(&mut session)
 }
@@ -82,12 +82,12 @@ fn prefix(template: Template<'_>) -> String {
 
 /// Makes spares until there are as many as wanted, and removes those of another catalog and those that
 /// somebody changed.
-pub(super) fn top_up(store: &PostgresStore, template: Template<'_>) -> Result<Spares> {
+pub(super) fn top_up_spares(store: &PostgresStore, template: Template<'_>) -> Result<Spares> {
     let mut spares = Spares::default();
     let mut ready = 0;
     for name in names(store, &format!("{OWN}spare_"))? {
         let is_current = template.is_reusable && name.starts_with(&prefix(template));
-        let mut session = PostgresSession::new(store, store.links.get()?, name);
+        let mut session = PostgresSession::new(store, store.connections.get()?, name);
         session.begin(ALONE)?;
         // One that is gone became a project meanwhile, or another run was quicker.
         if session.place.is_none() {
@@ -104,7 +104,7 @@ pub(super) fn top_up(store: &PostgresStore, template: Template<'_>) -> Result<Sp
     let wanted = if template.is_reusable { store.options.spares } else { 0 };
     for _ in ready..wanted {
         let name = format!("{}{}", prefix(template), uuid::Uuid::now_v7().simple());
-        let mut session = PostgresSession::new(store, store.links.get()?, name);
+        let mut session = PostgresSession::new(store, store.connections.get()?, name);
         session.begin(ALONE)?;
         session.make(template)?;
         // What has its name in a function's body can't get another one: such a set's projects are made one by one.
@@ -125,7 +125,7 @@ fn names(store: &PostgresStore, prefix: &str) -> Result<Vec<String>> {
         "SELECT nspname::text AS name FROM pg_namespace WHERE starts_with(nspname::text, {}) ORDER BY nspname",
         quote_text(prefix)
     );
-    let names = diesel::sql_query(sql).load(&mut store.links.get()?.link()?.connection);
+    let names = diesel::sql_query(sql).load(&mut store.connections.get()?.link()?.connection);
     let names: Vec<Name> =
         names.map_err(|error| super::failure::describe("cannot list the spares", store.target(), &error))?;
     Ok(names.into_iter().map(|it| it.name).collect())
@@ -145,7 +145,7 @@ impl PostgresSession<'_> {
 
     /// Whether the server lets a value be used in the transaction that adds it to an enum.
     fn uses_new_values(&mut self) -> Result<bool> {
-        Ok(self.kept.link()?.server.version >= 170_000)
+        Ok(self.pooled.link()?.server.version >= 170_000)
     }
 
     /// Makes the schema, and commits that.
@@ -159,9 +159,9 @@ impl PostgresSession<'_> {
     fn make_in_steps(&mut self, template: Template<'_>, at_most: usize) -> Result<()> {
         self.require_absent()?;
         self.rollback()?;
-        let claim = Claim::new(self.store, Private::Filled)?;
+        let claim = Claim::new(self.store, PrivateName::Filled)?;
         let name = claim.name.clone();
-        let mut building = PostgresSession::new(self.store, self.store.links.get()?, name.clone());
+        let mut building = PostgresSession::new(self.store, self.store.connections.get()?, name.clone());
         let made =
             building.make_empty().and_then(|()| (template.fill)(&mut building, at_most)).and_then(|()| {
                 self.begin(ALONE)?;
@@ -169,7 +169,7 @@ impl PostgresSession<'_> {
                 self.take_over(&name, template)?;
                 self.look_for_it()?;
                 self.require_own_names(&name)?;
-                self.wall_off()?;
+                self.ensure_role()?;
                 self.remember_state()?;
                 self.commit()
             });
@@ -192,7 +192,7 @@ impl PostgresSession<'_> {
             return self.make_in_steps(template, usize::MAX);
         }
         self.make_within()?;
-        self.wall_off()?;
+        self.ensure_role()?;
         let filled = (template.fill)(self, usize::MAX);
         self.kind = Kind::Existing;
         match filled {
@@ -217,7 +217,7 @@ impl PostgresSession<'_> {
             self.name.clone_from(&name);
             if is_good {
                 let changed = self.take_over(&spare, template)?;
-                return self.wall_off_claimed(changed).map(|()| true);
+                return self.create_role_for_spare(changed).map(|()| true);
             }
             seen.push(spare);
         }
@@ -252,7 +252,7 @@ impl PostgresSession<'_> {
             CANDIDATES.saturating_sub(seen.len()),
             lock_key("name")
         );
-        let spare = diesel::sql_query(sql).get_result(&mut self.kept.link()?.connection).optional();
+        let spare = diesel::sql_query(sql).get_result(&mut self.pooled.link()?.connection).optional();
         let spare: Option<Name> = spare.map_err(|error| self.failed("cannot look for a spare", &error))?;
         Ok(spare.map(|it| it.name))
     }
@@ -264,8 +264,8 @@ impl PostgresSession<'_> {
     }
 
     /// What a role is granted changes the catalogs' state, and the ledger is to have it as it is then.
-    fn wall_off_claimed(&mut self, changed: bool) -> Result<()> {
-        if self.wall_off()? || changed { self.remember_state() } else { Ok(()) }
+    fn create_role_for_spare(&mut self, changed: bool) -> Result<()> {
+        if self.ensure_role()? || changed { self.remember_state() } else { Ok(()) }
     }
 
     /// Has the ledger remember the catalogs' state as it is now: the schema's meaning has not changed since it was written.
@@ -288,7 +288,7 @@ impl PostgresSession<'_> {
     /// Deletes the schema, and its role.
     pub(super) fn remove(&mut self) -> Result<()> {
         self.place()?;
-        self.tear_down()?;
+        self.drop_role()?;
         self.batch("cannot delete its schema", &format!("DROP SCHEMA {} CASCADE", quote_name(&self.name)))?;
         self.commit()
     }

@@ -8,7 +8,7 @@ use diesel::sql_types::Text;
 use super::failure::describe;
 use super::{OWN, PostgresStore};
 use crate::error::Result;
-use crate::store::{Discovery, LeftOut, Store as _};
+use crate::store::{Discovery, Skipped, Store as _};
 
 #[derive(QueryableByName)]
 struct Schema {
@@ -17,30 +17,30 @@ struct Schema {
 }
 
 pub(super) fn discover(store: &PostgresStore) -> Result<Discovery> {
-    let mut kept = store.links.get()?;
+    let mut pooled = store.connections.get()?;
     let sql = "SELECT nspname::text AS name FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'";
     let schemas: Vec<Schema> = diesel::sql_query(sql)
-        .load(&mut kept.link()?.connection)
+        .load(&mut pooled.link()?.connection)
         .map_err(|error| describe("cannot list the schemas", store.target(), &error))?;
     let mut found = Discovery::default();
     for Schema { name } in schemas.into_iter().filter(|schema| !schema.name.starts_with(OWN)) {
         match store.options.pattern.id(&name) {
             None => {}
-            Some(Ok(id)) if store.check(&id).is_ok() => found.projects.push(id),
+            Some(Ok(id)) if store.validate_id(&id).is_ok() => found.projects.push(id),
             Some(Ok(id)) => {
                 let reason =
-                    store.check(&id).err().map(|error| error.message().to_string()).unwrap_or_default();
-                found.left_out.push(LeftOut {
+                    store.validate_id(&id).err().map(|error| error.message().to_string()).unwrap_or_default();
+                found.skipped.push(Skipped {
                     name,
                     reason: format!("named like a project, and its name is not usable: {reason}"),
                 });
             }
             Some(Err(error)) => found
-                .left_out
-                .push(LeftOut { name, reason: format!("named like a project: {}", error.message()) }),
+                .skipped
+                .push(Skipped { name, reason: format!("named like a project: {}", error.message()) }),
         }
     }
     found.projects.sort();
-    found.left_out.sort_by(|a, b| a.name.cmp(&b.name));
+    found.skipped.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(found)
 }

@@ -41,8 +41,8 @@ pub(super) fn explain(store: &PostgresStore, message: &str) -> Option<String> {
          ORDER BY e.extname IS NULL, n.nspname LIMIT 1",
         quote_text(&name)
     );
-    let mut kept = store.links.get().ok()?;
-    let connection = &mut kept.link().ok()?.connection;
+    let mut pooled = store.connections.get().ok()?;
+    let connection = &mut pooled.link().ok()?.connection;
     if let Some(Elsewhere { schema, extension }) =
         diesel::sql_query(sql).get_result(connection).optional().ok()?
     {

@@ -5,7 +5,7 @@
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
 
-use super::target::Target;
+use super::connection_url::ConnectionUrl;
 use crate::error::{Error, ErrorKind};
 
 /// What to do where a policy hides rows from the role, and the server therefore refuses to read the table.
@@ -79,13 +79,13 @@ impl Failure {
 }
 
 /// An error of Postgres, with what was being done.
-pub(super) fn describe(what: &str, target: &Target, error: &DieselError) -> Error {
+pub(super) fn describe(what: &str, target: &ConnectionUrl, error: &DieselError) -> Error {
     let failure = Failure::of(error);
     described(what, target, failure.kind, &failure.message)
 }
 
 /// A kind of trouble with its text and what to do about it.
-pub(super) fn described(what: &str, target: &Target, kind: ErrorKind, message: &str) -> Error {
+pub(super) fn described(what: &str, target: &ConnectionUrl, kind: ErrorKind, message: &str) -> Error {
     let hint = match kind {
         _ if message.contains("row-level security") => Some(HIDDEN_ROWS),
         ErrorKind::LocksExhausted => Some(MORE_LOCKS),

@@ -2,10 +2,12 @@
 //!
 //! It must not write them: `books` does.
 
+pub(super) mod write;
+
 use diesel::prelude::*;
 use diesel::sql_types::{Array, Nullable, Text};
 
-use super::catalog::Placed;
+use super::catalog::LedgerTables;
 use super::failure::marked;
 use crate::catalog::Version;
 use crate::error::{Error, ErrorKind, Result};
@@ -15,7 +17,7 @@ use crate::sql::{quote_name, quote_text};
 
 /// What the ledger says the catalogs' state was when the schema was last read, and what it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Known {
+pub(super) struct RecordedSchema {
     pub(super) state: String,
     pub(super) fingerprint: Fingerprint,
     /// Whether that is what the ledger's versions lead to.
@@ -23,16 +25,16 @@ pub(super) struct Known {
 }
 
 /// A ledger as it was read.
-pub(super) struct Told {
+pub(super) struct StoredLedger {
     pub(super) ledger: Ledger,
     /// The sequence of its last row; 0 where there is none.
     pub(super) sequence: i64,
     /// What that row records of the schema.
-    pub(super) known: Option<Known>,
+    pub(super) known: Option<RecordedSchema>,
 }
 
 #[derive(QueryableByName)]
-struct Lists {
+struct LedgerColumns {
     #[diesel(sql_type = Nullable<Array<Nullable<Text>>>)]
     applied: Option<Vec<Option<String>>>,
     #[diesel(sql_type = Nullable<Array<Nullable<Text>>>)]
@@ -42,15 +44,19 @@ struct Lists {
 }
 
 /// Reads one schema's ledger.
-pub(super) fn read(connection: &mut PgConnection, schema: &str, has: Placed) -> QueryResult<Result<Told>> {
+pub(super) fn read(
+    connection: &mut PgConnection,
+    schema: &str,
+    has: LedgerTables,
+) -> QueryResult<Result<StoredLedger>> {
     let sql = ledger_query(has.diesel, has.history, has.alembic).replace("%1$I", &quote_name(schema));
-    let Lists { applied, history, revisions } = diesel::sql_query(sql).get_result(connection)?;
+    let LedgerColumns { applied, history, revisions } = diesel::sql_query(sql).get_result(connection)?;
     let lists = [&applied, &history, &revisions];
-    Ok(Told::parse(lists.map(|list| list.iter().flatten().flatten().map(String::as_str))))
+    Ok(StoredLedger::parse(lists.map(|list| list.iter().flatten().flatten().map(String::as_str))))
 }
 
 /// The query for one ledger by what tables there are: diesel's, the history, alembic's; `%1$I` stands for the schema. It
-/// gives one row of three lists of texts, each NULL where there is no such table: [`Told::parse`] reads them.
+/// gives one row of three lists of texts, each NULL where there is no such table: [`StoredLedger::parse`] reads them.
 ///
 /// No order, no join, and few functions: on a fleet most of the time goes into reading and planning it.
 pub(super) fn ledger_query(diesel: bool, history: bool, alembic: bool) -> String {
@@ -65,13 +71,13 @@ pub(super) fn ledger_query(diesel: bool, history: bool, alembic: bool) -> String
     format!("SELECT {applied} AS applied, {history} AS history, {revisions} AS revisions")
 }
 
-impl Told {
+impl StoredLedger {
     /// Reads the rows that the query gives: applied versions, the history's rows, revisions.
     pub(super) fn parse<'a, List: IntoIterator<Item = &'a str>>(
         [applied, history, revisions]: [List; 3],
     ) -> Result<Self> {
         let applied = applied.into_iter().map(Version::new).collect();
-        let mut told: Vec<(i64, Recorded, Option<Known>)> =
+        let mut told: Vec<(i64, Recorded, Option<RecordedSchema>)> =
             history.into_iter().map(parse_row).collect::<Result<_>>()?;
         told.sort_by_key(|(sequence, ..)| *sequence);
         let (sequence, mut known) =
@@ -86,7 +92,7 @@ impl Told {
     }
 }
 
-fn parse_row(row: &str) -> Result<(i64, Recorded, Option<Known>)> {
+fn parse_row(row: &str) -> Result<(i64, Recorded, Option<RecordedSchema>)> {
     let fields: Vec<&str> = row.split('\u{1f}').collect();
     let [sequence, version, checksum, action, forced, rest @ ..] = fields.as_slice() else {
         return Err(odd_ledger(row));
@@ -94,7 +100,7 @@ fn parse_row(row: &str) -> Result<(i64, Recorded, Option<Known>)> {
     let action = Action::parse(action).ok_or_else(|| odd_ledger(row))?;
     let sequence = sequence.parse().map_err(|_| odd_ledger(row))?;
     let known = match rest {
-        [state, fingerprint] => Fingerprint::parse(fingerprint).map(|fingerprint| Known {
+        [state, fingerprint] => Fingerprint::parse(fingerprint).map(|fingerprint| RecordedSchema {
             state: (*state).into(),
             fingerprint,
             is_proven: *forced == "f",
@@ -136,16 +142,16 @@ pub(super) fn odd_ledger(what: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::Told;
+    use super::StoredLedger;
     use crate::error::{ErrorKind, Result};
     use crate::ledger::Action;
 
     const FINGERPRINT: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
-    fn told(applied: &[&str], history: &[&[&str]]) -> Result<Told> {
+    fn told(applied: &[&str], history: &[&[&str]]) -> Result<StoredLedger> {
         let history: Vec<String> = history.iter().map(|row| row.join("\u{1f}")).collect();
         let history: Vec<&str> = history.iter().map(String::as_str).collect();
-        Told::parse([applied.to_vec(), history, vec!["r1", "r2"]])
+        StoredLedger::parse([applied.to_vec(), history, vec!["r1", "r2"]])
     }
 
     #[test]

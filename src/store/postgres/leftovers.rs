@@ -8,7 +8,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{Bool, Text};
 
 use super::PostgresStore;
-use super::connect::{Link, Route};
+use super::connect::{Route, ServerConnection};
 use super::failure::describe;
 use crate::error::Result;
 use crate::sql::{quote_name, quote_text};
@@ -25,7 +25,7 @@ const UNLOCKED: &str = "p_";
 
 /// What a private name is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Private {
+pub(super) enum PrivateName {
     /// A database that a copy is restored into.
     Database,
     /// A schema that a copy is restored into.
@@ -41,7 +41,7 @@ fn private_key(name: &str) -> String {
 
 /// A name that is this process's as long as this is there.
 pub(super) struct Claim {
-    link: Link,
+    link: ServerConnection,
     pub(super) name: String,
 }
 
@@ -52,26 +52,26 @@ struct Name {
 }
 
 #[derive(QueryableByName)]
-struct Locked {
+struct LockResult {
     #[diesel(sql_type = Bool)]
     locked: bool,
 }
 
 impl Claim {
     /// Claims a name that nobody else can have, and first removes what dead processes left.
-    pub(super) fn new(store: &PostgresStore, private: Private) -> Result<Self> {
+    pub(super) fn new(store: &PostgresStore, private: PrivateName) -> Result<Self> {
         store.swept.call_once(|| {
             // What can't be removed now is no reason not to go on: `doctor` names it.
             drop(sweep(store));
         });
         let failed =
             |error: &diesel::result::Error| describe("cannot claim a private name", store.target(), error);
-        let mut link = store.links.fresh()?;
+        let mut link = store.connections.fresh()?;
         let unlocked = if link.server.route == Route::Pooled { UNLOCKED } else { "" };
         let prefix = match private {
-            Private::Database => scratch_prefix(&mut link).map_err(|error| failed(&error))?,
-            Private::Restored => RESTORED.into(),
-            Private::Filled => FILLED.into(),
+            PrivateName::Database => scratch_prefix(&mut link).map_err(|error| failed(&error))?,
+            PrivateName::Restored => RESTORED.into(),
+            PrivateName::Filled => FILLED.into(),
         };
         let name = format!("{prefix}{unlocked}{}", uuid::Uuid::now_v7().simple());
         if link.server.route == Route::Direct {
@@ -87,21 +87,22 @@ impl Claim {
         if self.link.connection.batch_execute(sql).is_ok() {
             return Ok(());
         }
-        let again = || store.links.fresh()?.connection.batch_execute(sql).map_err(|error| failed(&error));
+        let again =
+            || store.connections.fresh()?.connection.batch_execute(sql).map_err(|error| failed(&error));
         store.again(again)
     }
 }
 
 /// What begins the names of the private databases of this fleet.
-fn scratch_prefix(link: &mut Link) -> QueryResult<String> {
+fn scratch_prefix(link: &mut ServerConnection) -> QueryResult<String> {
     let sql = "SELECT oid::text AS name FROM pg_database WHERE datname = current_database()";
     let Name { name } = diesel::sql_query(sql).get_result(&mut link.connection)?;
     Ok(format!("{SCRATCH}{name}_"))
 }
 
-fn try_lock(link: &mut Link, name: &str) -> QueryResult<bool> {
+fn try_lock(link: &mut ServerConnection, name: &str) -> QueryResult<bool> {
     let sql = format!("SELECT pg_try_advisory_lock({}) AS locked", private_key(name));
-    diesel::sql_query(sql).get_result::<Locked>(&mut link.connection).map(|row| row.locked)
+    diesel::sql_query(sql).get_result::<LockResult>(&mut link.connection).map(|row| row.locked)
 }
 
 /// What may be left: databases that nobody is connected to, and schemas.
@@ -113,7 +114,7 @@ const LEFT: &str = "SELECT datname::text AS name FROM pg_database WHERE starts_w
         OR starts_with(nspname, 'tenantry_scratch_') ORDER BY 1";
 
 /// The names of what dead processes may have left.
-pub(super) fn left(link: &mut Link) -> QueryResult<Vec<String>> {
+pub(super) fn left(link: &mut ServerConnection) -> QueryResult<Vec<String>> {
     let sql = LEFT.replace("{scratch}", &quote_text(&scratch_prefix(link)?));
     let names: Vec<Name> = diesel::sql_query(sql).load(&mut link.connection)?;
     Ok(names.into_iter().map(|it| it.name).collect())
@@ -122,7 +123,7 @@ pub(super) fn left(link: &mut Link) -> QueryResult<Vec<String>> {
 /// Removes what dead processes left; gives the names of what is gone. Touches nothing that anybody uses.
 pub(super) fn sweep(store: &PostgresStore) -> Result<Vec<String>> {
     let failed = |error: &diesel::result::Error| describe("cannot look for leftovers", store.target(), error);
-    let mut link = store.links.fresh()?;
+    let mut link = store.connections.fresh()?;
     if link.server.route == Route::Pooled {
         return Ok(Vec::new());
     }

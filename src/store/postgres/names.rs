@@ -51,7 +51,7 @@ SELECT format('rule %s of %s', w.rulename, c.relname), pg_get_ruledef(w.oid, tru
 FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class WHERE c.relnamespace = {schema} AND w.rulename <> '_RETURN'";
 
 #[derive(QueryableByName)]
-struct Said {
+struct NameReference {
     #[diesel(sql_type = Text)]
     what: String,
     #[diesel(sql_type = Text)]
@@ -82,7 +82,7 @@ impl PostgresSession<'_> {
         let is_other = |name: &String| {
             *name != own && (name.starts_with(OWN) || pattern.id(name).is_some_and(|id| id.is_ok()))
         };
-        let of = |Said { what, text }: Said| {
+        let of = |NameReference { what, text }: NameReference| {
             let names = schemas_named(&text).into_iter().filter(is_other);
             names.map(|name| (what.clone(), name)).collect::<Vec<_>>()
         };
@@ -97,7 +97,7 @@ impl PostgresSession<'_> {
         );
         let there = match &self.store.fleet {
             Some(fleet) => diesel::sql_query(sql).get_result(&mut fleet.get()?.link()?.connection),
-            None => diesel::sql_query(sql).get_result(&mut self.kept.link()?.connection),
+            None => diesel::sql_query(sql).get_result(&mut self.pooled.link()?.connection),
         };
         let Names { names } = there.map_err(|error| self.failed(WHAT, &error))?;
         let is_there = |name: &String| name == former || name.starts_with(OWN) || names.contains(name);
@@ -124,17 +124,17 @@ impl PostgresSession<'_> {
     }
 
     /// Its texts, where its own names are bare.
-    fn texts_of_it(&mut self) -> Result<Vec<Said>> {
+    fn texts_of_it(&mut self) -> Result<Vec<NameReference>> {
         self.enter()?;
         let own = self.name.clone();
         self.said(WHAT, TEXTS, &own)
     }
 
-    fn said(&mut self, what: &str, sql: &str, schema: &str) -> Result<Vec<Said>> {
+    fn said(&mut self, what: &str, sql: &str, schema: &str) -> Result<Vec<NameReference>> {
         let number = super::queries::number_of(&quote_text(schema));
         self.send()?;
         let sql = sql.replace("{schema}", &number);
-        let said = diesel::sql_query(sql).load(&mut self.kept.link()?.connection);
+        let said = diesel::sql_query(sql).load(&mut self.pooled.link()?.connection);
         said.map_err(|error| self.failed(what, &error))
     }
 }

@@ -43,7 +43,7 @@ impl Queries {
                 )
                 .replace("{setting}", SETTING)
         };
-        let members = fit(&with_access(&with_hashes(include_str!("members.sql"))));
+        let members = fit(&with_access(&with_hashes(include_str!("catalog_rows.sql"))));
         let hashes = hashes(&members);
         let of_one = |sql: &str| {
             let sql = sql.replace("{schema}", &number_of("{name}"));

@@ -15,7 +15,7 @@ use super::session::PostgresSession;
 use crate::error::{ErrorKind, Result};
 use crate::hash::hexadecimal;
 use crate::sql::{quote_name, quote_text};
-use crate::store::{Care, Census, Contents, Health, Rows, Table};
+use crate::store::{Contents, Health, Maintenance, RowCounts, Rows, Table};
 
 /// What every schema is asked: indexes and constraints that don't hold, and, as queries that must count nothing, its
 /// foreign keys. Each line says what it is.
@@ -92,7 +92,7 @@ impl PostgresSession<'_> {
 
     fn texts(&mut self, what: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
         self.enter()?;
-        let rows: QueryResult<Vec<Texts>> = diesel::sql_query(sql).load(&mut self.kept.link()?.connection);
+        let rows: QueryResult<Vec<Texts>> = diesel::sql_query(sql).load(&mut self.pooled.link()?.connection);
         let rows = rows.map_err(|error| self.failed(what, &error))?;
         Ok(rows.into_iter().map(|row| row.texts).collect())
     }
@@ -112,13 +112,13 @@ impl PostgresSession<'_> {
     pub(super) fn change_rows(&mut self, sql: &str) -> Result<u64> {
         self.enter()?;
         self.read = None;
-        let changed = diesel::sql_query(sql).execute(&mut self.kept.link()?.connection);
+        let changed = diesel::sql_query(sql).execute(&mut self.pooled.link()?.connection);
         let changed = changed.map_err(|error| self.failed("cannot change its rows", &error))?;
         Ok(changed as u64)
     }
 
     /// Counts the rows of each table.
-    pub(super) fn count_rows(&mut self) -> Result<Census> {
+    pub(super) fn count_rows(&mut self) -> Result<RowCounts> {
         let schema = self.number()?;
         let sql = format!(
             "SELECT c.relname::text AS name, 0::bigint AS count, \
@@ -128,7 +128,7 @@ impl PostgresSession<'_> {
              AND c.relkind = 'r' AND c.relname NOT IN ('__diesel_schema_migrations', 'tenantry_history')"
         );
         self.send()?;
-        let connection = &mut self.kept.link()?.connection;
+        let connection = &mut self.pooled.link()?.connection;
         let target = self.store.target();
         let count = || -> QueryResult<(Vec<Counted>, Vec<Counted>)> {
             let tables: Vec<Counted> = diesel::sql_query(sql).load(connection)?;
@@ -153,11 +153,11 @@ impl PostgresSession<'_> {
         let rows =
             counts.into_iter().map(|it| (it.name, u64::try_from(it.count).unwrap_or_default())).collect();
         let partitions = tables.into_iter().filter_map(|it| Some((it.name, it.wholes?))).collect();
-        Ok(Census { rows, partitions, marks: self.marks()? })
+        Ok(RowCounts { rows, partitions, sequences: self.sequences()? })
     }
 
     /// How far the sequences of columns have counted.
-    fn marks(&mut self) -> Result<BTreeMap<String, i64>> {
+    fn sequences(&mut self) -> Result<BTreeMap<String, i64>> {
         let schema = self.number()?;
         let sql = format!(
             // First which they are: one of another project may be gone by the time it is asked.
@@ -168,13 +168,14 @@ impl PostgresSession<'_> {
              counted AS MATERIALIZED (SELECT name, pg_sequence_last_value(seqrelid) AS count FROM own) \
              SELECT name, count, NULL::text[] AS wholes FROM counted WHERE count IS NOT NULL"
         );
-        let marks: QueryResult<Vec<Counted>> = diesel::sql_query(sql).load(&mut self.kept.link()?.connection);
-        let marks = marks.map_err(|error| self.failed("cannot read its sequences", &error))?;
-        Ok(marks.into_iter().map(|it| (it.name, it.count)).collect())
+        let sequences: QueryResult<Vec<Counted>> =
+            diesel::sql_query(sql).load(&mut self.pooled.link()?.connection);
+        let sequences = sequences.map_err(|error| self.failed("cannot read its sequences", &error))?;
+        Ok(sequences.into_iter().map(|it| (it.name, it.count)).collect())
     }
 
     /// Has the sequence of a column, `table.column`, count on from a number; says whether there is one.
-    pub(super) fn raise_mark(&mut self, name: &str, to: i64) -> Result<bool> {
+    pub(super) fn raise_sequence(&mut self, name: &str, to: i64) -> Result<bool> {
         let Some((table, column)) = name.split_once('.') else { return Ok(false) };
         let qualified = format!("{}.{}", quote_name(&self.name), quote_name(table));
         let sql = format!(
@@ -188,7 +189,7 @@ impl PostgresSession<'_> {
     }
 
     /// Outside a transaction: the server allows nothing else.
-    pub(super) fn look_after(&mut self, care: Care) -> Result<()> {
+    pub(super) fn maintain(&mut self, maintenance: Maintenance) -> Result<()> {
         self.look_for_it()?;
         let schema = self.number()?;
         let sql = format!(
@@ -196,17 +197,18 @@ impl PostgresSession<'_> {
              WHERE relnamespace = {schema} AND relkind IN ('r', 'm') ORDER BY relname",
             quote_text(&self.name)
         );
-        let tables: QueryResult<Vec<Texts>> = diesel::sql_query(sql).load(&mut self.kept.link()?.connection);
+        let tables: QueryResult<Vec<Texts>> =
+            diesel::sql_query(sql).load(&mut self.pooled.link()?.connection);
         let tables = tables.map_err(|error| self.failed("cannot list its tables", &error))?;
         let tables: Vec<String> = tables.into_iter().flat_map(|row| row.texts).flatten().collect();
         if tables.is_empty() {
             return Ok(());
         }
-        let verb = match care {
-            Care::Analyze => "ANALYZE",
-            Care::Vacuum => "VACUUM",
+        let verb = match maintenance {
+            Maintenance::Analyze => "ANALYZE",
+            Maintenance::Vacuum => "VACUUM",
         };
-        let result = self.kept.link()?.connection.batch_execute(&format!("{verb} {}", tables.join(", ")));
+        let result = self.pooled.link()?.connection.batch_execute(&format!("{verb} {}", tables.join(", ")));
         result.map_err(|error| self.failed(&format!("{verb} failed"), &error))
     }
 }
@@ -241,7 +243,7 @@ impl PostgresSession<'_> {
     /// Statements that make what the schema needs and does not have itself.
     pub(super) fn needs(&mut self) -> Result<Vec<String>> {
         let schema = self.number()?;
-        let sql = include_str!("needs.sql").replace("{schema}", &schema);
+        let sql = include_str!("dependencies.sql").replace("{schema}", &schema);
         Ok(self.texts("cannot see what it needs", &sql)?.into_iter().flatten().flatten().collect())
     }
 }

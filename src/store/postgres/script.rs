@@ -11,22 +11,22 @@ use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Integer, Text};
 
-use super::connect::{Scope, Timeouts, Usual, settings};
+use super::connect::{DefaultSettings, Scope, Timeouts, settings};
+use super::connection_url::ConnectionUrl;
 use super::failure::{Failure, MARK, described, marked};
 use super::session::{Kind, PostgresSession};
-use super::target::Target;
 use crate::catalog::{Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::statement::{Control, Statement};
 use crate::sql::{Dialect, quote_text, tokens};
-use crate::store::{Ran, Step};
+use crate::store::{ScriptRun, Step};
 
 /// Asks when so many parts of a batch had ended.
-struct Ended {
+struct EndTimes {
     parts: i32,
 }
 
-impl QueryFragment<Pg> for Ended {
+impl QueryFragment<Pg> for EndTimes {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         out.push_sql("SELECT string_agg(current_setting('");
         out.push_sql(ENDED);
@@ -37,16 +37,16 @@ impl QueryFragment<Pg> for Ended {
     }
 }
 
-impl QueryId for Ended {
+impl QueryId for EndTimes {
     type QueryId = Self;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl Query for Ended {
+impl Query for EndTimes {
     type SqlType = Text;
 }
 
-impl RunQueryDsl<PgConnection> for Ended {}
+impl RunQueryDsl<PgConnection> for EndTimes {}
 
 /// Scripts for one schema, to be sent as one.
 pub(super) struct Batch<'a> {
@@ -82,7 +82,13 @@ struct Part<'a> {
 const ENDED: &str = "tenantry.ended";
 
 impl<'a> Batch<'a> {
-    fn new(schema: String, steps: &[Step<'a>], kind: Kind, timeouts: Timeouts, usual: Usual) -> Self {
+    fn new(
+        schema: String,
+        steps: &[Step<'a>],
+        kind: Kind,
+        timeouts: Timeouts,
+        usual: DefaultSettings,
+    ) -> Self {
         let part = |step: &Step<'a>| {
             let statements = step.script.statements().iter();
             let statements = statements.filter_map(|statement| match kind {
@@ -165,7 +171,7 @@ impl Part<'_> {
     }
 
     /// The error of a statement, at its line.
-    fn failed(&self, target: &Target, failure: &Failure, line: impl Into<Option<u32>>) -> Error {
+    fn failed(&self, target: &ConnectionUrl, failure: &Failure, line: impl Into<Option<u32>>) -> Error {
         let kind = match failure.kind {
             // What has no kind of its own is the statement's fault.
             ErrorKind::Database => ErrorKind::Migration,
@@ -191,7 +197,7 @@ impl PostgresSession<'_> {
     /// Runs scripts in the transaction; says when each began and how long it took. They are sent as one, but for those
     /// that may change what the next would run with, and where each statement's time is limited: of what fails without
     /// a place it must be known which it was.
-    pub(super) fn run_inside(&mut self, steps: &[Step<'_>]) -> Result<Vec<Ran>> {
+    pub(super) fn run_inside(&mut self, steps: &[Step<'_>]) -> Result<Vec<ScriptRun>> {
         let (timeouts, usual) = self.settings()?;
         let alone = |step: &Step<'_>| {
             let batch = Batch::new(String::new(), std::slice::from_ref(step), self.kind, timeouts, usual);
@@ -208,12 +214,12 @@ impl PostgresSession<'_> {
         Ok(ran)
     }
 
-    fn run_batch(&mut self, batch: &Batch<'_>) -> Result<Vec<Ran>> {
+    fn run_batch(&mut self, batch: &Batch<'_>) -> Result<Vec<ScriptRun>> {
         let started = SystemTime::now();
         match batch.sending {
             Sending::Together => {
                 let sql = batch.sql();
-                let result = self.kept.link()?.connection.batch_execute(&sql);
+                let result = self.pooled.link()?.connection.batch_execute(&sql);
                 if let Err(error) = result {
                     self.look_for_the_statement(batch, &sql, &Failure::of(&error))?;
                 }
@@ -236,19 +242,19 @@ impl PostgresSession<'_> {
         match batch.parts.as_slice() {
             [part] => {
                 if part.may_set() {
-                    let settled = self.kept.link()?.settle_again();
+                    let settled = self.pooled.link()?.reapply_settings();
                     settled.map_err(|error| self.failed("cannot go on", &error))?;
                 }
-                Ok(vec![Ran { started, took, deletes: false }])
+                Ok(vec![ScriptRun { started, took, deletes: false }])
             }
             parts => self.ran(started, took, parts.len()),
         }
     }
 
     /// When the parts of a batch began that took so long together, and how long each took.
-    fn ran(&mut self, started: SystemTime, took: Duration, parts: usize) -> Result<Vec<Ran>> {
+    fn ran(&mut self, started: SystemTime, took: Duration, parts: usize) -> Result<Vec<ScriptRun>> {
         let parts = i32::try_from(parts).unwrap_or(i32::MAX);
-        let ended = Ended { parts }.get_result::<String>(&mut self.kept.link()?.connection);
+        let ended = EndTimes { parts }.get_result::<String>(&mut self.pooled.link()?.connection);
         let ended = ended.map_err(|error| self.failed("cannot go on", &error))?;
         let ended: Vec<f64> = ended.split(' ').filter_map(|at| at.parse().ok()).collect();
         let last = ended.last().copied().unwrap_or_default();
@@ -259,7 +265,7 @@ impl PostgresSession<'_> {
         let mut before = Duration::ZERO;
         let ran = ended.map(|ended| {
             let began = std::mem::replace(&mut before, ended);
-            Ran { started: started + began, took: ended.saturating_sub(began), deletes: false }
+            ScriptRun { started: started + began, took: ended.saturating_sub(began), deletes: false }
         });
         Ok(ran.collect())
     }
@@ -314,7 +320,7 @@ impl PostgresSession<'_> {
             let mark = (batch.mark(index), None);
             let statements = part.statements.iter().map(|(sql, line)| (sql.clone(), Some(*line)));
             for (statement, line) in statements.chain([mark]) {
-                let result = self.kept.link()?.connection.batch_execute(&statement);
+                let result = self.pooled.link()?.connection.batch_execute(&statement);
                 let Err(error) = result else { continue };
                 let failure = Failure::of(&error);
                 let is_elsewhere = failure.message.contains(MARK);
@@ -329,8 +335,8 @@ impl PostgresSession<'_> {
     }
 
     /// The time limits of statements, and the settings that are anybody's.
-    fn settings(&mut self) -> Result<(Timeouts, Usual)> {
-        let link = self.kept.link()?;
+    fn settings(&mut self) -> Result<(Timeouts, DefaultSettings)> {
+        let link = self.pooled.link()?;
         Ok((link.timeouts, link.server.usual))
     }
 
@@ -344,15 +350,15 @@ impl PostgresSession<'_> {
         for (part, (statement, line)) in statements {
             let is_concurrent = statement.to_ascii_uppercase().contains("CONCURRENTLY");
             self.batch("cannot begin", &timeouts.outside(is_concurrent))?;
-            if let Err(error) = self.kept.link()?.connection.batch_execute(statement) {
+            if let Err(error) = self.pooled.link()?.connection.batch_execute(statement) {
                 outcome = Err(part.failed(self.store.target(), &Failure::of(&error), *line));
                 break;
             }
         }
         // A savepoint can be made in a transaction only; where there is none, ROLLBACK does nothing.
-        let open = self.kept.link()?.connection.batch_execute("SAVEPOINT tenantry_step").is_ok();
+        let open = self.pooled.link()?.connection.batch_execute("SAVEPOINT tenantry_step").is_ok();
         self.batch("cannot go on", "ROLLBACK")?;
-        let settled = self.kept.link()?.settle();
+        let settled = self.pooled.link()?.apply_settings();
         settled.map_err(|error| self.failed("cannot go on", &error))?;
         outcome?;
         if open {
@@ -381,6 +387,6 @@ fn inside(statement: &Statement) -> Option<String> {
             Some(format!("{before}{}", &after[word.text.len()..]))
         }
         Control::Outside(_) | Control::Breaks(_) => None,
-        Control::None | Control::Pragma(_) | Control::Elsewhere(_) => Some(statement.sql.clone()),
+        Control::None | Control::Pragma(_) | Control::OutsideSchema(_) => Some(statement.sql.clone()),
     }
 }

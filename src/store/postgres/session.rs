@@ -11,19 +11,19 @@ use std::time::{Duration, Instant, SystemTime};
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 
-use super::catalog::{NEUTRAL, Placed, Read, Reader, There, lock_key, search_path};
-use super::connect::{Kept, Route};
+use super::catalog::{Exists, LedgerTables, NEUTRAL, Read, Reader, lock_key, search_path};
+use super::connect::{PooledConnection, Route};
 use super::failure::{describe, described, marked};
-use super::ledger::{self, Known, Told};
+use super::ledger::{self, RecordedSchema, StoredLedger};
 use super::queries::number_of;
-use super::{Isolation, PostgresStore, books, missing};
+use super::{Isolation, PostgresStore, missing};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::Entry;
 use crate::plan::{Access, Inspection};
 use crate::schema::Schema;
 use crate::sql::{quote_name, quote_text};
-use crate::store::{Broken, Census, Lock, Look, Mode, Ran, Session, Step};
+use crate::store::{ForeignKeyViolations, Lock, Mode, RowCounts, SchemaSource, ScriptRun, Session, Step};
 
 /// How the session's transactions relate to the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +37,11 @@ pub(super) enum Kind {
 /// One schema over one connection. Dropping it rolls back what is not committed.
 pub(super) struct PostgresSession<'a> {
     pub(super) store: &'a PostgresStore,
-    pub(super) kept: Kept<'a>,
+    pub(super) pooled: PooledConnection<'a>,
     pub(super) name: String,
     pub(super) kind: Kind,
     /// Where the schema is, as seen under the lock.
-    pub(super) place: Option<Placed>,
+    pub(super) place: Option<LedgerTables>,
     /// Whether the `search_path` is the schema.
     pub(super) is_inside: bool,
     /// The schema as it was last read, as long as nothing was run since.
@@ -57,14 +57,14 @@ pub(super) struct PostgresSession<'a> {
     /// The last row written into the ledger: run and version.
     recorded: Option<(String, Entry)>,
     holds: bool,
-    look: Look,
+    schema_source: SchemaSource,
 }
 
 impl<'a> PostgresSession<'a> {
-    pub(super) fn new(store: &'a PostgresStore, kept: Kept<'a>, name: String) -> Self {
+    pub(super) fn new(store: &'a PostgresStore, pooled: PooledConnection<'a>, name: String) -> Self {
         Self {
             store,
-            kept,
+            pooled,
             name,
             kind: Kind::Existing,
             place: None,
@@ -76,7 +76,7 @@ impl<'a> PostgresSession<'a> {
             sequence: 0,
             recorded: None,
             holds: false,
-            look: Look::Anew,
+            schema_source: SchemaSource::Live,
         }
     }
 
@@ -86,7 +86,7 @@ impl<'a> PostgresSession<'a> {
 
     pub(super) fn batch(&mut self, what: &str, sql: &str) -> Result<()> {
         self.send()?;
-        let result = self.kept.link()?.connection.batch_execute(sql);
+        let result = self.pooled.link()?.connection.batch_execute(sql);
         result.map_err(|error| self.failed(what, &error))
     }
 
@@ -96,7 +96,7 @@ impl<'a> PostgresSession<'a> {
         if unsent.is_empty() {
             return Ok(());
         }
-        let Err(error) = self.kept.link()?.connection.batch_execute(&unsent) else { return Ok(()) };
+        let Err(error) = self.pooled.link()?.connection.batch_execute(&unsent) else { return Ok(()) };
         let what = if self.is_as_seen { "cannot begin" } else { "cannot write its ledger" };
         match self.failed(what, &error) {
             error if self.is_as_seen && error.kind() != ErrorKind::Disconnected => Err(self.moved()),
@@ -116,7 +116,7 @@ impl<'a> PostgresSession<'a> {
 
     /// Begins a transaction with tenantry's settings.
     pub(super) fn begin_transaction(&mut self) -> Result<()> {
-        let result = self.kept.link()?.begin("");
+        let result = self.pooled.link()?.begin("");
         self.is_inside = false;
         self.is_as_seen = false;
         self.unsent.clear();
@@ -126,14 +126,14 @@ impl<'a> PostgresSession<'a> {
 
     /// Begins one that can't change anything and sees the schema as it is at one moment.
     pub(super) fn begin_reading(&mut self) -> Result<()> {
-        let begun = self.kept.link()?.begin("ISOLATION LEVEL REPEATABLE READ READ ONLY");
+        let begun = self.pooled.link()?.begin("ISOLATION LEVEL REPEATABLE READ READ ONLY");
         begun.map_err(|error| self.failed("cannot begin", &error))?;
         self.look_for_it()?;
         self.place().map(|_| ())
     }
 
     pub(super) fn end_transaction(&mut self, sql: &str) -> Result<()> {
-        let result = self.kept.link()?.end(sql);
+        let result = self.pooled.link()?.end(sql);
         result.map_err(|error| self.failed("cannot end the transaction", &error))
     }
 
@@ -157,7 +157,7 @@ impl<'a> PostgresSession<'a> {
     }
 
     fn hold(&mut self) -> Result<()> {
-        if self.kept.link()?.server.route == Route::Pooled {
+        if self.pooled.link()?.server.route == Route::Pooled {
             return Err(Error::new(ErrorKind::Configuration, "a migration outside a transaction needs a connection of its own")
                 .with_hint("a pooler is in between that gives each transaction another one: name the server itself in --store"));
         }
@@ -172,11 +172,11 @@ impl<'a> PostgresSession<'a> {
             self.batch("cannot go on", &search_path(NEUTRAL))?;
         }
         self.send()?;
-        let link = self.kept.link()?;
+        let link = self.pooled.link()?;
         Ok(self.store.reader(link))
     }
 
-    pub(super) fn place(&self) -> Result<Placed> {
+    pub(super) fn place(&self) -> Result<LedgerTables> {
         self.place.ok_or_else(|| missing(&self.name))
     }
 
@@ -205,10 +205,10 @@ impl<'a> PostgresSession<'a> {
         Ok(read)
     }
 
-    pub(super) fn read_ledger(&mut self) -> Result<(Arc<crate::ledger::Ledger>, Option<Known>)> {
+    pub(super) fn read_ledger(&mut self) -> Result<(Arc<crate::ledger::Ledger>, Option<RecordedSchema>)> {
         let found = self.place()?;
-        let told = ledger::read(&mut self.kept.link()?.connection, &self.name, found);
-        let Told { ledger, sequence, known } =
+        let told = ledger::read(&mut self.pooled.link()?.connection, &self.name, found);
+        let StoredLedger { ledger, sequence, known } =
             told.map_err(|error| self.failed("cannot read its ledger", &error))??;
         self.sequence = sequence;
         Ok((Arc::new(ledger), known))
@@ -220,12 +220,12 @@ impl<'a> PostgresSession<'a> {
             return self.send();
         }
         let unsent = self.take_unsent();
-        let result = self.kept.link()?.end(&format!("{unsent}{sql}"));
+        let result = self.pooled.link()?.end(&format!("{unsent}{sql}"));
         let Err(error) = result else { return Ok(()) };
         let error = self.failed("cannot commit", &error);
         match error.kind() {
             ErrorKind::Disconnected if self.is_committed()? => {
-                self.kept.give_up();
+                self.pooled.give_up();
                 Ok(())
             }
             _ => Err(error),
@@ -237,22 +237,22 @@ impl<'a> PostgresSession<'a> {
         let Some((run, entry)) = &self.recorded else { return Ok(false) };
         let wait = format!("SELECT pg_advisory_xact_lock({})", lock_key(&quote_text(&self.name)));
         let sql = format!(
-            "SELECT EXISTS (SELECT FROM {}.tenantry_history WHERE run = {} AND version = {} AND action = {}) AS there",
+            "SELECT EXISTS (SELECT FROM {}.tenantry_history WHERE run = {} AND version = {} AND action = {}) AS exists",
             quote_name(&self.name),
             quote_text(run),
             quote_text(entry.version.as_str()),
             quote_text(entry.action.as_str()),
         );
         // Not one of those that were kept: what broke this one broke them as well.
-        let mut link = self.store.links.fresh()?;
+        let mut link = self.store.connections.fresh()?;
         let looked = link.connection.transaction(|connection| {
             // The old server process may be at it still, and holds the project's lock as long.
             diesel::sql_query(&wait).execute(connection)?;
             diesel::sql_query(&sql).get_result(connection)
         });
-        let There { there } =
+        let Exists { exists } =
             looked.map_err(|error| self.failed("cannot see whether it was committed", &error))?;
-        Ok(there)
+        Ok(exists)
     }
 }
 
@@ -265,7 +265,7 @@ impl Session for PostgresSession<'_> {
         if self.kind == Kind::Within {
             return Ok(());
         }
-        self.look = mode.look;
+        self.schema_source = mode.schema;
         if mode.lock == Lock::Session && !self.holds {
             self.hold()?;
         }
@@ -274,7 +274,7 @@ impl Session for PostgresSession<'_> {
             let locked = session.try_lock(Lock::Transaction)?;
             if locked {
                 session.look_for_it()?;
-                session.wall_off()?;
+                session.ensure_role()?;
             } else {
                 session.end_transaction("ROLLBACK")?;
             }
@@ -282,17 +282,17 @@ impl Session for PostgresSession<'_> {
         })
     }
 
-    fn begin_as_seen(&mut self, mode: Mode, seen: &Inspection) -> Result<bool> {
-        let expected = Mode { foreign_keys: mode.foreign_keys, look: Look::Remembered, ..Mode::PLAIN };
+    fn begin_if_unchanged(&mut self, mode: Mode, seen: &Inspection) -> Result<bool> {
+        let expected = Mode { foreign_keys: mode.foreign_keys, schema: SchemaSource::Ledger, ..Mode::PLAIN };
         let is_plain = self.kind == Kind::Existing && !self.holds && mode == expected;
         let is_walled = self.store.options.isolation == Isolation::Role;
         // The server reads all that is sent at once before it runs any of it: what a pooler's connection has set would hold.
-        let is_direct = self.kept.link()?.server.route == Route::Direct;
+        let is_direct = self.pooled.link()?.server.route == Route::Direct;
         let assertion = ledger::assertion(&self.name, &seen.ledger);
         let Some(assertion) = assertion.filter(|_| is_plain && is_direct && !is_walled) else {
             return Ok(false);
         };
-        let begin = self.kept.link()?.beginning("");
+        let begin = self.pooled.link()?.beginning("");
         let key = lock_key(&quote_text(&self.name));
         let lock = format!(
             "SELECT CASE WHEN NOT pg_try_advisory_xact_lock({key}) THEN CAST({} AS int) END",
@@ -303,19 +303,19 @@ impl Session for PostgresSession<'_> {
         self.is_as_seen = true;
         self.is_inside = false;
         self.read = None;
-        self.look = mode.look;
+        self.schema_source = mode.schema;
         self.sequence = i64::try_from(seen.ledger.history.len()).unwrap_or_default();
         let writable = seen.access == Access::ReadWrite;
-        self.place = Some(Placed { diesel: true, history: true, alembic: false, writable });
+        self.place = Some(LedgerTables { diesel: true, history: true, alembic: false, writable });
         Ok(true)
     }
 
     fn inspect(&mut self) -> Result<Inspection> {
-        let Placed { writable, .. } = self.place()?;
+        let LedgerTables { writable, .. } = self.place()?;
         let (ledger, known) = self.read_ledger()?;
         let name = self.name.clone();
         let state = match &known {
-            Some(known) if self.look == Look::Remembered => known.state.clone(),
+            Some(known) if self.schema_source == SchemaSource::Ledger => known.state.clone(),
             Some(_) => self.reader()?.state(&name)?,
             None => String::new(),
         };
@@ -324,7 +324,7 @@ impl Session for PostgresSession<'_> {
         let schema = match known.and_then(|known| self.store.schemas.with_fingerprint(known.fingerprint)) {
             Some(schema) => {
                 let read = Read { schema: Arc::clone(&schema), state };
-                self.read = Some(read).filter(|_| self.look == Look::Anew);
+                self.read = Some(read).filter(|_| self.schema_source == SchemaSource::Live);
                 schema
             }
             None => self.read()?.schema,
@@ -333,37 +333,37 @@ impl Session for PostgresSession<'_> {
         Ok(Inspection { ledger, schema: Some(schema), recorded, access })
     }
 
-    fn keep_rows_still(&mut self) -> Result<()> {
+    fn lock_rows(&mut self) -> Result<()> {
         self.lock_tables()
     }
 
-    fn census(&mut self) -> Result<Census> {
+    fn count_rows(&mut self) -> Result<RowCounts> {
         self.count_rows()
     }
 
-    fn raise_mark(&mut self, name: &str, to: i64) -> Result<bool> {
-        PostgresSession::raise_mark(self, name, to)
+    fn raise_sequence(&mut self, name: &str, to: i64) -> Result<bool> {
+        PostgresSession::raise_sequence(self, name, to)
     }
 
-    fn violations(&mut self) -> Result<Broken> {
+    fn violations(&mut self) -> Result<ForeignKeyViolations> {
         // The server enforces its foreign keys itself, whatever a migration drops.
-        Ok(Broken::new())
+        Ok(ForeignKeyViolations::new())
     }
 
-    fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<Ran>> {
+    fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<ScriptRun>> {
         self.read = None;
         match steps {
             [step] if !step.migration.is_transactional() && self.kind == Kind::Existing => {
                 let started = SystemTime::now();
                 self.run_outside(step)?;
                 let took = started.elapsed().unwrap_or_default();
-                Ok(vec![Ran { started, took, deletes: false }])
+                Ok(vec![ScriptRun { started, took, deletes: false }])
             }
             _ => self.run_inside(steps),
         }
     }
 
-    fn try_out(&mut self, step: Step<'_>) -> Result<Arc<Schema>> {
+    fn try_script(&mut self, step: Step<'_>) -> Result<Arc<Schema>> {
         // With tenantry's own search_path, which comes back with the savepoint.
         self.reader()?;
         self.batch("cannot try it out", "SAVEPOINT tenantry_trial")?;
@@ -384,31 +384,31 @@ impl Session for PostgresSession<'_> {
 
     fn record(&mut self, entries: &[Entry], run: &str) -> Result<()> {
         let place = self.place()?;
-        let has = books::Tables { diesel: place.diesel, history: place.history };
+        let has = ledger::write::Tables { diesel: place.diesel, history: place.history };
         let read = self.read.as_ref();
         // A trigger that somebody put on the ledger looks for names as any of the project's does.
         let (inside, back) = (search_path(&quote_name(&self.name)), search_path(NEUTRAL));
-        let rows = books::record(&self.name, has, self.sequence, entries, run, read);
+        let rows = ledger::write::record(&self.name, has, self.sequence, entries, run, read);
         let _ = write!(self.unsent, "{inside}; {rows}{back}; ");
         self.sequence += i64::try_from(entries.len()).unwrap_or_default();
-        let kept = self.keep_new_books(place)?;
-        self.unsent.push_str(&kept);
+        let pooled = self.protect_new_ledger(place)?;
+        self.unsent.push_str(&pooled);
         if let Some(entry) = entries.last() {
             self.recorded = Some((run.to_string(), entry.clone()));
         }
-        self.place = Some(Placed { diesel: true, history: true, ..place });
+        self.place = Some(LedgerTables { diesel: true, history: true, ..place });
         Ok(())
     }
 
-    fn require_inside(&mut self) -> Result<()> {
-        PostgresSession::require_inside(self)
+    fn require_confined(&mut self) -> Result<()> {
+        PostgresSession::require_confined(self)
     }
 
     fn schema(&mut self) -> Result<Arc<Schema>> {
         Ok(self.read()?.schema)
     }
 
-    fn commits(&self) -> bool {
+    fn can_commit(&self) -> bool {
         self.kind == Kind::Existing
     }
 
@@ -416,7 +416,7 @@ impl Session for PostgresSession<'_> {
         self.end("COMMIT")
     }
 
-    fn commit_soon(&mut self) -> Result<()> {
+    fn commit_async(&mut self) -> Result<()> {
         self.end("SELECT set_config('synchronous_commit', 'off', true); COMMIT")
     }
 
@@ -430,7 +430,7 @@ impl Drop for PostgresSession<'_> {
     fn drop(&mut self) {
         // The lock of a session that is kept would outlive its owner; a connection that is closed takes it along.
         if self.holds {
-            self.kept.give_up();
+            self.pooled.give_up();
         }
     }
 }

@@ -36,13 +36,13 @@ pub(super) fn contents(connection: &Connection) -> Result<Contents> {
             let table = table(connection, &name, &columns)?;
             tables.insert(name, table);
         }
-        let mut marks = BTreeMap::new();
+        let mut properties = BTreeMap::new();
         for name in MARKS {
             let mark =
                 connection.query_row(&format!("PRAGMA main.{name}"), (), |row| row.get(0)).optional()?;
-            marks.insert(name.to_string(), mark.unwrap_or_default());
+            properties.insert(name.to_string(), mark.unwrap_or_default());
         }
-        Ok(Contents { tables, marks })
+        Ok(Contents { tables, properties })
     };
     read().map_err(|error| describe("cannot read its rows", error))
 }

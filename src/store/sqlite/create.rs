@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, MAIN_DB};
 use rustix::fs::{FlockOperation, flock};
 
-use super::books::redate;
 use super::discover::orphan;
 use super::failure::describe;
+use super::ledger::redate;
 use super::session::SqliteSession;
 use crate::disk::{claim, exists, rename_new, sync_directory};
 use crate::error::{Error, ErrorKind, Result};
@@ -29,9 +29,9 @@ const FRESH: Duration = Duration::from_millis(500);
 
 /// The last template made, as the bytes of its file.
 #[derive(Default)]
-pub(super) struct TemplateCache(Mutex<Option<Made>>);
+pub(super) struct TemplateCache(Mutex<Option<CachedTemplate>>);
 
-struct Made {
+struct CachedTemplate {
     catalog: [u8; 32],
     run: String,
     at: Instant,
@@ -54,7 +54,7 @@ impl TemplateCache {
         };
         let image = Arc::new(image);
         let (run, at) = (template.run.to_string(), Instant::now());
-        *made = Some(Made { catalog: template.catalog, run, at, image: Arc::clone(&image) });
+        *made = Some(CachedTemplate { catalog: template.catalog, run, at, image: Arc::clone(&image) });
         Ok(image)
     }
 }

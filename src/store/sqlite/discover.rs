@@ -10,7 +10,7 @@ use std::path::Path;
 use super::file::{COMPANIONS, companion, oddity};
 use crate::error::{Error, ErrorKind, Result};
 use crate::project::{NamePattern, ProjectId};
-use crate::store::{Discovery, LeftOut};
+use crate::store::{Discovery, Skipped};
 
 /// Everything in the folder whose name is of the pattern.
 pub(super) fn discover(directory: &Path, pattern: &NamePattern) -> Result<Discovery> {
@@ -40,7 +40,7 @@ fn look(directory: &Path, pattern: &NamePattern) -> Result<(Discovery, HashMap<S
             Ok(name) => name,
             Err(name) => {
                 let (name, reason) = (name.to_string_lossy().into_owned(), "a name that is not UTF-8".into());
-                found.left_out.push(LeftOut { name, reason });
+                found.skipped.push(Skipped { name, reason });
                 continue;
             }
         };
@@ -48,7 +48,7 @@ fn look(directory: &Path, pattern: &NamePattern) -> Result<(Discovery, HashMap<S
             Ok(None) => {}
             Ok(Some((id, None))) => found.projects.push(id),
             Ok(Some((id, Some(inode)))) => inodes.entry(inode).or_default().push(id),
-            Err(reason) => found.left_out.push(LeftOut { name, reason }),
+            Err(reason) => found.skipped.push(Skipped { name, reason }),
         }
     }
     for mut ids in inodes.into_values() {
@@ -65,7 +65,7 @@ fn look(directory: &Path, pattern: &NamePattern) -> Result<(Discovery, HashMap<S
         found.projects.extend(ids);
     }
     found.projects.sort();
-    found.left_out.sort_by(|a, b| a.name.cmp(&b.name));
+    found.skipped.sort_by(|a, b| a.name.cmp(&b.name));
     Ok((found, aliases))
 }
 

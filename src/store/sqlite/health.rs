@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 
 use crate::sql::{quote_name, quote_text};
-use crate::store::{Broken, Health};
+use crate::store::{ForeignKeyViolations, Health};
 
 /// How many damages are named.
 const NAMED: usize = 20;
@@ -31,7 +31,7 @@ pub(super) fn health(connection: &Connection) -> rusqlite::Result<Health> {
 }
 
 /// How many rows point at nothing, by child and parent.
-pub(super) fn violations(connection: &Connection) -> rusqlite::Result<Broken> {
+pub(super) fn violations(connection: &Connection) -> rusqlite::Result<ForeignKeyViolations> {
     Ok(dangling(connection)?.rows.into_iter().map(|(pair, (count, _))| (pair, count)).collect())
 }
 

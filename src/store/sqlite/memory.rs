@@ -11,13 +11,13 @@ use std::time::Duration;
 use rusqlite::backup::StepResult;
 use rusqlite::{Connection, OpenFlags};
 
-use super::books;
-use super::copy::{copy_out, open_private};
 use super::create::{TemplateCache, in_memory};
 use super::failure::describe;
+use super::ledger;
 use super::rows::{self, SqliteRows};
 use super::session::SqliteSession;
-use super::text;
+use super::snapshot::{copy_out, open_private};
+use super::sql_text;
 use crate::catalog::Catalog;
 use crate::disk::exists;
 use crate::error::{Error, ErrorKind, Result};
@@ -27,8 +27,8 @@ use crate::sql::Dialect;
 use crate::store::cache::SchemaCache;
 use crate::store::connection::Connector;
 use crate::store::{
-    Care, Copied, CopyFile, Detail, Discovery, Finding, Held, Loaded, Old, Others, Rows, Session, Store,
-    Template,
+    Discovery, ExclusiveProject, Finding, IfInUse, LoadedSql, Maintenance, ReadSchema, Replaced, Rows,
+    Session, Snapshot, SnapshotFile, Store, Template,
 };
 
 /// A fleet in this process's memory, gone when it is dropped.
@@ -90,14 +90,14 @@ impl MemoryStore {
 }
 
 /// A project of this store that is to be deleted or replaced.
-struct HeldMemory<'a> {
+struct ExclusiveMemory<'a> {
     store: &'a MemoryStore,
     id: ProjectId,
 }
 
-impl Held for HeldMemory<'_> {
-    fn copy(&mut self, file: &Path) -> Result<Copied> {
-        self.store.copy(&self.id, file)
+impl ExclusiveProject for ExclusiveMemory<'_> {
+    fn snapshot_to(&mut self, file: &Path) -> Result<Snapshot> {
+        self.store.snapshot_to(&self.id, file)
     }
 
     fn remove(self: Box<Self>) -> Result<Vec<String>> {
@@ -105,8 +105,8 @@ impl Held for HeldMemory<'_> {
         Ok(Vec::new())
     }
 
-    fn replace(self: Box<Self>, copy: CopyFile<'_>, _old: Old) -> Result<Vec<String>> {
-        self.store.filled(&self.id, &open_private(copy.file)?).map(|_| Vec::new())
+    fn replace(self: Box<Self>, snapshot: SnapshotFile<'_>, _old: Replaced) -> Result<Vec<String>> {
+        self.store.filled(&self.id, &open_private(snapshot.file)?).map(|_| Vec::new())
     }
 }
 
@@ -129,7 +129,7 @@ impl Store for MemoryStore {
         self.uri(id)
     }
 
-    fn examine(&self) -> Vec<Finding> {
+    fn diagnose(&self) -> Vec<Finding> {
         Vec::new()
     }
 
@@ -143,12 +143,12 @@ impl Store for MemoryStore {
     }
 
     fn discover(&self) -> Result<Discovery> {
-        Ok(Discovery { projects: self.projects().keys().cloned().collect(), left_out: Vec::new() })
+        Ok(Discovery { projects: self.projects().keys().cloned().collect(), skipped: Vec::new() })
     }
 
-    fn inspect(&self, ids: &[ProjectId], _detail: Detail) -> Vec<Result<Inspection>> {
+    fn inspect(&self, ids: &[ProjectId], _detail: ReadSchema) -> Vec<Result<Inspection>> {
         let inspect = |id| {
-            books::inspect(&self.existing(id)?, &self.schemas, Access::ReadWrite)
+            ledger::inspect(&self.existing(id)?, &self.schemas, Access::ReadWrite)
                 .map_err(|error| error.in_project(id))
         };
         ids.iter().map(inspect).collect()
@@ -159,11 +159,11 @@ impl Store for MemoryStore {
         work(&mut SqliteRows(&connection)).map_err(|error| error.in_project(id))
     }
 
-    fn look_after(&self, id: &ProjectId, care: Care) -> Result<()> {
-        rows::look_after(&self.existing(id)?, care).map_err(|error| error.in_project(id))
+    fn maintain(&self, id: &ProjectId, maintenance: Maintenance) -> Result<()> {
+        rows::maintain(&self.existing(id)?, maintenance).map_err(|error| error.in_project(id))
     }
 
-    fn jobs(&self) -> usize {
+    fn default_jobs(&self) -> usize {
         super::JOBS
     }
 
@@ -183,36 +183,41 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn copy(&self, id: &ProjectId, file: &Path) -> Result<Copied> {
+    fn snapshot_to(&self, id: &ProjectId, file: &Path) -> Result<Snapshot> {
         copy_out(&self.existing(id)?, &self.schemas, self.place(id), file)
             .map_err(|error| error.in_project(id))
     }
 
-    fn unpack(&self, copy: CopyFile<'_>, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()> {
-        work(&mut SqliteSession::new(open_private(copy.file)?, &self.schemas))
+    fn restore_scratch(
+        &self,
+        snapshot: SnapshotFile<'_>,
+        work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<()> {
+        work(&mut SqliteSession::new(open_private(snapshot.file)?, &self.schemas))
     }
 
-    fn install(&self, id: &ProjectId, copy: CopyFile<'_>) -> Result<Vec<String>> {
+    fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>> {
         let mut projects = self.projects();
         if projects.contains_key(id) {
             return Err(exists().in_project(id));
         }
-        let connection = self.filled(id, &open_private(copy.file)?)?;
+        let connection = self.filled(id, &open_private(snapshot.file)?)?;
         projects.insert(id.clone(), connection);
         Ok(Vec::new())
     }
 
     fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
-        text::export(out, |file| self.copy(id, file)).map_err(|error| error.in_project(id))
+        sql_text::export(out, |file| self.snapshot_to(id, file)).map_err(|error| error.in_project(id))
     }
 
-    fn load(&self, text: &Path, file: &Path) -> Result<Loaded> {
-        text::load(text, file).map(|()| Loaded { place: file.display().to_string(), ..Loaded::default() })
+    fn load_sql(&self, text: &Path, file: &Path) -> Result<LoadedSql> {
+        sql_text::load(text, file)
+            .map(|()| LoadedSql { place: file.display().to_string(), ..LoadedSql::default() })
     }
 
-    fn hold(&self, id: &ProjectId, _others: Others) -> Result<Box<dyn Held + '_>> {
+    fn lock_exclusive(&self, id: &ProjectId, _if_in_use: IfInUse) -> Result<Box<dyn ExclusiveProject + '_>> {
         self.existing(id)?;
-        Ok(Box::new(HeldMemory { store: self, id: id.clone() }))
+        Ok(Box::new(ExclusiveMemory { store: self, id: id.clone() }))
     }
 
     fn scratch(

@@ -61,15 +61,15 @@ impl Reader {
             };
             // SQLite asks for a repair that a reader must not make.
             let (result, must_be_still) = match result {
-                Err(Wrong::Repair) => (self.copied(path, &work), true),
+                Err(ReadFailure::NeedsRepair) => (self.copied(path, &work), true),
                 other => (other, must_be_still),
             };
             if !must_be_still || (before.is_settled() && Signature::of(path)? == before) {
-                return result.map_err(Wrong::into_error);
+                return result.map_err(ReadFailure::into_error);
             }
             std::thread::sleep(PAUSE);
         }
-        Err(Wrong::Repair.into_error())
+        Err(ReadFailure::NeedsRepair.into_error())
     }
 
     /// Whether the database is in a rollback journal mode, where reading with locks makes no file.
@@ -97,7 +97,7 @@ impl Reader {
     }
 
     /// Without locks: nobody else writes, or the result is thrown away.
-    fn still<T>(&self, path: &Path, work: impl Fn(&Connection) -> Result<T>) -> Result<T, Wrong> {
+    fn still<T>(&self, path: &Path, work: impl Fn(&Connection) -> Result<T>) -> Result<T, ReadFailure> {
         Ok(work(&self.open(path, "mode=ro&immutable=1")?)?)
     }
 
@@ -107,7 +107,7 @@ impl Reader {
         path: &Path,
         query: &str,
         work: impl Fn(&Connection) -> Result<T>,
-    ) -> Result<T, Wrong> {
+    ) -> Result<T, ReadFailure> {
         let connection = self.open(path, query)?;
         connection.execute_batch("BEGIN")?;
         connection.query_row(ANYTHING, (), |_| Ok(())).optional()?;
@@ -116,7 +116,7 @@ impl Reader {
 
     /// On a private copy, made by hand: no connection of this process can hold a lock on a database that nobody has
     /// open, and only such a database needs repair.
-    fn copied<T>(&self, path: &Path, work: impl Fn(&Connection) -> Result<T>) -> Result<T, Wrong> {
+    fn copied<T>(&self, path: &Path, work: impl Fn(&Connection) -> Result<T>) -> Result<T, ReadFailure> {
         let scratch = tempfile::tempdir()
             .map_err(|error| Error::new(ErrorKind::Io, "cannot make a private copy").caused_by(error))?;
         let copy = scratch.path().join("copy.db");
@@ -143,32 +143,32 @@ fn way(signature: &Signature) -> ReadBy {
 }
 
 /// Why a read did not work out.
-enum Wrong {
+enum ReadFailure {
     /// A dead process left something that has to be repaired before it can be read.
-    Repair,
+    NeedsRepair,
     Other(Error),
 }
 
-impl Wrong {
+impl ReadFailure {
     fn into_error(self) -> Error {
         match self {
             Self::Other(error) => error,
-            Self::Repair => Error::new(ErrorKind::Locked, "it is being written all the time")
+            Self::NeedsRepair => Error::new(ErrorKind::Locked, "it is being written all the time")
                 .with_hint("run the command again when the application is quieter"),
         }
     }
 }
 
-impl From<rusqlite::Error> for Wrong {
+impl From<rusqlite::Error> for ReadFailure {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
-            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => Self::Repair,
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => Self::NeedsRepair,
             _ => Self::Other(failure::describe("cannot read it", error)),
         }
     }
 }
 
-impl From<Error> for Wrong {
+impl From<Error> for ReadFailure {
     fn from(error: Error) -> Self {
         Self::Other(error)
     }

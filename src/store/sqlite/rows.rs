@@ -9,13 +9,13 @@ use rusqlite::types::ValueRef;
 use super::failure::describe;
 use super::{contents, health};
 use crate::error::Result;
-use crate::store::{Care, Contents, Health, Rows};
+use crate::store::{Contents, Health, Maintenance, Rows};
 
 /// Has SQLite look after the whole database.
-pub(super) fn look_after(connection: &Connection, care: Care) -> Result<()> {
-    let verb = match care {
-        Care::Analyze => "ANALYZE",
-        Care::Vacuum => "VACUUM",
+pub(super) fn maintain(connection: &Connection, maintenance: Maintenance) -> Result<()> {
+    let verb = match maintenance {
+        Maintenance::Analyze => "ANALYZE",
+        Maintenance::Vacuum => "VACUUM",
     };
     connection.execute_batch(verb).map_err(|error| describe(&format!("{verb} failed"), error))
 }

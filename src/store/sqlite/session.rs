@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::failure::{describe, message};
 use super::rows::{self, SqliteRows};
-use super::{books, health};
+use super::{health, ledger};
 use crate::backoff::Backoff;
 use crate::catalog::Script;
 use crate::error::{Error, ErrorKind, Result};
@@ -23,7 +23,10 @@ use crate::sql::pragma::Pragma;
 use crate::sql::quote_name;
 use crate::sql::statement::{Control, Statement};
 use crate::store::cache::SchemaCache;
-use crate::store::{Broken, Census, Contents, ForeignKeys, Health, Lock, Mode, Ran, Rows, Session, Step};
+use crate::store::{
+    Contents, ForeignKeyViolations, ForeignKeys, Health, Lock, Mode, RowCounts, Rows, ScriptRun, Session,
+    Step,
+};
 
 /// How long one attempt to hold a lock on may take, with a part of it held already.
 const ATTEMPT: Duration = Duration::from_millis(10);
@@ -102,7 +105,7 @@ impl<'a> SqliteSession<'a> {
         }
     }
 
-    fn run(&mut self, step: &Step<'_>) -> Result<Ran> {
+    fn run(&mut self, step: &Step<'_>) -> Result<ScriptRun> {
         let started = SystemTime::now();
         let was_outside = self.connection.is_autocommit();
         // Those are made before the transaction, or last no longer than the connection.
@@ -123,7 +126,7 @@ impl<'a> SqliteSession<'a> {
                 .at(step.script.path(), None));
         }
         let deletes = deletes.load(Ordering::Relaxed);
-        Ok(Ran { started, took: started.elapsed().unwrap_or_default(), deletes })
+        Ok(ScriptRun { started, took: started.elapsed().unwrap_or_default(), deletes })
     }
 
     /// Has SQLite tell of each statement that it prepares whether it deletes rows, by whatever trigger.
@@ -212,36 +215,36 @@ impl Session for SqliteSession<'_> {
     }
 
     fn inspect(&mut self) -> Result<Inspection> {
-        books::inspect(&self.connection, self.schemas, Access::ReadWrite)
+        ledger::inspect(&self.connection, self.schemas, Access::ReadWrite)
     }
 
-    fn census(&mut self) -> Result<Census> {
+    fn count_rows(&mut self) -> Result<RowCounts> {
         let schema = self.schema()?;
-        let count = || -> rusqlite::Result<Census> {
-            let mut census = Census::default();
+        let count = || -> rusqlite::Result<RowCounts> {
+            let mut counts = RowCounts::default();
             for table in schema.tables() {
                 let sql = format!("SELECT count(*) FROM main.{}", quote_name(table));
-                census.rows.insert(table.to_string(), self.connection.query_row(&sql, (), |row| row.get(0))?);
+                counts.rows.insert(table.to_string(), self.connection.query_row(&sql, (), |row| row.get(0))?);
             }
             for table in schema.virtual_tables() {
                 let sql = format!("SELECT count(*) FROM main.{}", quote_name(table));
                 // One whose module is not here can't be changed here either.
                 if let Ok(count) = self.connection.query_row(&sql, (), |row| row.get(0)) {
-                    census.rows.insert(table.to_string(), count);
+                    counts.rows.insert(table.to_string(), count);
                 }
             }
             let numbered = "SELECT 1 FROM main.sqlite_schema WHERE name = 'sqlite_sequence'";
             if self.connection.prepare(numbered)?.exists(())? {
                 let mut statement = self.connection.prepare("SELECT name, seq FROM main.sqlite_sequence")?;
-                let marks = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
-                census.marks = marks.collect::<rusqlite::Result<_>>()?;
+                let sequences = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
+                counts.sequences = sequences.collect::<rusqlite::Result<_>>()?;
             }
-            Ok(census)
+            Ok(counts)
         };
         count().map_err(|error| describe("cannot count its rows", error))
     }
 
-    fn raise_mark(&mut self, name: &str, to: i64) -> Result<bool> {
+    fn raise_sequence(&mut self, name: &str, to: i64) -> Result<bool> {
         let raise = || -> rusqlite::Result<bool> {
             let sql = "UPDATE main.sqlite_sequence SET seq = ?2 WHERE name = ?1";
             if self.connection.execute(sql, (name, to))? > 0 {
@@ -255,18 +258,18 @@ impl Session for SqliteSession<'_> {
         raise().map_err(|error| describe("cannot keep its numbers", error))
     }
 
-    fn violations(&mut self) -> Result<Broken> {
+    fn violations(&mut self) -> Result<ForeignKeyViolations> {
         health::violations(&self.connection).map_err(|error| describe("cannot check its foreign keys", error))
     }
 
-    fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<Ran>> {
+    fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<ScriptRun>> {
         steps
             .iter()
             .map(|step| self.run(step).map_err(|error| error.in_migration(step.migration.label())))
             .collect()
     }
 
-    fn try_out(&mut self, step: Step<'_>) -> Result<Arc<Schema>> {
+    fn try_script(&mut self, step: Step<'_>) -> Result<Arc<Schema>> {
         const WHAT: &str = "cannot try it out";
         self.batch(WHAT, "SAVEPOINT tenantry_trial")?;
         let tried = self.execute(&[step]).and_then(|_| self.schema());
@@ -275,15 +278,15 @@ impl Session for SqliteSession<'_> {
     }
 
     fn make_ledger(&mut self) -> Result<()> {
-        books::record(&self.connection, &[], "")
+        ledger::record(&self.connection, &[], "")
     }
 
     fn record(&mut self, entries: &[Entry], run: &str) -> Result<()> {
-        books::record(&self.connection, entries, run)
+        ledger::record(&self.connection, entries, run)
     }
 
     fn schema(&mut self) -> Result<Arc<Schema>> {
-        books::current_schema(&self.connection, self.schemas)
+        ledger::current_schema(&self.connection, self.schemas)
     }
 
     fn commit(&mut self) -> Result<()> {

@@ -6,20 +6,20 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use super::Manager;
-use super::tend::not_checked;
-use crate::apply::{Outlook, Progress, Work};
+use super::maintenance::not_checked;
+use crate::apply::{Executor, Preflight, Progress};
 use crate::backup::{Backup, Manifest};
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Step;
+use crate::maintenance::check;
 use crate::plan::Problem;
 use crate::schema::Fingerprint;
-use crate::store::{Contents, CopyFile, Session};
-use crate::tend::check;
+use crate::store::{Contents, Session, SnapshotFile};
 
 /// How far a backup is checked.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Proof<'a> {
+pub(super) struct VerifyOptions<'a> {
     /// 1 to 4: see [`BackupTask::Check`](super::BackupTask).
     pub(super) level: u8,
     pub(super) strictness: Strictness,
@@ -31,14 +31,19 @@ pub(super) struct Proof<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Strictness {
     /// Sound, and as the set's rules have it.
-    Full,
+    Strict,
     /// Nothing: what was not sound then is wanted back all the same.
-    AsItWas,
+    Lenient,
 }
 
 impl Manager {
     /// Checks a backup up to a level.
-    pub(super) fn prove(&self, backup: &Backup, proof: Proof<'_>, steps: &mut Vec<Step>) -> Result<()> {
+    pub(super) fn verify_backup(
+        &self,
+        backup: &Backup,
+        proof: VerifyOptions<'_>,
+        steps: &mut Vec<Step>,
+    ) -> Result<()> {
         let scratch = private_folder()?;
         let file = scratch.path().join("copy");
         self.archive()?.unpack(backup, &file)?;
@@ -59,24 +64,24 @@ impl Manager {
             }
         };
         let begun = steps.borrow().len();
-        self.store.unpack(copy_file(manifest, &file), &mut |session| {
+        self.store.restore_scratch(snapshot_file(manifest, &file), &mut |session| {
             // What a lost connection left half done is done again.
             steps.borrow_mut().truncate(begun);
-            self.prove_restored(session, manifest, proof, &step).map_err(broken)
+            self.verify_restored(session, manifest, proof, &step).map_err(broken)
         })
     }
 
-    fn prove_restored(
+    fn verify_restored(
         &self,
         session: &mut dyn Session,
         manifest: &Manifest,
-        proof: Proof<'_>,
+        proof: VerifyOptions<'_>,
         step: &dyn Fn(u8, String),
     ) -> Result<()> {
-        let Proof { level, strictness, run } = proof;
-        session.begin(Outlook::UNPLANNED.mode)?;
+        let VerifyOptions { level, strictness, run } = proof;
+        session.begin(Preflight::UNPLANNED.mode)?;
         match self.require_sound(session) {
-            Err(error) if strictness == Strictness::AsItWas => {
+            Err(error) if strictness == Strictness::Lenient => {
                 step(2, format!("restored; {}", error.message()));
             }
             other => {
@@ -95,7 +100,7 @@ impl Manager {
                 let message = format!("its restored schema is {found}, and was {}", manifest.schema);
                 return Err(Error::new(ErrorKind::CheckFailed, message));
             }
-            require_same(&session.contents()?, manifest)?;
+            require_same_contents(&session.contents()?, manifest)?;
             let rows: u64 = manifest.tables.values().map(|table| table.rows).sum();
             step(
                 3,
@@ -106,39 +111,40 @@ impl Manager {
                 ),
             );
             let request = self.to_head();
-            let work = self.work(request, run)?;
-            match work.plan(&inspection) {
-                Ok(plan) if plan.from == plan.to && strictness == Strictness::Full => {
+            let executor = self.executor(request, run)?;
+            match executor.plan(&inspection) {
+                Ok(plan) if plan.from == plan.to && strictness == Strictness::Strict => {
                     step(3, self.require_rules_hold(session)?);
                 }
-                _ if strictness == Strictness::AsItWas => {}
+                _ if strictness == Strictness::Lenient => {}
                 _ => step(3, "the set's rules are those of its newest version, where it is not".into()),
             }
             session.rollback()?;
             if level >= 4 {
-                step(4, self.prove_upgrade(session, &work)?);
+                step(4, self.verify_upgrade(session, &executor)?);
             }
         }
         session.rollback()
     }
 
-    fn prove_upgrade(&self, session: &mut dyn Session, work: &Work<'_>) -> Result<String> {
-        let plan = match work.perform(session, &Outlook::UNPLANNED, &mut Progress::new(work.request))? {
-            Ok(plan) => plan,
-            Err(problems) => {
-                let said: Vec<_> = problems.iter().map(Problem::message).collect();
-                let message = format!("its restored copy can't be upgraded: {}", said.join("; "));
-                let hint = problems
-                    .first()
-                    .map_or_else(|| "look at the migrations".to_string(), Problem::hint_for_command);
-                return Err(Error::new(ErrorKind::CheckFailed, message).with_hint(hint));
-            }
-        };
+    fn verify_upgrade(&self, session: &mut dyn Session, executor: &Executor<'_>) -> Result<String> {
+        let plan =
+            match executor.perform(session, &Preflight::UNPLANNED, &mut Progress::new(executor.request))? {
+                Ok(plan) => plan,
+                Err(problems) => {
+                    let said: Vec<_> = problems.iter().map(Problem::message).collect();
+                    let message = format!("its restored copy can't be upgraded: {}", said.join("; "));
+                    let hint = problems
+                        .first()
+                        .map_or_else(|| "look at the migrations".to_string(), Problem::hint_for_command);
+                    return Err(Error::new(ErrorKind::CheckFailed, message).with_hint(hint));
+                }
+            };
         // What nothing was done to was looked at already.
         if plan.is_empty() {
             return Ok(format!("it is at {}, the newest version", self.catalog.version_at(plan.to)));
         }
-        session.begin(Outlook::UNPLANNED.mode)?;
+        session.begin(Preflight::UNPLANNED.mode)?;
         self.require_sound(session)?;
         let rules = self.require_rules_hold(session)?;
         session.rollback()?;
@@ -174,11 +180,11 @@ impl Manager {
     }
 }
 
-pub(super) fn copy_file<'a>(manifest: &'a Manifest, file: &'a Path) -> CopyFile<'a> {
-    CopyFile { file, place: &manifest.place, needs: &manifest.needs, access: &manifest.access }
+pub(super) fn snapshot_file<'a>(manifest: &'a Manifest, file: &'a Path) -> SnapshotFile<'a> {
+    SnapshotFile { file, place: &manifest.place, needs: &manifest.needs, access: &manifest.access }
 }
 
-fn require_same(found: &Contents, manifest: &Manifest) -> Result<()> {
+fn require_same_contents(found: &Contents, manifest: &Manifest) -> Result<()> {
     let differs = |what: String| Err(Error::new(ErrorKind::CheckFailed, what));
     for (name, was) in &manifest.tables {
         match found.tables.get(name) {
@@ -198,10 +204,10 @@ fn require_same(found: &Contents, manifest: &Manifest) -> Result<()> {
     if let Some(extra) = found.tables.keys().find(|name| !manifest.tables.contains_key(*name)) {
         return differs(format!("its restored copy has a table {extra} that it had not"));
     }
-    if found.marks != manifest.marks {
+    if found.properties != manifest.properties {
         return differs(format!(
             "its restored copy says {:?} of itself, and said {:?}",
-            found.marks, manifest.marks
+            found.properties, manifest.properties
         ));
     }
     Ok(())

@@ -10,15 +10,15 @@ use super::Manager;
 use super::run::{failed, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
+use crate::maintenance::{Counts, RetentionCutoff, check};
 use crate::plan::{Baseline, Drift, Inspection, Problem, Request};
 use crate::project::ProjectId;
-use crate::store::{Care, Health};
-use crate::tend::{Counts, Expiry, check};
+use crate::store::{Health, Maintenance};
 
 /// What is done to each project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Task {
+pub enum MaintenanceTask {
     /// Rows that the set's rules no longer keep are deleted.
     Retain {
         /// An age over those of the rules.
@@ -27,12 +27,12 @@ pub enum Task {
     /// The database's own checks and those of the set.
     Check,
     /// What the database can do for itself.
-    LookAfter(Care),
+    Maintain(Maintenance),
 }
 
 /// What was found out about a project's old rows.
 #[derive(Default)]
-struct Seen {
+struct RetentionResult {
     rows: Counts,
     notes: Vec<String>,
     /// Tables of rules that the project has not got yet.
@@ -41,8 +41,8 @@ struct Seen {
 
 impl Manager {
     /// Whether there is anything to do for a task at all.
-    pub(super) fn require_rules(&self, task: Task) -> Result<()> {
-        if matches!(task, Task::Retain { .. }) && self.rules()?.retention.is_empty() {
+    pub(super) fn require_rules(&self, task: MaintenanceTask) -> Result<()> {
+        if matches!(task, MaintenanceTask::Retain { .. }) && self.rules()?.retention.is_empty() {
             return Err(Error::new(
                 ErrorKind::Configuration,
                 format!("{} says of no rows how long they are kept", self.catalog.name()),
@@ -52,20 +52,25 @@ impl Manager {
         Ok(())
     }
 
-    pub(super) fn tended(&self, project: &ProjectId, task: Task, dry_run: bool) -> ProjectReport {
+    pub(super) fn maintain_project(
+        &self,
+        project: &ProjectId,
+        task: MaintenanceTask,
+        dry_run: bool,
+    ) -> ProjectReport {
         match task {
-            Task::Retain { older_than } => self.retained(project, older_than, dry_run),
-            Task::Check => self.checked(project),
-            Task::LookAfter(_) if dry_run => match self.store.read(project, &|_| Ok(())) {
+            MaintenanceTask::Retain { older_than } => self.retain_project(project, older_than, dry_run),
+            MaintenanceTask::Check => self.check_project(project),
+            MaintenanceTask::Maintain(_) if dry_run => match self.store.read(project, &|_| Ok(())) {
                 Ok(()) => ProjectReport::new(project.clone(), Outcome::Planned),
                 Err(error) => failed(project, error),
             },
-            Task::LookAfter(care) => {
-                let outcome = match care {
-                    Care::Analyze => Outcome::Analyzed,
-                    Care::Vacuum => Outcome::Vacuumed,
+            MaintenanceTask::Maintain(maintenance) => {
+                let outcome = match maintenance {
+                    Maintenance::Analyze => Outcome::Analyzed,
+                    Maintenance::Vacuum => Outcome::Vacuumed,
                 };
-                match self.retry(|| self.store.look_after(project, care)) {
+                match self.retry(|| self.store.maintain(project, maintenance)) {
                     Ok(()) => ProjectReport::new(project.clone(), outcome),
                     Err(error) => failed(project, error),
                 }
@@ -73,10 +78,15 @@ impl Manager {
         }
     }
 
-    fn retained(&self, project: &ProjectId, older_than: Option<Duration>, dry_run: bool) -> ProjectReport {
-        let seen = Mutex::new(Seen::default());
+    fn retain_project(
+        &self,
+        project: &ProjectId,
+        older_than: Option<Duration>,
+        dry_run: bool,
+    ) -> ProjectReport {
+        let seen = Mutex::new(RetentionResult::default());
         let result = self.retain(project, older_than, dry_run, &seen);
-        let Seen { rows, notes, .. } = std::mem::take(&mut *lock(&seen));
+        let RetentionResult { rows, notes, .. } = std::mem::take(&mut *lock(&seen));
         let outcome = match result {
             Err(error) => Outcome::Failed(error.in_project(project)),
             Ok(Err(problems)) => Outcome::Blocked(problems),
@@ -92,30 +102,30 @@ impl Manager {
         project: &ProjectId,
         older_than: Option<Duration>,
         dry_run: bool,
-        seen: &Mutex<Seen>,
+        seen: &Mutex<RetentionResult>,
     ) -> Result<Result<(), Vec<Problem>>> {
         // A difference in the schema is no reason to keep what is old: the names in the rules are looked up.
         let request =
             Request::Upgrade { to: self.catalog.head(), baseline: Baseline::Stamp, drift: Drift::Keep };
-        let work = self.work(request, "")?;
-        let plan = match work.plan(&self.inspected(project)?) {
+        let executor = self.executor(request, "")?;
+        let plan = match executor.plan(&self.inspect(project)?) {
             Ok(plan) => plan,
             Err(problems) => return Ok(Err(problems)),
         };
         let is_behind = plan.from < plan.to;
         let (dialect, now) = (self.store.dialect(), SystemTime::now());
         let set = self.rules()?;
-        let rules = || set.retention.iter().map(|rule| Expiry { rule, dialect, now, older_than });
+        let rules = || set.retention.iter().map(|rule| RetentionCutoff { rule, dialect, now, older_than });
         self.store.read(project, &|rows| {
             // It may be read more than once, and only the last time counts.
-            let mut found = Seen::default();
-            for expiry in rules() {
-                let table = &expiry.rule.table;
+            let mut found = RetentionResult::default();
+            for cutoff in rules() {
+                let table = &cutoff.rule.table;
                 if is_behind && rows.columns(table)?.is_empty() {
                     found.notes.push(format!("behind the newest version: no table {table} yet"));
                     found.absent.push(table.clone());
                 } else {
-                    expiry.count(rows, &mut found.rows)?;
+                    cutoff.count(rows, &mut found.rows)?;
                 }
             }
             *lock(seen) = found;
@@ -127,7 +137,7 @@ impl Manager {
         }
         lock(seen).rows.clear();
         let permit = |inspection: &Inspection| {
-            work.plan(inspection).map(drop).map_err(|problems| {
+            executor.plan(inspection).map(drop).map_err(|problems| {
                 let said: Vec<_> = problems.iter().map(Problem::message).collect();
                 Error::new(ErrorKind::Blocked, said.join("; "))
                     .with_hint("see where it stands: tenantry status ID")
@@ -136,9 +146,9 @@ impl Manager {
         let delete = || {
             let mut session = self.store.open(project)?;
             let mut seen = lock(seen);
-            let Seen { rows, absent, .. } = &mut *seen;
-            for expiry in rules().filter(|it| !absent.contains(&it.rule.table)) {
-                expiry.delete(&mut *session, &permit, rows)?;
+            let RetentionResult { rows, absent, .. } = &mut *seen;
+            for cutoff in rules().filter(|it| !absent.contains(&it.rule.table)) {
+                cutoff.delete(&mut *session, &permit, rows)?;
             }
             Ok(())
         };
@@ -148,7 +158,7 @@ impl Manager {
         })
     }
 
-    fn checked(&self, project: &ProjectId) -> ProjectReport {
+    fn check_project(&self, project: &ProjectId) -> ProjectReport {
         let seen = Mutex::new((Vec::new(), Health::default()));
         let result = self.store.read(project, &|rows| {
             let mut health = rows.health()?;
@@ -173,7 +183,7 @@ impl Manager {
             if health.unvalidated.is_empty() {
                 return Ok(());
             }
-            let is_meant = self.are_left_unvalidated(&self.inspected(project)?)?;
+            let is_meant = self.are_left_unvalidated(&self.inspect(project)?)?;
             if is_meant { &mut notes } else { &mut wrong }.extend(health.unvalidated);
             Ok(())
         });
@@ -194,7 +204,8 @@ impl Manager {
     /// Whether the migrations themselves leave all those constraints unvalidated that a project has so.
     pub(super) fn are_left_unvalidated(&self, found: &Inspection) -> Result<bool> {
         let Some(schema) = &found.schema else { return Ok(false) };
-        let position = self.catalog.migrations().iter().filter(|it| found.ledger.has(&it.version)).count();
+        let position =
+            self.catalog.migrations().iter().filter(|it| found.ledger.is_applied(&it.version)).count();
         let expected = self.reference()?.expected(position);
         Ok(expected.is_some_and(|expected| schema.unvalidated().is_subset(&expected.unvalidated())))
     }

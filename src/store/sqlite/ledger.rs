@@ -109,7 +109,7 @@ fn read_schema(connection: &Connection, cache: &SchemaCache) -> Result<(Arc<Sche
             text.extend_from_slice(&bytes.len().to_le_bytes());
             text.extend_from_slice(bytes);
         }
-        note_books(row, &mut books)?;
+        add_history_row(row, &mut books)?;
     }
     drop(rows);
     if let Some(known) = cache.get(&text) {
@@ -129,7 +129,7 @@ fn bytes(value: ValueRef<'_>) -> &[u8] {
     }
 }
 
-fn note_books(row: &SqlRow<'_>, books: &mut Books) -> Result<()> {
+fn add_history_row(row: &SqlRow<'_>, books: &mut Books) -> Result<()> {
     let text = |column| row.get_ref(column).map(bytes).unwrap_or_default();
     let (kind, name) = (text(0), text(1));
     if kind == b"index" || kind == b"trigger" {

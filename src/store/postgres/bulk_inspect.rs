@@ -9,17 +9,17 @@ use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 
-use super::catalog::{ATTEMPTS, Found, Read};
-use super::connect::Link;
+use super::catalog::{ATTEMPTS, Read, SchemaState};
+use super::connect::ServerConnection;
 use super::failure::{describe, described};
-use super::ledger::{Told, ledger_query, odd_ledger};
+use super::ledger::{StoredLedger, ledger_query, odd_ledger};
 use super::{PostgresStore, missing};
 use crate::error::{ErrorKind, Result};
 use crate::ledger::Ledger;
 use crate::plan::{Access, Inspection};
 use crate::project::ProjectId;
 use crate::sql::quote_text;
-use crate::store::Detail;
+use crate::store::ReadSchema;
 
 /// Spares the planner the question what of its plans could be done by several processes.
 const ONE_PROCESS: &str = "SELECT set_config('max_parallel_workers_per_gather', '0', true)";
@@ -31,10 +31,15 @@ struct Loop {
 }
 
 /// Reads these projects, in their order.
-pub(super) fn inspect(store: &PostgresStore, ids: &[ProjectId], detail: Detail) -> Vec<Result<Inspection>> {
-    let is_cut = |seen: &Result<Seen>| matches!(seen, Err(error) if error.kind() == ErrorKind::Disconnected);
+pub(super) fn inspect(
+    store: &PostgresStore,
+    ids: &[ProjectId],
+    read_schema: ReadSchema,
+) -> Vec<Result<Inspection>> {
+    let is_cut =
+        |seen: &Result<BulkResult>| matches!(seen, Err(error) if error.kind() == ErrorKind::Disconnected);
     let read_all = || {
-        let mut seen = read(store, ids, detail)?;
+        let mut seen = read(store, ids, read_schema)?;
         match seen.iter().position(is_cut).map(|at| seen.swap_remove(at)) {
             Some(Err(error)) => Err(error),
             _ => Ok(seen),
@@ -44,18 +49,18 @@ pub(super) fn inspect(store: &PostgresStore, ids: &[ProjectId], detail: Detail) 
         Ok(seen) => seen,
         Err(error) => return ids.iter().map(|_| Err(error.again())).collect(),
     };
-    let settled = |(seen, id): (Result<Seen>, &ProjectId)| match seen? {
-        Seen::Whole(inspection) => Ok(inspection),
-        Seen::Changing => alone(store, id, detail),
+    let settled = |(seen, id): (Result<BulkResult>, &ProjectId)| match seen? {
+        BulkResult::Whole(inspection) => Ok(inspection),
+        BulkResult::Changing => alone(store, id, read_schema),
     };
     seen.into_iter().zip(ids).map(settled).collect()
 }
 
 /// A project that was changed between the reading of its ledger and of its schema, read until it holds still.
-fn alone(store: &PostgresStore, id: &ProjectId, detail: Detail) -> Result<Inspection> {
+fn alone(store: &PostgresStore, id: &ProjectId, read_schema: ReadSchema) -> Result<Inspection> {
     for _ in 0..ATTEMPTS {
-        let read_one = || read(store, std::slice::from_ref(id), detail)?.pop().transpose();
-        if let Some(Seen::Whole(inspection)) = store.again(read_one)? {
+        let read_one = || read(store, std::slice::from_ref(id), read_schema)?.pop().transpose();
+        if let Some(BulkResult::Whole(inspection)) = store.again(read_one)? {
             return Ok(inspection);
         }
     }
@@ -64,20 +69,24 @@ fn alone(store: &PostgresStore, id: &ProjectId, detail: Detail) -> Result<Inspec
 }
 
 /// What was seen of a project.
-enum Seen {
+enum BulkResult {
     /// Ledger and schema, as they were at one moment.
     Whole(Inspection),
     /// It was changed in between.
     Changing,
 }
 
-fn read(store: &PostgresStore, ids: &[ProjectId], detail: Detail) -> Result<Vec<Result<Seen>>> {
+fn read(
+    store: &PostgresStore,
+    ids: &[ProjectId],
+    read_schema: ReadSchema,
+) -> Result<Vec<Result<BulkResult>>> {
     let target = store.target();
     let names: Vec<String> = ids.iter().map(|id| store.name(id)).collect::<Result<_>>()?;
     let list: Vec<_> = names.iter().map(|name| quote_text(name)).collect();
     let list = format!("ARRAY[{}]::text[]", list.join(","));
-    let mut kept = store.links.get()?;
-    let link = kept.link()?;
+    let mut pooled = store.connections.get()?;
+    let link = pooled.link()?;
     link.schemas += ids.len();
     let failed = |error: &diesel::result::Error| describe("cannot read the ledgers", target, error);
     let begin = link.beginning("ISOLATION LEVEL REPEATABLE READ READ ONLY");
@@ -90,10 +99,10 @@ fn read(store: &PostgresStore, ids: &[ProjectId], detail: Detail) -> Result<Vec<
     let found = store.reader(link).states(&names)?;
     link.end("COMMIT").map_err(|error| failed(&error))?;
 
-    let found: HashMap<&str, &Found> = found.iter().map(|it| (it.name.as_str(), it)).collect();
+    let found: HashMap<&str, &SchemaState> = found.iter().map(|it| (it.name.as_str(), it)).collect();
     let mut shared = HashSet::new();
     let one = |(name, line): (&String, &str)| match found.get(name.as_str()) {
-        Some(found) => one(store, kept.link()?, found, line, &mut shared, detail),
+        Some(found) => one(store, pooled.link()?, found, line, &mut shared, read_schema),
         None => Err(missing(name)),
     };
     Ok(names.iter().zip(ledgers.split('\u{1c}')).map(one).collect())
@@ -112,19 +121,19 @@ fn loop_over(names: &str) -> String {
 /// of ledgers.
 fn one(
     store: &PostgresStore,
-    link: &mut Link,
-    found: &Found,
+    link: &mut ServerConnection,
+    found: &SchemaState,
     said: &str,
     shared: &mut HashSet<Arc<Ledger>>,
-    detail: Detail,
-) -> Result<Seen> {
+    read_schema: ReadSchema,
+) -> Result<BulkResult> {
     if let Some(message) = said.strip_prefix("? ") {
         return Err(odd_ledger(message));
     }
     if let Some((state, message)) = said.strip_prefix("! ").and_then(|rest| rest.split_once(' ')) {
         let kind = match state {
             // There was a table a moment ago.
-            "42P01" => return Ok(Seen::Changing),
+            "42P01" => return Ok(BulkResult::Changing),
             "42501" => ErrorKind::ReadOnly,
             "55P03" => ErrorKind::Locked,
             _ => ErrorKind::Database,
@@ -135,7 +144,7 @@ fn one(
     let texts: Vec<&str> = texts.split('\u{1d}').collect();
     let lists: [&str; 3] = texts.try_into().map_err(|_| odd_ledger(said))?;
     let lists = lists.map(|list| list.split('\u{1e}').filter(|row| !row.is_empty()));
-    let Told { ledger, known, .. } = Told::parse(lists)?;
+    let StoredLedger { ledger, known, .. } = StoredLedger::parse(lists)?;
     let ledger = shared.get(&ledger).cloned().unwrap_or_else(|| {
         let ledger = Arc::new(ledger);
         shared.insert(Arc::clone(&ledger));
@@ -143,21 +152,21 @@ fn one(
     });
     let recorded = known.as_ref().map(|known| known.fingerprint);
     let known = known.filter(|known| known.state == found.state);
-    let is_wanted = detail == Detail::Whole || !known.as_ref().is_some_and(|known| known.is_proven);
+    let is_wanted = read_schema == ReadSchema::Always || !known.as_ref().is_some_and(|known| known.is_proven);
     let schema = match known.and_then(|known| store.schemas.with_fingerprint(known.fingerprint)) {
         _ if !is_wanted => None,
         Some(schema) => Some(schema),
         None => match whole(store, link, found)? {
             read if read.state == found.state => Some(read.schema),
-            _ => return Ok(Seen::Changing),
+            _ => return Ok(BulkResult::Changing),
         },
     };
     let access = if found.writable { Access::ReadWrite } else { Access::ReadOnly };
-    Ok(Seen::Whole(Inspection { ledger, schema, recorded, access }))
+    Ok(BulkResult::Whole(Inspection { ledger, schema, recorded, access }))
 }
 
 /// A schema, read in a transaction of its own: it takes a lock on each of its tables.
-fn whole(store: &PostgresStore, link: &mut Link, found: &Found) -> Result<Read> {
+fn whole(store: &PostgresStore, link: &mut ServerConnection, found: &SchemaState) -> Result<Read> {
     let failed = |error: &diesel::result::Error| describe("cannot read its schema", store.target(), error);
     link.begin("READ ONLY").map_err(|error| failed(&error))?;
     let read = store.reader(link).schema(&found.name);

@@ -43,7 +43,7 @@ pub(super) fn parts<'a>(text: &'a str, path: &Path) -> Result<Vec<Part<'a>>> {
         return Err(cut_off("pg_dump's last line is missing", text.lines().count(), path));
     }
     let mut parts = Vec::new();
-    let mut rest = Rest { text, line: 1 };
+    let mut rest = Remaining { text, line: 1 };
     while !rest.text.is_empty() {
         parts.push(next_part(&mut rest, path)?);
     }
@@ -106,7 +106,7 @@ pub(super) fn line_number(line: usize) -> u32 {
 }
 
 /// What is left of a text.
-struct Rest<'a> {
+struct Remaining<'a> {
     text: &'a str,
     line: usize,
 }
@@ -117,7 +117,7 @@ pub(super) struct Part<'a> {
     pub(super) copy: Option<Copy<'a>>,
 }
 
-impl<'a> Rest<'a> {
+impl<'a> Remaining<'a> {
     /// Goes on behind so many bytes; gives them.
     fn skip(&mut self, length: usize) -> &'a str {
         let (skipped, rest) = self.text.split_at(length);
@@ -215,7 +215,7 @@ fn unescape(field: &str) -> Option<String> {
 }
 
 /// Takes the next statement, and the rows that follow it.
-fn next_part<'a>(rest: &mut Rest<'a>, path: &Path) -> Result<Part<'a>> {
+fn next_part<'a>(rest: &mut Remaining<'a>, path: &Path) -> Result<Part<'a>> {
     let started_at = rest.line;
     let failed = |unclosed: Unclosed| {
         Error::new(ErrorKind::Usage, format!("{} is never closed", unclosed.what))
@@ -374,7 +374,7 @@ mod tests {
     fn what_psql_would_run_is_refused_or_is_no_command_here() {
         let path = Path::new("x.sql");
         let statements = |text: &str| {
-            let mut rest = Rest { text, line: 1 };
+            let mut rest = Remaining { text, line: 1 };
             let mut all = Vec::new();
             while !rest.text.is_empty() {
                 all.extend(next_part(&mut rest, path)?.statement.into_iter().map(|(sql, _)| sql));

@@ -1,4 +1,4 @@
--- What the catalogs hold of one schema, row by row, as it stands there: no text is made of it on the server, which takes
+-- What the catalogs hold of one schema, row by row, as it stands exists: no text is made of it on the server, which takes
 -- most of the time that reading a schema takes. members.rs says when two schemas' rows mean the same.
 --
 -- A schema's members are found by pg_depend, which has an index for it; pg_class has none by schema alone, and reading all

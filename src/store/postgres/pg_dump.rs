@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::connect::Server;
+use super::connection_url::ConnectionUrl;
 use super::failure::{HIDDEN_ROWS, MORE_LOCKS};
-use super::target::Target;
 use crate::disk::{PrivateFolder, private_folder};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -52,7 +52,7 @@ fn version(folder: &Path) -> Option<i32> {
 const SERVICES: &str = "pg_service.conf";
 
 /// A private file with the password of the client's own key, for which libpq has no variable.
-fn service_of(target: &Target, secret: &str) -> Result<PrivateFolder> {
+fn service_of(target: &ConnectionUrl, secret: &str) -> Result<PrivateFolder> {
     let refused = |what: &str| {
         Error::new(
             ErrorKind::Configuration,
@@ -74,7 +74,7 @@ fn service_of(target: &Target, secret: &str) -> Result<PrivateFolder> {
 }
 
 /// Runs one of them on a database, and gives what it says where it fails.
-pub(super) fn run(folder: &Path, program: &str, target: &Target, arguments: &[&str]) -> Result<()> {
+pub(super) fn run(folder: &Path, program: &str, target: &ConnectionUrl, arguments: &[&str]) -> Result<()> {
     let mut command = Command::new(folder.join(program));
     let service = target.key_password().map(|secret| service_of(target, secret)).transpose()?;
     let mut conninfo = target.public_conninfo();

@@ -3,17 +3,17 @@
 //! Works on text alone, by a real parser of Postgres' SQL. What a text cannot tell (a function that writes elsewhere) the server
 //! is asked when the reference is made: see `store/postgres/proof.rs`.
 
-mod words;
+mod tokens;
 
 use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode};
 
 use super::{Dialect, Token, tokens};
-use words::{block, database, every_project, qualified, session};
+use tokens::{block, database, every_project, qualified, session};
 
 /// What a statement reaches for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Elsewhere {
+pub enum OutsideReference {
     /// It creates, changes, writes or locks something in another schema, with this name.
     Schema(String),
     /// It makes, changes or drops an extension, which the whole database has.
@@ -28,7 +28,7 @@ pub enum Elsewhere {
     Session(&'static str),
 }
 
-impl Elsewhere {
+impl OutsideReference {
     /// What is wrong, and what to do about it.
     #[must_use]
     pub fn explain(&self) -> (String, String) {
@@ -80,7 +80,7 @@ fn own_rows(catalog: &str) -> &'static str {
 }
 
 /// What a statement reaches for; `None` where it keeps to its schema, as far as its text tells.
-pub(super) fn elsewhere(sql: &str, found: &[Token<'_>]) -> Option<Elsewhere> {
+pub(super) fn elsewhere(sql: &str, found: &[Token<'_>]) -> Option<OutsideReference> {
     let is_code = ["DO", "SELECT", "WITH", "INSERT", "UPDATE", "DELETE"].iter().any(|word| found[0].is(word));
     database(found)
         .or_else(|| session(found))
@@ -90,7 +90,7 @@ pub(super) fn elsewhere(sql: &str, found: &[Token<'_>]) -> Option<Elsewhere> {
 }
 
 /// The first name in another schema that the statement creates, changes, writes or locks.
-fn names(sql: &str) -> Option<Elsewhere> {
+fn names(sql: &str) -> Option<OutsideReference> {
     let parsed = SourceFile::parse(sql);
     let root = parsed.syntax_node();
     if !parsed.errors().is_empty() {
@@ -110,7 +110,7 @@ fn is_whole_path(node: &SyntaxNode) -> bool {
 }
 
 /// A name that is more than used: its last two parts.
-fn target(path: &SyntaxNode) -> Option<Elsewhere> {
+fn target(path: &SyntaxNode) -> Option<OutsideReference> {
     // Types, operators, collations and functions of a shared schema may be used.
     const USES: [SyntaxKind; 5] = [
         SyntaxKind::PATH_TYPE,
@@ -137,9 +137,9 @@ fn target(path: &SyntaxNode) -> Option<Elsewhere> {
     let parts = tokens(&text, Dialect::Postgres).ok()?.iter().filter_map(Token::name).count();
     let name = tokens(&text, Dialect::Postgres).ok()?.iter().rev().find_map(Token::name)?;
     if name.starts_with("pg_") && parts <= 2 {
-        return Some(Elsewhere::Catalogs(text));
+        return Some(OutsideReference::Catalogs(text));
     }
-    (parts > 1 + usize::from(column)).then_some(Elsewhere::Schema(text))
+    (parts > 1 + usize::from(column)).then_some(OutsideReference::Schema(text))
 }
 
 /// Whether rows that are read are locked by it.
@@ -152,7 +152,7 @@ fn is_locked(item: &SyntaxNode) -> bool {
 mod tests {
     use super::*;
 
-    fn of(sql: &str) -> Option<Elsewhere> {
+    fn of(sql: &str) -> Option<OutsideReference> {
         elsewhere(sql, &tokens(sql, Dialect::Postgres).unwrap())
     }
 
@@ -181,7 +181,7 @@ mod tests {
             "DO $x$ BEGIN IF true THEN EXECUTE 'CREATE EXTENSION citext'; END IF; END $x$",
         ] {
             let found = of(sql);
-            let is_told = matches!(found, Some(Elsewhere::Database(_) | Elsewhere::Extension));
+            let is_told = matches!(found, Some(OutsideReference::Database(_) | OutsideReference::Extension));
             assert!(is_told, "{sql}: {found:?}");
         }
         for sql in [
@@ -221,7 +221,7 @@ mod tests {
             "DROP FUNCTION public.f(int)",
             "DO $$ BEGIN INSERT INTO public.w VALUES (1); END $$",
         ] {
-            assert!(matches!(of(sql), Some(Elsewhere::Schema(_))), "{sql}: {:?}", of(sql));
+            assert!(matches!(of(sql), Some(OutsideReference::Schema(_))), "{sql}: {:?}", of(sql));
         }
         for sql in [
             "CREATE TABLE a (b extensions.citext DEFAULT extensions.g(), c int CHECK (c OPERATOR(pg_catalog.>) 0))",
@@ -244,7 +244,7 @@ mod tests {
             "DELETE FROM pg_catalog.pg_enum",
             "INSERT INTO pg_enum VALUES (1)",
         ] {
-            assert!(matches!(of(sql), Some(Elsewhere::Catalogs(_))), "{sql}: {:?}", of(sql));
+            assert!(matches!(of(sql), Some(OutsideReference::Catalogs(_))), "{sql}: {:?}", of(sql));
         }
     }
 
@@ -255,7 +255,7 @@ mod tests {
             "DO $$ BEGIN PERFORM 1 FROM information_schema.columns WHERE table_name = 'a'; END $$",
             "INSERT INTO a SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_tables WHERE tablename = 'b')",
         ] {
-            assert!(matches!(of(sql), Some(Elsewhere::EveryProject(_))), "{sql}: {:?}", of(sql));
+            assert!(matches!(of(sql), Some(OutsideReference::EveryProject(_))), "{sql}: {:?}", of(sql));
         }
         for sql in [
             "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_type WHERE typname = 'mood' AND typnamespace = current_schema()::regnamespace) \

@@ -5,9 +5,9 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
-use super::catalog::Read;
 use crate::ledger::{Action, Entry};
 use crate::sql::{quote_name, quote_text};
+use crate::store::postgres::catalog::Read;
 
 /// How many characters of a migration's name the history keeps. Its rows are short and few, so that it gets along without
 /// the four other relations, each a file, that a key, a sequence and unbounded texts would give every project.
@@ -15,16 +15,16 @@ const NAME: usize = 150;
 
 /// Which tables there are.
 #[derive(Clone, Copy)]
-pub(super) struct Tables {
-    pub(super) diesel: bool,
-    pub(super) history: bool,
+pub(in crate::store::postgres) struct Tables {
+    pub(in crate::store::postgres) diesel: bool,
+    pub(in crate::store::postgres) history: bool,
 }
 
 /// The statements that write rows into a schema's ledger, making its tables where they are missing.
 ///
 /// `sequence` is that of the last row there is. With the last new row goes what the schema was found to be, and the state of the catalogs that says so: as long as they
 /// have that state, nobody need read the schema again to know it.
-pub(super) fn record(
+pub(in crate::store::postgres) fn record(
     schema: &str,
     has: Tables,
     sequence: i64,

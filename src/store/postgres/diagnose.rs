@@ -12,7 +12,7 @@ use crate::store::{Finding, Store as _};
 
 #[derive(QueryableByName)]
 #[expect(clippy::struct_excessive_bools, reason = "a row of a query")]
-struct Facts {
+struct ServerInfo {
     #[diesel(sql_type = Text)]
     version: String,
     #[diesel(sql_type = Text)]
@@ -42,14 +42,14 @@ const FACTS: &str = "SELECT current_setting('server_version') AS version, curren
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used,
     (SELECT count(*) FROM pg_namespace WHERE starts_with(nspname, $1)) AS own";
 
-pub(super) fn examine(store: &PostgresStore) -> Vec<Finding> {
+pub(super) fn diagnose(store: &PostgresStore) -> Vec<Finding> {
     look(store).unwrap_or_else(|error| vec![Finding { name: "server", ok: false, detail: error.summary() }])
 }
 
 fn look(store: &PostgresStore) -> Result<Vec<Finding>> {
-    let mut kept = store.links.get()?;
-    let link = kept.link()?;
-    let facts: Facts = diesel::sql_query(FACTS)
+    let mut pooled = store.connections.get()?;
+    let link = pooled.link()?;
+    let facts: ServerInfo = diesel::sql_query(FACTS)
         .bind::<Text, _>(OWN)
         .get_result(&mut link.connection)
         .map_err(|error| super::failure::describe("cannot ask the server", store.target(), &error))?;
@@ -96,16 +96,16 @@ fn look(store: &PostgresStore) -> Result<Vec<Finding>> {
             ),
         },
     });
-    drop(kept);
+    drop(pooled);
     let found = store.discover()?;
     findings.push(Finding {
         name: "projects",
-        ok: found.left_out.is_empty(),
+        ok: found.skipped.is_empty(),
         detail: format!(
             "{} named {}, {} left alone, {} of tenantry's own",
             found.projects.len(),
             store.options.pattern,
-            found.left_out.len(),
+            found.skipped.len(),
             facts.own
         ),
     });

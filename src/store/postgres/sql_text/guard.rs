@@ -10,17 +10,17 @@ use diesel::sql_types::{Bool, Text};
 
 use crate::sql::{quote_name, quote_text};
 
-pub(super) struct Guard(Option<Nobody>);
+pub(super) struct Guard(Option<UnprivilegedRole>);
 
 /// The role without rights.
-struct Nobody {
+struct UnprivilegedRole {
     role: String,
     /// The query that runs a statement, as long as its function is as it was made.
     call: String,
 }
 
 #[derive(QueryableByName)]
-struct Right {
+struct HasRight {
     #[diesel(sql_type = Bool)]
     right: bool,
 }
@@ -48,7 +48,7 @@ impl Guard {
     /// Makes the role, where this one may make any: one that may not has few rights itself.
     pub(super) fn new(connection: &mut PgConnection) -> QueryResult<Self> {
         let may = "SELECT rolsuper OR rolcreaterole AS right FROM pg_roles WHERE rolname = current_user";
-        if !diesel::sql_query(may).get_result::<Right>(connection)?.right {
+        if !diesel::sql_query(may).get_result::<HasRight>(connection)?.right {
             return Ok(Self(None));
         }
         let role = format!("tenantry_import_{}", uuid::Uuid::now_v7().simple());
@@ -76,13 +76,13 @@ impl Guard {
              'BEGIN RAISE EXCEPTION ''it changes the function that it is run by''; END'",
         )?;
         let call = diesel::sql_query(call).get_result::<Value>(connection)?.value;
-        Ok(Self(Some(Nobody { role, call })))
+        Ok(Self(Some(UnprivilegedRole { role, call })))
     }
 
     /// Runs a statement with none of this session's rights.
     pub(super) fn run(&self, connection: &mut PgConnection, sql: &str) -> QueryResult<()> {
         match &self.0 {
-            Some(Nobody { call, .. }) => {
+            Some(UnprivilegedRole { call, .. }) => {
                 diesel::sql_query(call).bind::<Text, _>(sql).execute(connection).map(drop)
             }
             None => diesel::sql_query(sql).execute(connection).map(drop),
@@ -98,13 +98,14 @@ impl Guard {
         schema: &str,
     ) -> QueryResult<()> {
         let is_new = "SELECT to_regnamespace($1) IS NULL AS right";
-        let is_new = diesel::sql_query(is_new).bind::<Text, _>(schema).get_result::<Right>(connection)?.right;
+        let is_new =
+            diesel::sql_query(is_new).bind::<Text, _>(schema).get_result::<HasRight>(connection)?.right;
         if is_new {
             diesel::sql_query(format!("CREATE SCHEMA {schema}")).execute(connection)?;
         }
         diesel::sql_query(sql).execute(connection)?;
         match &self.0 {
-            Some(Nobody { role, .. }) if is_new => {
+            Some(UnprivilegedRole { role, .. }) if is_new => {
                 let name = quote_name(role);
                 diesel::sql_query(format!("GRANT ALL ON SCHEMA {schema} TO {name}"))
                     .execute(connection)
@@ -122,7 +123,7 @@ impl Guard {
         if !is_nothing_put_off(connection)? {
             return Ok(false);
         }
-        if let Some(Nobody { role, .. }) = &self.0 {
+        if let Some(UnprivilegedRole { role, .. }) = &self.0 {
             let name = quote_name(role);
             connection.batch_execute(&format!(
                 "DROP SCHEMA tenantry_import CASCADE; REASSIGN OWNED BY {name} TO CURRENT_USER; DROP OWNED BY {name}; DROP ROLE {name}"
@@ -156,7 +157,7 @@ fn is_nothing_put_off(connection: &mut PgConnection) -> QueryResult<bool> {
 pub(super) fn written_elsewhere(connection: &mut PgConnection) -> QueryResult<Option<String>> {
     let may =
         "SELECT rolsuper AS right FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) current_user";
-    if !diesel::sql_query(may).get_result::<Right>(connection)?.right {
+    if !diesel::sql_query(may).get_result::<HasRight>(connection)?.right {
         return Ok(None);
     }
     let sql = SHARED.replace("{own}", "pg_catalog.pg_current_xact_id()::pg_catalog.xid");

@@ -20,13 +20,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::schema::bookkeeping::acts_on_a_ledger;
 use crate::sql::statement::{Statement, split};
 use crate::sql::{Dialect, quote_name, tokens};
-use crate::store::Copied;
+use crate::store::Snapshot;
 
 /// Pragmas that dumps begin with, and that change nothing but the connection.
 const HARMLESS: [&str; 2] = ["foreign_keys", "defer_foreign_keys"];
 
 /// Writes a database as text, by a private copy of it.
-pub(super) fn export(out: &mut dyn Write, copy: impl FnOnce(&Path) -> Result<Copied>) -> Result<()> {
+pub(super) fn export(out: &mut dyn Write, copy: impl FnOnce(&Path) -> Result<Snapshot>) -> Result<()> {
     let folder = private_folder()?;
     let file = folder.path().join("copy");
     copy(&file)?;

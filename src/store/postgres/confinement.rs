@@ -46,13 +46,13 @@ struct Name {
 
 impl PostgresSession<'_> {
     /// Errors where this transaction has changed anything outside of the schema.
-    pub(super) fn require_inside(&mut self) -> Result<()> {
+    pub(super) fn require_confined(&mut self) -> Result<()> {
         let sql = OUTSIDE
             .replace("{schema}", &quote_text(&self.name))
             .replace("{number}", &self.number()?)
             .replace("{own}", OWN);
         self.reader()?;
-        let found: QueryResult<Vec<Name>> = diesel::sql_query(sql).load(&mut self.kept.link()?.connection);
+        let found: QueryResult<Vec<Name>> = diesel::sql_query(sql).load(&mut self.pooled.link()?.connection);
         let found = found.map_err(|error| self.failed("cannot see what the migrations changed", &error))?;
         match found.into_iter().next() {
             None => Ok(()),

@@ -13,12 +13,12 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, ffi};
 use super::create::{temporary_name, write_file};
 use super::failure::describe;
 use super::file::{COMPANIONS, companion, uri};
-use super::{SqliteStore, books, contents, session};
+use super::{SqliteStore, contents, ledger, session};
 use crate::disk::sync_directory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Access;
 use crate::store::cache::SchemaCache;
-use crate::store::{Copied, CopyFile, Held, Old, Others};
+use crate::store::{ExclusiveProject, IfInUse, Replaced, Snapshot, SnapshotFile};
 
 /// How many pages are copied between two looks.
 const PAGES: i32 = 4_096;
@@ -29,14 +29,14 @@ pub(super) fn copy_out(
     schemas: &SchemaCache,
     place: String,
     to: &Path,
-) -> Result<Copied> {
+) -> Result<Snapshot> {
     copy_pages(connection, to).map_err(|error| describe("cannot copy it", error))?;
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let copy = Connection::open_with_flags(uri(to, "mode=ro&immutable=1"), flags)
         .map_err(|error| describe("cannot open its copy", error))?;
-    Ok(Copied {
-        inspection: books::inspect(&copy, schemas, Access::ReadWrite)?,
+    Ok(Snapshot {
+        inspection: ledger::inspect(&copy, schemas, Access::ReadWrite)?,
         contents: contents::contents(&copy)?,
         database: format!("SQLite {}", rusqlite::version()),
         place,
@@ -83,14 +83,14 @@ pub(super) fn open_private(file: &Path) -> Result<Connection> {
 }
 
 /// Makes a database of a copy, under a name that is free.
-pub(super) fn install(directory: &Path, name: &str, file: &Path) -> Result<()> {
+pub(super) fn restore_as(directory: &Path, name: &str, file: &Path) -> Result<()> {
     super::create::install(directory, name, |target| {
         std::io::copy(&mut File::open(file)?, target).map(|_| ())
     })
 }
 
 /// A database that this process alone may use.
-pub(super) struct HeldFile<'a> {
+pub(super) struct ExclusiveFile<'a> {
     store: &'a SqliteStore,
     /// None where the file is no database any more.
     connection: Option<Connection>,
@@ -103,20 +103,20 @@ pub(super) struct HeldFile<'a> {
 const UNSEEN: &str =
     "whether processes of other users have it open could not be seen: they would go on with the old file";
 
-impl<'a> HeldFile<'a> {
+impl<'a> ExclusiveFile<'a> {
     fn notes(&self) -> Vec<String> {
         if self.are_all_seen { Vec::new() } else { vec![UNSEEN.to_string()] }
     }
 
-    pub(super) fn new(store: &'a SqliteStore, path: PathBuf, others: Others) -> Result<Self> {
-        let users = if others == Others::Refuse { users_of(&path) } else { Users::default() };
+    pub(super) fn new(store: &'a SqliteStore, path: PathBuf, if_in_use: IfInUse) -> Result<Self> {
+        let users = if if_in_use == IfInUse::Fail { users_of(&path) } else { Users::default() };
         if let Some(process) = users.process {
             return Err(Error::new(ErrorKind::Locked, format!("process {process} has it open")));
         }
         let open = || session::connect(&uri(&path, "mode=rw"), store.lock_timeout);
         let connection = match open().and_then(|connection| lock(&connection).map(|()| connection)) {
             Ok(connection) => Some(connection),
-            Err(error) if others == Others::Ignore => match error.kind() {
+            Err(error) if if_in_use == IfInUse::Force => match error.kind() {
                 ErrorKind::NotADatabase | ErrorKind::Corrupt => None,
                 // Others read it; that none of them writes has to do.
                 ErrorKind::Locked => {
@@ -134,7 +134,7 @@ impl<'a> HeldFile<'a> {
     }
 
     /// Empties what SQLite keeps beside the file into it, as far as that can be, and then removes it.
-    fn settle(&self) -> Result<()> {
+    fn checkpoint(&self) -> Result<()> {
         if let Some(connection) = self.connection.as_ref().filter(|it| it.is_autocommit()) {
             // Without a journal nothing of this connection's is left to be removed when it is closed.
             let settle = || -> rusqlite::Result<()> {
@@ -158,8 +158,8 @@ impl<'a> HeldFile<'a> {
     }
 }
 
-impl Held for HeldFile<'_> {
-    fn copy(&mut self, to: &Path) -> Result<Copied> {
+impl ExclusiveProject for ExclusiveFile<'_> {
+    fn snapshot_to(&mut self, to: &Path) -> Result<Snapshot> {
         let place = self.path.display().to_string();
         match &self.connection {
             Some(connection) if connection.is_autocommit() => {
@@ -187,14 +187,14 @@ impl Held for HeldFile<'_> {
         Ok(notes)
     }
 
-    fn replace(self: Box<Self>, copy: CopyFile<'_>, old: Old) -> Result<Vec<String>> {
+    fn replace(self: Box<Self>, snapshot: SnapshotFile<'_>, old: Replaced) -> Result<Vec<String>> {
         let directory = self.path.parent().unwrap_or(Path::new("."));
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let temporary = temporary_name(directory, &name);
         let put = || -> Result<Vec<String>> {
             // Nobody may read it before it has the mode of what it replaces.
             write_file(&temporary, 0o600, |target| {
-                std::io::copy(&mut File::open(copy.file)?, target).map(|_| ())
+                std::io::copy(&mut File::open(snapshot.file)?, target).map(|_| ())
             })?;
             let like =
                 std::fs::metadata(&self.path).map_err(|error| Error::io("look at", &self.path, error))?;
@@ -211,11 +211,11 @@ impl Held for HeldFile<'_> {
                 )?;
             }
             let aside = match (&self.connection, old) {
-                (Some(_), Old::Gone) => {
-                    self.settle()?;
+                (Some(_), Replaced::Delete) => {
+                    self.checkpoint()?;
                     None
                 }
-                (None, _) | (_, Old::Aside) => Some(set_aside(&self.path)?),
+                (None, _) | (_, Replaced::KeepAside) => Some(set_aside(&self.path)?),
             };
             // From here on it is the copy; a moment ago it was what was there before.
             std::fs::rename(&temporary, &self.path)

@@ -1,15 +1,15 @@
 //! What the words of a statement say of where it reaches: what lies in no schema, and what is in blocks, which no parser reads.
 
-use super::Elsewhere;
+use super::OutsideReference;
 use crate::sql::{Dialect, Token, TokenKind, tokens};
 
 /// The same for the body of a `DO`: what its words say, also those that it executes as text.
-pub(super) fn block(found: &[Token<'_>]) -> Option<Elsewhere> {
+pub(super) fn block(found: &[Token<'_>]) -> Option<OutsideReference> {
     // The language may be a text as well.
     found.iter().filter(|token| token.kind == TokenKind::Text).find_map(|token| body_of(token.text))
 }
 
-fn body_of(literal: &str) -> Option<Elsewhere> {
+fn body_of(literal: &str) -> Option<OutsideReference> {
     let inner = unquoted(literal);
     let found = tokens(&inner, Dialect::Postgres).ok()?;
     if let Some(catalog) = every_project(&found) {
@@ -56,7 +56,7 @@ fn unquoted(literal: &str) -> String {
 }
 
 /// A statement about something that does not lie in a schema.
-pub(super) fn database(found: &[Token<'_>]) -> Option<Elsewhere> {
+pub(super) fn database(found: &[Token<'_>]) -> Option<OutsideReference> {
     const MODIFIERS: [&str; 6] = ["OR", "REPLACE", "TRUSTED", "PROCEDURAL", "DEFAULT", "UNLOGGED"];
     const PLAIN: [(&str, &str); 14] = [
         ("ROLE", "ROLE"),
@@ -77,7 +77,7 @@ pub(super) fn database(found: &[Token<'_>]) -> Option<Elsewhere> {
     let word = |index: usize, word: &str| found.get(index).is_some_and(|token| token.is(word));
     let has = |word: &str| found.iter().any(|token| token.is(word));
     let after = |word: &str| found.iter().position(|token| token.is(word)).and_then(|at| found.get(at + 1));
-    let of = |what: &'static str| Some(Elsewhere::Database(what));
+    let of = |what: &'static str| Some(OutsideReference::Database(what));
     let verb = found.first()?;
     // `format('... SCHEMA %I ...', current_schema())`: which one it is, the server says.
     let is_filled_in = after("SCHEMA").is_some_and(|token| token.is_symbol("%"));
@@ -93,7 +93,7 @@ pub(super) fn database(found: &[Token<'_>]) -> Option<Elsewhere> {
         }
         let moved = found.windows(3).find(|it| verb.is("ALTER") && it[0].is("SET") && it[1].is("SCHEMA"));
         if let Some(moved) = moved {
-            return Some(Elsewhere::Schema(moved[2].text.to_string()));
+            return Some(OutsideReference::Schema(moved[2].text.to_string()));
         }
         let skip = if verb.is("COMMENT") { 2 } else { 1 };
         let kind = found.iter().skip(skip).position(|token| !MODIFIERS.iter().any(|it| token.is(it)))? + skip;
@@ -112,7 +112,7 @@ pub(super) fn database(found: &[Token<'_>]) -> Option<Elsewhere> {
         }
         if is("EXTENSION") {
             let is_placed = verb.is("CREATE") && after("SCHEMA").is_some();
-            return if is_placed { None } else { Some(Elsewhere::Extension) };
+            return if is_placed { None } else { Some(OutsideReference::Extension) };
         }
         return None;
     }
@@ -153,18 +153,18 @@ pub(super) fn database(found: &[Token<'_>]) -> Option<Elsewhere> {
 }
 
 /// What changes the rest of a script's session.
-pub(super) fn session(found: &[Token<'_>]) -> Option<Elsewhere> {
+pub(super) fn session(found: &[Token<'_>]) -> Option<OutsideReference> {
     const PLACES: [&str; 5] = ["search_path", "SCHEMA", "ROLE", "AUTHORIZATION", "ALL"];
     let first = &found[0];
     if (first.is("SET") || first.is("RESET")) && !found.get(1).is_some_and(|token| token.is("CONSTRAINTS")) {
         let place = |token: &Token<'_>| PLACES.into_iter().find(|place| token.is(place));
-        return found.iter().take(4).find_map(place).map(Elsewhere::Session);
+        return found.iter().take(4).find_map(place).map(OutsideReference::Session);
     }
     // A prepared statement outlasts its transaction, and would be in the next project's way.
     ["DISCARD", "COPY", "PREPARE", "EXECUTE", "DEALLOCATE"]
         .into_iter()
         .find(|word| first.is(word))
-        .map(Elsewhere::Session)
+        .map(OutsideReference::Session)
 }
 
 fn is_word(token: Option<&Token<'_>>, words: &[&str]) -> bool {
@@ -173,7 +173,7 @@ fn is_word(token: Option<&Token<'_>>, words: &[&str]) -> bool {
 
 /// A name with a schema's before it, where a statement creates, changes or writes what it names; as far as words tell, for what
 /// the parser does not know and for the statements of a block.
-pub(super) fn qualified(found: &[Token<'_>]) -> Option<Elsewhere> {
+pub(super) fn qualified(found: &[Token<'_>]) -> Option<OutsideReference> {
     const KINDS: [&str; 17] = [
         "TABLE",
         "VIEW",
@@ -218,21 +218,21 @@ pub(super) fn qualified(found: &[Token<'_>]) -> Option<Elsewhere> {
 }
 
 /// The name that comes next, where it has a schema's before it.
-fn name_at(rest: &[Token<'_>]) -> Option<Elsewhere> {
+fn name_at(rest: &[Token<'_>]) -> Option<OutsideReference> {
     const BETWEEN: [&str; 9] =
         ["IF", "NOT", "EXISTS", "ONLY", "TABLE", "CONCURRENTLY", "MATERIALIZED", "VIEW", "INDEX"];
     let rest = &rest[rest.iter().take_while(|token| BETWEEN.iter().any(|word| token.is(word))).count()..];
     let is_name = |token: &Token<'_>| matches!(token.kind, TokenKind::Word | TokenKind::Quoted);
     match rest {
         [schema, dot, name, ..] if is_name(schema) && dot.is_symbol(".") && is_name(name) => {
-            Some(Elsewhere::Schema(format!("{}.{}", schema.text, name.text)))
+            Some(OutsideReference::Schema(format!("{}.{}", schema.text, name.text)))
         }
         _ => None,
     }
 }
 
 /// A catalog that is read without saying of which schema.
-pub(super) fn every_project(found: &[Token<'_>]) -> Option<Elsewhere> {
+pub(super) fn every_project(found: &[Token<'_>]) -> Option<OutsideReference> {
     const CATALOGS: [&str; 18] = [
         "pg_type",
         "pg_class",
@@ -296,7 +296,7 @@ pub(super) fn every_project(found: &[Token<'_>]) -> Option<Elsewhere> {
     if found.iter().any(|token| is(token, &SCHEMAS)) {
         return None;
     }
-    Some(Elsewhere::EveryProject(catalog.text.to_ascii_lowercase()))
+    Some(OutsideReference::EveryProject(catalog.text.to_ascii_lowercase()))
 }
 
 #[cfg(test)]

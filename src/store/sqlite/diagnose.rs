@@ -16,7 +16,7 @@ use crate::store::Finding;
 const TELLING: [&str; 6] =
     ["THREADSAFE", "DEFAULT_FOREIGN_KEYS", "DEFAULT_MEMSTATUS", "DEFAULT_SYNCHRONOUS", "DQS", "ENABLE_FTS5"];
 
-pub(super) fn examine(directory: &Path, pattern: &NamePattern) -> Vec<Finding> {
+pub(super) fn diagnose(directory: &Path, pattern: &NamePattern) -> Vec<Finding> {
     let mut findings = vec![engine(), folder(directory)];
     if !directory.is_dir() {
         return findings;
@@ -24,8 +24,8 @@ pub(super) fn examine(directory: &Path, pattern: &NamePattern) -> Vec<Finding> {
     findings.push(match discover(directory, pattern) {
         Ok(found) => Finding {
             name: "projects",
-            ok: found.left_out.is_empty(),
-            detail: format!("{} named {pattern}, {} left alone", found.projects.len(), found.left_out.len()),
+            ok: found.skipped.is_empty(),
+            detail: format!("{} named {pattern}, {} left alone", found.projects.len(), found.skipped.len()),
         },
         Err(error) => Finding { name: "projects", ok: false, detail: error.summary() },
     });

@@ -13,7 +13,7 @@ use crate::hash::hexadecimal;
 
 /// A database server's address with everything that libpq is to be told.
 #[derive(Clone)]
-pub(super) struct Target {
+pub(super) struct ConnectionUrl {
     /// libpq's keywords and their values, the password not among them.
     parameters: Vec<(String, String)>,
     password: Option<String>,
@@ -36,7 +36,7 @@ fn plain(text: &str, otherwise: &str) -> String {
 /// How messages show a password that somehow got into them.
 const HIDDEN: &str = "***";
 
-impl Target {
+impl ConnectionUrl {
     /// Reads `postgres://[user[:password]@][host][:port][/database][?keyword=value&...]`.
     pub(super) fn parse(url: &str) -> Result<Self> {
         let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
@@ -238,15 +238,16 @@ fn decode(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::Target;
+    use super::ConnectionUrl;
 
     #[test]
     fn trap_32_a_password_may_have_any_character_and_is_never_shown() {
         let secret = "p@s:s/w%o'r\\d?";
         for written in ["p@s:s/w%o'r\\d?", "p%40s%3As%2Fw%25o%27r%5Cd%3F"] {
-            let target =
-                Target::parse(&format!("postgres://ann:{written}@db.example:5433/fleet?sslmode=require"))
-                    .unwrap();
+            let target = ConnectionUrl::parse(&format!(
+                "postgres://ann:{written}@db.example:5433/fleet?sslmode=require"
+            ))
+            .unwrap();
             let conninfo = target.conninfo();
             assert!(conninfo.contains(r"password='p@s:s/w%o\'r\\d?'"), "{conninfo}");
             for part in
@@ -261,7 +262,7 @@ mod tests {
 
     #[test]
     fn the_password_of_a_key_is_handed_to_libpq_alone() {
-        let target = Target::parse("postgres://db/fleet?sslkey=/k&sslpassword=se%20cret").unwrap();
+        let target = ConnectionUrl::parse("postgres://db/fleet?sslkey=/k&sslpassword=se%20cret").unwrap();
         assert!(target.conninfo().contains("sslpassword='se cret'"), "{}", target.conninfo());
         for shown in
             [target.public_conninfo(), target.location(), target.redact("the key's se cret is wrong")]
@@ -273,30 +274,34 @@ mod tests {
 
     #[test]
     fn trap_32_an_at_sign_in_the_query_is_a_part_of_its_value() {
-        let target = Target::parse("postgres://db/fleet?user=ann&password=p@ss").unwrap();
+        let target = ConnectionUrl::parse("postgres://db/fleet?user=ann&password=p@ss").unwrap();
         assert_eq!(
             (target.location().as_str(), target.redact("p@ss").as_str()),
             ("postgres://ann@db/fleet", "***")
         );
-        let target = Target::parse("postgres://ann:secret@db/fleet?sslrootcert=/home/me@x/ca").unwrap();
+        let target =
+            ConnectionUrl::parse("postgres://ann:secret@db/fleet?sslrootcert=/home/me@x/ca").unwrap();
         assert_eq!(target.location(), "postgres://ann@db/fleet");
         assert!(target.conninfo().contains("sslrootcert='/home/me@x/ca' password='secret'"));
     }
 
     #[test]
     fn what_a_url_leaves_out_is_left_to_libpq() {
-        let conninfo = Target::parse("postgres://").unwrap().conninfo();
+        let conninfo = ConnectionUrl::parse("postgres://").unwrap().conninfo();
         for key in ["host", "port", "dbname", "user", "password"] {
             assert!(!conninfo.contains(&format!("{key}=")), "{conninfo}");
         }
         assert!(
-            Target::parse("postgres:///db?host=%2Ftmp%2Fpg&port=1")
+            ConnectionUrl::parse("postgres:///db?host=%2Ftmp%2Fpg&port=1")
                 .unwrap()
                 .conninfo()
                 .contains("host='/tmp/pg'")
         );
         assert!(
-            Target::parse("postgres://[::1]:5432/db").unwrap().conninfo().contains("host='::1' port='5432'")
+            ConnectionUrl::parse("postgres://[::1]:5432/db")
+                .unwrap()
+                .conninfo()
+                .contains("host='::1' port='5432'")
         );
     }
 
@@ -308,7 +313,7 @@ mod tests {
             "postgres://a:secret@h/d?x",
             "postgres://h?options=secret",
         ] {
-            let error = Target::parse(url).err().unwrap();
+            let error = ConnectionUrl::parse(url).err().unwrap();
             assert!(!error.summary().contains("secret"), "{}", error.summary());
         }
     }

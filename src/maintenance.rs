@@ -22,7 +22,7 @@ const BATCH: u64 = 1_000;
 pub(crate) type Counts = BTreeMap<String, u64>;
 
 /// A rule with the moment it is applied at.
-pub(crate) struct Expiry<'a> {
+pub(crate) struct RetentionCutoff<'a> {
     pub(crate) rule: &'a Retention,
     pub(crate) dialect: Dialect,
     pub(crate) now: SystemTime,
@@ -30,7 +30,7 @@ pub(crate) struct Expiry<'a> {
     pub(crate) older_than: Option<Duration>,
 }
 
-impl Expiry<'_> {
+impl RetentionCutoff<'_> {
     /// Counts what would be deleted.
     pub(crate) fn count(&self, rows: &mut dyn Rows, counts: &mut Counts) -> Result<()> {
         self.require_columns(rows)?;
@@ -70,13 +70,10 @@ impl Expiry<'_> {
                 )
             };
             // Row ids alone can mean other rows as well: those of another partition, or a column of that name.
-            let doomed = format!(
-                "{} AND ({})",
-                self.dialect.rows_among(&batch(self.dialect.row_id())),
-                self.expired()
-            );
+            let doomed =
+                format!("{} AND ({})", self.dialect.rows_in(&batch(self.dialect.row_id())), self.expired());
             // All statements have to mean the same rows.
-            if let Some(lock) = self.dialect.keep_still(&table) {
+            if let Some(lock) = self.dialect.lock_table(&table) {
                 session.change(&lock)?;
             }
             let mut gone = Counts::new();

@@ -9,16 +9,16 @@ use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 
-use super::connect::{Links, Timeouts};
-use super::leftovers::{Claim, Private};
+use super::connect::{Connections, Timeouts};
+use super::leftovers::{Claim, PrivateName};
 use super::session::PostgresSession;
-use super::{Isolation, OWN, PostgresOptions, PostgresStore, tools};
+use super::{Isolation, OWN, PostgresOptions, PostgresStore, pg_dump};
 use crate::disk::{exists, private_folder};
 use crate::error::Result;
 use crate::project::ProjectId;
 use crate::sql::{quote_name, quote_text};
 use crate::store::cache::SchemaCache;
-use crate::store::{Copied, CopyFile, Held, Mode, Old, Session};
+use crate::store::{ExclusiveProject, Mode, Replaced, Session, Snapshot, SnapshotFile};
 
 pub(super) const ALONE: Mode = Mode::PLAIN;
 
@@ -29,14 +29,14 @@ struct Value {
 }
 
 /// Copies a schema as it is at this moment.
-pub(super) fn copy(store: &PostgresStore, id: &ProjectId, file: &Path) -> Result<Copied> {
+pub(super) fn snapshot_to(store: &PostgresStore, id: &ProjectId, file: &Path) -> Result<Snapshot> {
     let mut session = store.session(id)?;
     session.begin_reading()?;
     session.copy_out(file)
 }
 
 /// A schema whose rows nobody else can change.
-pub(super) fn hold<'a>(store: &'a PostgresStore, id: &ProjectId) -> Result<PostgresSession<'a>> {
+pub(super) fn lock_exclusive<'a>(store: &'a PostgresStore, id: &ProjectId) -> Result<PostgresSession<'a>> {
     let mut session = store.session(id)?;
     session.begin(ALONE)?;
     session.place()?;
@@ -44,29 +44,33 @@ pub(super) fn hold<'a>(store: &'a PostgresStore, id: &ProjectId) -> Result<Postg
     Ok(session)
 }
 
-/// Lets `work` have the schema of a copy, in a database of its own.
-pub(super) fn unpack(
+/// Lets `work` have the schema of a snapshot, in a database of its own.
+pub(super) fn restore_scratch(
     store: &PostgresStore,
-    copy: CopyFile<'_>,
+    snapshot: SnapshotFile<'_>,
     work: &mut dyn FnMut(&mut PostgresSession<'_>) -> Result<()>,
 ) -> Result<()> {
     let scratch = Scratch::new(store)?;
     let own = scratch.store();
-    let mut session = PostgresSession::new(&own, own.links.get()?, copy.place.to_string());
-    own.restore(copy, &mut session)?;
+    let mut session = PostgresSession::new(&own, own.connections.get()?, snapshot.place.to_string());
+    own.restore(snapshot, &mut session)?;
     work(&mut session)
 }
 
 /// Makes a project of a copy; says what of it could not be given to whom it was granted.
-pub(super) fn install(store: &PostgresStore, id: &ProjectId, copy: CopyFile<'_>) -> Result<Vec<String>> {
-    let staged = Staged::new(store, copy)?;
+pub(super) fn restore_as(
+    store: &PostgresStore,
+    id: &ProjectId,
+    snapshot: SnapshotFile<'_>,
+) -> Result<Vec<String>> {
+    let staged = StagedSchema::new(store, snapshot)?;
     let mut session = store.session(id)?;
     session.begin(ALONE)?;
     if session.place.is_some() {
         return Err(exists());
     }
-    session.put(&staged.claim.name, copy.place)?;
-    session.wall_off()?;
+    session.put(&staged.claim.name, snapshot.place)?;
+    session.ensure_role()?;
     session.remember_state()?;
     session.commit()?;
     Ok(staged.notes.clone())
@@ -80,9 +84,9 @@ pub(super) struct Scratch<'a> {
 
 impl<'a> Scratch<'a> {
     pub(super) fn new(store: &'a PostgresStore) -> Result<Self> {
-        let claim = Claim::new(store, Private::Database)?;
-        let mut kept = store.links.get()?;
-        let connection = &mut kept.link()?.connection;
+        let claim = Claim::new(store, PrivateName::Database)?;
+        let mut pooled = store.connections.get()?;
+        let connection = &mut pooled.link()?.connection;
         let mut make = || -> QueryResult<()> {
             let same: Value = diesel::sql_query(
                 "SELECT format('ENCODING %L LC_COLLATE %L LC_CTYPE %L', pg_encoding_to_char(encoding), datcollate, datctype) \
@@ -107,8 +111,8 @@ impl<'a> Scratch<'a> {
         let options = PostgresOptions { spares: 0, isolation: Isolation::None, ..self.store.options.clone() };
         let timeouts = Timeouts { lock: options.lock_timeout, statement: options.statement_timeout };
         PostgresStore {
-            links: Links::new(self.store.target().with("dbname", &self.claim.name), timeouts),
-            fleet: Some(Links::new(self.store.target().clone(), timeouts)),
+            connections: Connections::new(self.store.target().with("dbname", &self.claim.name), timeouts),
+            fleet: Some(Connections::new(self.store.target().clone(), timeouts)),
             options,
             schemas: SchemaCache::default(),
             queries: std::sync::OnceLock::new(),
@@ -127,34 +131,34 @@ impl Drop for Scratch<'_> {
 }
 
 /// A copy in the fleet's own database, under a name that is no project's; gone when this is dropped, unless it was renamed.
-struct Staged<'a> {
+struct StagedSchema<'a> {
     store: &'a PostgresStore,
     claim: Claim,
     /// What of it could not be given to whom it was granted.
     notes: Vec<String>,
 }
 
-impl<'a> Staged<'a> {
-    fn new(store: &'a PostgresStore, copy: CopyFile<'_>) -> Result<Self> {
-        let claim = Claim::new(store, Private::Restored)?;
+impl<'a> StagedSchema<'a> {
+    fn new(store: &'a PostgresStore, snapshot: SnapshotFile<'_>) -> Result<Self> {
+        let claim = Claim::new(store, PrivateName::Restored)?;
         let name = claim.name.clone();
         let folder = private_folder()?;
         let renamed = folder.path().join("renamed");
-        unpack(store, copy, &mut |session| {
+        restore_scratch(store, snapshot, &mut |session| {
             session.begin_transaction()?;
-            session.rename_schema("cannot rename the copy", copy.place, &name)?;
+            session.rename_schema("cannot rename the copy", snapshot.place, &name)?;
             session.end_transaction("COMMIT")?;
             session.store.dump(&name, &renamed, None)
         })?;
         let mut staged = Self { store, claim, notes: Vec::new() };
-        let mut session = PostgresSession::new(store, store.links.get()?, name.clone());
-        store.restore(CopyFile { file: &renamed, place: &name, ..copy }, &mut session)?;
+        let mut session = PostgresSession::new(store, store.connections.get()?, name.clone());
+        store.restore(SnapshotFile { file: &renamed, place: &name, ..snapshot }, &mut session)?;
         staged.notes = std::mem::take(&mut session.withheld);
         Ok(staged)
     }
 }
 
-impl Drop for Staged<'_> {
+impl Drop for StagedSchema<'_> {
     fn drop(&mut self) {
         // After the renaming there is nothing of this name. What can't be dropped now the next command removes.
         let sql = format!("DROP SCHEMA IF EXISTS {} CASCADE", quote_name(&self.claim.name));
@@ -167,8 +171,8 @@ impl PostgresStore {
         if let Some(folder) = self.tools.get() {
             return Ok(folder);
         }
-        let server = self.links.get()?.link()?.server;
-        let folder = tools::find(server)?;
+        let server = self.connections.get()?.link()?.server;
+        let folder = pg_dump::find(server)?;
         Ok(self.tools.get_or_init(|| folder))
     }
 
@@ -192,28 +196,28 @@ impl PostgresStore {
         let mut arguments =
             vec![format, "--compress=0", "--no-owner", "--no-privileges", &schema, &file, &wait];
         arguments.extend(snapshot.as_deref());
-        tools::run(self.tools()?, "pg_dump", self.target(), &arguments)
+        pg_dump::run(self.tools()?, "pg_dump", self.target(), &arguments)
     }
 
     /// Restores a dump under the name that it has, all or nothing.
-    fn restore(&self, copy: CopyFile<'_>, session: &mut PostgresSession<'_>) -> Result<()> {
-        for statement in copy.needs {
-            let result = session.kept.link()?.connection.batch_execute(statement);
+    fn restore(&self, snapshot: SnapshotFile<'_>, session: &mut PostgresSession<'_>) -> Result<()> {
+        for statement in snapshot.needs {
+            let result = session.pooled.link()?.connection.batch_execute(statement);
             result.map_err(|error| session.failed("cannot make what it needs", &error))?;
         }
-        let file = copy.file.display().to_string();
+        let file = snapshot.file.display().to_string();
         let arguments = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", &file];
-        tools::run(self.tools()?, "pg_restore", self.target(), &arguments)?;
+        pg_dump::run(self.tools()?, "pg_restore", self.target(), &arguments)?;
         session.begin_transaction()?;
         session.look_for_it()?;
-        session.withheld = session.give_copy(copy.access)?;
+        session.withheld = session.give_copy(snapshot.access)?;
         session.end_transaction("COMMIT")
     }
 }
 
 impl PostgresSession<'_> {
     /// Dumps the schema, and sums it up as it is in that same snapshot.
-    pub(super) fn copy_out(&mut self, file: &Path) -> Result<Copied> {
+    pub(super) fn copy_out(&mut self, file: &Path) -> Result<Snapshot> {
         // However long a dump takes, this transaction waits for it.
         self.batch("cannot begin", "SELECT set_config('idle_in_transaction_session_timeout', '0', true)")?;
         let snapshot = self.value("SELECT pg_export_snapshot() AS value")?;
@@ -223,18 +227,18 @@ impl PostgresSession<'_> {
         let database =
             format!("PostgreSQL {}", self.value("SELECT current_setting('server_version') AS value")?);
         self.store.dump(&self.name, file, Some(&snapshot))?;
-        Ok(Copied { inspection, contents, database, place: self.name.clone(), needs, access })
+        Ok(Snapshot { inspection, contents, database, place: self.name.clone(), needs, access })
     }
 
     /// The one column of a query's rows, called `value`.
     pub(super) fn texts_of(&mut self, sql: &str) -> Result<Vec<String>> {
-        let rows: QueryResult<Vec<Value>> = diesel::sql_query(sql).load(&mut self.kept.link()?.connection);
+        let rows: QueryResult<Vec<Value>> = diesel::sql_query(sql).load(&mut self.pooled.link()?.connection);
         let rows = rows.map_err(|error| self.failed("cannot ask the server", &error))?;
         Ok(rows.into_iter().map(|row| row.value).collect())
     }
 
     fn value(&mut self, sql: &str) -> Result<String> {
-        let result = diesel::sql_query(sql).get_result::<Value>(&mut self.kept.link()?.connection);
+        let result = diesel::sql_query(sql).get_result::<Value>(&mut self.pooled.link()?.connection);
         result.map(|row| row.value).map_err(|error| self.failed("cannot ask the server", &error))
     }
 
@@ -260,8 +264,8 @@ impl PostgresSession<'_> {
     }
 }
 
-impl Held for PostgresSession<'_> {
-    fn copy(&mut self, file: &Path) -> Result<Copied> {
+impl ExclusiveProject for PostgresSession<'_> {
+    fn snapshot_to(&mut self, file: &Path) -> Result<Snapshot> {
         self.copy_out(file)
     }
 
@@ -272,26 +276,26 @@ impl Held for PostgresSession<'_> {
         Ok(notes)
     }
 
-    fn replace(mut self: Box<Self>, copy: CopyFile<'_>, old: Old) -> Result<Vec<String>> {
-        let staged = Staged::new(self.store, copy)?;
+    fn replace(mut self: Box<Self>, snapshot: SnapshotFile<'_>, old: Replaced) -> Result<Vec<String>> {
+        let staged = StagedSchema::new(self.store, snapshot)?;
         let name = self.name.clone();
         let (access, publications) = (self.all_access()?, self.publications()?);
         self.reader()?;
         let aside = match old {
-            Old::Gone => {
+            Replaced::Delete => {
                 self.require_alone()?;
                 let sql = format!("DROP SCHEMA {} CASCADE", quote_name(&name));
                 self.batch("cannot delete what is replaced", &sql)?;
                 None
             }
-            Old::Aside => {
+            Replaced::KeepAside => {
                 let aside = format!("{OWN}damaged_{}", uuid::Uuid::now_v7().simple());
                 let sql = format!("ALTER SCHEMA {} RENAME TO {}", quote_name(&name), quote_name(&aside));
                 self.batch("cannot set aside what is replaced", &sql)?;
                 Some(format!("what was there is now the schema {aside}"))
             }
         };
-        self.put(&staged.claim.name, copy.place)?;
+        self.put(&staged.claim.name, snapshot.place)?;
         self.grant_again()?;
         let mut notes = staged.notes.clone();
         notes.extend(self.give(&access)?);

@@ -5,7 +5,7 @@
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 
-use super::catalog::{OUR_ROLE, Placed, There};
+use super::catalog::{Exists, LedgerTables, OUR_ROLE};
 use super::session::PostgresSession;
 use super::{Isolation, OWN};
 use crate::error::{Error, ErrorKind, Result};
@@ -13,7 +13,7 @@ use crate::schema::bookkeeping::{DIESEL, HISTORY};
 use crate::sql::{quote_name, quote_text};
 
 #[derive(QueryableByName)]
-struct Open {
+struct IsPublic {
     #[diesel(sql_type = Bool)]
     open: bool,
 }
@@ -21,7 +21,7 @@ struct Open {
 impl PostgresSession<'_> {
     /// Gives the project its role where it should have one and has none: a login that uses its schema, may write its rows
     /// and read its ledger. What is made in the schema later is the role's to use as well. Says whether it did.
-    pub(super) fn wall_off(&mut self) -> Result<bool> {
+    pub(super) fn ensure_role(&mut self) -> Result<bool> {
         let is_wanted = self.store.options.isolation == Isolation::Role && !self.name.starts_with(OWN);
         if self.place.is_none() || !is_wanted {
             return Ok(false);
@@ -37,7 +37,7 @@ impl PostgresSession<'_> {
             }
             None => {}
         }
-        self.close_public()?;
+        self.revoke_public()?;
         let name = quote_name(&self.name);
         let sql = format!(
             "CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT; COMMENT ON ROLE {name} IS '{OUR_ROLE}'; \
@@ -52,12 +52,12 @@ impl PostgresSession<'_> {
     /// Whether the role of the schema's name, where there is one, was made by tenantry.
     fn role_is_ours(&mut self) -> Result<Option<bool>> {
         let sql = format!(
-            "SELECT coalesce(shobj_description(oid, 'pg_authid') = '{OUR_ROLE}', false) AS there FROM pg_roles WHERE rolname = {}",
+            "SELECT coalesce(shobj_description(oid, 'pg_authid') = '{OUR_ROLE}', false) AS exists FROM pg_roles WHERE rolname = {}",
             quote_text(&self.name)
         );
-        let role = diesel::sql_query(sql).get_result(&mut self.kept.link()?.connection).optional();
-        let role: Option<There> = role.map_err(|error| self.failed("cannot look for its role", &error))?;
-        Ok(role.map(|role| role.there))
+        let role = diesel::sql_query(sql).get_result(&mut self.pooled.link()?.connection).optional();
+        let role: Option<Exists> = role.map_err(|error| self.failed("cannot look for its role", &error))?;
+        Ok(role.map(|role| role.exists))
     }
 
     /// Lets the project's role use the schema as it is now, where there is such a role.
@@ -76,7 +76,7 @@ impl PostgresSession<'_> {
         );
         for (there, table) in [(place.diesel, DIESEL), (place.history, HISTORY)] {
             if there {
-                sql.push_str(&keep_books(&self.name, table));
+                sql.push_str(&protect_ledger(&self.name, table));
             }
         }
         self.batch("cannot let its role use it", &sql)?;
@@ -85,10 +85,11 @@ impl PostgresSession<'_> {
     }
 
     /// Nobody makes anything in the schema that all share. Looked at first: to change it, projects would have to queue.
-    fn close_public(&mut self) -> Result<()> {
+    fn revoke_public(&mut self) -> Result<()> {
         let sql = "SELECT coalesce(has_schema_privilege('public', to_regnamespace('public'), 'CREATE'), false) AS open";
-        let found = diesel::sql_query(sql).get_result(&mut self.kept.link()?.connection);
-        let Open { open } = found.map_err(|error| self.failed("cannot look at the schema public", &error))?;
+        let found = diesel::sql_query(sql).get_result(&mut self.pooled.link()?.connection);
+        let IsPublic { open } =
+            found.map_err(|error| self.failed("cannot look at the schema public", &error))?;
         if !open {
             return Ok(());
         }
@@ -98,7 +99,7 @@ impl PostgresSession<'_> {
     }
 
     /// Takes the project's role away, with all that it was granted here.
-    pub(super) fn tear_down(&mut self) -> Result<()> {
+    pub(super) fn drop_role(&mut self) -> Result<()> {
         if self.role_is_ours()? != Some(true) {
             return Ok(());
         }
@@ -107,9 +108,9 @@ impl PostgresSession<'_> {
     }
 
     /// The statements that keep books, made a moment ago, from their project's role, where it has one.
-    pub(super) fn keep_new_books(&mut self, place: Placed) -> Result<String> {
+    pub(super) fn protect_new_ledger(&mut self, place: LedgerTables) -> Result<String> {
         let new = [(place.diesel, DIESEL), (place.history, HISTORY)].into_iter().filter(|(there, _)| !there);
-        let new: Vec<_> = new.map(|(_, table)| keep_books(&self.name, table)).collect();
+        let new: Vec<_> = new.map(|(_, table)| protect_ledger(&self.name, table)).collect();
         let is_walled = self.store.options.isolation == Isolation::Role
             && !new.is_empty()
             && self.role_is_ours()? == Some(true);
@@ -118,7 +119,7 @@ impl PostgresSession<'_> {
 }
 
 /// A role reads its project's books, and doesn't write them.
-fn keep_books(schema: &str, table: &str) -> String {
+fn protect_ledger(schema: &str, table: &str) -> String {
     let name = quote_name(schema);
     format!("REVOKE ALL ON {name}.{table} FROM {name}; GRANT SELECT ON {name}.{table} TO {name}; ")
 }

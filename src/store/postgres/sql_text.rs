@@ -13,13 +13,13 @@ use diesel::prelude::*;
 use diesel::sql_types::Text;
 
 use super::PostgresStore;
-use super::copy::Scratch;
 use super::session::PostgresSession;
+use super::snapshot::Scratch;
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::project::ProjectId;
 use crate::sql::{quote_name, quote_text};
-use crate::store::Loaded;
+use crate::store::LoadedSql;
 
 use guard::{Guard, written_elsewhere};
 use parts::{Part, extension_schema, is_access, line_number, parts};
@@ -64,7 +64,7 @@ pub(super) fn dump(store: &PostgresStore, id: &ProjectId, out: &mut dyn Write) -
 /// Makes a copy in the store's own form of a text, as a file that is not there yet.
 ///
 /// `psql` is not asked to: whatever tells its commands from SQL a little differently than it does would let one through.
-pub(super) fn load(store: &PostgresStore, path: &Path, into: &Path) -> Result<Loaded> {
+pub(super) fn load(store: &PostgresStore, path: &Path, into: &Path) -> Result<LoadedSql> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::io("read", path, error))?;
     let parts = parts(&text, path)?;
     let scratch = Scratch::new(store)?;
@@ -72,7 +72,7 @@ pub(super) fn load(store: &PostgresStore, path: &Path, into: &Path) -> Result<Lo
     let mut notes = Vec::new();
     run(&own, &parts, path, &mut notes)?;
     let names: Vec<Name> = diesel::sql_query(SCHEMAS)
-        .load(&mut own.links.get()?.link()?.connection)
+        .load(&mut own.connections.get()?.link()?.connection)
         .map_err(|error| super::failure::describe("cannot see what was loaded", own.target(), &error))?;
     let names: Vec<String> = names.into_iter().map(|it| it.name).collect();
     let name = match names.as_slice() {
@@ -87,10 +87,10 @@ pub(super) fn load(store: &PostgresStore, path: &Path, into: &Path) -> Result<Lo
         }
     };
     own.dump(name, into, None)?;
-    let mut session = PostgresSession::new(&own, own.links.get()?, name.clone());
+    let mut session = PostgresSession::new(&own, own.connections.get()?, name.clone());
     session.begin_reading()?;
     let access = session.access()?;
-    Ok(Loaded { place: name.clone(), access, notes })
+    Ok(LoadedSql { place: name.clone(), access, notes })
 }
 
 /// What an import takes, for whoever gave it something else.
@@ -98,10 +98,10 @@ const TAKES: &str = "an import takes what pg_dump --schema writes: a schema with
 
 /// Runs a text, all or nothing, by a role without rights as far as there is one.
 fn run(own: &PostgresStore, parts: &[Part<'_>], path: &Path, notes: &mut Vec<String>) -> Result<()> {
-    let mut kept = own.links.get()?;
+    let mut pooled = own.connections.get()?;
     // What the text sets for its session is nobody else's.
-    let ran = run_over(own, &mut kept.link()?.connection, parts, path, notes);
-    kept.give_up();
+    let ran = run_over(own, &mut pooled.link()?.connection, parts, path, notes);
+    pooled.give_up();
     ran
 }
 

@@ -3,7 +3,7 @@
 use clap::Args;
 use tenantry::Result;
 use tenantry::event::ExitRules;
-use tenantry::manager::{Operation, Run, Selection, Task};
+use tenantry::manager::{MaintenanceTask, Operation, Run, Selection};
 use tenantry::rules::parse_age;
 
 use super::fleet::{Filter, carry_out};
@@ -52,7 +52,7 @@ pub(super) struct Check {
 }
 
 #[derive(Args, Debug)]
-pub(super) struct Care {
+pub(super) struct MaintenanceArgs {
     #[command(flatten)]
     projects: Projects,
     /// Only say which projects it would be
@@ -62,20 +62,24 @@ pub(super) struct Care {
 
 pub(super) fn retain(settings: &Settings, retain: Retain) -> Result<u8> {
     let older_than = retain.older_than.as_deref().map(parse_age).transpose()?;
-    tend(settings, &retain.projects, Task::Retain { older_than }, retain.dry_run)
+    tend(settings, &retain.projects, MaintenanceTask::Retain { older_than }, retain.dry_run)
 }
 
 pub(super) fn check(settings: &Settings, check: Check) -> Result<u8> {
-    tend(settings, &check.projects, Task::Check, true)
+    tend(settings, &check.projects, MaintenanceTask::Check, true)
 }
 
-pub(super) fn care(settings: &Settings, care: tenantry::store::Care, wanted: Care) -> Result<u8> {
-    tend(settings, &wanted.projects, Task::LookAfter(care), wanted.dry_run)
+pub(super) fn maintain(
+    settings: &Settings,
+    maintenance: tenantry::store::Maintenance,
+    wanted: MaintenanceArgs,
+) -> Result<u8> {
+    tend(settings, &wanted.projects, MaintenanceTask::Maintain(maintenance), wanted.dry_run)
 }
 
-fn tend(settings: &Settings, projects: &Projects, task: Task, dry_run: bool) -> Result<u8> {
+fn tend(settings: &Settings, projects: &Projects, task: MaintenanceTask, dry_run: bool) -> Result<u8> {
     let (selection, exit_rules) = projects.selection()?;
     let manager = settings.manager()?;
-    let operation = Operation::Tend(task);
+    let operation = Operation::Maintain(task);
     carry_out(settings, &manager, &Run { dry_run, exit_rules, ..Run::new(selection, operation) })
 }

@@ -2,14 +2,14 @@
 //!
 //! Two schemas with one text mean the same, so that only one of them need be spelled out, which takes the server longer
 //! than reading the rows. The other way round nothing is promised: it must rather tell two apart that are alike than take
-//! two for one that are not. It must not ask a database: members.sql does.
+//! two for one that are not. It must not ask a database: `catalog_rows.sql` does.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::sql::quote_name;
 
-/// A row as members.sql gives it: hash, where no other row's changes with it, objects, what, name, body, tree, access.
+/// A row as `catalog_rows.sql` gives it: hash, where no other row's changes with it, objects, what, name, body, tree, access.
 pub(super) type Row =
     (Option<i64>, Vec<u32>, String, Option<String>, Option<String>, Option<String>, Option<String>);
 
@@ -22,7 +22,7 @@ const REFERENCES: [u32; 4] = [24, 2202, 2205, 2206];
 /// The kinds of relations that a row tells all about: tables, views, materialized views, sequences, indexes.
 const PLAIN: [&str; 5] = ["r", "v", "m", "S", "i"];
 
-/// What these rows come to: the same as long as nothing about the schema changed. members.sql has it summed up by the
+/// What these rows come to: the same as long as nothing about the schema changed. `catalog_rows.sql` has it summed up by the
 /// server as well.
 pub(super) fn state(rows: &[Row]) -> String {
     let hashes = || rows.iter().filter_map(|(hash, ..)| *hash);

@@ -80,9 +80,9 @@ impl PostgresSession<'_> {
 
     /// Statements that publish the schema and its tables as they are published now: what replaces a table is in no publication.
     pub(super) fn publications(&mut self) -> Result<Vec<String>> {
-        let (detail, schemas) =
-            if self.kept.link()?.server.version >= 150_000 { (DETAIL, SCHEMAS) } else { ("''", "") };
-        self.ask_outside(&format!("{PUBLISHED}{schemas}").replace("{detail}", detail))
+        let (read_schema, schemas) =
+            if self.pooled.link()?.server.version >= 150_000 { (DETAIL, SCHEMAS) } else { ("''", "") };
+        self.ask_outside(&format!("{PUBLISHED}{schemas}").replace("{detail}", read_schema))
     }
 
     /// What outside of the schema goes on naming it when it is gone, for people.

@@ -10,20 +10,20 @@ use serde_json::{Value, json};
 
 use super::Manager;
 use super::backup::BackupTask;
-use super::command::{FinalCopy, IdPattern, Operation, Run, Safety, Selection};
-use super::tend::Task;
+use super::command::{FinalBackup, IdPattern, Operation, Run, Safety, Selection};
+use super::maintenance::MaintenanceTask;
 use crate::error::{ErrorKind, Result};
 use crate::event::{Event, KilledRun, Summary};
 use crate::hash::hexadecimal;
-use crate::journal::runs::Record;
-use crate::journal::{Journal, Json, Said};
-use crate::plan::{Baseline, Down, Drift, Request};
+use crate::journal::runs::RunRecord;
+use crate::journal::{Journal, Json, NewEntry};
+use crate::plan::{Baseline, DowngradeTo, Drift, Request};
 use crate::project::ProjectId;
 
 /// The record of a run that goes on.
 pub(super) struct Recording<'a> {
     journal: &'a Journal,
-    record: Record,
+    record: RunRecord,
     run: &'a str,
     command: &'static str,
 }
@@ -31,7 +31,7 @@ pub(super) struct Recording<'a> {
 /// The first line of a run's record.
 #[derive(Serialize)]
 #[serde(tag = "event", rename = "run")]
-struct Begun<'a> {
+struct RunHeader<'a> {
     run: &'a str,
     command: &'static str,
     options: &'a Value,
@@ -57,7 +57,7 @@ fn options(run: &Run, catalog: [u8; 32]) -> Value {
             Safety::Backup => "backup",
             Safety::CheckedBackup => "checked_backup",
         },
-        "may_lose_rows": run.may_lose_rows,
+        "may_lose_rows": run.allow_row_loss,
         "max_failures": run.max_failures,
         "catalog": hexadecimal(&catalog),
     })
@@ -67,28 +67,28 @@ fn options(run: &Run, catalog: [u8; 32]) -> Value {
 fn operation(run: &Run) -> Value {
     let drift = |drift: Drift| if drift == Drift::Keep { "keep" } else { "refuse" };
     let details = match &run.operation {
-        Operation::Change(Request::Upgrade { to, baseline, drift: kept }) => json!({
+        Operation::Migrate(Request::Upgrade { to, baseline, drift: kept }) => json!({
             "to": to, "baseline": if *baseline == Baseline::Stamp { "stamp" } else { "refuse" }, "drift": drift(*kept),
         }),
-        Operation::Change(Request::Stamp { to, force }) => json!({ "to": to, "force": force }),
-        Operation::Change(Request::Downgrade { down: Down::To(to), drift: kept }) => {
+        Operation::Migrate(Request::Stamp { to, force }) => json!({ "to": to, "force": force }),
+        Operation::Migrate(Request::Downgrade { down: DowngradeTo::Position(to), drift: kept }) => {
             json!({ "to": to, "drift": drift(*kept) })
         }
-        Operation::Change(Request::Downgrade { down: Down::Steps(steps), drift: kept }) => {
+        Operation::Migrate(Request::Downgrade { down: DowngradeTo::Steps(steps), drift: kept }) => {
             json!({ "steps": steps, "drift": drift(*kept) })
         }
         Operation::Import(file) => json!({ "file": file.display().to_string() }),
-        Operation::Drop(copy) => json!({ "backup": *copy == FinalCopy::Keep }),
+        Operation::Drop(copy) => json!({ "backup": *copy == FinalBackup::Take }),
         Operation::RollBack(undo) => json!({ "run": undo.run }),
         Operation::Backups(BackupTask::Take { label }) => json!({ "label": label }),
         Operation::Backups(BackupTask::Check { level, .. }) => json!({ "level": level }),
         Operation::Backups(BackupTask::Restore(restore)) => json!({ "as": restore.target }),
-        Operation::Tend(Task::Retain { older_than }) => {
+        Operation::Maintain(MaintenanceTask::Retain { older_than }) => {
             json!({ "older_than_s": older_than.map(|age| age.as_secs()) })
         }
         Operation::Create
-        | Operation::Look
-        | Operation::Tend(_)
+        | Operation::Status
+        | Operation::Maintain(_)
         | Operation::Backups(BackupTask::Prune(_)) => {
             json!({})
         }
@@ -98,14 +98,16 @@ fn operation(run: &Run) -> Value {
 
 /// Whether a run changes anything that somebody may want to know of later.
 fn changes(run: &Run) -> bool {
-    let only_looks =
-        matches!(run.operation, Operation::Tend(Task::Check) | Operation::Backups(BackupTask::Check { .. }));
+    let only_looks = matches!(
+        run.operation,
+        Operation::Maintain(MaintenanceTask::Check) | Operation::Backups(BackupTask::Check { .. })
+    );
     !run.dry_run && !only_looks
 }
 
 impl Manager {
     /// Begins the record of a run, after what is left of killed ones; gives none where nothing is to be recorded.
-    pub(super) fn recording<'a>(
+    pub(super) fn start_recording<'a>(
         &'a self,
         run: &Run,
         id: &'a str,
@@ -117,16 +119,16 @@ impl Manager {
             run.operation,
             Operation::Create | Operation::Import(_) | Operation::Backups(BackupTask::Restore(_))
         );
-        let is_there = makes || self.store.is_there();
+        let is_there = makes || self.store.exists();
         let wanted = changes(run) && projects > 0 && is_there;
         let Some(journal) = self.journal.as_ref().filter(|_| wanted) else { return Ok((None, None)) };
         let mut after = None;
         let killed = journal.killed()?;
         if !killed.is_empty() {
-            journal.mend()?;
+            journal.repair()?;
         }
         for killed in killed {
-            let Some(interrupted) = self.complete(journal, &killed.run)? else { continue };
+            let Some(interrupted) = self.complete_killed_run(journal, &killed.run)? else { continue };
             if interrupted.command == run.name() {
                 after = Some(killed.run.clone());
             }
@@ -134,7 +136,7 @@ impl Manager {
         }
         let options = options(run, self.catalog.hash());
         let mut record = journal.record(id, projects)?;
-        record.event(&Begun { run: id, command: run.name(), options: &options, after: after.as_deref() });
+        record.event(&RunHeader { run: id, command: run.name(), options: &options, after: after.as_deref() });
         let mut payload = options;
         payload["projects"] = projects.into();
         payload["pattern"] = self.store.pattern().into();
@@ -144,7 +146,8 @@ impl Manager {
             Selection::Ids(ids) if ids.len() == 1 => Some(ids[0].as_str()),
             _ => None,
         };
-        let said = Said { kind: "run_started", command: run.name(), project: one, run: Some(id), payload };
+        let said =
+            NewEntry { kind: "run_started", command: run.name(), project: one, run: Some(id), payload };
         if let Err(error) = journal.append(&said) {
             // It was not begun, so nobody is to look after it.
             drop(record);
@@ -157,7 +160,7 @@ impl Manager {
 
     /// Finds out what a killed run did, from its record and from the ledgers of the projects that are not in it.
     /// Gives nothing where it had ended, and only its last step was missing; or where it was another store's.
-    fn complete(&self, journal: &Journal, run: &str) -> Result<Option<KilledRun>> {
+    fn complete_killed_run(&self, journal: &Journal, run: &str) -> Result<Option<KilledRun>> {
         let mut is_finished = false;
         journal
             .each(|entry| is_finished |= entry.kind == "run_finished" && entry.run.as_deref() == Some(run))?;
@@ -169,10 +172,10 @@ impl Manager {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             events => events?,
         };
-        if self.whose(&events).is_some() {
+        if self.other_fleet(&events).is_some() {
             return Ok(None);
         }
-        let interrupted = self.made_up_for(run, &events)?;
+        let interrupted = self.reconstruct(run, &events)?;
         journal.add(run, &Event::Completed(interrupted.clone()))?;
         let payload = json!({
             "moved": interrupted.moved,
@@ -181,7 +184,7 @@ impl Manager {
             "from": "the projects' ledgers",
             "events": journal.hash_of_events(run)?,
         });
-        journal.append(&Said {
+        journal.append(&NewEntry {
             kind: "run_completed",
             command: &interrupted.command,
             project: None,
@@ -193,7 +196,7 @@ impl Manager {
     }
 
     /// Which other fleet a run was about, by its events; none where it was this one.
-    pub(super) fn whose(&self, events: &[Json]) -> Option<String> {
+    pub(super) fn other_fleet(&self, events: &[Json]) -> Option<String> {
         let started = events.iter().find(|event| event.0["event"] == "run_started")?;
         let store = started.0["store"].as_str().unwrap_or_default();
         let pattern = started.0["pattern"].as_str();
@@ -202,7 +205,7 @@ impl Manager {
     }
 
     /// What became of the projects that a killed run's events don't report, by what is there now.
-    fn made_up_for(&self, run: &str, events: &[Json]) -> Result<KilledRun> {
+    fn reconstruct(&self, run: &str, events: &[Json]) -> Result<KilledRun> {
         let Json(begun) = events.first().cloned().unwrap_or_default();
         let reports = events.iter().filter(|event| event.0["event"] == "project_finished");
         let reported: Vec<&str> = reports.filter_map(|event| event.0["project"].as_str()).collect();
@@ -226,9 +229,9 @@ impl Manager {
     }
 
     /// Writes an entry about something that is no run.
-    pub(super) fn note_in_journal(&self, command: &str, payload: Value) -> Result<()> {
+    pub(super) fn append_to_journal(&self, command: &str, payload: Value) -> Result<()> {
         let Some(journal) = &self.journal else { return Ok(()) };
-        journal.append(&Said { kind: command, command, project: None, run: None, payload }).map(|_| ())
+        journal.append(&NewEntry { kind: command, command, project: None, run: None, payload }).map(|_| ())
     }
 }
 
@@ -252,7 +255,13 @@ impl Recording<'_> {
         if let Err(error) = &synced {
             payload["lost_events"] = error.summary().into();
         }
-        journal.append(&Said { kind: "run_finished", command, project: None, run: Some(run), payload })?;
+        journal.append(&NewEntry {
+            kind: "run_finished",
+            command,
+            project: None,
+            run: Some(run),
+            payload,
+        })?;
         journal.close(run)?;
         // Up to here its lock says that the run goes on.
         drop(record);

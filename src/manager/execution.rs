@@ -8,29 +8,34 @@ use std::time::Duration;
 
 use super::Manager;
 use super::run::failed;
-use crate::apply::{Outlook, Progress, Work};
+use crate::apply::{Executor, Preflight, Progress};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
 use crate::project::ProjectId;
 
 impl Manager {
-    pub(super) fn performed(&self, work: &Work<'_>, project: &ProjectId, outlook: &Outlook) -> ProjectReport {
-        self.performed_from(work, project, outlook, &mut Progress::new(work.request))
+    pub(super) fn execute_plan(
+        &self,
+        executor: &Executor<'_>,
+        project: &ProjectId,
+        preflight: &Preflight,
+    ) -> ProjectReport {
+        self.execute_from(executor, project, preflight, &mut Progress::new(executor.request))
     }
 
-    pub(super) fn performed_from(
+    pub(super) fn execute_from(
         &self,
-        work: &Work<'_>,
+        executor: &Executor<'_>,
         project: &ProjectId,
-        outlook: &Outlook,
+        preflight: &Preflight,
         progress: &mut Progress,
     ) -> ProjectReport {
         let at_most = Cell::new(self.catalog.head().max(1));
         let perform = || {
             progress.at_most = at_most.get();
             let mut session = self.store.open(project)?;
-            work.perform(&mut *session, outlook, progress)
+            executor.perform(&mut *session, preflight, progress)
         };
         let divide = || {
             let is_divisible = at_most.get() > 1;
@@ -54,7 +59,7 @@ impl Manager {
 
     /// Has the store make durable what was done to these projects: nobody is told before. What another run did and this one
     /// only found may be as young.
-    pub(super) fn settle(&self, reports: &mut [ProjectReport], run: &str) {
+    pub(super) fn flush_commits(&self, reports: &mut [ProjectReport], run: &str) {
         let is_done = |it: &Outcome| matches!(it, Outcome::Upgraded | Outcome::Downgraded | Outcome::Stamped);
         let ids: Vec<ProjectId> =
             reports.iter().filter(|it| is_done(&it.outcome)).map(|it| it.project.clone()).collect();
@@ -62,9 +67,10 @@ impl Manager {
             return;
         }
         // A connection may have been cut, or one of them be in the way of the others.
-        let alone =
-            |id: &ProjectId| self.store.settle(std::slice::from_ref(id), run).map(|there| there == [true]);
-        let there: Vec<Result<bool>> = match self.store.settle(&ids, run) {
+        let alone = |id: &ProjectId| {
+            self.store.flush_commits(std::slice::from_ref(id), run).map(|there| there == [true])
+        };
+        let there: Vec<Result<bool>> = match self.store.flush_commits(&ids, run) {
             Ok(there) => there.into_iter().map(Ok).collect(),
             Err(_) => ids.iter().map(alone).collect(),
         };
