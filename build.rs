@@ -1,6 +1,5 @@
-//! Puts the files under `migrations/` into the binary.
-//!
-//! It must not read what is in them: parsing is the catalog's business, and happens at run time for every catalog alike.
+//! Embeds the files under `migrations/` in the binary, without parsing them. The catalog parses them at run time, as it
+//! does for every catalog.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,12 @@
-//! An application with a database per project: it opens its fleet, makes a project at sign-up, works in it, and brings
-//! all projects to its own version when it starts.
+//! An application with one database per project. It creates a project at sign-up, works with its database, and upgrades
+//! all projects when it starts.
 //!
 //!     cargo run --example application
-#![allow(missing_docs, reason = "diesel's macro makes items without documentation")]
+#![allow(missing_docs, reason = "diesel's macro generates items without documentation")]
 
 use diesel::prelude::*;
 use tenantry::event::Event;
-use tenantry::store::sqlite::{SqliteOptions, SqliteStore};
+use tenantry::store::{SqliteOptions, SqliteStore};
 use tenantry::{Catalog, Dialect, ErrorKind, Manager, ProjectId};
 
 diesel::table! {
@@ -17,7 +17,7 @@ diesel::table! {
     }
 }
 
-/// The application's migrations, in its binary.
+/// The application's migrations, embedded in its binary.
 const MIGRATIONS: [(&str, &str); 2] = [
     ("1_notes/up.sql", "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL);"),
     ("2_pins/up.sql", "ALTER TABLE notes ADD COLUMN pinned BOOLEAN NOT NULL DEFAULT FALSE;"),
@@ -28,16 +28,16 @@ fn manager(folder: &std::path::Path, migrations: &[(&str, &str)]) -> tenantry::R
     Manager::new(SqliteStore::new(folder, SqliteOptions::default()), catalog)
 }
 
-#[expect(clippy::print_stdout, reason = "an example shows what it does")]
+#[expect(clippy::print_stdout, reason = "the example prints what it does")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
 
-    // The first release: a project is made at sign-up, already migrated.
+    // The first release: a project is created at sign-up, already migrated.
     let first = manager(folder.path(), &MIGRATIONS[..1])?;
     let id: ProjectId = "acme".parse()?;
     first.create(&id)?;
 
-    // The second release has a migration more. A project that lacks it can't be opened by mistake.
+    // The second release has one more migration. A project without it cannot be opened by mistake.
     let second = manager(folder.path(), &MIGRATIONS)?;
     match second.connection(&id) {
         Err(error) if error.kind() == ErrorKind::VersionMismatch => println!("{error}"),
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Ok(_) => return Err("a project that lacks a migration was opened".into()),
     }
 
-    // So it upgrades the whole fleet when it starts, and hears of every project.
+    // The application upgrades all projects when it starts, and gets an event for each.
     let summary = second.upgrade_all(|event| {
         if let Event::ProjectFinished(report) = event {
             println!("project {}: {}", report.project, report.outcome.code());
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     })?;
     println!("exit code {}", summary.exit);
 
-    // A connection is diesel's; how many are open is bounded over the whole fleet.
+    // A connection is a diesel connection. The number of open ones is limited over all projects.
     let mut connection = second.connection(&id)?;
     diesel::insert_into(notes::table)
         .values((notes::text.eq("call back"), notes::pinned.eq(true)))

@@ -1,6 +1,7 @@
-//! A request carried out on one project: lock, look again and plan again (or compare with what was seen), run, prove, commit.
+//! Executes a request on one project: locks it, plans again under the lock, runs the scripts, verifies the result and
+//! commits.
 //!
-//! It must not know which database it is on, and must not commit what it has not proven.
+//! Nothing is committed before it is verified.
 
 mod reference;
 mod rows;
@@ -16,86 +17,88 @@ pub(crate) use reference::{DownScripts, build_reference};
 pub(crate) use rows::RowTracker;
 use segment::SegmentContext;
 
-/// What a project is brought to, and in which run.
+/// Plans and executes one request on projects.
 pub(crate) struct Executor<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) reference: &'a Reference,
     pub(crate) request: Request,
     pub(crate) run: &'a str,
-    /// Whether a table that has rows may be dropped.
+    /// Which tables may be dropped.
     pub(crate) drops: DropTables,
-    /// Whose rows the project has.
+    /// Who owns the project's rows.
     pub(crate) rows: RowOwner,
-    /// The migrations that may delete rows without having declared it.
+    /// The migrations that may delete rows that they do not declare.
     pub(crate) allow_row_loss: &'a [Version],
-    /// When what is committed is durable.
+    /// When commits are durable.
     pub(crate) durability: Durability,
 }
 
-/// When what is committed is durable.
+/// When commits are durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Durability {
-    /// With the commit.
+    /// When the commit returns.
     Immediate,
-    /// Once the store has settled it, which whoever asked for this sees to before it tells anybody.
+    /// After [`DeferredCommits::flush_commits`](crate::store::DeferredCommits::flush_commits). The caller must call
+    /// this before it reports the project.
     Deferred,
 }
 
-/// Whose rows a project has.
+/// Who owns a project's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowOwner {
-    /// An application's: none may get lost.
+    /// An application: no row may be lost.
     Application,
-    /// The migrations' own, since nobody else has seen the project yet: they may do with them as they like.
+    /// The migrations: the project is new, so they may delete any row.
     Migrations,
 }
 
-/// What a migration may drop.
+/// Which tables migrations may drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DropTables {
-    /// What it says.
+    /// Any table.
     Any,
     /// Only tables without rows.
     OnlyEmpty,
 }
 
-/// How a project is begun with.
+/// What the survey learned about a project before it was locked.
 #[derive(Clone, Debug)]
 pub(crate) struct Preflight {
     /// How to lock it.
     pub(crate) mode: Mode,
-    /// What was seen of it without the lock, where the plan for it was made by that.
-    pub(crate) seen: Option<Inspection>,
+    /// The inspection that it was planned from, if it may be used under the lock once the project is known to be
+    /// unchanged.
+    pub(crate) inspection: Option<Inspection>,
 }
 
 impl Preflight {
-    /// Where nothing was planned: under the lock it turns out what is needed.
-    pub(crate) const UNPLANNED: Self = Self { mode: Mode::PLAIN, seen: None };
+    /// For a project that was not planned yet. It is planned under the lock.
+    pub(crate) const UNPLANNED: Self = Self { mode: Mode::PLAIN, inspection: None };
 }
 
-/// How far a request is on one project.
+/// The progress of a request on one project. Kept between attempts.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
-    /// [`Executor::request`] at first. Once a part of the plan is committed it names the plan's target, so that neither the next part
-    /// nor another attempt counts its steps from the new position.
+    /// [`Executor::request`] at first. Once a part of the plan is committed, it has the plan's target position.
+    /// Otherwise the next part or attempt would count a number of steps from the new position.
     pub(crate) request: Request,
-    /// How many migrations go into one transaction at most.
-    pub(crate) at_most: usize,
-    /// The rows as this run has left them, where it is to be known afterwards whether somebody else wrote any.
+    /// The maximum number of migrations in one transaction.
+    pub(crate) max_migrations: usize,
+    /// Tracks whether others change rows, if a failed run has to know that.
     pub(crate) rows: Option<RowTracker>,
 }
 
 impl Progress {
     pub(crate) const fn new(request: Request) -> Self {
-        Self { request, at_most: usize::MAX, rows: None }
+        Self { request, max_migrations: usize::MAX, rows: None }
     }
 }
 
-/// What was done: the plan as it stood under the lock, or the problems found there.
+/// A plan, or the problems that prevent one.
 pub(crate) type PlanResult = Result<Plan, Vec<Problem>>;
 
 impl Executor<'_> {
-    /// What a project needs, by what was read of it.
+    /// Plans the request for an inspected project.
     pub(crate) fn plan(&self, inspection: &Inspection) -> PlanResult {
         self.plan_for(self.request, inspection)
     }
@@ -104,30 +107,32 @@ impl Executor<'_> {
         plan::plan(self.catalog, self.reference, inspection, request)
     }
 
-    /// Does it. `preflight` is what was seen and planned without the lock: only a guess, since under the lock everything is
-    /// read and planned again, or compared with what was seen.
-    pub(crate) fn perform(
+    /// Executes the request on a project. Returns the plan that was executed, or the problems that prevent it.
+    ///
+    /// `preflight` was learned without the lock, so it may be outdated. Under the lock the project is read and planned
+    /// again, or checked to be unchanged.
+    pub(crate) fn execute(
         &self,
         session: &mut dyn Session,
         preflight: &Preflight,
         progress: &mut Progress,
     ) -> Result<PlanResult> {
-        let mut whole: Option<Plan> = None;
-        let (mut mode, mut seen) = (preflight.mode, preflight.seen.as_ref());
+        let mut executed: Option<Plan> = None;
+        let (mut mode, mut preflight_inspection) = (preflight.mode, preflight.inspection.as_ref());
         loop {
-            let as_seen = match seen.take() {
-                Some(seen) if session.begin_if_unchanged(mode, seen)? => Some(seen),
+            let unchanged = match preflight_inspection.take() {
+                Some(inspection) if session.begin_if_unchanged(mode, inspection)? => Some(inspection),
                 _ => None,
             };
-            let inspection = if let Some(seen) = as_seen {
-                seen.clone()
+            let inspection = if let Some(inspection) = unchanged {
+                inspection.clone()
             } else {
                 session.begin(mode)?;
                 session.inspect()?
             };
             let plan = match self.plan_for(progress.request, &inspection) {
                 Ok(plan) => plan,
-                // What is remembered may be older than the ledger: somebody else moved it by other means.
+                // The fingerprint in the ledger may be outdated, if another tool changed the project. Read the schema.
                 Err(_) if mode.schema == SchemaSource::Ledger => {
                     session.rollback()?;
                     mode.schema = SchemaSource::Live;
@@ -138,7 +143,7 @@ impl Executor<'_> {
                     return Ok(Err(problems));
                 }
             };
-            let mut needed = self.mode(&plan);
+            let mut needed = self.mode_for(&plan);
             if mode.schema == SchemaSource::Live {
                 needed.schema = SchemaSource::Live;
             }
@@ -149,10 +154,10 @@ impl Executor<'_> {
             }
             if plan.is_empty() {
                 session.rollback()?;
-                return Ok(Ok(whole.unwrap_or(plan)));
+                return Ok(Ok(executed.unwrap_or(plan)));
             }
-            let at_most = if session.can_commit() { progress.at_most } else { usize::MAX };
-            let segment = self.first_segment(&plan, session.can_commit(), at_most);
+            let max_migrations = if session.can_commit() { progress.max_migrations } else { usize::MAX };
+            let segment = self.first_segment(&plan, session.can_commit(), max_migrations);
             let is_last = segment.to == plan.to;
             if let Some(rows) = &mut progress.rows {
                 session.lock_rows()?;
@@ -160,48 +165,52 @@ impl Executor<'_> {
             }
             let mut context = SegmentContext { rows: progress.rows.as_mut(), notes: Vec::new() };
             match self.run_segment(session, &inspection, &segment, mode, is_last, &mut context) {
-                Err(error) if as_seen.is_some() && error.kind() == ErrorKind::VersionMismatch => {
+                // The project changed since the preflight. Begin again without it.
+                Err(error) if unchanged.is_some() && error.kind() == ErrorKind::VersionMismatch => {
                     session.rollback()?;
                     continue;
                 }
-                ran => ran?,
+                result => result?,
             }
             let notes = context.notes;
             progress.request = progress.request.with_target(plan.to);
-            let whole = whole.get_or_insert(plan);
-            whole.notes.extend(notes);
+            let executed = executed.get_or_insert(plan);
+            executed.notes.extend(notes);
             if is_last {
-                return Ok(Ok(whole.clone()));
+                return Ok(Ok(executed.clone()));
             }
         }
     }
 
-    /// Foreign keys are enforced unless a table is dropped: its rows would take their children with them.
-    pub(crate) fn mode(&self, plan: &Plan) -> Mode {
+    /// How to begin a transaction for a plan. Foreign keys are not enforced if the plan drops a table, since that would
+    /// delete the rows that reference its rows.
+    pub(crate) fn mode_for(&self, plan: &Plan) -> Mode {
         let foreign_keys =
             if plan.drops_table(self.catalog) { ForeignKeys::Compared } else { ForeignKeys::Enforced };
         let lock = if plan.is_transactional(self.catalog) { Lock::Transaction } else { Lock::Session };
-        // What runs nothing proves nothing afterwards, and a drift has to be seen to be kept.
-        let is_proven = plan.from != plan.to && plan.drift.is_empty();
+        // A plan that runs no migration does not verify the schema at its end. Drift can only be kept if it was read.
+        let is_verified = plan.from != plan.to && plan.drift.is_empty();
         Mode {
             foreign_keys,
             lock,
-            schema: if is_proven { SchemaSource::Ledger } else { SchemaSource::Live },
+            schema: if is_verified { SchemaSource::Ledger } else { SchemaSource::Live },
             file: plan.file_settings(self.catalog),
         }
     }
 
-    /// The part of a plan that is committed next: all migrations up to the first that cannot run in a transaction, or that
-    /// one alone; and where parts are committed at all, none after one that adds a value to an enum, which nobody can use before
-    /// that; and no more than `at_most`.
-    fn first_segment(&self, plan: &Plan, commits: bool, at_most: usize) -> Plan {
+    /// The part of a plan that is committed next, with at most `max_migrations` migrations.
+    ///
+    /// It ends before a migration that cannot run in a transaction; such a migration is a part by itself. If parts can
+    /// be committed, it also ends after a migration that adds a value to an enum, since the value is usable only after
+    /// that.
+    fn first_segment(&self, plan: &Plan, can_commit: bool, max_migrations: usize) -> Plan {
         let migrations = plan.migrations(self.catalog);
         let is_up = plan.from <= plan.to;
-        let together = migrations.iter().take_while(|migration| migration.is_transactional()).count();
-        let ends = |migration: &&Migration| is_up && commits && migration.up.adds_enum_value();
-        let last = migrations.iter().take(together).position(ends);
-        let together = last.map_or(together, |last| last + 1).min(at_most);
-        let count = match (together, &plan.stamp) {
+        let transactional = migrations.iter().take_while(|migration| migration.is_transactional()).count();
+        let ends_segment = |migration: &&Migration| is_up && can_commit && migration.up.adds_enum_value();
+        let last = migrations.iter().take(transactional).position(ends_segment);
+        let in_transaction = last.map_or(transactional, |last| last + 1).min(max_migrations);
+        let count = match (in_transaction, &plan.stamp) {
             (0, Some(_)) => 0,
             (0, None) => 1.min(migrations.len()),
             (count, _) => count,

@@ -1,10 +1,10 @@
-//! Pauses between attempts: longer each time, and by chance, so that those who wait don't come again together.
+//! Pauses between retries: exponential backoff with jitter, so that waiting processes do not retry all at once.
 //!
-//! It must not decide how often something is tried: whoever tries has a deadline or a count.
+//! Does not limit the number of retries; callers have a deadline or a count.
 
 use std::time::{Duration, SystemTime};
 
-/// The pauses of one who waits.
+/// The pauses of one retry loop.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backoff {
     pause: Duration,
@@ -12,17 +12,17 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Begins with pauses of about `first`; none is over twice `longest`.
+    /// The first pause is between `first` and twice `first`. No pause is longer than twice `longest`.
     pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
         Self { pause: first, longest }
     }
 
-    /// The next pause.
+    /// Returns the next pause and doubles the one after it.
     pub(crate) fn next(&mut self) -> Duration {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        // The clock's last digits, with what is different in every process.
-        let chance = (now.subsec_nanos() ^ std::process::id().wrapping_mul(2_654_435_761)) % 1_009;
-        let pause = self.pause + self.pause.mul_f64(f64::from(chance) / 1_009.0);
+        // The clock's nanoseconds mixed with the process id differ between processes.
+        let jitter = (now.subsec_nanos() ^ std::process::id().wrapping_mul(2_654_435_761)) % 1_009;
+        let pause = self.pause + self.pause.mul_f64(f64::from(jitter) / 1_009.0);
         self.pause = (self.pause * 2).min(self.longest);
         pause
     }

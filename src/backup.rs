@@ -1,9 +1,9 @@
-//! Backups: a project's data, packed, with a manifest of all that its restored copy has to agree with.
+//! Backups: a compressed snapshot of a project, with a manifest that a restored copy is compared with.
 //!
-//! It must not know a database: stores copy projects to files and make projects of them, here files are kept.
+//! Only stores and deletes files; [`Store`](crate::store::Store) takes and restores snapshots.
 //!
-//! In a [`Destination`] each project has a folder with, for each backup, its data (`.zst`), its manifest (`.json`), which
-//! comes last and is what makes it one, and a note of when it was verified (`.verified`).
+//! A [`Destination`] has a folder for each project. A backup is three files in it: the data (`.zst`), the manifest
+//! (`.json`) and the last verification (`.verified`). The manifest is written last: without it, there is no backup.
 
 mod archive;
 mod destination;

@@ -1,6 +1,6 @@
-//! A migration set as loaded: strictly parsed, ordered, checksummed, frozen for the run.
+//! A migration set as loaded: strictly parsed, ordered and checksummed.
 //!
-//! It must not touch a database and, once loaded, no disk: what a run does can't change under it.
+//! Does not read files after loading, so the migrations cannot change during a run.
 
 mod diesel;
 pub(crate) mod embedded;
@@ -21,21 +21,21 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::sql::Dialect;
 
 pub use metadata::{Metadata, Transaction};
-pub use script::{Checksum, Recognition, Script};
+pub use script::{Checksum, ChecksumMatch, Script};
 pub use template::new_files;
 
-/// A migration's version: as diesel counts it, the folder's name up to the first `_` without its dashes.
+/// A migration's version. As in diesel, it is the folder's name up to the first `_`, without dashes.
 #[derive(Clone, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(transparent)]
 pub struct Version(Arc<str>);
 
 impl Version {
-    /// A version as a ledger has it; whether the catalog knows it is [`Catalog::position`]'s to say.
+    /// Creates a version from a ledger's text. The catalog need not have it, see [`Catalog::position`].
     pub fn new(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
     }
 
-    /// The version as text.
+    /// Returns the version as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -59,20 +59,20 @@ impl fmt::Debug for Version {
 pub struct Migration {
     /// Its version, unique in its catalog.
     pub version: Version,
-    /// Its name: the folder's, after the version.
+    /// Its name: the part of the folder's name after the version.
     pub name: String,
     /// The script that applies it.
     pub up: Script,
-    /// The script that reverts it, where there is one that can be run.
+    /// The script that reverts it, if there is one that can be run.
     pub down: Option<Script>,
-    /// Why its down.sql can't be run, where there is one that can't: it hinders no upgrade.
-    pub down_fault: Option<String>,
-    /// What its `metadata.toml` says.
+    /// Why its down.sql cannot be run, if so. This does not prevent an upgrade.
+    pub down_error: Option<String>,
+    /// The settings in its `metadata.toml`.
     pub metadata: Metadata,
 }
 
 impl Migration {
-    /// Version and name, as messages show it.
+    /// Returns the version and the name, as messages show them.
     #[must_use]
     pub fn label(&self) -> String {
         if self.name.is_empty() {
@@ -82,7 +82,7 @@ impl Migration {
         }
     }
 
-    /// Whether it shares a transaction with its neighbours.
+    /// Whether it shares a transaction with the project's other pending migrations.
     #[must_use]
     pub fn is_transactional(&self) -> bool {
         self.metadata.transaction == Transaction::Shared
@@ -91,44 +91,44 @@ impl Migration {
 
 /// A migration set of one dialect, in order.
 ///
-/// A *position* in a catalog is how many of its migrations are applied: 0 is an empty database,
-/// `catalog.head()` is all of them.
+/// A *position* in a catalog is the number of its migrations that are applied. Position 0 is an empty database; at
+/// `catalog.head()`, all migrations are applied.
 #[derive(Clone, Debug)]
 pub struct Catalog {
     name: String,
     dialect: Dialect,
     migrations: Vec<Migration>,
-    /// Files beside the migrations that are none.
-    strays: Vec<PathBuf>,
+    /// SQL files beside the migrations' folders, which are not migrations.
+    ignored_files: Vec<PathBuf>,
     hash: [u8; 32],
 }
 
 impl Catalog {
-    /// A set of the binary: see [`Catalog::embedded_names`].
+    /// Loads a set that is built into the binary. [`Catalog::embedded_names`] lists them.
     pub fn embedded(name: &str, dialect: Dialect) -> Result<Self> {
         let files = embedded::files(name, dialect)?;
         Self::load(name, dialect, files, order::Rule::Numbers)
     }
 
-    /// The names of the sets in the binary that have the dialect.
+    /// Returns the names of the built-in sets that have migrations for the dialect.
     #[must_use]
     pub fn embedded_names(dialect: Dialect) -> Vec<&'static str> {
         embedded::names(dialect)
     }
 
-    /// The migrations of a folder: `<version>_<name>/{up.sql,down.sql,metadata.toml}`, as diesel has it, either in
-    /// the folder itself or in its subfolder `sqlite` or `postgres`.
+    /// Loads the migrations of a folder, each as `<version>_<name>/{up.sql,down.sql,metadata.toml}`, which is diesel's
+    /// layout. They are either in the folder itself or in its subfolder `sqlite` or `postgres`.
     pub fn from_directory(directory: &Path, dialect: Dialect) -> Result<Self> {
-        let read::Folder { path, rule, files, strays } = read::directory(directory, dialect)?;
-        Ok(Self { strays, ..Self::load(&path.display().to_string(), dialect, files, rule)? })
+        let read::Folder { path, rule, files, ignored_files } = read::directory(directory, dialect)?;
+        Ok(Self { ignored_files, ..Self::load(&path.display().to_string(), dialect, files, rule)? })
     }
 
-    /// The subfolder of a folder of migrations that is a dialect's own, where there is one. Errors where there are two.
+    /// Returns the subfolder for a dialect in a folder of migrations. `None` if there is none. Fails if there are two.
     pub fn subfolder(directory: &Path, dialect: Dialect) -> Result<Option<PathBuf>> {
-        read::own_folder(directory, dialect)
+        read::dialect_folder(directory, dialect)
     }
 
-    /// Migrations that a program carries in itself, each file with its path and text, for instance
+    /// Loads migrations that are compiled into a program. Each file is given by its path and text, for instance
     /// `("1_notes/up.sql", include_str!("../migrations/1_notes/up.sql"))`.
     pub fn from_files<P, T>(
         name: &str,
@@ -150,57 +150,57 @@ impl Catalog {
                 ErrorKind::Catalog,
                 format!("{name} has no migration for {}", dialect.name()),
             )
-            .with_hint("write one: tenantry --migrations DIR migration new NAME"));
+            .with_hint("create one: tenantry --migrations DIR migration new NAME"));
         }
         order::sort(&mut migrations, rule)?;
         let hash = hash(dialect, &migrations);
-        Ok(Self { name: name.to_string(), dialect, migrations, strays: Vec::new(), hash })
+        Ok(Self { name: name.to_string(), dialect, migrations, ignored_files: Vec::new(), hash })
     }
 
-    /// The set's name, or the folder it came from.
+    /// Returns the set's name, or the path of the folder that it was loaded from.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The dialect of its scripts.
+    /// Returns the dialect of its scripts.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
         self.dialect
     }
 
-    /// All migrations, in order.
+    /// Returns all migrations, in order.
     #[must_use]
     pub fn migrations(&self) -> &[Migration] {
         &self.migrations
     }
 
-    /// Files of SQL beside the migrations' folders, which are passed over.
+    /// Returns the SQL files beside the migrations' folders. They are ignored, since they are not migrations.
     #[must_use]
-    pub fn strays(&self) -> &[PathBuf] {
-        &self.strays
+    pub fn ignored_files(&self) -> &[PathBuf] {
+        &self.ignored_files
     }
 
-    /// The migrations that lead from one position to another.
+    /// Returns the migrations between two positions.
     #[must_use]
     pub fn between(&self, positions: Range<usize>) -> &[Migration] {
         &self.migrations[positions]
     }
 
-    /// The last position: how many migrations there are.
+    /// Returns the last position, which is the number of migrations.
     #[must_use]
     pub fn head(&self) -> usize {
         self.migrations.len()
     }
 
-    /// The version at a position; `0` where nothing is applied.
+    /// Returns the version at a position. At position 0 it is `0`.
     #[must_use]
     pub fn version_at(&self, position: usize) -> Version {
         let last = position.checked_sub(1).and_then(|index| self.migrations.get(index));
         last.map_or_else(|| Version::new("0"), |migration| migration.version.clone())
     }
 
-    /// The position right after a version is applied.
+    /// Returns the position directly after a version is applied. `None` if the catalog does not have the version.
     #[must_use]
     pub fn position(&self, version: &str) -> Option<usize> {
         self.migrations
@@ -209,8 +209,8 @@ impl Catalog {
             .map(|index| index + 1)
     }
 
-    /// The position that a user's text names: a version as written in a ledger or in a folder's name, the whole
-    /// label, or `0` for an empty database.
+    /// Returns the position that a user's text names: a version as written in a ledger or in a folder's name, a whole
+    /// label, or `0` for an empty database. Fails if the catalog does not have the version.
     pub fn resolve(&self, text: &str) -> Result<usize> {
         let wanted = text.split('_').next().unwrap_or(text).replace('-', "");
         if let Some(position) = self.position(&wanted) {
@@ -224,29 +224,30 @@ impl Catalog {
             .with_hint(format!("its versions are {} (0 is an empty database)", known.join(", "))))
     }
 
-    /// The position that another tool's revision stands for, by `replaces` in a migration's `metadata.toml`.
+    /// Returns the position of the migration that lists another tool's revision as `replaces` in its `metadata.toml`.
     #[must_use]
     pub fn replacing(&self, revision: &str) -> Option<usize> {
         let replaces = |migration: &Migration| migration.metadata.replaces.iter().any(|old| old == revision);
         self.migrations.iter().position(replaces).map(|index| index + 1)
     }
 
-    /// Where its scripts first say something that comes out differently each time, unless projects may share that.
-    pub(crate) fn computed_at(&self) -> Option<(&Path, u32)> {
+    /// Returns the file and line of the first value that differs each time it runs. Skips migrations with
+    /// `same_for_all_projects`.
+    pub(crate) fn first_volatile_value(&self) -> Option<(&Path, u32)> {
         let scripts = self.migrations.iter().filter(|it| !it.metadata.same_for_all_projects).map(|it| &it.up);
         let computed =
-            |script: &'_ Script| script.statements().iter().find(|it| it.computes).map(|it| it.line);
+            |script: &'_ Script| script.statements().iter().find(|it| it.is_volatile).map(|it| it.line);
         scripts.into_iter().find_map(|script| Some((script.path(), computed(script)?)))
     }
 
-    /// Whether any migration but the last adds a value to an enum, which a later one may use.
+    /// Whether any migration but the last adds an enum value, which a later migration may use.
     #[must_use]
     pub(crate) fn adds_enum_values(&self) -> bool {
         let earlier = self.migrations.split_last().map_or(&[][..], |(_, earlier)| earlier);
         earlier.iter().any(|migration| migration.up.adds_enum_value())
     }
 
-    /// A hash of everything that decides what a new database looks like; equal hashes, equal databases.
+    /// Returns a hash of everything that determines a new database. Catalogs with equal hashes create equal databases.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
         self.hash

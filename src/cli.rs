@@ -1,6 +1,4 @@
-//! The command line: its types, and the way from a command to the function that carries it out.
-//!
-//! It must not speak SQL or look into databases: that is the library's business.
+//! The command line: its arguments, and the dispatch of each command to its function.
 #![expect(clippy::doc_markdown, reason = "these comments are the help text")]
 
 mod backup;
@@ -11,22 +9,26 @@ mod journal;
 mod maintenance;
 mod naming;
 mod project;
+mod spares;
 mod transfer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use tenantry::config::{Config, FILE_NAME, Layer, Migrations};
 use tenantry::{Error, ErrorKind, Manager, ProjectId, Result};
 
-/// Manages fleets of per-project databases.
+use crate::report::{Format, Verbosity};
+
+/// Manage fleets of per-project databases.
 ///
-/// Creates each project's database already migrated, takes over databases that exist, upgrades all of them in
-/// parallel, and says beforehand exactly what would happen.
+/// Creates each project's database fully migrated, adopts existing databases, upgrades all of them in parallel, and
+/// shows beforehand exactly what would happen.
 #[derive(Debug, Parser)]
-#[command(name = "tenantry", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+#[command(name = "tenantry", version, arg_required_else_help = true)]
+#[command(after_help = EXIT_CODES, after_long_help = LONG_HELP)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) settings: Settings,
@@ -34,136 +36,177 @@ pub(crate) struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 unexpected, 2 usage or configuration, 3 some project failed, \
-                          4 some project blocked and none failed, 5 pending (--check), 6 no project found, 130 interrupted";
+const EXIT_CODES: &str = "Exit codes: 0 success, 1 unexpected error, 2 usage or configuration error, \
+                          3 a project failed, 4 a project is blocked and none failed, 5 changes are pending (--check), \
+                          6 no project found, 130 interrupted";
 
-/// What every command takes.
+const LONG_HELP: &str = "Exit codes:
+  0    success
+  1    unexpected error
+  2    usage or configuration error; nothing was changed
+  3    a project failed
+  4    a project is blocked and none failed
+  5    changes are pending (status --check)
+  6    no project found (--allow-empty makes it 0)
+  130  interrupted
+
+Examples:
+  tenantry init
+  tenantry create 1 2 3
+  tenantry status
+  tenantry upgrade-all --dry-run
+  tenantry upgrade-all";
+
+/// The options of every command.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Options of every command")]
+#[command(next_help_heading = "Global options")]
 pub(crate) struct Settings {
-    /// Where the projects are: sqlite:DIR, or postgres://user@host/database [env: TENANTRY_STORE] [default: sqlite:data]
+    /// Where the projects are: sqlite:DIR or postgres://user@host/database [env: TENANTRY_STORE] [default: sqlite:data]
     #[arg(long, global = true, value_name = "URL")]
     store: Option<String>,
-    /// A migration set of the binary [env: TENANTRY_SET] [default: project]
+    /// Use a migration set embedded in the binary [env: TENANTRY_SET] [default: project]
     #[arg(long, global = true, value_name = "NAME", conflicts_with = "migrations")]
     set: Option<String>,
-    /// Your own migrations: a folder of VERSION_NAME/up.sql, as diesel has it [env: TENANTRY_MIGRATIONS]
+    /// Use your own migrations, a folder of VERSION_NAME/up.sql as for diesel [env: TENANTRY_MIGRATIONS]
     #[arg(long, global = true, value_name = "DIR")]
     migrations: Option<PathBuf>,
-    /// The section [env.NAME] of tenantry.toml, such as dev, staging, production [env: TENANTRY_ENV]
+    /// Use the section [env.NAME] of tenantry.toml, such as staging or production [env: TENANTRY_ENV]
     #[arg(long, global = true, value_name = "NAME")]
     env: Option<String>,
-    /// The settings file [env: TENANTRY_CONFIG] [default: tenantry.toml, where there is one]
+    /// Settings file [env: TENANTRY_CONFIG] [default: tenantry.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How the databases are named [default: project_{id}.db, on Postgres project_{id}]
+    /// Names of the projects' files or schemas [default: project_{id}.db, on Postgres project_{id}]
     #[arg(long, global = true, value_name = "PATTERN")]
     pattern: Option<String>,
-    /// How many projects are worked on at once [env: TENANTRY_JOBS] [default: 16, on Postgres 4]
+    /// Number of projects to work on in parallel [env: TENANTRY_JOBS] [default: 16, on Postgres 4]
     #[arg(long, short, global = true, value_name = "N")]
     jobs: Option<usize>,
-    /// Where backups are kept [env: TENANTRY_BACKUP_DIR] [default: backups beside the projects, for Postgres ./backups/DATABASE]
+    /// Folder for backups [env: TENANTRY_BACKUP_DIR] [default: backups in the store's folder, on Postgres ./backups]
     #[arg(long, global = true, value_name = "DIR")]
     backup_dir: Option<PathBuf>,
-    /// How long to wait for another process's lock [default: 5, on Postgres 2 and then again]
+    /// How long to wait for the lock of another process [default: 5, on Postgres 2 with three retries]
     #[arg(long, global = true, value_name = "SECONDS")]
     lock_timeout: Option<f64>,
-    /// How long one statement may run, on Postgres [default: 0, no limit]
+    /// How long one statement may run on Postgres [default: 0, no limit]
     #[arg(long, global = true, value_name = "SECONDS")]
     statement_timeout: Option<f64>,
-    /// How long reading is tried again that lost its connection to Postgres [default: 10]
+    /// How long to retry reads after a lost connection to Postgres [default: 10]
     #[arg(long, global = true, value_name = "SECONDS")]
     reconnect_timeout: Option<f64>,
-    /// How to report
+    /// Output format
     #[arg(long, global = true, value_enum, default_value_t = Format::Human)]
     pub(crate) format: Format,
-    /// Report failures only
+    /// Report only failures
     #[arg(long, short, global = true, conflicts_with = "verbose")]
     quiet: bool,
-    /// A line for each project
+    /// Report every project on its own line
     #[arg(long, short, global = true)]
     verbose: bool,
-}
-
-/// How to report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// Groups and totals
-    Human,
-    /// One JSON object a line
-    Json,
-}
-
-/// How much to report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verbosity {
-    /// Failures.
-    Quiet,
-    /// Groups.
-    Normal,
-    /// Every project.
-    Verbose,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Write a commented tenantry.toml and an empty migrations folder
+    #[command(after_long_help = "Examples:\n  tenantry init\n  tenantry migration new create_notes")]
     Init,
-    /// Make databases, each at the newest version
+    /// Create projects at the newest version
+    #[command(after_long_help = "Examples:\n  tenantry create 1 2 3\n  \
+                           tenantry create acme --store postgres://app@localhost/fleet")]
     Create(project::Create),
-    /// List the projects there are
+    /// List the projects
+    #[command(after_long_help = "Examples:\n  tenantry list\n  tenantry list --only 'acme*'")]
     List(project::List),
-    /// Say where projects stand: version, pending, problems
+    /// Show the version, the pending migrations and the problems of projects
+    #[command(after_long_help = "Examples:\n  tenantry status\n  \
+                           tenantry status 42\n  \
+                           tenantry status --check")]
     Status(fleet::Status),
-    /// Record the version that existing databases already have, once it is checked
+    /// Record the version that existing databases already have, after verifying their schema
+    #[command(after_long_help = "Examples:\n  tenantry stamp --all --dry-run\n  \
+                           tenantry stamp 42 --to 20260112000000")]
     Stamp(fleet::Stamp),
-    /// Upgrade the projects named
+    /// Upgrade the given projects
+    #[command(after_long_help = "Examples:\n  tenantry upgrade 42 --dry-run\n  \
+                           tenantry upgrade 42 43 --backup=check")]
     Upgrade(fleet::Upgrade),
-    /// Upgrade every project, taking over those without a ledger
+    /// Upgrade every project, and adopt existing databases that have no ledger
+    #[command(after_long_help = "Examples:\n  tenantry upgrade-all --dry-run\n  \
+                           tenantry upgrade-all --backup --max-failures 3\n  \
+                           tenantry upgrade-all --except 'demo*'")]
     UpgradeAll(fleet::UpgradeAll),
-    /// Go back to an older version by down.sql
+    /// Revert projects to an older version with down.sql
+    #[command(after_long_help = "Examples:\n  tenantry downgrade 42 --steps 1\n  \
+                           tenantry downgrade 42 --to 20260112000000 --dry-run")]
     Downgrade(fleet::Downgrade),
-    /// Delete databases, each after a last backup
+    /// Delete projects, after a final backup of each
+    #[command(after_long_help = "Examples:\n  tenantry drop 42 --yes")]
     Drop(project::Drop),
-    /// Delete rows that the set keeps no longer
+    /// Delete rows that are older than the migration set keeps them
+    #[command(after_long_help = "Examples:\n  tenantry retain --all --dry-run\n  \
+                           tenantry retain 42 --older-than 90d")]
     Retain(maintenance::Retain),
-    /// Check databases: by their own means and by what the set says must hold
+    /// Run the integrity checks of the database and the checks of the migration set
+    #[command(after_long_help = "Examples:\n  tenantry check --all\n  tenantry check 42 --format json")]
     Check(maintenance::Check),
-    /// Gather anew what the databases' planners go by
+    /// Update the statistics of the query planner (ANALYZE)
+    #[command(after_long_help = "Examples:\n  tenantry analyze --all\n  tenantry analyze 42")]
     Analyze(maintenance::MaintenanceArgs),
-    /// Have databases give back the room of rows that are gone
+    /// Reclaim the disk space of deleted rows (VACUUM)
+    #[command(after_long_help = "Examples:\n  tenantry vacuum --all --dry-run\n  tenantry vacuum 42")]
     Vacuum(maintenance::MaintenanceArgs),
-    /// Take, list, check, restore and remove backups
-    #[command(subcommand)]
+    /// Create, list, check, restore and prune backups
+    #[command(
+        subcommand,
+        after_long_help = "Examples:\n  tenantry backup create --all\n  \
+                           tenantry backup check --all\n  \
+                           tenantry backup restore 42"
+    )]
     Backup(backup::Backup),
     /// Write a project as plain SQL
+    #[command(after_long_help = "Examples:\n  tenantry export 42 --output 42.sql\n  \
+                           tenantry export 42 | sqlite3 copy.db")]
     Export(transfer::Export),
-    /// Make a project of plain SQL, and record its version once it is checked
+    /// Create a project from plain SQL, and record its version after verifying its schema
+    #[command(after_long_help = "Examples:\n  tenantry import 43 42.sql")]
     Import(transfer::Import),
-    /// Show and verify the journal of what was changed
-    #[command(subcommand)]
+    /// Show and verify the journal of all changes
+    #[command(subcommand, after_long_help = "Examples:\n  tenantry audit show\n  tenantry audit verify")]
     Audit(journal::Audit),
-    /// List, show and undo runs
-    #[command(subcommand)]
+    /// List, show and roll back runs
+    #[command(
+        subcommand,
+        after_long_help = "Examples:\n  tenantry runs list\n  \
+                           tenantry runs rollback RUN --dry-run"
+    )]
     Runs(journal::Runs),
-    /// Make schemas ready to become projects, as many as [store] spares says
+    /// Prepare schemas for new projects on Postgres, as many as [store] spares sets
+    #[command(after_long_help = "Examples:\n  tenantry spares")]
     Spares,
-    /// Make and list migrations
-    #[command(subcommand)]
+    /// Create and list migrations
+    #[command(
+        subcommand,
+        after_long_help = "Examples:\n  tenantry migration new add_notes\n  \
+                           tenantry migration list"
+    )]
     Migration(catalog::Migration),
-    /// Look at versions, compile options, the store and its permissions
+    /// Check versions, compile options, the store and its permissions
+    #[command(after_long_help = "Examples:\n  tenantry doctor\n  tenantry doctor --clean")]
     Doctor {
-        /// Remove what killed processes left, first; touches nothing that anybody uses
+        /// First remove what killed processes left behind; nothing that is in use
         #[arg(long)]
         clean: bool,
     },
-    /// Print completions for a shell
+    /// Print shell completions
+    #[command(after_long_help = "Examples:\n  tenantry completions bash > /etc/bash_completion.d/tenantry")]
     Completions(generate::Completions),
-    /// Print the manual page, or write one for every command into a folder
+    /// Print the manual page, or write a page for every command to a folder
+    #[command(after_long_help = "Examples:\n  tenantry man | man -l -\n  \
+                           tenantry man /usr/local/share/man/man1")]
     Man(generate::ManPages),
 }
 
-/// Carries out a command; gives the exit code.
+/// Runs a command and returns the exit code.
 pub(crate) fn run(cli: Cli) -> Result<u8> {
     let settings = &cli.settings;
     match cli.command {
@@ -185,7 +228,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Import(it) => transfer::import(settings, it),
         Command::Audit(it) => journal::audit(settings, it),
         Command::Runs(it) => journal::runs(settings, it),
-        Command::Spares => project::spares(settings),
+        Command::Spares => spares::fill(settings),
         Command::Migration(it) => catalog::migration(settings, it),
         Command::Doctor { clean } => project::doctor(settings, clean),
         Command::Completions(it) => generate::completions(&it),
@@ -194,7 +237,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
 }
 
 impl Settings {
-    /// Flags over environment over file over defaults.
+    /// Merges the settings: flags override environment variables, which override the file, which overrides defaults.
     fn config(&self) -> Result<Config> {
         let environment = self.env.clone().or_else(|| variable("TENANTRY_ENV"));
         let named = self.config.clone().or_else(|| variable("TENANTRY_CONFIG").map(PathBuf::from));
@@ -203,9 +246,9 @@ impl Settings {
             None if environment.is_some() => {
                 return Err(Error::new(
                     ErrorKind::Configuration,
-                    "an environment is named, and there is no tenantry.toml",
+                    "an environment is selected, but there is no tenantry.toml",
                 )
-                .with_hint("write one: tenantry init"));
+                .with_hint("create one: tenantry init"));
             }
             None => Layer::default(),
         };
@@ -224,7 +267,8 @@ impl Settings {
         Config::new(flags.over(Layer::from_environment(variable)?).over(file))
     }
 
-    /// A manager that an interruption stops gently, and a second one at once.
+    /// Returns a manager that stops on SIGINT or SIGTERM: the first signal lets started projects finish, the second
+    /// exits at once.
     fn manager(&self) -> Result<Manager> {
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -246,12 +290,12 @@ impl Settings {
     }
 }
 
-/// An environment variable; one that is empty is none.
+/// Returns an environment variable; `None` if it is not set or empty.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Parses ids, all of them before anything is done.
+/// Parses all ids, so that an invalid one fails before any work starts.
 fn parse_ids(texts: &[String]) -> Result<Vec<ProjectId>> {
     texts.iter().map(|text| text.parse()).collect()
 }

@@ -1,7 +1,8 @@
-//! Where the projects are and which migrations they follow: flags, environment, `tenantry.toml`, defaults, in this
-//! order of strength.
+//! The settings of a fleet: its store, its migrations, its limits. Flags override environment variables, which override
+//! `tenantry.toml`, which overrides the defaults.
 //!
-//! It must not read the environment or the command line itself: whoever does hands it a [`Layer`].
+//! Callers pass flags and environment variables as a [`Layer`]. Only [`Config::journal`] and [`Config::manager`] read
+//! the environment themselves.
 
 mod layer;
 mod place;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use layer::{Layer, Migrations};
-use place::Place;
+use place::StoreLocation;
 #[cfg(feature = "postgres")]
 use place::Url;
 
@@ -28,20 +29,20 @@ use crate::store::Store;
 use crate::store::postgres::{Isolation, PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 
-/// The file that is read where none is named.
+/// The settings file that is read if none is named.
 pub const FILE_NAME: &str = "tenantry.toml";
 
-/// Settings, complete and sound.
+/// Complete and validated settings.
 #[derive(Clone, Debug)]
 pub struct Config {
-    place: Place,
+    location: StoreLocation,
     pattern: Option<NamePattern>,
-    /// Which migrations.
+    /// The migrations that the projects follow.
     pub migrations: Migrations,
-    /// How many projects are worked on at once; `None` for the store's default.
+    /// The number of projects to work on in parallel; `None` for the store's default.
     pub jobs: Option<usize>,
     lock_timeout: Option<Duration>,
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has no such limit"))]
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has no statement timeout"))]
     statement_timeout: Option<Duration>,
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "a file has no connection to lose"))]
     reconnect_timeout: Option<Duration>,
@@ -54,40 +55,39 @@ pub struct Config {
 }
 
 impl Config {
-    /// Settings with the defaults where a layer says nothing.
+    /// Builds settings from a layer, with defaults for what it does not set.
+    ///
+    /// Returns `Configuration` if a setting is invalid.
     pub fn new(layer: Layer) -> Result<Self> {
-        let place = Place::parse(layer.store.as_deref().unwrap_or("sqlite:data"))?;
-        let parse_pattern = match place {
-            Place::Directory(_) => str::parse,
+        let location = StoreLocation::parse(layer.store.as_deref().unwrap_or("sqlite:data"))?;
+        let parse_pattern = match location {
+            StoreLocation::Directory(_) => str::parse,
             #[cfg(feature = "postgres")]
-            Place::Server(_) => NamePattern::parse_of_schemas,
+            StoreLocation::Server(_) => NamePattern::parse_of_schemas,
         };
         if layer.jobs.is_some_and(|jobs| !(1..=1_024).contains(&jobs)) {
-            return Err(Error::new(ErrorKind::Configuration, "jobs is not between 1 and 1024")
-                .with_hint("leave it out for the measured default"));
+            return Err(Error::new(ErrorKind::Configuration, "jobs must be between 1 and 1024")
+                .with_hint("omit it to use the default"));
         }
         let has_roles = match layer.isolation.as_deref() {
             None | Some("none") => false,
             Some("role") => true,
             Some(other) => {
-                return Err(Error::new(
-                    ErrorKind::Configuration,
-                    format!("isolation = {other:?} is not known"),
-                )
-                .with_hint("it is \"none\" or \"role\""));
+                return Err(Error::new(ErrorKind::Configuration, format!("unknown isolation {other:?}"))
+                    .with_hint("use \"none\" or \"role\""));
             }
         };
         let spares = layer.spares.unwrap_or(0);
-        if place.is_directory() && (has_roles || spares > 0) {
-            return Err(Error::new(ErrorKind::Configuration, "spares and isolation are for Postgres")
-                .with_hint("a SQLite file is made in a millisecond, and its permissions are its wall"));
+        if location.is_directory() && (has_roles || spares > 0) {
+            return Err(Error::new(ErrorKind::Configuration, "spares and isolation require Postgres")
+                .with_hint("a SQLite file is created in a millisecond, and file permissions protect it"));
         }
         Ok(Self {
             spares,
             has_roles,
-            backups: layer.backups.unwrap_or_else(|| place.own_folder("backups")),
-            journal: layer.journal.unwrap_or_else(|| place.own_folder("journal")),
-            place,
+            backups: layer.backups.unwrap_or_else(|| location.default_folder("backups")),
+            journal: layer.journal.unwrap_or_else(|| location.default_folder("journal")),
+            location,
             pattern: layer.pattern.as_deref().map(parse_pattern).transpose()?,
             migrations: layer.migrations.unwrap_or_else(|| Migrations::Set("project".into())),
             jobs: layer.jobs,
@@ -97,17 +97,17 @@ impl Config {
         })
     }
 
-    /// The dialect of the store.
+    /// Returns the SQL dialect of the store.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
-        match self.place {
-            Place::Directory(_) => Dialect::Sqlite,
+        match self.location {
+            StoreLocation::Directory(_) => Dialect::Sqlite,
             #[cfg(feature = "postgres")]
-            Place::Server(_) => Dialect::Postgres,
+            StoreLocation::Server(_) => Dialect::Postgres,
         }
     }
 
-    /// The catalog that the settings name.
+    /// Loads the catalog that the settings name.
     pub fn catalog(&self) -> Result<Catalog> {
         match &self.migrations {
             Migrations::Set(name) => Catalog::embedded(name, self.dialect()),
@@ -115,7 +115,7 @@ impl Config {
         }
     }
 
-    /// What the migration set declares besides its migrations. `variable` looks up environment variables.
+    /// Loads the retention rules and checks that the migration set declares. `variable` looks up environment variables.
     pub fn rules(&self, variable: impl Fn(&str) -> Option<String>) -> Result<Rules> {
         match &self.migrations {
             Migrations::Set(name) => Rules::embedded(name, self.dialect(), variable),
@@ -123,54 +123,58 @@ impl Config {
         }
     }
 
-    /// The store that the settings name. Opens nothing. Errors when the URL can't be read.
+    /// Returns the store that the settings name, without connecting to it. Fails if its URL is invalid.
     pub fn store(&self) -> Result<Arc<dyn Store>> {
-        match &self.place {
-            Place::Directory(directory) => {
-                let default = SqliteOptions::default();
-                let options = SqliteOptions {
-                    pattern: self.pattern.clone().unwrap_or(default.pattern),
-                    lock_timeout: self.lock_timeout.unwrap_or(default.lock_timeout),
-                    read_timeout: default.read_timeout,
-                };
+        match &self.location {
+            StoreLocation::Directory(directory) => {
+                let mut options = SqliteOptions::default();
+                if let Some(pattern) = &self.pattern {
+                    options = options.pattern(pattern.clone());
+                }
+                if let Some(timeout) = self.lock_timeout {
+                    options = options.lock_timeout(timeout);
+                }
                 Ok(Arc::new(SqliteStore::new(directory, options)))
             }
             #[cfg(feature = "postgres")]
-            Place::Server(Url(url)) => {
-                let default = PostgresOptions::default();
-                let options = PostgresOptions {
-                    pattern: self.pattern.clone().unwrap_or(default.pattern),
-                    lock_timeout: self.lock_timeout.unwrap_or(default.lock_timeout),
-                    statement_timeout: self.statement_timeout.filter(|timeout| !timeout.is_zero()),
-                    reconnect_timeout: self.reconnect_timeout.unwrap_or(default.reconnect_timeout),
-                    retries: default.retries,
-                    spares: self.spares,
-                    isolation: if self.has_roles { Isolation::Role } else { Isolation::None },
-                };
+            StoreLocation::Server(Url(url)) => {
+                let isolation = if self.has_roles { Isolation::Role } else { Isolation::None };
+                let mut options = PostgresOptions::default().spares(self.spares).isolation(isolation);
+                if let Some(pattern) = &self.pattern {
+                    options = options.pattern(pattern.clone());
+                }
+                if let Some(timeout) = self.lock_timeout {
+                    options = options.lock_timeout(timeout);
+                }
+                if let Some(timeout) = self.statement_timeout.filter(|timeout| !timeout.is_zero()) {
+                    options = options.statement_timeout(timeout);
+                }
+                if let Some(timeout) = self.reconnect_timeout {
+                    options = options.reconnect_timeout(timeout);
+                }
                 Ok(Arc::new(PostgresStore::new(url, options)?))
             }
         }
     }
 
-    /// The fleet's backups. Opens nothing.
+    /// Returns the fleet's backups, without opening anything.
     pub fn archive(&self) -> Result<Archive> {
         Ok(Archive::new(Directory::new(&self.backups)).of_store(self.store()?))
     }
 
-    /// The journal that the settings name, for whoever runs this process. Opens nothing.
+    /// Returns the journal that the settings name, without opening it. Its entries name [`current_actor`].
     #[must_use]
     pub fn journal(&self) -> Journal {
         Journal::new(&self.journal, current_actor())
     }
 
-    /// A manager of the store and the catalog, with its backups, its journal and what the set declares besides its migrations, as
-    /// the command has it.
+    /// Returns a manager configured as the command configures it: store, catalog, backups, journal and the set's rules.
     pub fn manager(&self) -> Result<Manager> {
         let config = self.clone();
-        let manager = Manager::of(self.store()?, self.catalog()?)?
+        let manager = Manager::with_shared_store(self.store()?, self.catalog()?)?
             .with_archive(self.archive()?)
             .with_journal(self.journal())
-            .with_rules_read_by(Box::new(move || config.rules(|name| std::env::var(name).ok())));
+            .with_lazy_rules(Box::new(move || config.rules(|name| std::env::var(name).ok())));
         Ok(match self.jobs {
             Some(jobs) => manager.with_jobs(jobs),
             None => manager,
@@ -180,11 +184,11 @@ impl Config {
 
 fn seconds(name: &str, value: Option<f64>) -> Result<Option<Duration>> {
     let parse = |seconds: f64| {
-        // What the databases can count, in milliseconds.
+        // Databases store timeouts as a signed 32-bit number of milliseconds.
         let longest = Duration::from_millis(i32::MAX as u64);
         Duration::try_from_secs_f64(seconds).ok().filter(|time| *time <= longest).ok_or_else(|| {
-            Error::new(ErrorKind::Configuration, format!("{name} = {seconds} is no time"))
-                .with_hint(format!("give it in seconds, such as 5 or 0.5, and at most {}", longest.as_secs()))
+            Error::new(ErrorKind::Configuration, format!("{name} = {seconds} is not a valid duration"))
+                .with_hint(format!("give it in seconds, such as 5 or 0.5, at most {}", longest.as_secs()))
         })
     };
     value.map(parse).transpose()

@@ -1,6 +1,4 @@
-//! Files that appear under their names whole and durably, or not at all.
-//!
-//! It must not overwrite anything.
+//! Atomic, durable and non-overwriting file operations, and private temporary folders.
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
@@ -12,27 +10,30 @@ use tempfile::TempDir;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Renames, and refuses where the name is taken: a plain rename would overwrite, and two creates both succeed.
+/// Renames a file without overwriting. Returns `AlreadyExists` if the name is taken.
+///
+/// A plain rename would overwrite, so two concurrent creates would both succeed.
 pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::EXIST) => Err(exists()),
-        // A file system without this: a link refuses as well.
+        // The file system does not support NOREPLACE. A hard link does not overwrite either.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => match std::fs::hard_link(from, to) {
             Ok(()) => std::fs::remove_file(from).map_err(|error| Error::io("remove", from, error)),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(exists()),
-            Err(error) => Err(Error::io("make", to, error)),
+            Err(error) => Err(Error::io("create", to, error)),
         },
-        Err(error) => Err(Error::io("make", to, error.into())),
+        Err(error) => Err(Error::io("create", to, error.into())),
     }
 }
 
+/// The error for a project that already exists.
 pub(crate) fn exists() -> Error {
-    Error::new(ErrorKind::AlreadyExists, "it exists already")
-        .with_hint("it was left as it is; see where it stands: tenantry status ID")
+    Error::new(ErrorKind::AlreadyExists, "it already exists")
+        .with_hint("it was not changed; see its state: tenantry status ID")
 }
 
-/// Makes a folder that only its owner can look into, where there is none.
+/// Creates a folder, and missing parents, with access for the owner only. An existing folder is left unchanged.
 pub(crate) fn make_private(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Ok(());
@@ -42,16 +43,16 @@ pub(crate) fn make_private(path: &Path) -> Result<()> {
     }
     match DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(Error::io("make the folder", path, error))
+            Err(Error::io("create the folder", path, error))
         }
         _ => sync_directory(path.parent().unwrap_or(Path::new("."))),
     }
 }
 
-/// A folder that only its owner can look into, gone when it is dropped.
+/// A temporary folder that only its owner can access. It is deleted on drop.
 pub(crate) struct PrivateFolder {
     folder: TempDir,
-    /// Locked as long as somebody uses the folder.
+    /// Locked while the folder is in use, so that no other process sweeps it.
     _lock: File,
 }
 
@@ -61,18 +62,19 @@ impl PrivateFolder {
     }
 }
 
-/// What begins the names of such folders, and what each has in it.
+/// The prefix of the names of private folders.
 const PRIVATE: &str = "tenantry-";
+/// The lock file in each private folder.
 const LOCK: &str = ".lock";
 
-/// Makes a private folder, after what dead processes left of theirs.
+/// Creates a private folder. The first call of a process also removes the private folders of dead processes.
 pub(crate) fn private_folder() -> Result<PrivateFolder> {
     static SWEPT: Once = Once::new();
     SWEPT.call_once(|| {
-        // What can't be removed now is no reason not to go on.
+        // A sweep that fails is tried again by the next process.
         drop(sweep_private_folders());
     });
-    let make = || loop {
+    let create = || loop {
         let mut builder = tempfile::Builder::new();
         let folder = builder.prefix(PRIVATE).permissions(Permissions::from_mode(0o700)).tempdir()?;
         let lock = File::create(folder.path().join(LOCK))?;
@@ -80,23 +82,25 @@ pub(crate) fn private_folder() -> Result<PrivateFolder> {
             return Ok(PrivateFolder { folder, _lock: lock });
         }
     };
-    make().map_err(|error: std::io::Error| {
-        Error::new(ErrorKind::Io, "cannot make a private folder").caused_by(error)
+    create().map_err(|error: std::io::Error| {
+        Error::new(ErrorKind::Io, "cannot create a private folder").caused_by(error)
     })
 }
 
-/// Locks a file that was made a moment ago, so that nobody takes it for what a dead process left; says whether that came before
-/// somebody did. Where the file system has no such locks, nobody removes it either.
+/// Locks a newly created file, so that no sweep takes it for the file of a dead process. Returns `false` if a sweep
+/// removed the file before it was locked.
+///
+/// A file system without locks is not an error: a sweep cannot lock the file there, so it does not remove it.
 pub(crate) fn claim(file: &File) -> std::io::Result<bool> {
     let _ = flock(file, FlockOperation::LockExclusive);
     Ok(file.metadata()?.nlink() > 0)
 }
 
-/// Removes private folders whose processes are gone; gives what they were called.
+/// Removes the private folders of dead processes. Returns their paths.
 pub(crate) fn sweep_private_folders() -> Result<Vec<String>> {
     let parent = std::env::temp_dir();
     let unreadable = |error| Error::io("list", &parent, error);
-    let mut gone = Vec::new();
+    let mut removed = Vec::new();
     for entry in std::fs::read_dir(&parent).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
         let is_private = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PRIVATE));
@@ -106,13 +110,13 @@ pub(crate) fn sweep_private_folders() -> Result<Vec<String>> {
             && File::open(path.join(LOCK))
                 .is_ok_and(|lock| is_free(&lock) && std::fs::remove_dir_all(&path).is_ok())
         {
-            gone.push(path.display().to_string());
+            removed.push(path.display().to_string());
         }
     }
-    Ok(gone)
+    Ok(removed)
 }
 
-/// Makes names in a folder durable.
+/// Syncs a folder, so that created, renamed and removed names survive a power cut.
 pub(crate) fn sync_directory(directory: &Path) -> Result<()> {
     let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
     File::open(directory)
@@ -124,7 +128,7 @@ pub(crate) fn sync_directory(directory: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// A folder that is made while another process looks for what the dead left is never taken for that.
+    /// A folder that is created while another process sweeps is never removed.
     #[test]
     fn a_folder_that_lives_is_never_swept() {
         let is_done = std::sync::atomic::AtomicBool::new(false);

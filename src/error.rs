@@ -1,44 +1,43 @@
-//! The one error type: what happened, to which project and migration, at which line, and what to do next.
+//! The crate's error type: what happened, to which project and migration, at which line, and what to do next.
 //!
-//! It must not render itself with its sources (`Display` is one sentence; the command prints the chain),
-//! and it must never carry a secret: stores redact their locations before they build one.
+//! `Display` is one sentence without the sources; callers print the chain. An error never contains a secret: stores
+//! redact their URLs before they create one.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::hint::for_library;
-use crate::project::ProjectId;
 
-/// The result of everything in this crate that can fail.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What sort of trouble it is; match on this, not on texts.
+/// The kind of an error. Match on this, not on the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// An argument that makes no sense (an id that is not one, a version the catalog does not have).
+    /// An argument is invalid, such as a malformed id or a version that the catalog does not have.
     Usage,
-    /// `tenantry.toml`, an environment variable or a store URL is wrong.
+    /// `tenantry.toml`, an environment variable or a store URL is invalid.
     Configuration,
-    /// A migration set can't be loaded, or does not run on an empty database.
+    /// A migration set cannot be loaded, or does not run on an empty database.
     Catalog,
     /// The project does not exist.
     NotFound,
-    /// The project exists already.
+    /// The project already exists.
     AlreadyExists,
-    /// Something stands where the project's database should be (a symlink, a folder, an alias).
+    /// The project's path is not a database file, but for example a symbolic link or a folder.
     NotAProject,
-    /// The project's file is another project's, too, under another name.
-    SeveralNames,
-    /// Another process holds the database longer than the lock timeout.
+    /// The project's file is also another project's file: it has several names.
+    SharedFile,
+    /// Another process held a lock on the database for longer than the lock timeout.
     Locked,
-    /// The database or its folder can't be written.
+    /// The database or its folder is not writable.
     ReadOnly,
     /// The file is not a SQLite database.
     NotADatabase,
-    /// The database is damaged, or made to mislead.
+    /// A database or the record of a run is damaged or was manipulated.
     Corrupt,
-    /// The database's server can't be reached, or went away.
+    /// The database server cannot be reached, or the connection was lost.
     Disconnected,
     /// The disk is full.
     DiskFull,
@@ -46,34 +45,34 @@ pub enum ErrorKind {
     Timeout,
     /// A statement of a migration failed.
     Migration,
-    /// A migration left foreign keys that point at nothing.
+    /// A migration left foreign keys that reference missing rows.
     ForeignKeys,
-    /// A migration lost rows that it did not say it deletes.
+    /// A migration deleted rows of a table that it does not declare.
     RowsLost,
-    /// After the migrations the schema is not the catalog's.
+    /// The schema after the migrations differs from the catalog's.
     SchemaMismatch,
-    /// Something that must hold in a project does not.
+    /// A check failed: of a project, a backup or the journal.
     CheckFailed,
-    /// The project is not at the version that the code expects.
+    /// The project's version or content is not the expected one.
     VersionMismatch,
-    /// The project has problems that forbid what was asked.
+    /// The project has problems that prevent the operation.
     Blocked,
     /// Every connection of the fleet's pool is in use.
     PoolExhausted,
-    /// The server's table of locks is full.
+    /// The server's lock table is full.
     LocksExhausted,
     /// The run was interrupted.
     Interrupted,
     /// The operating system refused a file operation.
     Io,
-    /// The database refused something for a reason that has no kind of its own.
+    /// The database reported an error that has no other kind here.
     Database,
-    /// A defect of tenantry.
+    /// A bug in tenantry.
     Internal,
 }
 
 impl ErrorKind {
-    /// The kind's name in JSON: snake case, stable.
+    /// Returns the kind's name in JSON: stable, in snake case.
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
@@ -83,7 +82,7 @@ impl ErrorKind {
             Self::NotFound => "not_found",
             Self::AlreadyExists => "already_exists",
             Self::NotAProject => "not_a_project",
-            Self::SeveralNames => "several_names",
+            Self::SharedFile => "several_names",
             Self::Locked => "locked",
             Self::ReadOnly => "read_only",
             Self::NotADatabase => "not_a_database",
@@ -107,7 +106,7 @@ impl ErrorKind {
         }
     }
 
-    /// The exit code of a command that could not run because of this.
+    /// Returns the exit code of a command that this kind of error prevented from running.
     const fn exit_code(self) -> u8 {
         match self {
             Self::Usage | Self::Configuration | Self::Catalog | Self::NotFound | Self::AlreadyExists => 2,
@@ -117,13 +116,13 @@ impl ErrorKind {
     }
 }
 
-/// An error with its place and its way out. One pointer in size.
-pub struct Error(Box<Parts>);
+/// An error with its location and a hint. One pointer in size.
+pub struct Error(Box<Inner>);
 
-struct Parts {
+struct Inner {
     kind: ErrorKind,
     message: String,
-    project: Option<ProjectId>,
+    project: Option<String>,
     migration: Option<String>,
     file: Option<PathBuf>,
     line: Option<u32>,
@@ -131,9 +130,9 @@ struct Parts {
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-impl Parts {
-    /// ` (file:line)`, as far as it is known.
-    fn place(&self) -> String {
+impl Inner {
+    /// Returns ` (file:line)`, ` (file)` or nothing, depending on what is known.
+    fn location(&self) -> String {
         match (&self.file, self.line) {
             (Some(file), Some(line)) => format!(" ({}:{line})", file.display()),
             (Some(file), None) => format!(" ({})", file.display()),
@@ -143,9 +142,9 @@ impl Parts {
 }
 
 impl Error {
-    /// An error with a message: a lowercase fragment without a full stop.
+    /// Creates an error. The message is a lowercase fragment without a full stop.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self(Box::new(Parts {
+        Self(Box::new(Inner {
             kind,
             message: message.into(),
             project: None,
@@ -157,14 +156,15 @@ impl Error {
         }))
     }
 
-    /// A mistake in a TOML file, at its line.
+    /// Creates an error for invalid TOML, with its file and line.
     pub(crate) fn in_toml(kind: ErrorKind, path: &Path, text: &str, error: &toml::de::Error) -> Self {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
         Self::new(kind, error.message().trim().replace('\n', ", ")).at(path, u32::try_from(line).ok())
     }
 
-    /// An operating system error while doing something to a path.
+    /// Creates an error for a failed file operation: `cannot {what} {path}`. Its kind follows from the kind of
+    /// `source`.
     #[must_use]
     pub fn io(what: &str, path: &Path, source: std::io::Error) -> Self {
         let kind = match source.kind() {
@@ -179,10 +179,10 @@ impl Error {
         Self::new(kind, format!("cannot {what} {}", path.display())).caused_by(source)
     }
 
-    /// The same error once more: what many projects have to be told.
-    pub(crate) fn again(&self) -> Self {
-        let Parts { kind, message, project, migration, file, line, hint, source } = &*self.0;
-        Self(Box::new(Parts {
+    /// Copies the error, to report it for several projects. The copy keeps only the text of the source.
+    pub(crate) fn duplicate(&self) -> Self {
+        let Inner { kind, message, project, migration, file, line, hint, source } = &*self.0;
+        Self(Box::new(Inner {
             kind: *kind,
             message: message.clone(),
             project: project.clone(),
@@ -194,21 +194,21 @@ impl Error {
         }))
     }
 
-    /// Names the project it happened to.
+    /// Sets the project, unless it is already set.
     #[must_use]
-    pub fn in_project(mut self, project: &ProjectId) -> Self {
-        self.0.project.get_or_insert_with(|| project.clone());
+    pub fn in_project(mut self, project: impl fmt::Display) -> Self {
+        self.0.project.get_or_insert_with(|| project.to_string());
         self
     }
 
-    /// Names the migration it happened in, by its version and name.
+    /// Sets the migration, by version and name, unless it is already set.
     #[must_use]
     pub fn in_migration(mut self, migration: impl Into<String>) -> Self {
         self.0.migration.get_or_insert_with(|| migration.into());
         self
     }
 
-    /// Names the file, and the line counted from one.
+    /// Sets the file, and the line counted from 1.
     #[must_use]
     pub fn at(mut self, file: impl Into<PathBuf>, line: impl Into<Option<u32>>) -> Self {
         self.0.file = Some(file.into());
@@ -216,69 +216,69 @@ impl Error {
         self
     }
 
-    /// Says what to do next.
+    /// Sets the hint: what to do next. Hints are written in terms of the command line.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());
         self
     }
 
-    /// Keeps the error that caused this one.
+    /// Sets the error that caused this one.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    /// The sort of trouble.
+    /// Returns the kind.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// What happened, without its place.
+    /// Returns the message, without location and causes.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The project it happened to.
+    /// Returns the project that failed.
     #[must_use]
-    pub fn project(&self) -> Option<&ProjectId> {
-        self.0.project.as_ref()
+    pub fn project(&self) -> Option<&str> {
+        self.0.project.as_deref()
     }
 
-    /// The migration it happened in.
+    /// Returns the migration that failed.
     #[must_use]
     pub fn migration(&self) -> Option<&str> {
         self.0.migration.as_deref()
     }
 
-    /// The file it happened in.
+    /// Returns the file that the error is in.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.0.file.as_deref()
     }
 
-    /// The line in that file, counted from one.
+    /// Returns the line in that file, counted from 1.
     #[must_use]
     pub fn line(&self) -> Option<u32> {
         self.0.line
     }
 
-    /// What to do next, in terms of this library.
+    /// Returns what to do next, in terms of this library.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         self.hint_for_command().map(for_library)
     }
 
-    /// What to do next, in terms of the command line.
+    /// Returns what to do next, in terms of the command line.
     #[must_use]
     pub fn hint_for_command(&self) -> Option<&str> {
         self.0.hint.as_deref()
     }
 
-    /// The exit code of a command that could not run because of this: 3 where it is one project's trouble.
+    /// Returns the exit code of a command that this error prevented from running: 3 instead of 1 if it names a project.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self.kind().exit_code() {
@@ -287,7 +287,7 @@ impl Error {
         }
     }
 
-    /// The message with its causes and its place, but without the project: what a report groups by.
+    /// Returns the message with its causes and its location, without the project. Reports group projects by it.
     #[must_use]
     pub fn summary(&self) -> String {
         let mut text = self.0.message.clone();
@@ -297,7 +297,7 @@ impl Error {
             text.push_str(&cause.to_string());
             source = cause.source();
         }
-        text.push_str(&self.0.place());
+        text.push_str(&self.0.location());
         text
     }
 }
@@ -311,7 +311,7 @@ impl fmt::Display for Error {
             write!(f, "migration {migration}: ")?;
         }
         f.write_str(&self.0.message)?;
-        f.write_str(&self.0.place())
+        f.write_str(&self.0.location())
     }
 }
 

@@ -1,6 +1,6 @@
-//! What a run tells: one event at its start, one for each project, one at its end.
+//! The events of a run: one at its start, one for each project, one at its end.
 //!
-//! It must not format for people: reports do. Its JSON is a contract: fields are added, never renamed.
+//! Their JSON is a stable format: fields are added, never renamed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::catalog::Version;
 use crate::error::Error;
-use crate::plan::Problem;
 use crate::project::ProjectId;
 use crate::store::Skipped;
 
-/// One thing that a run tells, in order.
+pub use crate::plan::Problem;
+
+/// One event of a run.
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -22,55 +23,55 @@ pub enum Event {
     /// An earlier run was killed, and the journal was completed from the projects' ledgers.
     #[serde(rename = "run_completed")]
     Completed(KilledRun),
-    /// The run begins.
+    /// The run starts.
     RunStarted(RunStarted),
-    /// Something looks like a project and is left alone.
+    /// Something is skipped, such as a file that is named like a project but is not a database.
     #[serde(rename = "left_out")]
     Skipped(Skipped),
-    /// Something about the run as a whole that somebody may want to know.
+    /// A remark about the run as a whole.
     Note(Note),
-    /// A project is done with, whatever became of it.
+    /// A project is finished, with any outcome.
     ProjectFinished(ProjectReport),
-    /// How well a fleet is covered by backups.
+    /// How well the fleet is covered by backups.
     Backups(Coverage),
-    /// The run is over.
+    /// The run is finished.
     RunFinished(Summary),
 }
 
-/// Something about a run as a whole.
+/// A remark about a run as a whole.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Note {
-    /// What it is.
+    /// The remark.
     pub message: String,
-    /// What can be done about it.
+    /// What to do about it.
     pub hint: String,
 }
 
-/// A run that was killed, and what it did without being able to say so.
+/// A run that was killed, and what it did after the last event of its record.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct KilledRun {
-    /// Its id.
+    /// The run's id.
     #[serde(rename = "run")]
     pub killed: String,
-    /// Its command.
+    /// The run's command.
     pub command: String,
-    /// The projects that it moved, of those that are not in its record.
+    /// The projects that it moved to another version without recording it.
     pub moved: BTreeMap<ProjectId, VersionChange>,
-    /// The projects that it was to drop and that are gone, of those that are not in its record.
+    /// The projects that it dropped without recording it.
     pub gone: Vec<ProjectId>,
-    /// Projects that can't be read now.
+    /// The projects that cannot be read now, so it is unknown whether the run moved them.
     pub unread: Vec<ProjectId>,
 }
 
-/// Where a run moved a project.
+/// The change of a project's version by a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct VersionChange {
-    /// The version that its ledger said before; none without one.
+    /// The version before; `None` without a ledger.
     pub from: Option<String>,
-    /// The version that it had afterwards.
+    /// The version after.
     pub to: String,
 }
 
@@ -78,13 +79,13 @@ pub struct VersionChange {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Coverage {
-    /// How many projects there are.
+    /// The number of projects.
     pub projects: usize,
-    /// Those that have no backup.
+    /// The projects without a backup.
     pub without: Vec<ProjectId>,
-    /// How many have a backup that was restored and compared (level 3 or more) within the last 7 days.
+    /// The number of projects with a backup that was verified at level 3 or higher in the last 7 days.
     pub verified_in_7_days: usize,
-    /// The oldest backup that never was.
+    /// The oldest backup that was never verified at level 3 or higher.
     pub oldest_unverified: Option<String>,
 }
 
@@ -98,64 +99,64 @@ pub struct RunStarted {
     pub command: &'static str,
     /// The store, without a password.
     pub store: String,
-    /// What its projects' files or schemas are called, with `{id}` for a project's.
+    /// The pattern of the names of files or schemas, with `{id}` for the project's id.
     pub pattern: String,
-    /// How many projects it is about.
+    /// The number of projects in the run.
     pub projects: usize,
-    /// Whether it only says what would happen.
+    /// Whether this is a dry run.
     pub dry_run: bool,
-    /// Whether it asks where projects stand, so that nothing would happen anyway.
+    /// Whether the command is read-only (`status`), so that it changes nothing even without a dry run.
     #[serde(skip)]
-    pub looks: bool,
-    /// The killed run of the same command that this one comes after.
+    pub read_only: bool,
+    /// The last killed run of the same command, if this run follows one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
 }
 
-/// What became of a project.
+/// The result of a run for one project.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// There was nothing to do.
+    /// Nothing to do.
     UpToDate,
-    /// This would be done.
+    /// There is something to do, and this run only reports it.
     Planned,
     /// Migrations were applied.
     Upgraded,
-    /// A version was recorded, and nothing run.
+    /// A version was recorded without running migrations.
     Stamped,
     /// Migrations were reverted.
     Downgraded,
-    /// It was made.
+    /// The project was created.
     Created,
-    /// It was deleted.
+    /// The project was deleted.
     Dropped,
-    /// Rows were deleted that are no longer kept.
+    /// Rows past their retention period were deleted.
     Retained,
-    /// All that must hold does.
+    /// All checks passed.
     Checked,
-    /// A backup of it was taken.
+    /// A backup was taken.
     BackedUp,
-    /// Its backup was checked, and holds.
+    /// A backup was verified.
     Verified,
-    /// A backup took its place.
+    /// The project was restored from a backup.
     Restored,
-    /// Backups of it that are not kept were removed.
+    /// Old backups were removed.
     Pruned,
-    /// Its planner's figures were gathered anew.
+    /// The statistics of the query planner were updated (`ANALYZE`).
     Analyzed,
-    /// The room of rows that are gone was given back.
+    /// The space of deleted rows was reclaimed (`VACUUM`).
     Vacuumed,
-    /// It was left alone, for all these reasons.
+    /// The project was not changed, because of all these problems.
     Blocked(Vec<Problem>),
-    /// It was tried and did not work; the project is as it was.
+    /// The operation failed, and the project was not changed.
     Failed(Error),
-    /// The run ended before its turn.
+    /// The run ended before this project was started.
     NotStarted,
 }
 
 impl Outcome {
-    /// The outcome's name in JSON.
+    /// Returns the outcome's name in JSON.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -181,48 +182,49 @@ impl Outcome {
     }
 }
 
-/// One project's part in a run.
+/// The report of one project in a run.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ProjectReport {
     /// The project.
     pub project: ProjectId,
-    /// What became of it.
+    /// The result.
     pub outcome: Outcome,
-    /// The version that its ledger said before; `None` without one.
+    /// The version before; `None` without a ledger.
     pub from: Option<Version>,
-    /// The version that it has now, or would have.
+    /// The version after, or the version that the project would have.
     pub to: Option<Version>,
-    /// The version that was recorded without running anything, or would be.
+    /// The version that was recorded without running migrations, or would be.
     pub stamped: Option<Version>,
-    /// Whether those are, or would be, reverted: versions have no order of their own, the catalog says which is later.
+    /// Whether `migrations` were reverted, or would be. It does not follow from `from` and `to`, since only the catalog
+    /// knows the order of versions.
     pub goes_down: bool,
-    /// The versions that were run, or would be, in order.
+    /// The versions that were run or reverted, or would be, in order.
     pub migrations: Vec<Version>,
-    /// How many rows of which table were deleted because of their age, or would be.
+    /// The number of rows that retention deleted from each table, or would delete.
     pub rows: BTreeMap<String, u64>,
     /// The backup that was taken, checked or restored, or would be.
     pub backup: Option<String>,
-    /// What was found to hold, in order.
+    /// The verification steps that passed, in order.
     pub steps: Vec<Step>,
-    /// What is worth knowing and hinders nothing.
+    /// Remarks that prevent nothing.
     pub notes: Vec<String>,
-    /// How long it took.
+    /// The duration.
     pub elapsed: Duration,
 }
 
-/// One thing that was found to hold of a backup.
+/// A verification step of a backup that passed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Step {
-    /// The level of the check that it belongs to, 1 to 4.
+    /// The verification level that the step belongs to, 1 to 4.
     pub level: u8,
-    /// What was found, with its figures.
+    /// What was verified, with numbers.
     pub found: String,
 }
 
 impl ProjectReport {
-    /// A report of nothing but an outcome.
+    /// Creates a report with only an outcome.
     #[must_use]
     pub fn new(project: ProjectId, outcome: Outcome) -> Self {
         Self {
@@ -306,29 +308,29 @@ fn error_line(error: &Error) -> ErrorLine<'_> {
     }
 }
 
-/// How many projects had which outcome.
+/// The number of projects by outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Tally(BTreeMap<&'static str, usize>);
 
 impl Tally {
-    /// Counts one more.
+    /// Counts an outcome.
     pub fn add(&mut self, outcome: &Outcome) {
         *self.0.entry(outcome.code()).or_default() += 1;
     }
 
-    /// How many had an outcome, by its name in JSON.
+    /// Returns the number of projects with an outcome, given by its name in JSON.
     #[must_use]
     pub fn count(&self, outcome: &str) -> usize {
         self.0.get(outcome).copied().unwrap_or_default()
     }
 
-    /// All counts, by name.
+    /// Returns all outcomes and their counts, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, usize)> {
         self.0.iter().map(|(name, count)| (*name, *count))
     }
 
-    /// How many there were in all.
+    /// Returns the number of all projects.
     #[must_use]
     pub fn total(&self) -> usize {
         self.0.values().sum()
@@ -339,43 +341,57 @@ impl Tally {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
-    /// What became of how many.
+    /// The number of projects by outcome.
     pub outcomes: Tally,
-    /// How long it took.
+    /// The duration.
     pub elapsed: Duration,
-    /// Whether it was interrupted.
+    /// Whether the run was interrupted.
     pub interrupted: bool,
-    /// The exit code that says it: see [`Summary::exit_code`].
+    /// The exit code, the first that applies: 130 interrupted, 3 a project failed, 4 a project is blocked, 5 something is
+    /// pending and [`ExitRules::fail_if_pending`], 6 no project found and not [`ExitRules::allow_empty`], else 0.
     pub exit: u8,
 }
 
-/// What makes a run's exit code other than its outcomes.
+/// Options that change a run's exit code.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ExitRules {
-    /// An empty fleet is fine.
-    pub allow_empty: bool,
-    /// Something pending is not fine.
-    pub check: bool,
+    allow_empty: bool,
+    fail_if_pending: bool,
+}
+
+impl ExitRules {
+    /// Exits with 0 instead of 6 if no project was found.
+    #[must_use]
+    pub fn allow_empty(self) -> Self {
+        Self { allow_empty: true, ..self }
+    }
+
+    /// Exits with 5 if something is pending.
+    #[must_use]
+    pub fn fail_if_pending(self) -> Self {
+        Self { fail_if_pending: true, ..self }
+    }
 }
 
 impl Summary {
-    /// The end of a run, judged.
+    /// Creates a summary and computes its exit code.
     #[must_use]
-    pub fn new(outcomes: Tally, elapsed: Duration, interrupted: bool, exit_rules: ExitRules) -> Self {
+    pub(crate) fn new(outcomes: Tally, elapsed: Duration, interrupted: bool, exit_rules: ExitRules) -> Self {
         let exit = Self::exit_code(&outcomes, interrupted, exit_rules);
         Self { outcomes, elapsed, interrupted, exit }
     }
 
-    /// 130 interrupted, 3 some failed, 4 some blocked, 5 something pending where that is checked, 6 no project, else 0.
+    /// Returns the exit code. The first that applies: 130 interrupted, 3 a project failed, 4 a project is blocked, 5
+    /// something is pending (only with [`ExitRules::fail_if_pending`]), 6 no project found (unless [`ExitRules::allow_empty`]), else 0.
     #[must_use]
-    pub fn exit_code(outcomes: &Tally, interrupted: bool, exit_rules: ExitRules) -> u8 {
+    fn exit_code(outcomes: &Tally, interrupted: bool, exit_rules: ExitRules) -> u8 {
         if interrupted {
             130
         } else if outcomes.count("failed") > 0 {
             3
         } else if outcomes.count("blocked") > 0 {
             4
-        } else if exit_rules.check && outcomes.count("planned") > 0 {
+        } else if exit_rules.fail_if_pending && outcomes.count("planned") > 0 {
             5
         } else if outcomes.total() == 0 && !exit_rules.allow_empty {
             6
@@ -402,12 +418,12 @@ mod tests {
 
     #[test]
     fn the_exit_code_says_the_worst() {
-        let code = |outcomes: &[Outcome], interrupted, allow_empty, check| {
+        let code = |outcomes: &[Outcome], interrupted, allow_empty, fail_if_pending| {
             let mut tally = Tally::default();
             for outcome in outcomes {
                 tally.add(outcome);
             }
-            Summary::exit_code(&tally, interrupted, ExitRules { allow_empty, check })
+            Summary::exit_code(&tally, interrupted, ExitRules { allow_empty, fail_if_pending })
         };
         let failed = || Outcome::Failed(Error::new(crate::ErrorKind::Io, "x"));
         let blocked = || Outcome::Blocked(Vec::new());

@@ -1,7 +1,7 @@
-//! Many projects at once: the only concurrency there is.
+//! Works on many projects in parallel, on a pool of threads. Workers send their reports over one channel to the calling
+//! thread.
 //!
-//! It must not let one project's trouble reach another, keep anything of a project once it is reported, or write
-//! output: workers send what became of a project over one channel to one owner.
+//! A project's failure, even a panic, affects only its own report.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,22 +16,26 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
 use crate::project::ProjectId;
 
-/// How many reports may wait for the owner before workers do.
+/// The capacity of the channel. Workers block when it is full.
 const QUEUE_LENGTH: usize = 256;
 
-/// What stops a run early: an interruption, or too many failures.
+/// The conditions that stop a run early: an interruption, a journal that cannot be written, too many failures.
 #[derive(Debug)]
 pub(crate) struct StopCondition<'a> {
     interrupted: &'a AtomicBool,
-    /// Whether nothing new is to begin, since it could not be recorded.
+    /// Set if the run's record can no longer be written. Then no further project is started.
     halted: &'a AtomicBool,
     failures: AtomicUsize,
-    limit: Option<usize>,
+    max_failures: Option<usize>,
 }
 
 impl<'a> StopCondition<'a> {
-    pub(crate) fn new(interrupted: &'a AtomicBool, halted: &'a AtomicBool, limit: Option<usize>) -> Self {
-        Self { interrupted, halted, failures: AtomicUsize::new(0), limit }
+    pub(crate) fn new(
+        interrupted: &'a AtomicBool,
+        halted: &'a AtomicBool,
+        max_failures: Option<usize>,
+    ) -> Self {
+        Self { interrupted, halted, failures: AtomicUsize::new(0), max_failures }
     }
 
     fn count(&self, outcome: &Outcome) {
@@ -43,11 +47,11 @@ impl<'a> StopCondition<'a> {
     fn is_met(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
             || self.halted.load(Ordering::Relaxed)
-            || self.limit.is_some_and(|limit| self.failures.load(Ordering::Relaxed) >= limit)
+            || self.max_failures.is_some_and(|max| self.failures.load(Ordering::Relaxed) >= max)
     }
 }
 
-/// Worker threads.
+/// A pool of worker threads.
 pub(crate) struct Workers(ThreadPool);
 
 impl Workers {
@@ -60,10 +64,10 @@ impl Workers {
             .map_err(|error| Error::new(ErrorKind::Internal, "cannot start worker threads").caused_by(error))
     }
 
-    /// Does `work` for each project, and hands each result to `owner` on the calling thread. So many at a time go through
-    /// `flush` together before anybody is told of them.
+    /// Calls `work` for each project, and `receive` with each report on the calling thread. The reports of `batch_size`
+    /// projects at a time pass through `flush` first.
     ///
-    /// Projects whose turn comes after that is met are reported as not started.
+    /// Projects that are not started when `stop` is met are reported as such.
     pub(crate) fn for_each_project(
         &self,
         projects: &[ProjectId],
@@ -73,7 +77,7 @@ impl Workers {
         flush: impl Fn(&mut [ProjectReport]) + Sync,
         receive: impl FnMut(ProjectReport),
     ) {
-        let one = |project: &ProjectId| {
+        let work_on_project = |project: &ProjectId| {
             if stop.is_met() {
                 return ProjectReport::new(project.clone(), Outcome::NotStarted);
             }
@@ -83,8 +87,8 @@ impl Workers {
             stop.count(&report.outcome);
             ProjectReport { elapsed: started.elapsed(), ..report }
         };
-        let part = |projects: &[ProjectId]| {
-            let mut reports: Vec<ProjectReport> = projects.iter().map(one).collect();
+        let work_on_batch = |projects: &[ProjectId]| {
+            let mut reports: Vec<ProjectReport> = projects.iter().map(work_on_project).collect();
             let is_failed = |it: &ProjectReport| matches!(it.outcome, Outcome::Failed(_));
             let failed: Vec<bool> = reports.iter().map(is_failed).collect();
             flush(&mut reports);
@@ -93,11 +97,11 @@ impl Workers {
             }
             reports
         };
-        self.distribute(projects, batch_size, part, receive);
+        self.distribute(projects, batch_size, work_on_batch, receive);
     }
 
-    /// Does `work` for parts of so many projects, each part at once. A project of which it gives no report goes on to a later
-    /// stage.
+    /// Calls `work` for batches of `size` projects, and `receive` with each report on the calling thread. `work`
+    /// returns no report for a project that a later stage handles.
     pub(crate) fn for_each_batch(
         &self,
         projects: &[ProjectId],
@@ -106,32 +110,32 @@ impl Workers {
         work: impl Fn(&[ProjectId]) -> Vec<ProjectReport> + Sync,
         receive: impl FnMut(ProjectReport),
     ) {
-        let part = |part: &[ProjectId]| -> Vec<ProjectReport> {
+        let work_on_batch = |batch: &[ProjectId]| -> Vec<ProjectReport> {
             if stop.is_met() {
                 let not_started =
                     |project: &ProjectId| ProjectReport::new(project.clone(), Outcome::NotStarted);
-                return part.iter().map(not_started).collect();
+                return batch.iter().map(not_started).collect();
             }
             let started = Instant::now();
-            let mut reports = catch_unwind(AssertUnwindSafe(|| work(part)))
-                .unwrap_or_else(|_| part.iter().map(panicked).collect());
-            // A part's projects share its time evenly.
-            let elapsed = started.elapsed() / u32::try_from(part.len()).unwrap_or(u32::MAX).max(1);
+            let mut reports = catch_unwind(AssertUnwindSafe(|| work(batch)))
+                .unwrap_or_else(|_| batch.iter().map(panicked).collect());
+            // Each project is reported with an equal share of the batch's time.
+            let elapsed = started.elapsed() / u32::try_from(batch.len()).unwrap_or(u32::MAX).max(1);
             for report in &mut reports {
                 report.elapsed = elapsed;
                 stop.count(&report.outcome);
             }
             reports
         };
-        self.distribute(projects, size, part, receive);
+        self.distribute(projects, size, work_on_batch, receive);
     }
 
-    /// Gives parts of so many projects to the workers, and each report to its owner.
+    /// Distributes batches of `size` projects over the workers, and passes each report to `receive`.
     fn distribute(
         &self,
         projects: &[ProjectId],
         size: usize,
-        part: impl Fn(&[ProjectId]) -> Vec<ProjectReport> + Sync,
+        work_on_batch: impl Fn(&[ProjectId]) -> Vec<ProjectReport> + Sync,
         mut receive: impl FnMut(ProjectReport),
     ) {
         let (sender, receiver) = sync_channel(QUEUE_LENGTH);
@@ -141,8 +145,8 @@ impl Workers {
                     projects.par_chunks(size.max(1)).with_max_len(1).for_each_with(
                         sender,
                         |sender, projects| {
-                            for report in part(projects) {
-                                // The owner is gone only when it panicked, and then nobody is left to tell.
+                            for report in work_on_batch(projects) {
+                                // Sending fails only if the receiving thread panicked.
                                 let _ = sender.send(report);
                             }
                         },
@@ -156,10 +160,10 @@ impl Workers {
     }
 }
 
-/// What is said of a project where tenantry itself panicked.
+/// The report of a project whose work panicked.
 fn panicked(project: &ProjectId) -> ProjectReport {
-    let error = Error::new(ErrorKind::Internal, "tenantry itself failed; the project is as it was")
+    let error = Error::new(ErrorKind::Internal, "tenantry panicked; the project was not changed")
         .in_project(project)
-        .with_hint("please report this as a defect of tenantry");
+        .with_hint("please report this as a bug in tenantry");
     ProjectReport::new(project.clone(), Outcome::Failed(error))
 }

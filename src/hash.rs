@@ -1,6 +1,6 @@
-//! Hashes as people write them.
+//! Hashes as text.
 
-/// Bytes as hexadecimal digits, two each.
+/// Returns the bytes as lowercase hexadecimal digits.
 pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |value: u8| char::from(DIGITS[usize::from(value)]);

@@ -1,13 +1,14 @@
-//! What to do next, said for whoever reads it: hints are written in terms of the command line, and a library's user has its calls.
+//! Translates hints. Errors are written with hints in terms of the command line; users of the library get the calls
+//! that do the same.
 
-/// Commands, the longer ones of one beginning first, and the calls that do the same.
+/// Commands and the equivalent calls. A command comes before every other command that is a prefix of it.
 const CALLS: [(&str, &str); 17] = [
     ("backup create", "Manager::backup"),
     ("backup list", "Manager::backups"),
     ("backup restore", "Manager::restore"),
-    ("runs list", "Journal::each"),
+    ("runs list", "Journal::for_each_entry"),
     ("runs show", "Journal::events"),
-    ("audit show", "Journal::each"),
+    ("audit show", "Journal::for_each_entry"),
     ("audit anchor", "Journal::verify"),
     ("migration new", "a new migration"),
     ("doctor --clean", "Manager::sweep"),
@@ -21,7 +22,7 @@ const CALLS: [(&str, &str); 17] = [
     ("init", "Catalog::from_directory"),
 ];
 
-/// Options, and what a library's user sets instead.
+/// Options and the equivalent settings of the library.
 const SETTINGS: [(&str, &str); 11] = [
     ("--allow-drift", "Drift::Keep"),
     ("--allow-row-loss", "Run::allow_row_loss"),
@@ -33,31 +34,31 @@ const SETTINGS: [(&str, &str); 11] = [
     ("--migrations DIR", "Catalog::from_directory"),
     ("--no-stamp", "Baseline::Refuse"),
     ("--pattern", "the store's pattern"),
-    ("--force", "IfInUse::Force, or force where it is recorded"),
+    ("--force", "IfInUse::Force, or force of Request::Stamp"),
 ];
 
-/// A hint of the command line in terms of the library.
+/// Returns a hint for the command line in terms of the library.
 pub(crate) fn for_library(hint: &str) -> String {
     let mut text = String::with_capacity(hint.len());
-    let mut rest = hint;
-    while let Some(at) = rest.find("tenantry ") {
-        let (before, after) = rest.split_at(at);
+    let mut remaining = hint;
+    while let Some(at) = remaining.find("tenantry ") {
+        let (before, after) = remaining.split_at(at);
         text.push_str(before);
         let after = &after["tenantry ".len()..];
-        let is_whole =
+        let is_whole_word =
             |name: &str| after[name.len()..].chars().next().is_none_or(|next| !next.is_alphanumeric());
-        let call = CALLS.iter().find(|(name, _)| after.starts_with(name) && is_whole(name));
+        let call = CALLS.iter().find(|(name, _)| after.starts_with(name) && is_whole_word(name));
         let Some((name, call)) = call else {
             text.push_str("tenantry ");
-            rest = after;
+            remaining = after;
             continue;
         };
         text.push_str(call);
-        // What it is given goes with it.
+        // The command's arguments are dropped too.
         let arguments = &after[name.len()..];
-        rest = &arguments[arguments.find([';', ',', ')']).unwrap_or(arguments.len())..];
+        remaining = &arguments[arguments.find([';', ',', ')']).unwrap_or(arguments.len())..];
     }
-    text.push_str(rest);
+    text.push_str(remaining);
     SETTINGS.iter().fold(text, |text, (option, setting)| text.replace(option, setting))
 }
 

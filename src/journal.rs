@@ -1,7 +1,7 @@
-//! The journal: what changed a fleet, as a chain of entries of which each has the hash of the one before it.
+//! The journal of a fleet: a hash chain with an entry for every change. Each entry has the hash of the one before it.
 //!
-//! It must not say more than is durable: an entry is on the disk before whatever it reports is called done. It can't keep
-//! whoever may write the file from writing a new one; an anchor kept elsewhere shows that.
+//! An entry is on disk before the change that it records is reported as done. A user who may write the file can replace
+//! the whole chain; comparing it with an anchor that is kept elsewhere detects that.
 
 mod entry;
 pub(crate) mod runs;
@@ -15,23 +15,23 @@ use std::path::{Path, PathBuf};
 use crate::disk::{make_private, sync_directory};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::hexadecimal;
-use crate::time::Moment;
+use crate::time::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
 
-use entry::{NOTHING, Text, parse, seal};
+use entry::{NO_HASH, UnsealedEntry, parse, seal};
 
 pub(crate) use entry::NewEntry;
 pub use entry::{Anchor, Entry, Json};
 pub use verify::ChainCheck;
 
 const FILE: &str = "journal.jsonl";
-/// The longest entry that is read back.
+/// The longest entry that can be read back, in bytes.
 const MAX_ENTRY: u64 = 16 << 20;
-/// How much room is kept for the entry of a run's end, in bytes.
-const ROOM_FOR_END: u64 = 8 << 10;
+/// The disk space that is reserved for the last entry of a run, in bytes.
+const RESERVE_FOR_END: u64 = 8 << 10;
 
-/// A fleet's journal, in a folder.
+/// The journal of a fleet, in a folder.
 #[derive(Clone, Debug)]
 pub struct Journal {
     directory: PathBuf,
@@ -39,12 +39,14 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// The journal in a folder, which is made when something is first written.
+    /// Creates a journal in a folder. The folder is created when the first entry is written.
+    ///
+    /// `actor` is the user that entries name.
     pub fn new(directory: impl Into<PathBuf>, actor: impl Into<String>) -> Self {
         Self { directory: directory.into(), actor: actor.into() }
     }
 
-    /// Where it is.
+    /// Returns the folder.
     #[must_use]
     pub fn location(&self) -> &Path {
         &self.directory
@@ -54,11 +56,11 @@ impl Journal {
         self.directory.join(FILE)
     }
 
-    /// Writes an entry, durably. Errors where that is not possible: then nothing was written.
+    /// Appends an entry durably. If this fails, no entry was written.
     pub(crate) fn append(&self, new: &NewEntry<'_>) -> Result<Entry> {
         make_private(&self.directory)?;
         let is_new = !self.path().exists();
-        let (mut file, last) = self.repaired(true)?;
+        let (mut file, last) = self.open_repaired(true)?;
         let entry = self.write(&mut file, last.as_ref(), new)?;
         if is_new {
             sync_directory(&self.directory)?;
@@ -66,18 +68,19 @@ impl Journal {
         Ok(entry)
     }
 
-    /// Cuts off what a killed process left of an entry, and says so in one: what follows the chain needs whole ones.
+    /// Cuts off an incomplete entry that a killed process left, and appends an entry that says so. Verifying the chain
+    /// requires complete entries.
     pub(crate) fn repair(&self) -> Result<()> {
         if self.path().exists() {
-            self.repaired(false)?;
+            self.open_repaired(false)?;
         }
         Ok(())
     }
 
-    /// The journal's file, locked, whose last entry is whole.
-    fn repaired(&self, create: bool) -> Result<(File, Option<Entry>)> {
+    /// Opens and locks the journal's file, and repairs its end. Returns the last entry.
+    fn open_repaired(&self, create: bool) -> Result<(File, Option<Entry>)> {
         let path = self.path();
-        let mut file = self.locked(create).map_err(|error| Error::io("write", &path, error))?;
+        let mut file = self.open_locked(create).map_err(|error| Error::io("write", &path, error))?;
         let (mut last, torn) = self.tail(&mut file)?;
         if torn > 0 {
             let new = NewEntry {
@@ -92,15 +95,15 @@ impl Journal {
         Ok((file, last))
     }
 
-    /// The journal's file, which nobody else writes or replaces as long as it is open.
-    fn locked(&self, create: bool) -> std::io::Result<File> {
+    /// Opens and locks the journal's file. No other process writes or replaces it while it is open.
+    fn open_locked(&self, create: bool) -> std::io::Result<File> {
         let path = self.path();
         loop {
             let file = OpenOptions::new().read(true).append(true).create(create).mode(0o600).open(&path)?;
             flock(&file, FlockOperation::LockExclusive)?;
-            // While this waited, pruning may have put another one in its place.
-            let (held, there) = (file.metadata()?, std::fs::metadata(&path));
-            if there.is_ok_and(|there| (held.dev(), held.ino()) == (there.dev(), there.ino())) {
+            // Pruning may have replaced the file while this process waited for the lock.
+            let (locked, current) = (file.metadata()?, std::fs::metadata(&path));
+            if current.is_ok_and(|current| (locked.dev(), locked.ino()) == (current.dev(), current.ino())) {
                 return Ok(file);
             }
         }
@@ -110,13 +113,13 @@ impl Journal {
         let path = self.path();
         let failed = |error: std::io::Error| {
             Error::io("write", &path, error).with_hint(
-                "make room, or name another [journal] dir; what was done is in the projects' ledgers",
+                "free disk space, or set another [journal] dir; the projects' ledgers record what was done",
             )
         };
-        let previous = last.map_or(NOTHING, Entry::link);
-        let text = Text {
+        let previous = last.map_or(NO_HASH, Entry::chain_hash);
+        let unsealed = UnsealedEntry {
             seq: last.map_or(1, |last| last.seq + 1),
-            at: Moment::now(),
+            at: Timestamp::now(),
             actor: &self.actor,
             kind: new.kind,
             command: new.command,
@@ -125,29 +128,30 @@ impl Journal {
             payload: &new.payload,
             previous,
         };
-        let mut line = seal(&text)?;
+        let mut line = seal(&unsealed)?;
         if line.len() as u64 > MAX_ENTRY {
-            // Nobody could read it again.
+            // The entry could not be read back. It is replaced by its size and hash.
             let bytes = line.len();
             let payload =
                 serde_json::json!({ "too_large": bytes, "sha256": hexadecimal(&Sha256::digest(&line)) });
-            line = seal(&Text { payload: &payload, ..text })?;
+            line = seal(&UnsealedEntry { payload: &payload, ..unsealed })?;
         }
         let end = file.metadata().map_err(failed)?.len();
         let written = file.write_all(line.as_bytes()).and_then(|()| file.sync_data());
-        // Its end has to fit as well.
+        // The entry of the run's end must fit too.
         let written = written.and_then(|()| {
-            if new.kind == "run_started" { runs::keep_room(file, ROOM_FOR_END) } else { Ok(()) }
+            if new.kind == "run_started" { runs::reserve_space(file, RESERVE_FOR_END) } else { Ok(()) }
         });
         if let Err(error) = written {
-            // Half a line helps nobody; where it can't be cut off, the next entry says that it was torn.
+            // Removes the partial line. If that fails, the next writer cuts it off and records that.
             let _ = file.set_len(end);
             return Err(failed(error));
         }
         parse(line.trim_end())
     }
 
-    /// The last whole entry; what a killed process left of one after it is cut off, and how long that was is said.
+    /// Returns the last complete entry. Cuts off an incomplete one after it, which a killed process left, and returns
+    /// its length in bytes.
     fn tail(&self, file: &mut File) -> Result<(Option<Entry>, u64)> {
         let path = self.path();
         let failed = |error: std::io::Error| Error::io("read", &path, error);
@@ -160,23 +164,24 @@ impl Journal {
             file.take(size).read_to_end(&mut bytes).map_err(failed)?;
             let end = bytes.iter().rposition(|&byte| byte == b'\n');
             let start = end.and_then(|end| bytes[..end].iter().rposition(|&byte| byte == b'\n'));
-            let whole = match (start, end) {
+            let complete = match (start, end) {
                 (Some(start), Some(end)) => Some(&bytes[start + 1..end]),
                 (None, Some(end)) if from == 0 => Some(&bytes[..end]),
                 (None, None) if from == 0 => None,
-                _ if size > MAX_ENTRY => return Err(broken(&path, "its last entry has no beginning")),
+                _ if size > MAX_ENTRY => return Err(broken(&path, "the start of the last entry is missing")),
                 _ => {
                     size *= 4;
                     continue;
                 }
             };
             let torn = bytes.len() as u64 - end.map_or(0, |end| end as u64 + 1);
-            let last = whole.map(|line| {
-                std::str::from_utf8(line).map_err(|_| broken(&path, "its last entry is no text"))
+            let last = complete.map(|line| {
+                std::str::from_utf8(line).map_err(|_| broken(&path, "the last entry is not UTF-8"))
             });
-            let last = last.transpose()?.map(parse).transpose().map_err(|error| {
-                broken(&path, &format!("its last entry is not as it was written: {}", error.summary()))
-            })?;
+            let last =
+                last.transpose()?.map(parse).transpose().map_err(|error| {
+                    broken(&path, &format!("the last entry is invalid: {}", error.summary()))
+                })?;
             if torn > 0 {
                 file.set_len(length - torn).map_err(failed)?;
             }
@@ -185,7 +190,7 @@ impl Journal {
     }
 }
 
-/// Who runs this process: `TENANTRY_ACTOR` where it is set, else the user and the machine.
+/// Returns the user that runs this process: `TENANTRY_ACTOR` or the login name, and the host name.
 #[must_use]
 pub fn current_actor() -> String {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -196,7 +201,7 @@ pub fn current_actor() -> String {
 }
 
 fn broken(path: &Path, what: &str) -> Error {
-    Error::new(ErrorKind::CheckFailed, format!("the journal does not hold: {what}"))
+    Error::new(ErrorKind::CheckFailed, format!("the journal is damaged: {what}"))
         .at(path, None)
-        .with_hint("keep the file as it is for whoever looks into it, and compare it with a copy")
+        .with_hint("keep the file unchanged for the investigation, and compare it with a copy")
 }

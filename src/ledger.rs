@@ -1,33 +1,33 @@
-//! What a project's own tables say was applied: the only truth about its version.
+//! The ledger: the tables in a project's database that record its migrations. They are the only source of its version.
 //!
-//! It must not read or write a database: a store fills a [`Ledger`] and writes [`Entry`] rows; here they are understood.
+//! Stores fill a [`Ledger`] and write [`NewHistoryRow`] rows. This module interprets and creates them.
 //!
-//! Two tables make it up. `__diesel_schema_migrations(version, run_on)` says what is applied, exactly as diesel keeps it.
-//! `tenantry_history` is append-only and says how it came to be: one row for each thing ever done.
+//! There are two tables. `__diesel_schema_migrations(version, run_on)` lists the applied versions, exactly as diesel
+//! keeps them. `tenantry_history` is append-only and has one row for each action.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use crate::catalog::{Catalog, Migration, Recognition, Version};
+use crate::catalog::{Catalog, ChecksumMatch, Migration, Version};
 
-/// What was done to a project.
+/// An action on a project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Action {
     /// A migration was run.
     Apply,
-    /// A version was recorded that the schema already had.
+    /// A version that the schema already had was recorded.
     Stamp,
-    /// A version was taken over from another tool's books.
+    /// A version was taken over from another tool's records.
     Adopt,
     /// A migration was reverted.
     Revert,
-    /// A migration that cannot run in a transaction was begun.
+    /// A migration that cannot run in a transaction was started.
     Start,
 }
 
 impl Action {
-    /// The action as the ledger has it.
+    /// Returns the action's name in the ledger.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ impl Action {
         }
     }
 
-    /// Reads an action from the ledger.
+    /// Reads an action's name from the ledger. `None` if there is no such action.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Apply, Self::Stamp, Self::Adopt, Self::Revert, Self::Start]
@@ -48,27 +48,27 @@ impl Action {
     }
 }
 
-/// A row to be written.
+/// A row of `tenantry_history` to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct NewHistoryRow {
     /// The migration's version.
     pub version: Version,
     /// The migration's name.
     pub name: String,
     /// The SHA-256 of its up.sql.
     pub checksum: String,
-    /// What was done.
+    /// The action.
     pub action: Action,
-    /// Whether it was recorded in spite of a difference.
+    /// Whether it was recorded despite a difference.
     pub forced: bool,
-    /// When it began.
+    /// When the action began.
     pub started: SystemTime,
-    /// How long it took; zero for what runs nothing.
+    /// How long the action took. Zero if nothing was run.
     pub duration: Duration,
 }
 
-impl Entry {
-    /// A row about a migration.
+impl NewHistoryRow {
+    /// Creates a row for an action on a migration that starts now.
     #[must_use]
     pub fn new(migration: &Migration, action: Action) -> Self {
         Self {
@@ -85,12 +85,12 @@ impl Entry {
 
 /// A row of `tenantry_history` as read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Recorded {
+pub struct HistoryRow {
     /// The migration's version.
     pub version: Version,
-    /// The checksum it had then.
+    /// The SHA-256 that its up.sql had then.
     pub checksum: String,
-    /// What was done.
+    /// The action.
     pub action: Action,
 }
 
@@ -100,13 +100,13 @@ pub struct Ledger {
     /// The versions in `__diesel_schema_migrations`, in no order.
     pub applied: Vec<Version>,
     /// The rows of `tenantry_history`, oldest first.
-    pub history: Vec<Recorded>,
+    pub history: Vec<HistoryRow>,
     /// The revisions in `alembic_version`.
     pub revisions: Vec<String>,
 }
 
 impl Ledger {
-    /// Whether it says nothing about the project's version.
+    /// Whether it records no version and no action.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.applied.is_empty() && self.history.is_empty()
@@ -118,25 +118,26 @@ impl Ledger {
         self.applied.contains(version)
     }
 
-    /// The last thing recorded of each version.
+    /// Returns the last row of each version.
     #[must_use]
-    pub fn latest(&self) -> HashMap<&Version, &Recorded> {
+    pub fn latest(&self) -> HashMap<&Version, &HistoryRow> {
         self.history.iter().map(|row| (&row.version, row)).collect()
     }
 
-    /// Whether the history accounts for just the versions that are applied: nobody but tenantry wrote either.
+    /// Whether the history accounts for exactly the applied versions. If so, only tenantry has written to both tables.
     #[must_use]
     pub fn is_accounted_for(&self) -> bool {
-        let is_there = |row: &&Recorded| matches!(row.action, Action::Apply | Action::Stamp | Action::Adopt);
-        let mut told: Vec<&Version> =
-            self.latest().into_values().filter(is_there).map(|row| &row.version).collect();
+        let is_applied =
+            |row: &&HistoryRow| matches!(row.action, Action::Apply | Action::Stamp | Action::Adopt);
+        let mut in_history: Vec<&Version> =
+            self.latest().into_values().filter(is_applied).map(|row| &row.version).collect();
         let mut applied: Vec<&Version> = self.applied.iter().collect();
-        told.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        in_history.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         applied.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-        told == applied
+        in_history == applied
     }
 
-    /// The versions whose last row is a start: begun, and never known to have ended.
+    /// Returns the versions whose last row is a start: the migration was started and its end was not recorded.
     #[must_use]
     pub fn dirty(&self) -> Vec<&Version> {
         let mut dirty: Vec<_> =
@@ -145,23 +146,24 @@ impl Ledger {
         dirty.into_iter().map(|row| &row.version).collect()
     }
 
-    /// The rows that make this ledger say that the project is at a position.
+    /// Returns the rows to add so that this ledger records a position. `forced` is stored in each row.
     #[must_use]
-    pub fn entries_for_stamp(&self, catalog: &Catalog, position: usize, forced: bool) -> Vec<Entry> {
+    pub fn entries_for_stamp(&self, catalog: &Catalog, position: usize, forced: bool) -> Vec<NewHistoryRow> {
         let (dirty, latest) = (self.dirty(), self.latest());
         let mut entries = Vec::new();
         for (index, migration) in catalog.migrations().iter().enumerate() {
-            let is_edited = |row: &&Recorded| migration.up.recognize(&row.checksum) == Recognition::Edited;
+            let is_edited =
+                |row: &&HistoryRow| migration.up.recognize(&row.checksum) == ChecksumMatch::Edited;
             let edited = forced && latest.get(&migration.version).is_some_and(is_edited);
-            let unsettled = edited || dirty.contains(&&migration.version);
+            let needs_row = edited || dirty.contains(&&migration.version);
             let action = match (index < position, self.is_applied(&migration.version)) {
                 (true, false) => Action::Stamp,
                 (false, true) => Action::Revert,
-                (true, true) if unsettled => Action::Stamp,
-                (false, false) if unsettled => Action::Revert,
+                (true, true) if needs_row => Action::Stamp,
+                (false, false) if needs_row => Action::Revert,
                 (true, true) | (false, false) => continue,
             };
-            entries.push(Entry { forced, ..Entry::new(migration, action) });
+            entries.push(NewHistoryRow { forced, ..NewHistoryRow::new(migration, action) });
         }
         entries
     }

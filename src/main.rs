@@ -1,6 +1,4 @@
-//! The command `tenantry`: parse, call, render one fatal error, exit code.
-//!
-//! It must not hold logic: everything it does, an application can do through the library.
+//! The command `tenantry`: parses the arguments, runs the command, prints a fatal error and sets the exit code.
 
 mod cli;
 mod report;
@@ -9,8 +7,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-/// Opening and closing a database takes hundreds of small allocations, in SQLite as well, which shares this allocator.
-/// The system's gives the memory back to the kernel after each database and asks for it again for the next.
+/// Opening and closing a database makes hundreds of small allocations, also in SQLite, which uses this allocator too.
+/// The system's allocator returns the memory to the kernel after each database and requests it again for the next.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -19,7 +17,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { 2 } else { 0 };
-            // Nowhere is left to say that this could not be said.
+            // If printing fails, there is no other channel to report it on.
             let _ = error.print();
             return ExitCode::from(code);
         }

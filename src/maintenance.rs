@@ -1,7 +1,6 @@
-//! What a set's rules ask for, carried out on one project: rows that are old are deleted, what must hold is checked.
+//! Applies a set's rules to one project: deletes old rows, and runs checks.
 //!
-//! It must not delete in one go what others would have to wait for, and must not trust a name in a rule before the live
-//! schema has it.
+//! Rows are deleted in batches, so that others do not wait long. Names in rules are looked up in the live schema first.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -15,23 +14,23 @@ use crate::rules::{Chain, Check, Retention, Unit};
 use crate::sql::{Dialect, quote_name};
 use crate::store::{Mode, Rows, Session};
 
-/// How many rows one transaction deletes.
+/// The number of rows that one transaction deletes.
 const BATCH: u64 = 1_000;
 
-/// Rows by table.
+/// Numbers of rows by table.
 pub(crate) type Counts = BTreeMap<String, u64>;
 
-/// A rule with the moment it is applied at.
+/// A retention rule and the time that ages are counted from.
 pub(crate) struct RetentionCutoff<'a> {
     pub(crate) rule: &'a Retention,
     pub(crate) dialect: Dialect,
     pub(crate) now: SystemTime,
-    /// An age over the rule's own.
+    /// An age that replaces the rule's own.
     pub(crate) older_than: Option<Duration>,
 }
 
 impl RetentionCutoff<'_> {
-    /// Counts what would be deleted.
+    /// Counts the rows that would be deleted.
     pub(crate) fn count(&self, rows: &mut dyn Rows, counts: &mut Counts) -> Result<()> {
         self.require_columns(rows)?;
         let expired = format!("{} WHERE {}", quote_name(&self.rule.table), self.expired());
@@ -42,14 +41,15 @@ impl RetentionCutoff<'_> {
                 quote_name(&dependent.column),
                 quote_name(&dependent.references)
             );
-            add(counts, &dependent.table, number(rows, "*", &from)?);
+            add(counts, &dependent.table, count(rows, "*", &from)?);
         }
-        // What has no row ids can't be deleted by them, and that is to show now.
-        add(counts, &self.rule.table, number(rows, self.dialect.row_id(), &expired)?);
+        // Counting row ids fails for a table without them, from which `delete` cannot delete either.
+        add(counts, &self.rule.table, count(rows, self.dialect.row_id(), &expired)?);
         Ok(())
     }
 
-    /// Deletes, a batch a transaction. `permit` says whether the project may be touched, as it is under the lock.
+    /// Deletes the rows, one batch per transaction. Under the lock, `permit` fails if the project must not be changed.
+    /// Adds the numbers of deleted rows to `counts`.
     pub(crate) fn delete(
         &self,
         session: &mut dyn Session,
@@ -69,27 +69,27 @@ impl RetentionCutoff<'_> {
                     self.expired()
                 )
             };
-            // Row ids alone can mean other rows as well: those of another partition, or a column of that name.
-            let doomed =
+            // Row ids alone may also match other rows: those of another partition, or if a column has that name.
+            let in_batch =
                 format!("{} AND ({})", self.dialect.rows_in(&batch(self.dialect.row_id())), self.expired());
-            // All statements have to mean the same rows.
+            // Without the lock, the statements could select different rows.
             if let Some(lock) = self.dialect.lock_table(&table) {
                 session.change(&lock)?;
             }
-            let mut gone = Counts::new();
+            let mut deleted_rows = Counts::new();
             for dependent in &self.rule.dependents {
                 let sql = format!(
-                    "DELETE FROM {} WHERE {} IN (SELECT {} FROM {table} WHERE {doomed})",
+                    "DELETE FROM {} WHERE {} IN (SELECT {} FROM {table} WHERE {in_batch})",
                     quote_name(&dependent.table),
                     quote_name(&dependent.column),
                     quote_name(&dependent.references),
                 );
-                add(&mut gone, &dependent.table, session.change(&sql)?);
+                add(&mut deleted_rows, &dependent.table, session.change(&sql)?);
             }
-            let deleted = session.change(&format!("DELETE FROM {table} WHERE {doomed}"))?;
-            add(&mut gone, &self.rule.table, deleted);
+            let deleted = session.change(&format!("DELETE FROM {table} WHERE {in_batch}"))?;
+            add(&mut deleted_rows, &self.rule.table, deleted);
             session.commit()?;
-            for (table, rows) in gone {
+            for (table, rows) in deleted_rows {
                 add(counts, &table, rows);
             }
             if deleted < BATCH {
@@ -98,7 +98,8 @@ impl RetentionCutoff<'_> {
         }
     }
 
-    /// The condition for a row to be deleted.
+    /// The SQL condition for a row to be deleted. With `in_order_of`, a row is kept if a row before it is kept, and the
+    /// last row is always kept.
     fn expired(&self) -> String {
         let is_old = format!("({})", self.is_old());
         let Some(order) = &self.rule.in_order_of else { return is_old };
@@ -135,11 +136,11 @@ impl RetentionCutoff<'_> {
             needed.push((&dependent.table, &dependent.column));
             needed.push((&rule.table, &dependent.references));
         }
-        needed.into_iter().try_for_each(|(table, column)| require(rows, table, column))
+        needed.into_iter().try_for_each(|(table, column)| require_column(rows, table, column))
     }
 }
 
-/// Carries out a check; gives what is wrong, beginning with the first bad row.
+/// Runs a check. Returns a description of the first row that fails it.
 pub(crate) fn check(rows: &mut dyn Rows, check: &Check) -> Result<Option<String>> {
     let found = match (&check.query, &check.chain) {
         (Some(query), _) => rows.first(query)?,
@@ -149,26 +150,26 @@ pub(crate) fn check(rows: &mut dyn Rows, check: &Check) -> Result<Option<String>
     Ok(found.map(|found| format!("{}: {found}", check.name)))
 }
 
-/// Follows a chain from its first row, whatever was before that.
+/// Returns the first error in a chain. The row before its first row may have been deleted, so it is not required.
 fn broken_link(rows: &mut dyn Rows, chain: &Chain) -> Result<Option<String>> {
     let names: Vec<&String> =
         [&chain.order, &chain.previous, &chain.hash].into_iter().chain(&chain.data).collect();
-    names.iter().try_for_each(|column| require(rows, &chain.table, column))?;
+    names.iter().try_for_each(|column| require_column(rows, &chain.table, column))?;
     let columns: Vec<_> = names.iter().map(|column| quote_name(column)).collect();
     let from = format!("{} ORDER BY {}", quote_name(&chain.table), quote_name(&chain.order));
     let mut last: Option<String> = None;
     let mut broken = None;
-    rows.each(&columns, &from, &mut |row| {
-        let empty = row.iter().position(Option::is_none).and_then(|index| names.get(index));
+    rows.for_each_row(&columns, &from, &mut |row| {
+        let null_column = row.iter().position(Option::is_none).and_then(|index| names.get(index));
         let mut texts = row.into_iter().map(Option::unwrap_or_default);
         let [at, previous, hash] = std::array::from_fn(|_| texts.next().unwrap_or_default());
         let data = texts.collect::<Vec<_>>().join(&chain.separator);
-        broken = if let Some(column) = empty {
-            Some(format!("{} {at} has nothing in {column}", chain.order))
+        broken = if let Some(column) = null_column {
+            Some(format!("{} {at}: {column} is NULL", chain.order))
         } else if hash != hexadecimal(&Sha256::digest(data)) {
-            Some(format!("{} {at} has not the hash of what it says", chain.order))
+            Some(format!("{} {at}: the hash does not match the data", chain.order))
         } else if last.as_ref().is_some_and(|last| *last != previous) {
-            Some(format!("{} {at} does not go on from the entry before it", chain.order))
+            Some(format!("{} {at}: the previous hash is not that of the row before", chain.order))
         } else {
             None
         };
@@ -178,7 +179,8 @@ fn broken_link(rows: &mut dyn Rows, chain: &Chain) -> Result<Option<String>> {
     Ok(broken)
 }
 
-fn require(rows: &mut dyn Rows, table: &str, column: &str) -> Result<()> {
+/// Fails if a column does not exist.
+fn require_column(rows: &mut dyn Rows, table: &str, column: &str) -> Result<()> {
     let columns = rows.columns(table)?;
     let missing = if columns.is_empty() {
         format!("it has no table {table:?}")
@@ -187,18 +189,18 @@ fn require(rows: &mut dyn Rows, table: &str, column: &str) -> Result<()> {
     } else {
         format!("its table {table:?} has no column {column:?}")
     };
-    Err(Error::new(ErrorKind::SchemaMismatch, format!("{missing}, which a rule of the set names"))
-        .with_hint("see where it stands: tenantry status ID; upgrade it first, or mend set.toml"))
+    Err(Error::new(ErrorKind::SchemaMismatch, format!("{missing}, which a rule of the set uses"))
+        .with_hint("show its status: tenantry status ID; upgrade it first, or fix set.toml"))
 }
 
-/// How many rows there are, by a column of theirs.
-fn number(rows: &mut dyn Rows, column: &str, from: &str) -> Result<u64> {
-    let mut number = None;
-    rows.each(&[format!("count({column})")], from, &mut |row| {
-        number = row.into_iter().flatten().next().and_then(|text| text.parse().ok());
+/// Counts the rows in which a column is not NULL.
+fn count(rows: &mut dyn Rows, column: &str, from: &str) -> Result<u64> {
+    let mut count = None;
+    rows.for_each_row(&[format!("count({column})")], from, &mut |row| {
+        count = row.into_iter().flatten().next().and_then(|text| text.parse().ok());
         Ok(true)
     })?;
-    number.ok_or_else(|| Error::new(ErrorKind::Internal, "a count gave no number"))
+    count.ok_or_else(|| Error::new(ErrorKind::Internal, "a count returned no number"))
 }
 
 fn add(counts: &mut Counts, table: &str, rows: u64) {

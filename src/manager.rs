@@ -1,19 +1,23 @@
-//! The way in for applications and for the command: a store and a catalog, and what can be done with them.
+//! The entry point for applications and for the command: combines a store, a catalog, the planner and the workers.
 //!
-//! It must not print, exit or read the environment, and it does nothing of its own: it composes the fleet's workers,
-//! the planner and the store.
+//! Does not print, exit or read the environment.
 
 mod backup;
 mod calls;
 mod command;
+mod connections;
+mod creation;
 mod execution;
 mod history;
 mod maintenance;
 mod pool;
 mod recording;
+mod reporting;
 mod restore;
 mod rollback;
 mod run;
+mod selection;
+mod sink;
 mod survey;
 mod transfer;
 mod verification;
@@ -24,29 +28,29 @@ use std::time::Duration;
 
 use crate::apply::{DownScripts, DropTables, Durability, Executor, RowOwner, build_reference};
 use crate::backup::Archive;
-use crate::catalog::{Catalog, Version};
+use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fleet::Workers;
 use crate::journal::Journal;
-use crate::plan::{Baseline, Drift, Inspection, Problem, Reference, Request};
+use crate::plan::{Inspection, Reference};
 use crate::project::ProjectId;
 use crate::rules::Rules;
-use crate::store::connection::ProjectConnection;
-use crate::store::sqlite::MemoryStore;
-use crate::store::{ReadSchema, Store};
+use crate::store::{MemoryStore, ReadSchema, Store};
 
-pub use backup::{BackupTask, Restore, Sample, Source};
-pub use command::{FinalBackup, IdPattern, Operation, Run, Safety, Selection};
-pub use maintenance::MaintenanceTask;
+pub use crate::plan::{Baseline, DownScriptOutcome, DowngradeTo, Drift, Request};
+pub use command::{
+    BackupTask, FinalBackup, IdPattern, MaintenanceTask, Operation, Restore, Rollback, Run, Safety, Sample,
+    Selection, Source,
+};
 pub use pool::PooledConnection;
-pub use rollback::Rollback;
+pub use survey::Status;
 
 use pool::Pools;
 
-/// How many connections applications get where they don't say.
-const CONNECTIONS: usize = 16;
+/// The default limit of [`Manager::connection`]'s open connections.
+const DEFAULT_CONNECTIONS: usize = 16;
 
-/// A fleet: a store with the catalog that its projects are to follow.
+/// A fleet: a store, and the catalog that its projects are migrated with.
 ///
 /// ```
 /// use tenantry::{Catalog, Dialect, Manager, ProjectId};
@@ -64,9 +68,9 @@ pub struct Manager {
     store: Arc<dyn Store>,
     catalog: Arc<Catalog>,
     reference: OnceLock<Reference>,
-    /// The same, where it was wanted to know what each down.sql comes to.
-    reference_with_downs: OnceLock<Reference>,
-    /// What the set declares besides its migrations, read when it is first needed.
+    /// The reference together with the result of each down.sql. Built only for operations that need these results.
+    reference_with_down_results: OnceLock<Reference>,
+    /// The rules of `set.toml`, read on first use.
     rules: OnceLock<Rules>,
     read_rules: Option<ReadRules>,
     archive: Option<Archive>,
@@ -74,52 +78,37 @@ pub struct Manager {
     jobs: usize,
     pools: Arc<Pools>,
     interrupted: Arc<AtomicBool>,
-    /// Held by one who has to be the only one at work.
-    alone: RwLock<()>,
+    /// Locked shared while a project is worked on, and exclusively to retry a project that needs the server's whole
+    /// lock table.
+    retry_lock: RwLock<()>,
 }
 
-/// Reads what a set declares besides its migrations.
+/// Reads the rules of a migration set.
 pub(crate) type ReadRules = Box<dyn Fn() -> Result<Rules> + Send + Sync>;
 
-/// Where a project stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Status {
-    /// The newest version in its ledger; `None` where there is none.
-    pub version: Option<Version>,
-    /// The versions that it lacks, in order.
-    pub pending: Vec<Version>,
-    /// What hinders an upgrade.
-    pub problems: Vec<Problem>,
-}
-
-impl Status {
-    /// Whether it is at the catalog's head, and nothing is wrong.
-    #[must_use]
-    pub fn is_current(&self) -> bool {
-        self.version.is_some() && self.pending.is_empty() && self.problems.is_empty()
-    }
-}
-
 impl Manager {
-    /// A fleet in a store. The catalog has to be of the store's dialect.
+    /// Creates a manager.
+    ///
+    /// Fails with [`ErrorKind::Configuration`] if the catalog is for another dialect than the store's.
     pub fn new(store: impl Store + 'static, catalog: Catalog) -> Result<Self> {
-        Self::of(Arc::new(store), catalog)
+        Self::with_shared_store(Arc::new(store), catalog)
     }
 
-    /// An empty fleet in memory, for an application's tests: it runs the real migrations, once, and copies the result
-    /// for each project.
+    /// Creates an empty fleet in memory, for an application's tests. It runs the real migrations once and copies the
+    /// result for each project.
+    ///
+    /// Fails with [`ErrorKind::Configuration`] if the catalog is not for SQLite.
     pub fn in_memory(catalog: Catalog) -> Result<Self> {
-        Self::of(Arc::new(MemoryStore::new()), catalog)
+        Self::with_shared_store(Arc::new(MemoryStore::new()), catalog)
     }
 
-    /// The same in a store that others use as well.
-    pub fn of(store: Arc<dyn Store>, catalog: Catalog) -> Result<Self> {
+    /// Creates a manager like [`Manager::new`], with a store that is shared with other code.
+    pub fn with_shared_store(store: Arc<dyn Store>, catalog: Catalog) -> Result<Self> {
         if store.dialect() != catalog.dialect() {
             return Err(Error::new(
                 ErrorKind::Configuration,
                 format!(
-                    "{} is for {}, the store is {}",
+                    "{} is for {}, but the store is {}",
                     catalog.name(),
                     catalog.dialect().name(),
                     store.location()
@@ -131,42 +120,44 @@ impl Manager {
             store,
             catalog: Arc::new(catalog),
             reference: OnceLock::new(),
-            reference_with_downs: OnceLock::new(),
+            reference_with_down_results: OnceLock::new(),
             rules: OnceLock::new(),
             read_rules: None,
             archive: None,
             journal: None,
-            pools: Arc::new(Pools::new(CONNECTIONS, Duration::from_mins(1))),
+            pools: Arc::new(Pools::new(DEFAULT_CONNECTIONS, Duration::from_mins(1))),
             interrupted: Arc::default(),
-            alone: RwLock::default(),
+            retry_lock: RwLock::default(),
         })
     }
 
-    /// How many projects are worked on at once; the default is what was measured to be best for the store.
+    /// Sets how many projects are worked on at once, at least 1. The default is the value that was measured to be
+    /// fastest for the store.
     #[must_use]
     pub fn with_jobs(mut self, jobs: usize) -> Self {
         self.jobs = jobs.max(1);
         self
     }
 
-    /// How many connections [`Manager::connection`] keeps open over the whole fleet (default 16), and how long an idle
-    /// one stays open (default 60 s).
+    /// Sets how many connections [`Manager::connection`] opens at most over the whole fleet (default 16), and how long
+    /// an idle one stays open (default 60 s).
     #[must_use]
     pub fn with_connections(mut self, connections: usize, idle: Duration) -> Self {
         self.pools = Arc::new(Pools::new(connections.max(1), idle));
         self
     }
 
-    /// What the set declares besides its migrations; none by default.
+    /// Sets the rules of the migration set: retention and checks. The default is no rules.
     #[must_use]
     pub fn with_rules(mut self, rules: Rules) -> Self {
         self.rules = OnceLock::from(rules);
         self
     }
 
-    /// The same, read when they are first needed: a fault in them hinders only what needs them.
+    /// Sets a function that reads the rules on first use, so that an error in them affects only operations that need
+    /// them.
     #[must_use]
-    pub(crate) fn with_rules_read_by(mut self, read: ReadRules) -> Self {
+    pub(crate) fn with_lazy_rules(mut self, read: ReadRules) -> Self {
         self.read_rules = Some(read);
         self
     }
@@ -179,102 +170,135 @@ impl Manager {
         Ok(self.rules.get_or_init(Rules::default))
     }
 
-    /// Where backups are kept; nowhere by default, and then whatever takes one is refused.
+    /// Sets where backups are kept. Without it, everything that needs backups fails with
+    /// [`ErrorKind::Configuration`].
     #[must_use]
     pub fn with_archive(mut self, archive: Archive) -> Self {
         self.archive = Some(archive.of_store(Arc::clone(&self.store)));
         self
     }
 
-    /// Where it is recorded what was done; nowhere by default.
+    fn archive(&self) -> Result<&Archive> {
+        self.archive.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Configuration, "no backup directory is configured")
+                .with_hint("set one: [backup] dir in tenantry.toml, or --backup-dir")
+        })
+    }
+
+    /// Sets the journal that runs are recorded in. Without it, nothing is recorded.
     #[must_use]
     pub fn with_journal(mut self, journal: Journal) -> Self {
         self.journal = Some(journal);
         self
     }
 
-    /// A flag that ends a run early once it is set: projects begun are finished, the others not started.
+    /// Sets a flag that ends a run early. Once it is true, projects in progress are finished and no other is started.
     #[must_use]
     pub fn with_interruption(mut self, interrupted: Arc<AtomicBool>) -> Self {
         self.interrupted = interrupted;
         self
     }
 
-    /// The store.
+    /// Returns the store.
     #[must_use]
     pub fn store(&self) -> &dyn Store {
         &*self.store
     }
 
-    /// Removes what processes left that were killed: private copies and half-made projects. Touches nothing that anybody uses;
-    /// gives the names of what is gone. Commands that make such things do so by themselves.
+    /// Removes the private copies and unfinished projects of killed processes. Touches nothing that is in use. Returns
+    /// the names of what was removed.
+    ///
+    /// Operations that create such copies or projects also remove old ones.
     pub fn sweep(&self) -> Result<Vec<String>> {
-        let mut gone = self.store.sweep()?;
-        gone.extend(crate::disk::sweep_private_folders()?);
-        Ok(gone)
+        let mut removed = self.store.sweep()?;
+        removed.extend(crate::disk::sweep_private_folders()?);
+        Ok(removed)
     }
 
-    /// The catalog.
+    /// Returns the catalog.
     #[must_use]
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }
 
-    /// The schemas that the catalog leads to, made once on a private empty database. Errors when a migration does not
-    /// run there.
-    pub fn reference(&self) -> Result<&Reference> {
-        let cell = if self.reference_with_downs.get().is_some() {
-            &self.reference_with_downs
+    /// Runs every migration on a private empty database. The first call does so; its result is kept.
+    ///
+    /// Fails with [`ErrorKind::Catalog`] if a migration fails.
+    pub fn verify_migrations(&self) -> Result<()> {
+        self.reference().map(drop)
+    }
+
+    /// Runs every migration and its `down.sql` on a private empty database. Returns what each `down.sql` does, in the
+    /// order of the catalog.
+    ///
+    /// Fails with [`ErrorKind::Catalog`] if a migration fails.
+    pub fn down_script_outcomes(&self) -> Result<Vec<DownScriptOutcome>> {
+        let reference = self.reference_with_down_results()?;
+        let outcome =
+            |index| reference.down_script_outcome(index).cloned().unwrap_or(DownScriptOutcome::Untested);
+        Ok((0..self.catalog.head()).map(outcome).collect())
+    }
+
+    /// Returns the reference, built by running the migrations on a private empty database on the first call. It is
+    /// [`Reference::unknown`] if there is no permission to create such a database.
+    fn reference(&self) -> Result<&Reference> {
+        let cell = if self.reference_with_down_results.get().is_some() {
+            &self.reference_with_down_results
         } else {
             &self.reference
         };
-        self.build_once(cell, DownScripts::Untested)
+        self.init_reference(cell, DownScripts::Untested)
     }
 
-    /// The same, with what each migration's down.sql comes to.
-    pub fn reference_with_downs(&self) -> Result<&Reference> {
-        self.build_once(&self.reference_with_downs, DownScripts::Tested)
+    /// Like [`Manager::reference`], with the result of each migration's `down.sql`.
+    fn reference_with_down_results(&self) -> Result<&Reference> {
+        self.init_reference(&self.reference_with_down_results, DownScripts::Tested)
     }
 
-    fn build_once<'a>(&'a self, cell: &'a OnceLock<Reference>, downs: DownScripts) -> Result<&'a Reference> {
+    fn init_reference<'a>(
+        &'a self,
+        cell: &'a OnceLock<Reference>,
+        downs: DownScripts,
+    ) -> Result<&'a Reference> {
         if let Some(reference) = cell.get() {
             return Ok(reference);
         }
         let mut built = None;
-        let made = self.store.scratch(&self.catalog, &mut |scratch| {
+        let scratch_result = self.store.scratch(&self.catalog, &mut |scratch| {
             match build_reference(scratch, &self.catalog, downs) {
-                // The store may have another way.
+                // Returned to the store, which may retry with another scratch database.
                 Err(error) if matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::LocksExhausted) => {
                     Err(error)
                 }
-                // What its migrations lack is another matter than a place to run them in.
+                // Retrying does not help with other errors, such as a failing migration.
                 other => {
                     built = Some(other);
                     Ok(())
                 }
             }
         });
-        let built = match (made, built) {
+        let built = match (scratch_result, built) {
             (_, Some(built)) => built.map_err(|error| match self.store.explain_failure(error.message()) {
                 Some(hint) => error.with_hint(hint),
                 None => error,
             })?,
-            // Where nothing can be made, nothing can be changed either: what the ledgers say has to do.
+            // Without permission to create a database, projects cannot be changed either. Reading needs only the
+            // ledgers.
             (Err(error), None) if error.kind() == ErrorKind::ReadOnly => Reference::unknown(),
-            (made, None) => made.map(|()| Reference::unknown())?,
+            (scratch_result, None) => scratch_result.map(|()| Reference::unknown())?,
         };
         Ok(cell.get_or_init(|| built))
     }
 
-    /// All that is pending, as a run without options does it.
-    fn to_head(&self) -> Request {
+    /// The request of an upgrade to the newest version with default options.
+    fn upgrade_request(&self) -> Request {
         Request::Upgrade { to: self.catalog.head(), baseline: Baseline::Stamp, drift: Drift::Refuse }
     }
 
-    /// What projects are brought to.
-    fn executor<'a>(&'a self, request: Request, run: &'a str) -> Result<Executor<'a>> {
+    /// Returns an executor with the reference that the request needs.
+    fn executor_for<'a>(&'a self, request: Request, run: &'a str) -> Result<Executor<'a>> {
         let reference = match request {
-            Request::Downgrade { .. } => self.reference_with_downs()?,
+            Request::Downgrade { .. } => self.reference_with_down_results()?,
             Request::Upgrade { .. } | Request::Stamp { .. } => self.reference()?,
         };
         Ok(self.executor_with(reference, request, run))
@@ -293,107 +317,19 @@ impl Manager {
         }
     }
 
-    /// One project, read.
+    /// Inspects one project, with its schema.
     fn inspect(&self, id: &ProjectId) -> Result<Inspection> {
-        self.inspect_one(id, ReadSchema::Always)
+        self.inspect_with(id, ReadSchema::Always)
     }
 
-    fn inspect_one(&self, id: &ProjectId, read_schema: ReadSchema) -> Result<Inspection> {
+    fn inspect_with(&self, id: &ProjectId, read_schema: ReadSchema) -> Result<Inspection> {
         let mut inspections = self.store.inspect(std::slice::from_ref(id), read_schema);
-        inspections.pop().unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "it was not read")))
-    }
-
-    /// Where a project stands. Changes nothing.
-    pub fn status(&self, id: &ProjectId) -> Result<Status> {
-        let seen = [self.inspect_one(id, ReadSchema::IfUnverified)];
-        let executor = self.status_executor(&seen)?;
-        let [seen] = seen;
-        let inspection = seen?;
-        let versions =
-            |range| self.catalog.between(range).iter().map(|migration| migration.version.clone()).collect();
-        let version = self
-            .catalog
-            .migrations()
-            .iter()
-            .rev()
-            .map(|it| &it.version)
-            .find(|it| inspection.ledger.is_applied(it));
-        let (pending, problems) = match executor.plan(&inspection) {
-            Ok(plan) => (versions(plan.from..plan.to), Vec::new()),
-            Err(problems) => (Vec::new(), problems),
-        };
-        Ok(Status { version: version.cloned(), pending, problems })
-    }
-
-    /// A connection to a project, from pools that are bounded over the whole fleet. Give it back by dropping it.
-    ///
-    /// Errors with [`ErrorKind::VersionMismatch`] when the project is not at the catalog's head, which is what this
-    /// code was written for, and with [`ErrorKind::PoolExhausted`] when none gets free in time.
-    pub fn connection(&self, id: &ProjectId) -> Result<PooledConnection> {
-        let get = || {
-            self.pools.get(id, || {
-                self.require_current(id)?;
-                self.store.connector(id)
-            })
-        };
-        let mut connection = get()?;
-        if self.has_versions(&mut connection) {
-            return Ok(connection);
-        }
-        // Another process moved it since the pool was opened.
-        drop(connection);
-        self.pools.forget(id);
-        self.require_current(id)?;
-        get()
-    }
-
-    /// Whether the ledger that a connection sees has just the catalog's versions.
-    fn has_versions(&self, connection: &mut ProjectConnection) -> bool {
-        use diesel::prelude::*;
-        diesel::table! {
-            __diesel_schema_migrations (version) {
-                version -> Text,
-            }
-        }
-        let versions = __diesel_schema_migrations::table
-            .select(__diesel_schema_migrations::version)
-            .load::<String>(connection)
-            .unwrap_or_default();
-        versions.len() == self.catalog.head() && versions.iter().all(|it| self.catalog.position(it).is_some())
-    }
-
-    fn require_current(&self, id: &ProjectId) -> Result<()> {
-        let status = self.status(id)?;
-        if status.is_current() {
-            return Ok(());
-        }
-        let mismatch = |message: String, hint: &str| {
-            Err(Error::new(ErrorKind::VersionMismatch, message).in_project(id).with_hint(hint))
-        };
-        let unknown = status.problems.iter().find(|problem| matches!(problem, Problem::Unknown { .. }));
-        match unknown {
-            Some(problem) => mismatch(problem.message(), "run the newer code"),
-            None if !status.problems.is_empty() => Err(blocked(id, &status.problems)),
-            None if status.pending.is_empty() => {
-                mismatch("it has no ledger".into(), "take it over: tenantry stamp ID")
-            }
-            None => mismatch(
-                format!("it lacks {} migration(s)", status.pending.len()),
-                "upgrade it: tenantry upgrade ID, or Manager::upgrade",
-            ),
-        }
+        inspections
+            .pop()
+            .unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "the store returned no inspection")))
     }
 
     fn workers(&self) -> Result<Workers> {
         Workers::new(self.jobs)
-    }
-}
-
-fn blocked(id: &ProjectId, problems: &[Problem]) -> Error {
-    let messages: Vec<_> = problems.iter().map(Problem::message).collect();
-    let error = Error::new(ErrorKind::Blocked, messages.join("; ")).in_project(id);
-    match problems.first() {
-        Some(problem) => error.with_hint(problem.hint_for_command()),
-        None => error,
     }
 }

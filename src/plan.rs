@@ -1,6 +1,7 @@
-//! What a project needs: pure, from a catalog, an inspection and a request to a plan or to problems.
+//! Decides what to do with one project. Input is a catalog, a reference, an inspection and a request; the result is a
+//! plan or the problems that prevent it.
 //!
-//! It must not read or write anything, so that a dry run and the run itself decide alike.
+//! Reads and writes nothing, so a dry run and the run itself decide the same.
 
 mod baseline;
 mod problem;
@@ -16,25 +17,26 @@ use crate::sql::effect::Effect;
 use crate::sql::pragma::FileSettings;
 
 pub use problem::Problem;
-pub use reference::{DownScriptOutcome, Reference};
+pub use reference::DownScriptOutcome;
+pub(crate) use reference::Reference;
 
-/// Everything read of one project, at one moment.
+/// Everything that was read of one project at one moment.
 #[derive(Clone, Debug)]
 pub struct Inspection {
-    /// What its ledger says.
+    /// Its ledger.
     pub ledger: Arc<Ledger>,
-    /// What its schema is; `None` where that was not wanted, see [`ReadSchema`](crate::store::ReadSchema).
+    /// Its schema. `None` if it was not read, see [`ReadSchema`](crate::store::ReadSchema).
     pub schema: Option<Arc<Schema>>,
-    /// What the ledger says the schema was when tenantry last wrote there; not every store keeps that.
-    pub recorded: Option<Fingerprint>,
+    /// The fingerprint that the schema had when tenantry last wrote to the ledger. Not every store records it.
+    pub recorded_fingerprint: Option<Fingerprint>,
     /// Whether it may be written.
     pub access: Access,
 }
 
 impl Inspection {
-    /// What its schema is known by. Errors where it was not read.
+    /// Returns the fingerprint of its schema. Fails if the schema was not read.
     pub fn fingerprint(&self) -> Result<Fingerprint, Error> {
-        let unread = || Error::new(ErrorKind::Internal, "its schema was not read");
+        let unread = || Error::new(ErrorKind::Internal, "the schema was not read");
         self.schema.as_ref().map(|schema| schema.fingerprint()).ok_or_else(unread)
     }
 }
@@ -42,43 +44,43 @@ impl Inspection {
 /// Whether a project may be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// It may.
+    /// It may be read and written.
     ReadWrite,
-    /// Its owner marked it read-only.
+    /// It may only be read.
     ReadOnly,
 }
 
-/// What is asked for.
+/// What to do with a project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Request {
-    /// To go up to a position, and never down.
+    /// Upgrade to a position, and never downgrade.
     Upgrade {
-        /// Where to.
+        /// The target position.
         to: usize,
         /// What to do with a project that has no ledger.
         baseline: Baseline,
-        /// What to do with a project whose schema is not what its version says.
+        /// What to do with a project whose schema differs from that of its version.
         drift: Drift,
     },
-    /// To record a position without running anything.
+    /// Record a position without running anything.
     Stamp {
-        /// Which one; `None` is the one whose schema matches.
+        /// The position. `None` for the position whose schema matches.
         to: Option<usize>,
-        /// Whether to record it in spite of a difference.
+        /// Whether to record it despite a difference.
         force: bool,
     },
-    /// To go down to a position.
+    /// Downgrade to a position.
     Downgrade {
-        /// How far.
+        /// How far to downgrade.
         down: DowngradeTo,
-        /// What to do where a down.sql does not lead back to the schema from before.
+        /// What to do if a down.sql does not restore the previous schema.
         drift: Drift,
     },
 }
 
 impl Request {
-    /// The same request with the target that a plan found for it, which no longer depends on where a project stands.
+    /// Returns the request with the target position of a plan. It no longer depends on the project's current position.
     #[must_use]
     pub(crate) fn with_target(self, position: usize) -> Self {
         match self {
@@ -88,71 +90,71 @@ impl Request {
     }
 }
 
-/// How far down.
+/// How far to downgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DowngradeTo {
-    /// To a position.
+    /// To this position.
     Position(usize),
-    /// By so many migrations.
+    /// By this number of migrations.
     Steps(usize),
 }
 
 /// What to do with a project that has no ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Baseline {
-    /// Record the version whose schema it has, and go on.
+    /// Record the version whose schema it has, and continue.
     Stamp,
-    /// Leave it alone and say so.
+    /// Change nothing and report a problem.
     Refuse,
 }
 
-/// What to do with a project whose schema is not what its version says.
+/// What to do with a project whose schema differs from that of its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drift {
-    /// Leave it alone and say so.
+    /// Change nothing and report a problem.
     Refuse,
-    /// Go on, and prove that the difference afterwards is the difference before.
+    /// Continue, and verify that the schema differs in the same way afterwards.
     Keep,
 }
 
-/// What will be done to one project.
+/// What to do with one project, in detail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Plan {
-    /// The position its ledger says; `None` without a ledger.
-    pub recorded: Option<usize>,
-    /// The position to record first without running anything.
+pub(crate) struct Plan {
+    /// The position in its ledger. `None` without a ledger.
+    pub recorded_position: Option<usize>,
+    /// The position to record first, without running anything.
     pub stamp: Option<Stamp>,
-    /// The position from which migrations run.
+    /// The position from which migrations are run.
     pub from: usize,
-    /// The position to which they run: above `from` they are applied, below it reverted.
+    /// The position to which migrations are run. Above `from` they are applied, below it they are reverted.
     pub to: usize,
-    /// How the schema differs from what it should be at `from`, where that is allowed; it has to differ likewise at `to`.
+    /// How the schema differs from the expected one at `from`, if that is allowed. At `to` it must differ the same way.
     pub drift: Vec<Difference>,
-    /// What the user should know, though it hinders nothing.
+    /// Notes for the user. They do not prevent the plan.
     pub notes: Vec<String>,
 }
 
 /// A version to record without running anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Stamp {
+pub(crate) struct Stamp {
     /// The position.
     pub position: usize,
-    /// Whether the schema differs from it.
+    /// Whether it is recorded although the schema or an applied script differs.
     pub forced: bool,
 }
 
 impl Plan {
     /// Whether there is nothing to do.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.stamp.is_none() && self.from == self.to
     }
 
-    /// The migrations to run, in the order in which they run.
+    /// Returns the migrations to run, in the order in which they run.
     #[must_use]
-    pub fn migrations<'a>(&self, catalog: &'a Catalog) -> Vec<&'a Migration> {
+    pub(crate) fn migrations<'a>(&self, catalog: &'a Catalog) -> Vec<&'a Migration> {
         if self.from <= self.to {
             catalog.between(self.from..self.to).iter().collect()
         } else {
@@ -160,7 +162,7 @@ impl Plan {
         }
     }
 
-    /// The scripts to run, in order.
+    /// Returns the scripts to run, in order.
     fn scripts<'a>(&self, catalog: &'a Catalog) -> impl Iterator<Item = &'a Script> + use<'a> {
         let up = self.from <= self.to;
         let script =
@@ -168,27 +170,27 @@ impl Plan {
         self.migrations(catalog).into_iter().filter_map(script)
     }
 
-    /// Whether it drops a table, which takes the rows of its children along where foreign keys are enforced.
+    /// Whether it drops a table. If foreign keys are enforced, this also deletes the rows of the child tables.
     #[must_use]
-    pub fn drops_table(&self, catalog: &Catalog) -> bool {
+    pub(crate) fn drops_table(&self, catalog: &Catalog) -> bool {
         self.scripts(catalog).any(|script| script.effect() == Effect::DropsTable)
     }
 
-    /// The settings of a database file that it makes.
+    /// Returns the settings of a database file that it changes.
     #[must_use]
-    pub fn file_settings(&self, catalog: &Catalog) -> FileSettings {
+    pub(crate) fn file_settings(&self, catalog: &Catalog) -> FileSettings {
         self.scripts(catalog).map(Script::file_settings).fold(FileSettings::default(), FileSettings::then)
     }
 
-    /// Whether every migration of it can share one transaction.
+    /// Whether all its migrations can share one transaction.
     #[must_use]
-    pub fn is_transactional(&self, catalog: &Catalog) -> bool {
+    pub(crate) fn is_transactional(&self, catalog: &Catalog) -> bool {
         self.migrations(catalog).iter().all(|migration| migration.is_transactional())
     }
 }
 
-/// Makes the plan, or finds every problem that forbids it.
-pub fn plan(
+/// Plans a request. Returns all problems that prevent it, not only the first.
+pub(crate) fn plan(
     catalog: &Catalog,
     reference: &Reference,
     inspection: &Inspection,
@@ -222,7 +224,7 @@ impl Planner<'_> {
             let stamp = (position > 0).then_some(Stamp { position, forced: false });
             let to = to.max(position);
             return Ok(Plan {
-                recorded: None,
+                recorded_position: None,
                 stamp,
                 from: position,
                 to,
@@ -234,18 +236,21 @@ impl Planner<'_> {
         let drift = self.drift(from, drift)?;
         notes.extend(self.notes(from));
         if !self.reference.is_known() && self.inspection.schema.is_some() {
-            notes.push(match self.inspection.recorded {
-                Some(_) => "its schema is as tenantry left it; it was not compared with the migrations, since this role may make no schema".into(),
-                None => "its schema was not looked at, since this role may make no schema to compare with".to_string(),
+            notes.push(match self.inspection.recorded_fingerprint {
+                Some(_) => "its schema has not changed since tenantry last wrote to it; it was not compared with the \
+                            migrations, because this role cannot create schemas"
+                    .into(),
+                None => "its schema was not checked, because this role cannot create a schema to compare it with"
+                    .to_string(),
             });
         }
         if to < from {
             notes.push(format!(
-                "it is past {} already; to go back: tenantry downgrade",
+                "it is already past {}; to go back: tenantry downgrade",
                 self.catalog.version_at(to)
             ));
         }
-        Ok(Plan { recorded: Some(from), stamp: None, from, to: to.max(from), drift, notes })
+        Ok(Plan { recorded_position: Some(from), stamp: None, from, to: to.max(from), drift, notes })
     }
 
     fn stamp(&self, to: Option<usize>, force: bool) -> Result<Plan, Vec<Problem>> {
@@ -253,7 +258,7 @@ impl Planner<'_> {
         let recorded = match self.position() {
             _ if ledger.is_empty() => None,
             Ok((position, _)) => Some(position),
-            // What stamping can't mend is in the way even of --force.
+            // Stamping does not remove unknown versions, so --force cannot help either.
             Err(problems) if !force || problems.iter().any(|it| matches!(it, Problem::Unknown { .. })) => {
                 return Err(problems);
             }
@@ -264,27 +269,33 @@ impl Planner<'_> {
             None => self.baseline()?,
         };
         let checked = self.check(position);
-        let is_open = recorded == Some(position) && self.reference.expected(position).is_none();
-        if !force && !is_open {
+        let is_uncheckable = recorded == Some(position) && self.reference.expected(position).is_none();
+        if !force && !is_uncheckable {
             checked.clone()?;
         }
         let forced = force && (checked.is_err() || !self.edited().0.is_empty());
         let changes = !ledger.entries_for_stamp(self.catalog, position, forced).is_empty();
         let stamp = changes.then_some(Stamp { position, forced });
         let notes = self.notes(position);
-        Ok(Plan { recorded, stamp, from: position, to: position, drift: Vec::new(), notes })
+        Ok(Plan {
+            recorded_position: recorded,
+            stamp,
+            from: position,
+            to: position,
+            drift: Vec::new(),
+            notes,
+        })
     }
 
-    fn downgrade(&self, down: DowngradeTo, drift: Drift) -> Result<Plan, Vec<Problem>> {
+    fn downgrade(&self, down: DowngradeTo, allowed_drift: Drift) -> Result<Plan, Vec<Problem>> {
         if self.inspection.ledger.is_empty() {
             return Err(vec![Problem::NeedsBaseline {
                 message: "it has no ledger, so there is nothing to revert".into(),
-                hint: "take it over first: tenantry stamp ID".into(),
+                hint: "record its version first: tenantry stamp ID".into(),
             }]);
         }
         let (from, mut notes) = self.position()?;
-        let keep = drift;
-        let drift = self.drift(from, keep)?;
+        let drift = self.drift(from, allowed_drift)?;
         notes.extend(self.notes(from));
         if let DowngradeTo::Position(position) = down
             && position > from
@@ -299,31 +310,35 @@ impl Planner<'_> {
             DowngradeTo::Steps(steps) => from.saturating_sub(steps),
         };
         let reverted = self.catalog.between(to..from);
-        let missing = |migration: &Migration| match (&migration.down, &migration.down_fault) {
+        let irreversible = |migration: &Migration| match (&migration.down, &migration.down_error) {
             (Some(_), _) => None,
             (None, Some(fault)) => Some(format!("{} ({fault})", migration.label())),
             (None, None) => Some(migration.label()),
         };
-        let missing: Vec<_> = reverted.iter().filter_map(missing).collect();
-        if !missing.is_empty() {
-            return Err(vec![Problem::Irreversible { migrations: missing }]);
+        let irreversible: Vec<_> = reverted.iter().filter_map(irreversible).collect();
+        if !irreversible.is_empty() {
+            return Err(vec![Problem::Irreversible { migrations: irreversible }]);
         }
         let irregular_downs = self.irregular_downs(to..from);
-        if !irregular_downs.is_empty() && keep == Drift::Refuse {
-            return Err(vec![Problem::LeadsElsewhere { migrations: irregular_downs }]);
+        if !irregular_downs.is_empty() && allowed_drift == Drift::Refuse {
+            return Err(vec![Problem::IrregularDown { migrations: irregular_downs }]);
         }
-        notes.extend(irregular_downs.into_iter().map(|it| format!("the way back of {it}")));
-        Ok(Plan { recorded: Some(from), stamp: None, from, to, drift, notes })
+        notes.extend(
+            irregular_downs
+                .into_iter()
+                .map(|it| format!("down.sql does not restore the previous schema: {it}")),
+        );
+        Ok(Plan { recorded_position: Some(from), stamp: None, from, to, drift, notes })
     }
 
-    /// The migrations whose down.sql does not lead back, and where it leads.
+    /// Returns the migrations whose down.sql does not restore the previous schema, with the differences or the error.
     fn irregular_downs(&self, positions: std::ops::Range<usize>) -> Vec<String> {
         let of = |index: usize| {
             let label = self.catalog.between(index..index + 1).first().map(Migration::label)?;
             match self.reference.down_script_outcome(index)? {
                 DownScriptOutcome::Reverts | DownScriptOutcome::Untested => None,
                 DownScriptOutcome::Differs(differences) => {
-                    Some(format!("{label}: {}", problem::listed(differences)))
+                    Some(format!("{label}: {}", problem::list_differences(differences)))
                 }
                 DownScriptOutcome::Fails(error) => Some(format!("{label}: {error}")),
             }
@@ -331,13 +346,13 @@ impl Planner<'_> {
         positions.rev().filter_map(of).collect()
     }
 
-    /// What is worth a note about the schema.
+    /// Returns notes on the schema at a position.
     fn notes(&self, position: usize) -> Vec<String> {
         let schema = self.inspection.schema.as_ref();
         schema.map(|schema| self.reference.notes(schema, position)).unwrap_or_default()
     }
 
-    /// The position that the ledger says, and what is worth a note.
+    /// Returns the position in the ledger, and notes. Fails with all problems of the ledger.
     fn position(&self) -> Result<(usize, Vec<String>), Vec<Problem>> {
         let ledger = &self.inspection.ledger;
         let mut problems = Vec::new();
@@ -377,34 +392,38 @@ impl Planner<'_> {
             .map_or(0, |index| index + 1)
     }
 
-    /// Applied migrations whose script is another one now, and notes on those with other line ends only.
+    /// Returns the applied migrations whose script was edited, and notes on those where only the line endings changed.
     fn edited(&self) -> (Vec<String>, Vec<String>) {
-        use crate::catalog::Recognition;
+        use crate::catalog::ChecksumMatch;
         let ledger = &self.inspection.ledger;
         let (mut edited, mut notes) = (Vec::new(), Vec::new());
         let latest = ledger.latest();
         for migration in self.catalog.migrations().iter().filter(|it| ledger.is_applied(&it.version)) {
             let Some(row) = latest.get(&migration.version) else { continue };
             match migration.up.recognize(&row.checksum) {
-                Recognition::Same => {}
-                Recognition::LineEnds => {
-                    notes.push(format!("{} has other line ends than when it was applied", migration.label()));
+                ChecksumMatch::Same => {}
+                ChecksumMatch::LineEnds => {
+                    notes.push(format!(
+                        "{} has different line endings than when it was applied",
+                        migration.label()
+                    ));
                 }
-                Recognition::Edited => edited.push(migration.label()),
+                ChecksumMatch::Edited => edited.push(migration.label()),
             }
         }
         (edited, notes)
     }
 
-    fn drift(&self, position: usize, drift: Drift) -> Result<Vec<Difference>, Vec<Problem>> {
-        // What is not read was proven, and is as it was then.
+    /// Returns how the schema differs from the expected one. Fails if it differs and that is not allowed.
+    fn drift(&self, position: usize, allowed_drift: Drift) -> Result<Vec<Difference>, Vec<Problem>> {
+        // A schema that was not read has been verified before and has not changed since.
         let Some(schema) = &self.inspection.schema else { return Ok(Vec::new()) };
-        let is_another = |recorded: Fingerprint| !recorded.has_same_objects(&schema.fingerprint());
-        if !self.reference.is_known() && self.inspection.recorded.is_some_and(is_another) {
+        let has_changed = |recorded: Fingerprint| !recorded.has_same_objects(&schema.fingerprint());
+        if !self.reference.is_known() && self.inspection.recorded_fingerprint.is_some_and(has_changed) {
             return Err(vec![Problem::changed(self.catalog, position)]);
         }
         let differences = self.reference.differences(schema, position);
-        if differences.is_empty() || drift == Drift::Keep {
+        if differences.is_empty() || allowed_drift == Drift::Keep {
             Ok(differences)
         } else {
             Err(vec![Problem::drifted(self.catalog, position, &differences)])

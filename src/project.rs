@@ -1,6 +1,4 @@
-//! Project ids: the only place that parses one or turns one into a file name.
-//!
-//! It must not look at a disk or a database: everything here is text.
+//! Project ids and the names of projects' files and schemas. No other module parses an id or derives a name from it.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -10,12 +8,12 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The longest id, in bytes.
-pub const MAX_ID_LENGTH: usize = 100;
+pub(crate) const MAX_ID_LENGTH: usize = 100;
 
-/// One project's id: 1 to 100 of `A-Z a-z 0-9 _ -`, starting with a letter or a digit.
+/// A project's id: 1 to 100 characters of `A-Z a-z 0-9 _ -`, starting with a letter or a digit.
 ///
-/// No dots, slashes, spaces or quotes, so that `project_7.bak.db` is no project and no id can leave its
-/// folder. Ids sort as people count: 2 before 10, numbers before words.
+/// Dots, slashes, spaces and quotes are not allowed. So `project_7.bak.db` is not a project, and an id cannot lead out
+/// of the folder. Ids are sorted in natural order: 2 before 10, numbers before words.
 ///
 /// ```
 /// use tenantry::ProjectId;
@@ -28,7 +26,7 @@ pub const MAX_ID_LENGTH: usize = 100;
 pub struct ProjectId(Arc<str>);
 
 impl ProjectId {
-    /// The id as text.
+    /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -57,7 +55,7 @@ impl FromStr for ProjectId {
             return Ok(Self(text.into()));
         };
         Err(Error::new(ErrorKind::Usage, format!("project id {text:?} {fault}"))
-            .with_hint("an id is 1 to 100 of A-Z a-z 0-9 _ -, starting with a letter or a digit"))
+            .with_hint("an id is 1 to 100 characters of A-Z a-z 0-9 _ -, starting with a letter or a digit"))
     }
 }
 
@@ -105,7 +103,7 @@ impl<'de> serde::Deserialize<'de> for ProjectId {
     }
 }
 
-/// How ids and names relate: a text with `{id}` in it once, such as `project_{id}.db`.
+/// A pattern that maps ids to names of files or schemas. It contains `{id}` once: `project_{id}.db`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamePattern {
     prefix: String,
@@ -113,44 +111,45 @@ pub struct NamePattern {
 }
 
 impl NamePattern {
-    /// The pattern of schemas that suits most: `project_{id}`.
+    /// Returns the default pattern for schemas: `project_{id}`.
     #[must_use]
     pub fn of_schemas() -> Self {
         Self { prefix: "project_".into(), suffix: String::new() }
     }
 
-    /// Reads a pattern of schemas' names, such as `project_{id}`.
+    /// Parses a pattern for names of schemas, such as `project_{id}`.
     pub fn parse_of_schemas(text: &str) -> Result<Self> {
         let refuse = |fault: &str| {
             Err(Error::new(ErrorKind::Configuration, format!("the schema pattern {text:?} {fault}"))
-                .with_hint("write it like project_{id}"))
+                .with_hint("use a pattern like project_{id}"))
         };
         let Some((prefix, suffix)) = text.split_once("{id}") else { return refuse("has no {id}") };
         let is_plain =
             |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
         if !prefix.bytes().chain(suffix.bytes()).all(is_plain) {
-            return refuse("has something other than a-z 0-9 _ - around a single {id}");
+            return refuse("may contain only a-z 0-9 _ - around a single {id}");
         }
         if !prefix.starts_with(|first: char| first.is_ascii_lowercase()) {
-            return refuse("does not begin with a letter, so that every schema might be a project");
+            return refuse("does not start with a lowercase letter, so every schema could be a project");
         }
         Ok(Self { prefix: prefix.into(), suffix: suffix.into() })
     }
 
-    /// The name of a project.
+    /// Returns the name of a project's file or schema.
     #[must_use]
     pub fn name(&self, id: &ProjectId) -> String {
         format!("{}{id}{}", self.prefix, self.suffix)
     }
 
-    /// The id in a name: `None` where the name is not of this pattern, an error where what stands for the id is none.
+    /// Returns the id in a name. `None` if the name does not match the pattern. An error if it matches, but the text in
+    /// place of `{id}` is not a valid id.
     #[must_use]
     pub fn id(&self, name: &str) -> Option<Result<ProjectId>> {
         let inner = name.strip_prefix(self.prefix.as_str())?.strip_suffix(self.suffix.as_str())?;
         Some(inner.parse())
     }
 
-    /// The same as a glob pattern, with everything but the id taken literally.
+    /// Returns the pattern as a glob with `*` in place of `{id}`. The rest of it is matched literally.
     #[must_use]
     pub fn glob(&self) -> String {
         format!("{}*{}", glob::Pattern::escape(&self.prefix), glob::Pattern::escape(&self.suffix))
@@ -163,21 +162,23 @@ impl FromStr for NamePattern {
     fn from_str(text: &str) -> Result<Self> {
         let refuse = |fault: &str| {
             Err(Error::new(ErrorKind::Configuration, format!("the file pattern {text:?} {fault}"))
-                .with_hint("write it like project_{id}.db"))
+                .with_hint("use a pattern like project_{id}.db"))
         };
         let Some((prefix, suffix)) = text.split_once("{id}") else { return refuse("has no {id}") };
         if suffix.contains("{id}") {
             return refuse("has {id} more than once");
         }
         if text.contains(['/', '\\', '\0']) {
-            return refuse("is not one file name");
+            return refuse("is not a single file name");
         }
         if prefix.starts_with('.') {
             return refuse("starts with a dot, as temporary files do");
         }
-        // The companions of `x` would be taken for projects of their own.
+        // Otherwise the companion files of `x`, such as `x-wal`, would count as projects.
         if suffix.is_empty() {
-            return refuse("has nothing after {id}, so that a database could not be told from its -wal");
+            return refuse(
+                "has nothing after {id}, so a database could not be distinguished from its -wal file",
+            );
         }
         Ok(Self { prefix: prefix.into(), suffix: suffix.into() })
     }
@@ -209,7 +210,7 @@ mod tests {
         let long = "x".repeat(MAX_ID_LENGTH + 1);
         for text in ["", ".", "..", "../1", "a/b", "a.b", "a b", "a\"b", "a'b", "-a", "_a", "ä", "a\0", &long]
         {
-            assert!(text.parse::<ProjectId>().is_err(), "{text:?} was taken");
+            assert!(text.parse::<ProjectId>().is_err(), "{text:?} was accepted");
         }
     }
 
@@ -223,7 +224,7 @@ mod tests {
     #[test]
     fn a_pattern_needs_exactly_one_id_and_one_file_name() {
         for text in ["project.db", "{id}{id}.db", "a/{id}.db", ".{id}.db", "project_{id}", "{id}"] {
-            assert!(text.parse::<NamePattern>().is_err(), "{text:?} was taken");
+            assert!(text.parse::<NamePattern>().is_err(), "{text:?} was accepted");
         }
         let pattern: NamePattern = "t[{id}].sqlite3".parse().unwrap();
         assert_eq!(pattern.name(&id("7")), "t[7].sqlite3");

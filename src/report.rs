@@ -1,6 +1,4 @@
-//! What the command writes: data to standard output, messages to standard error.
-//!
-//! It must not decide anything, and must not stop a run because nobody reads what it writes.
+//! The output of the command: data on standard output, messages on standard error. A closed output does not stop a run.
 
 mod human;
 
@@ -8,14 +6,33 @@ use std::fmt;
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
+use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::json;
 use tenantry::event::Event;
 use tenantry::{Catalog, Error, ErrorKind, Result};
 
-use crate::cli::{Format, Verbosity};
+/// The format of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Groups and totals, for people
+    Human,
+    /// One JSON object per line
+    Json,
+}
 
-/// Standard output, remembering the first failure to write: a run goes on without a reader, and says so at its end.
+/// The amount of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verbosity {
+    /// Only failures.
+    Quiet,
+    /// Groups of projects.
+    Normal,
+    /// Every project on its own line.
+    Verbose,
+}
+
+/// Standard output. Keeps the first write error and reports it at the end, so that a run continues without a reader.
 pub(crate) struct Output {
     stream: anstream::AutoStream<io::StdoutLock<'static>>,
     failure: Option<io::Error>,
@@ -32,13 +49,13 @@ impl Output {
         self.keep(result);
     }
 
-    /// Writes bytes as they are.
+    /// Writes bytes unchanged.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         let result = self.stream.write_all(bytes);
         self.keep(result);
     }
 
-    /// Writes one JSON object as a line, at once.
+    /// Writes a value as one line of JSON, and flushes.
     pub(crate) fn json(&mut self, value: &impl Serialize) {
         let text = serde_json::to_string(value).map_err(io::Error::from);
         let result = text.and_then(|text| writeln!(self.stream, "{text}")).and_then(|()| self.stream.flush());
@@ -51,7 +68,8 @@ impl Output {
         }
     }
 
-    /// Tells the first failure. A reader that went away, as `head` does, is none.
+    /// Flushes, and returns the first write error. A closed pipe is not an error, since readers such as `head` close
+    /// it.
     pub(crate) fn finish(mut self) -> Result<()> {
         let result = self.stream.flush();
         self.keep(result);
@@ -59,18 +77,18 @@ impl Output {
             Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 Err(Error::new(ErrorKind::Io, "cannot write the report")
                     .caused_by(error)
-                    .with_hint("what was done is done"))
+                    .with_hint("changes that were made remain"))
             }
             _ => Ok(()),
         }
     }
 }
 
-/// Writes a run's events as they come.
+/// Writes the events of a run as they occur.
 pub(crate) enum Reporter {
-    /// For people.
+    /// Groups and totals.
     Human(Box<human::Human>),
-    /// For programs.
+    /// One line of JSON per event.
     Json(Output),
 }
 
@@ -104,13 +122,13 @@ impl Reporter {
     }
 }
 
-/// A message on standard error.
+/// Writes a message to standard error.
 pub(crate) fn note(message: fmt::Arguments<'_>) {
-    // Where standard error is closed, nowhere is left to say so.
+    // If standard error is closed, there is no other channel to report it on.
     let _ = writeln!(anstream::stderr().lock(), "{message}");
 }
 
-/// The error that a command could not run for.
+/// Writes the error that a command failed with, its causes and its hint.
 pub(crate) fn fatal(error: &Error, format: Format) {
     let (red, dim) = (AnsiColor::Red.on_default().bold(), Style::new().dimmed());
     note(format_args!("{red}error:{red:#} {error}"));
@@ -125,10 +143,11 @@ pub(crate) fn fatal(error: &Error, format: Format) {
     if format == Format::Json {
         let mut output = Output::new();
         output.json(&json!({
-            "v": 1, "event": "error", "kind": error.kind().code(), "message": error.summary(), "project": error.project(),
-            "migration": error.migration(), "line": error.line(), "hint": error.hint_for_command(),
+            "v": 1, "event": "error", "kind": error.kind().code(), "message": error.summary(),
+            "project": error.project(), "migration": error.migration(), "line": error.line(),
+            "hint": error.hint_for_command(),
         }));
-        // The error itself was told on standard error.
+        // The error is already on standard error.
         let _ = output.finish();
     }
 }

@@ -1,6 +1,6 @@
-//! What a set declares besides its migrations, in its `set.toml`: how long rows are kept, and what must hold.
+//! The rules that a migration set declares in its `set.toml`: how long rows are kept, and what must hold in a project.
 //!
-//! It must not know any set, and must not touch a database: `tend` carries the rules out.
+//! Only parses the rules. The module `maintenance` applies them to a project.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,61 +11,62 @@ use crate::catalog::embedded;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::{Dialect, tokens};
 
-/// The name of the file that declares them, beside a set's migrations.
+/// The name of the file with the rules, beside a set's migrations.
 pub const FILE_NAME: &str = "set.toml";
 
-/// A set's rules; none where it has no `set.toml`.
+/// A set's rules. There are none if it has no `set.toml`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rules {
-    /// How long rows are kept, in the order in which they are deleted.
+    /// How long rows are kept. The rules are applied in this order.
     #[serde(default)]
     pub retention: Vec<Retention>,
-    /// What must hold in every project.
+    /// The conditions that must hold in every project.
     #[serde(default, rename = "check")]
     pub checks: Vec<Check>,
 }
 
-/// Rows of one table that are deleted at an age.
+/// Deletes rows of a table when they reach an age.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Retention {
     /// The table.
     pub table: String,
-    /// The column with the time that a row's age is counted from.
+    /// The column with the time from which a row's age is counted.
     pub time: String,
-    /// How that column has the time.
+    /// The format of that column.
     pub unit: Unit,
-    /// The age from which rows are deleted, such as `90d`.
+    /// The age at which rows are deleted, such as `90d`.
     #[serde(deserialize_with = "age")]
     pub age: Duration,
-    /// An environment variable with the age in seconds, over `age`.
+    /// An environment variable with the age in seconds. If it is set, it overrides `age`.
     #[serde(default)]
     pub variable: Option<String>,
-    /// Only rows for which this SQL expression holds.
+    /// An SQL expression. Only rows for which it holds are deleted.
     #[serde(default)]
     pub condition: Option<String>,
-    /// A column in whose order rows go, none before one that stays; the last row always stays. For chains.
+    /// A column that defines the order of deletion, for chains. A row is deleted only if all rows before it are. The
+    /// last row is never deleted.
     #[serde(default)]
     pub in_order_of: Option<String>,
-    /// Rows of other tables that go with them.
+    /// Rows of other tables that are deleted with them.
     #[serde(default)]
     pub dependents: Vec<Dependent>,
 }
 
-/// Rows that go with those that they point at.
+/// Rows that are deleted together with the rows that they reference.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dependent {
     /// Their table.
     pub table: String,
-    /// Their column that points.
+    /// The referencing column of that table.
     pub column: String,
-    /// The column that it points at.
+    /// The referenced column of the retention's table.
     pub references: String,
 }
 
-/// How a column has a time.
+/// The format of a column with times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unit {
@@ -73,52 +74,52 @@ pub enum Unit {
     Seconds,
     /// Milliseconds since 1970.
     Milliseconds,
-    /// A date and time as the database understands it.
+    /// A date and time in a format that the database understands.
     Timestamp,
 }
 
-/// Something that must hold in every project. Either of the two.
+/// A condition that must hold in every project. It has either `query` or `chain`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Check {
-    /// What it is called in reports.
+    /// Its name in reports.
     pub name: String,
-    /// A query that must give no row.
+    /// A query that must return no row.
     #[serde(default)]
     pub query: Option<String>,
-    /// A chain of hashes.
+    /// A chain of hashes that must be valid.
     #[serde(default)]
     pub chain: Option<Chain>,
 }
 
-/// Rows of which each has the SHA-256, in hexadecimal, of itself and of the hash of the row before it.
+/// A chain of hashes. Each row contains the hexadecimal SHA-256 of its own data and of the previous row's hash.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Chain {
     /// The table.
     pub table: String,
-    /// The column with the rows' order.
+    /// The column by which the rows are ordered.
     pub order: String,
-    /// The column with the hash of the row before.
+    /// The column with the previous row's hash.
     pub previous: String,
-    /// The column with the hash of the row itself.
+    /// The column with the row's own hash.
     pub hash: String,
     /// The columns that are hashed, as text, in this order.
     pub data: Vec<String>,
-    /// What stands between them.
+    /// The separator between them.
     pub separator: String,
 }
 
 impl Rules {
-    /// The rules of a set of the binary. `variable` looks up environment variables.
+    /// Returns the rules of a built-in set. `variable` looks up environment variables.
     pub fn embedded(set: &str, dialect: Dialect, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        match embedded::beside(set, FILE_NAME) {
+        match embedded::set_file(set, FILE_NAME) {
             Some((path, text)) => Self::parse(path.as_ref(), &text, dialect, variable),
             None => Ok(Self::default()),
         }
     }
 
-    /// The rules beside the migrations of a folder. `variable` looks up environment variables.
+    /// Reads the rules beside the migrations of a folder. `variable` looks up environment variables.
     pub fn from_directory(
         directory: &Path,
         dialect: Dialect,
@@ -132,26 +133,27 @@ impl Rules {
         }
     }
 
-    /// Reads a `set.toml`. `variable` looks up environment variables.
+    /// Parses a `set.toml`. `variable` looks up environment variables. Fails if the file is invalid, or if a variable's
+    /// value is not a number of seconds.
     pub fn parse(
         path: &Path,
         text: &str,
         dialect: Dialect,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self> {
-        let wrong = |message: String| Error::new(ErrorKind::Catalog, message).at(path, None);
+        let invalid = |message: String| Error::new(ErrorKind::Catalog, message).at(path, None);
         let mut rules: Self =
             toml::from_str(text).map_err(|error| Error::in_toml(ErrorKind::Catalog, path, text, &error))?;
         for check in &rules.checks {
             if check.query.is_some() == check.chain.is_some() {
-                return Err(wrong(format!("the check {:?} needs either query or chain", check.name)));
+                return Err(invalid(format!("the check {:?} needs either query or chain", check.name)));
             }
         }
         let queries = rules.checks.iter().filter_map(|check| check.query.as_deref());
         let conditions = rules.retention.iter().filter_map(|rule| rule.condition.as_deref());
         for sql in queries.chain(conditions) {
             if !is_one_expression(sql, dialect) {
-                return Err(wrong(format!("this is not one whole SQL expression or query: {sql}")));
+                return Err(invalid(format!("not a single complete SQL expression or query: {sql}")));
             }
         }
         for rule in &mut rules.retention {
@@ -160,7 +162,7 @@ impl Rules {
                 continue;
             };
             let seconds = value.trim().parse().map_err(|_| {
-                Error::new(ErrorKind::Configuration, format!("{name} = {value:?} is no number of seconds"))
+                Error::new(ErrorKind::Configuration, format!("{name} = {value:?} is not a number of seconds"))
             })?;
             rule.age = Duration::from_secs(seconds);
         }
@@ -168,7 +170,7 @@ impl Rules {
     }
 }
 
-/// Whether it can stand inside parentheses: it ends nothing that it did not begin.
+/// Whether the SQL can be put inside parentheses: its own parentheses are balanced, and it has no semicolon.
 fn is_one_expression(sql: &str, dialect: Dialect) -> bool {
     let Ok(tokens) = tokens(sql, dialect) else { return false };
     let mut depth = 0_i32;
@@ -184,11 +186,11 @@ fn is_one_expression(sql: &str, dialect: Dialect) -> bool {
     depth == 0 && !tokens.is_empty()
 }
 
-/// Reads an age: a number with `s`, `m`, `h`, `d` or `w` for seconds, minutes, hours, days or weeks.
+/// Parses an age: a number with the unit `s`, `m`, `h`, `d` or `w` for seconds, minutes, hours, days or weeks.
 pub fn parse_age(text: &str) -> Result<Duration> {
-    let wrong = || {
-        Error::new(ErrorKind::Usage, format!("{text:?} is no age"))
-            .with_hint("give a whole number and a unit, one of s, m, h, d and w: 90d")
+    let invalid = || {
+        Error::new(ErrorKind::Usage, format!("{text:?} is not an age"))
+            .with_hint("use a whole number and one of the units s, m, h, d and w, such as 90d")
     };
     let digits = text.find(|it: char| !it.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -198,10 +200,10 @@ pub fn parse_age(text: &str) -> Result<Duration> {
         "h" => 3_600,
         "d" => 86_400,
         "w" => 604_800,
-        _ => return Err(wrong()),
+        _ => return Err(invalid()),
     };
-    let number: u64 = number.parse().map_err(|_| wrong())?;
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+    let number: u64 = number.parse().map_err(|_| invalid())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(invalid)
 }
 
 fn age<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

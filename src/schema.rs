@@ -1,13 +1,13 @@
-//! A schema in canonical form: what it means, without how it was written.
+//! Schemas in canonical form: what a schema means, regardless of how it was written.
 //!
-//! It must not know a database: a store's reader makes a [`Schema`], and this module compares them. Two schemas have
-//! one fingerprint exactly when they behave alike.
+//! The modules [`sqlite`] and [`postgres`] build a [`Schema`], and this module compares them. Two schemas have the same
+//! fingerprint exactly when they behave the same.
 
-pub mod bookkeeping;
+pub(crate) mod bookkeeping;
 mod deparsed;
 mod difference;
 mod expression;
-pub mod postgres;
+pub(crate) mod postgres;
 pub mod sqlite;
 mod table;
 
@@ -19,35 +19,35 @@ use sha2::{Digest as _, Sha256};
 use crate::hash::hexadecimal;
 
 use difference::compare;
-pub use difference::{Difference, notes};
+pub(crate) use difference::{Difference, notes};
 
-/// What an object of a schema is.
+/// The kind of a schema's object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum ObjectKind {
+pub(crate) enum ObjectKind {
     /// A table, with its columns and constraints.
     Table,
     /// A virtual table.
     VirtualTable,
-    /// An index that has a name of its own.
+    /// An index that no constraint created.
     Index,
     /// A view.
     View,
     /// A materialized view.
     MaterializedView,
-    /// A sequence that is more than a column's default.
+    /// A sequence, unless it only supplies a column's default.
     Sequence,
-    /// An enum, a domain, a composite or a range type.
+    /// An enum, domain, composite or range type.
     Type,
-    /// A function, a procedure or an aggregate, with its arguments.
+    /// A function, procedure or aggregate, identified by its name and arguments.
     Function,
     /// An extension.
     Extension,
-    /// What is rare: an operator, a collation and the like.
+    /// A rarer object, such as an operator or a collation.
     Other,
     /// A trigger.
     Trigger,
-    /// The schema itself, and what is granted on what is made in it later.
+    /// The schema itself, with its privileges and default privileges.
     Schema,
 }
 
@@ -70,42 +70,42 @@ impl fmt::Display for ObjectKind {
     }
 }
 
-/// What a facet of an object is.
+/// The kind of a facet. A facet is one property of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
-pub enum FacetKind {
+pub(crate) enum FacetKind {
     /// A column; the value is its type, nullability, default, collation and generation.
     Column,
     /// The order of the columns, which `SELECT *` and `INSERT` without names depend on.
     ColumnOrder,
     /// The primary key.
     PrimaryKey,
-    /// A UNIQUE constraint, known by its columns.
+    /// A UNIQUE constraint, identified by its columns.
     Unique,
-    /// A CHECK constraint, known by its expression.
+    /// A CHECK constraint, identified by its expression.
     Check,
-    /// A foreign key, known by its columns and what they reference; the value is its actions.
+    /// A foreign key, identified by its columns and what they reference; the value is its actions.
     ForeignKey,
-    /// An exclusion constraint, known by its definition.
+    /// An exclusion constraint, identified by its definition.
     Exclusion,
     /// A rule that rewrites statements.
     Rule,
-    /// A policy that hides rows.
+    /// A row security policy.
     Policy,
     /// A table option: STRICT, WITHOUT ROWID, UNLOGGED, PARTITION BY.
     Option,
-    /// The whole definition of an object that has no parts worth naming.
+    /// The whole definition of an object that is not split into facets.
     Definition,
-    /// The role that owns it, where that is not the schema's owner.
+    /// The owner, if it is not the schema's owner.
     Owner,
-    /// A privilege that its creation alone doesn't give: `SELECT to readers`.
+    /// A privilege that does not exist by default: `SELECT to readers`.
     Grant,
-    /// A privilege that its creation gives, and that was taken away: `EXECUTE from PUBLIC`.
+    /// A default privilege that was revoked: `EXECUTE from PUBLIC`.
     Revoke,
 }
 
 impl FacetKind {
-    /// Whether it says who may use the object, rather than what the object is.
+    /// Whether the facet describes ownership or privileges, rather than the object itself.
     fn is_access(self) -> bool {
         matches!(self, Self::Owner | Self::Grant | Self::Revoke)
     }
@@ -143,23 +143,23 @@ pub struct Schema {
     writes_may_delete: bool,
 }
 
-/// A hash of a canonical schema; equal exactly when the schemas mean the same.
+/// A hash of a canonical schema. Equal exactly when the schemas mean the same.
 ///
-/// The first 24 bytes are of the objects alone, the last 8 also of who owns them and may use them.
+/// The first 24 bytes cover the objects alone. The last 8 also cover owners and privileges.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 
-/// How many bytes of a fingerprint are of the objects alone.
-const OF_OBJECTS: usize = 24;
+/// How many bytes of a fingerprint cover the objects alone.
+const OBJECT_BYTES: usize = 24;
 
 impl Fingerprint {
-    /// Whether the schemas have the same objects, whoever owns them and may use them.
+    /// Whether the schemas have the same objects, regardless of owners and privileges.
     #[must_use]
     pub fn has_same_objects(&self, other: &Self) -> bool {
-        self.0[..OF_OBJECTS] == other.0[..OF_OBJECTS]
+        self.0[..OBJECT_BYTES] == other.0[..OBJECT_BYTES]
     }
 
-    /// Reads a fingerprint as it is written out.
+    /// Parses a fingerprint in its `Display` form. Returns `None` if the text is not 64 hexadecimal digits.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let digits = |index: usize| text.get(2 * index..2 * index + 2);
@@ -188,7 +188,7 @@ impl Schema {
         let mut fingerprint = hash(&objects, |facet| !facet.is_access());
         if objects.values().flat_map(Facets::keys).any(|(facet, _)| facet.is_access()) {
             let all = hash(&objects, |_| true);
-            fingerprint[OF_OBJECTS..].copy_from_slice(&all[OF_OBJECTS..]);
+            fingerprint[OBJECT_BYTES..].copy_from_slice(&all[OBJECT_BYTES..]);
         }
         Self { objects, fingerprint: Fingerprint(fingerprint), writes_may_delete }
     }
@@ -199,58 +199,59 @@ impl Schema {
         self.fingerprint
     }
 
-    /// Whether there is nothing in it.
+    /// Whether the schema has no objects.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.objects.keys().all(|(kind, _)| *kind == ObjectKind::Schema)
     }
 
-    /// The names of its tables, sorted.
+    /// Returns the names of the tables, sorted.
     pub fn tables(&self) -> impl Iterator<Item = &str> {
         self.objects.keys().filter(|(kind, _)| *kind == ObjectKind::Table).map(|(_, name)| name.as_str())
     }
 
-    /// The names of its virtual tables, sorted.
+    /// Returns the names of the virtual tables, sorted.
     pub(crate) fn virtual_tables(&self) -> impl Iterator<Item = &str> {
         let is_virtual = |(kind, _): &&(ObjectKind, String)| *kind == ObjectKind::VirtualTable;
         self.objects.keys().filter(is_virtual).map(|(_, name)| name.as_str())
     }
 
-    /// Its constraints that were never validated.
+    /// Returns the constraints that were never validated.
     #[must_use]
     pub(crate) fn unvalidated(&self) -> BTreeSet<String> {
-        let of = |(object, facets): (&(ObjectKind, String), &Facets)| {
+        let in_object = |(object, facets): (&(ObjectKind, String), &Facets)| {
             let (kind, name) = object;
-            let says = |text: &str| text.contains("NOT VALID");
-            let odd = facets.iter().filter(|((_, key), value)| says(key) || says(value));
-            odd.map(|((facet, key), _)| format!("{kind} {name}: {facet} {key}")).collect::<Vec<_>>()
+            let is_not_valid = |text: &str| text.contains("NOT VALID");
+            let unvalidated =
+                facets.iter().filter(|((_, key), value)| is_not_valid(key) || is_not_valid(value));
+            unvalidated.map(|((facet, key), _)| format!("{kind} {name}: {facet} {key}")).collect::<Vec<_>>()
         };
-        self.objects.iter().flat_map(of).collect()
+        self.objects.iter().flat_map(in_object).collect()
     }
 
-    /// Whether writing a row may delete others by itself: by a trigger, or by a conflict rule.
+    /// Whether writing a row may delete other rows, through a trigger, a rule or a conflict clause.
     #[must_use]
     pub fn writes_may_delete(&self) -> bool {
         self.writes_may_delete
     }
 
-    /// What is different here from what is expected, sorted; empty exactly when the fingerprints are equal.
+    /// Returns how this schema differs from the expected one, sorted. Empty exactly when the fingerprints are equal.
     #[must_use]
     pub fn differences(&self, expected: &Self) -> Vec<Difference> {
         let mut differences = Vec::new();
-        let none = Facets::new();
+        let empty = Facets::new();
         for (object, facets) in &expected.objects {
             match self.objects.get(object) {
-                None if object.0 == ObjectKind::Schema => compare(object, &none, facets, &mut differences),
+                None if object.0 == ObjectKind::Schema => compare(object, &empty, facets, &mut differences),
                 None => differences.push(Difference::missing(object)),
-                Some(here) => compare(object, here, facets, &mut differences),
+                Some(actual) => compare(object, actual, facets, &mut differences),
             }
         }
         for (object, facets) in
             self.objects.iter().filter(|(object, _)| !expected.objects.contains_key(*object))
         {
             match object.0 {
-                ObjectKind::Schema => compare(object, facets, &none, &mut differences),
+                ObjectKind::Schema => compare(object, facets, &empty, &mut differences),
                 _ => differences.push(Difference::extra(object)),
             }
         }
@@ -259,8 +260,9 @@ impl Schema {
     }
 }
 
-/// The SHA-256 of objects, of those facets that count; the schema itself has no others than of access.
-fn hash(objects: &Objects, counts: fn(FacetKind) -> bool) -> [u8; 32] {
+/// Returns the SHA-256 of the objects with their included facets. The schema itself, which has only access facets, is
+/// left out if none is included.
+fn hash(objects: &Objects, is_included: fn(FacetKind) -> bool) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(b"tenantry schema 1\0");
     let mut part = |text: &str| {
@@ -268,14 +270,14 @@ fn hash(objects: &Objects, counts: fn(FacetKind) -> bool) -> [u8; 32] {
         hasher.update(text);
     };
     for ((kind, name), facets) in objects {
-        let counted: Vec<_> = facets.iter().filter(|((facet, _), _)| counts(*facet)).collect();
-        if *kind == ObjectKind::Schema && counted.is_empty() {
+        let included: Vec<_> = facets.iter().filter(|((facet, _), _)| is_included(*facet)).collect();
+        if *kind == ObjectKind::Schema && included.is_empty() {
             continue;
         }
         part(&kind.to_string());
         part(name);
-        part(&counted.len().to_string());
-        for ((kind, key), value) in counted {
+        part(&included.len().to_string());
+        for ((kind, key), value) in included {
             part(&kind.to_string());
             part(key);
             part(value);

@@ -1,14 +1,13 @@
-//! SQL as tokens: comments and white space gone, strings and quoted names whole, each with its place.
+//! Splits SQL into tokens, without comments and white space. Strings and quoted names are single tokens.
 //!
-//! It must not judge: what a statement is for is [`statement`]'s business, what a definition means is
-//! [`crate::schema`]'s. It never fails on odd text, only on a quote or comment that is never closed.
+//! Fails only on a quote or comment that is never closed. Accepts any other text.
 
-pub mod effect;
-pub mod outside;
-pub mod pragma;
-pub mod statement;
+pub(crate) mod effect;
+pub(crate) mod outside;
+pub(crate) mod pragma;
+pub(crate) mod statement;
 
-/// The two kinds of database.
+/// A kind of database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dialect {
@@ -19,7 +18,7 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// The dialect's name: of its folder in a migration set, and in JSON.
+    /// Returns the dialect's name. It is used for the dialect's folder in a migration set, and in JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -28,7 +27,7 @@ impl Dialect {
         }
     }
 
-    /// The hidden column that tells a table's rows apart, as long as nobody changes them.
+    /// Returns the hidden column that identifies a table's rows. It is stable only while nobody changes the rows.
     pub(crate) const fn row_id(self) -> &'static str {
         match self {
             Self::Sqlite => "rowid",
@@ -36,16 +35,17 @@ impl Dialect {
         }
     }
 
-    /// The condition for a row to be among those that a query of row ids gives.
+    /// Returns the condition that selects the rows whose row ids `query` returns.
     pub(crate) fn rows_in(self, query: &str) -> String {
         match self {
             Self::Sqlite => format!("rowid IN ({query})"),
-            // An array is looked up row by row; IN would read the whole table.
+            // Postgres looks up the row ids of an array one by one. With IN it would read the whole table.
             Self::Postgres => format!("ctid = ANY (ARRAY({query}))"),
         }
     }
 
-    /// What keeps others from changing a table's rows until the transaction ends, where its beginning does not.
+    /// Returns the statement that prevents others from changing a table's rows until the transaction ends.
+    /// `None` if beginning the transaction already prevents that.
     pub(crate) fn lock_table(self, table: &str) -> Option<String> {
         match self {
             Self::Sqlite => None,
@@ -53,7 +53,7 @@ impl Dialect {
         }
     }
 
-    /// The condition for a column with dates and times to be before a moment, in seconds since 1970.
+    /// Returns the condition that a column of dates and times is before a time, given in seconds since 1970.
     pub(crate) fn is_before(self, column: &str, seconds: u64) -> String {
         match self {
             Self::Sqlite => format!("unixepoch({column}) < {seconds}"),
@@ -62,7 +62,7 @@ impl Dialect {
     }
 }
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenKind {
     /// A keyword or an unquoted name.
@@ -77,18 +77,18 @@ pub enum TokenKind {
     Number,
     /// A parameter: `?1`, `:a`, `@a`, `$1`.
     Parameter,
-    /// An operator, a bracket, a comma or a semicolon.
+    /// An operator, a parenthesis or bracket, a comma or a semicolon.
     Symbol,
 }
 
-/// One token and its place in the text.
+/// One token and its location in the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token<'a> {
-    /// What it is.
+    /// Its kind.
     pub kind: TokenKind,
-    /// As written, quotes included.
+    /// Its text as written, including quotes.
     pub text: &'a str,
-    /// Where it starts, in bytes.
+    /// The byte offset at which it starts.
     pub start: usize,
     /// The line it starts on, counted from one.
     pub line: u32,
@@ -107,7 +107,7 @@ impl Token<'_> {
         self.kind == TokenKind::Symbol && self.text == symbol
     }
 
-    /// The name it stands for, without its quotes; `None` where it can't be a name.
+    /// Returns the name that it denotes, without quotes. `None` if a token of this kind cannot be a name.
     #[must_use]
     pub fn name(&self) -> Option<String> {
         match self.kind {
@@ -129,13 +129,13 @@ impl Token<'_> {
 /// A quote or comment that is never closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unclosed {
-    /// What is not closed, for a message.
+    /// What is not closed, such as `string`; used in messages.
     pub what: &'static str,
-    /// The line it was opened on, counted from one.
+    /// The line on which it was opened, counted from one.
     pub line: u32,
 }
 
-/// Splits text into tokens.
+/// Splits text into tokens. Fails if a quote or comment is never closed.
 pub fn tokens(sql: &str, dialect: Dialect) -> Result<Vec<Token<'_>>, Unclosed> {
     let mut scanner = Scanner::new(sql, dialect);
     let mut tokens = Vec::new();
@@ -153,8 +153,8 @@ struct Scanner<'a> {
     line: u32,
 }
 
-/// How many bytes of white space and comments a text begins with.
-pub(crate) fn blank_length(sql: &str, dialect: Dialect) -> Result<usize, Unclosed> {
+/// Returns the length in bytes of the white space and comments that a text begins with.
+pub(crate) fn leading_blank_length(sql: &str, dialect: Dialect) -> Result<usize, Unclosed> {
     let mut scanner = Scanner::new(sql, dialect);
     scanner.skip_blank()?;
     Ok(scanner.position)
@@ -194,11 +194,11 @@ impl<'a> Scanner<'a> {
     fn skip_blank(&mut self) -> Result<(), Unclosed> {
         loop {
             if self.starts_with("--") {
-                let rest = &self.bytes[self.position..];
-                // To Postgres a carriage return ends a line as well.
-                let ends =
+                let remaining = &self.bytes[self.position..];
+                // In Postgres a carriage return ends a line, too.
+                let is_line_end =
                     |byte: &u8| *byte == b'\n' || (*byte == b'\r' && self.dialect == Dialect::Postgres);
-                self.advance(rest.iter().position(ends).unwrap_or(rest.len()));
+                self.advance(remaining.iter().position(is_line_end).unwrap_or(remaining.len()));
             } else if self.starts_with("/*") {
                 self.skip_block_comment()?;
             } else if self.byte(0).is_ascii_whitespace() || self.starts_with("\u{feff}") {
@@ -209,8 +209,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Postgres nests block comments, SQLite does not. SQLite takes one that is never closed to the end of the text:
-    /// here that is refused like any other slip.
+    /// Skips a block comment. Postgres nests block comments, SQLite does not. SQLite accepts a comment that is never
+    /// closed; here it is an error, because it is most likely a mistake.
     fn skip_block_comment(&mut self) -> Result<(), Unclosed> {
         let line = self.line;
         let mut depth = 0_u32;
@@ -245,20 +245,20 @@ impl<'a> Scanner<'a> {
             b'[' if !postgres => (Quoted, self.quoted(0, b']', false, "quoted name")?),
             b'$' if postgres => match self.dollar_quoted()? {
                 Some(length) => (Text, length),
-                None => (Parameter, 1 + self.run(1, is_word_byte)),
+                None => (Parameter, 1 + self.run_length(1, is_word_byte)),
             },
             b'?' | b':' | b'@' | b'$' if is_word_byte(self.byte(1)) => {
-                (Parameter, 1 + self.run(1, is_word_byte))
+                (Parameter, 1 + self.run_length(1, is_word_byte))
             }
             b'0'..=b'9' => (Number, self.number()),
             b'.' if self.byte(1).is_ascii_digit() => (Number, self.number()),
-            byte if is_word_byte(byte) => (Word, self.run(0, is_word_byte)),
+            byte if is_word_byte(byte) => (Word, self.run_length(0, is_word_byte)),
             _ => (Symbol, self.symbol()),
         })
     }
 
-    fn run(&self, from: usize, belongs: fn(u8) -> bool) -> usize {
-        self.bytes[self.position + from..].iter().take_while(|&&byte| belongs(byte)).count()
+    fn run_length(&self, from: usize, is_part: fn(u8) -> bool) -> usize {
+        self.bytes[self.position + from..].iter().take_while(|&&byte| is_part(byte)).count()
     }
 
     fn quoted(&self, open: usize, close: u8, backslash: bool, what: &'static str) -> Result<usize, Unclosed> {
@@ -280,8 +280,9 @@ impl<'a> Scanner<'a> {
         Err(Unclosed { what, line: self.line })
     }
 
-    /// How far it is to where a string goes on, as it does for Postgres on another line: white space and comments may stand in
-    /// between, and what it began with still holds.
+    /// Returns the number of bytes between a string's end and the quote that continues it. `None` if none continues it.
+    /// Postgres continues a string on a later line, after white space and comments. The string's prefix, such as `E`,
+    /// applies to the continuation, too.
     fn continuation(&self, from: usize, close: u8) -> Option<usize> {
         if self.dialect != Dialect::Postgres || close != b'\'' {
             return None;
@@ -293,7 +294,7 @@ impl<'a> Scanner<'a> {
                 b'\n' | b'\r' => (gap, is_new_line) = (gap + 1, true),
                 b' ' | b'\t' | 0x0c => gap += 1,
                 b'-' if self.byte(ahead + 1) == b'-' => {
-                    gap += self.run(ahead, |byte| byte != b'\n' && byte != b'\r');
+                    gap += self.run_length(ahead, |byte| byte != b'\n' && byte != b'\r');
                 }
                 b'\'' if is_new_line => return Some(gap),
                 _ => return None,
@@ -302,7 +303,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn dollar_quoted(&self) -> Result<Option<usize>, Unclosed> {
-        let tag = self.run(1, |byte| byte != b'$' && is_word_byte(byte));
+        let tag = self.run_length(1, |byte| byte != b'$' && is_word_byte(byte));
         if self.byte(1).is_ascii_digit() || self.byte(1 + tag) != b'$' {
             return Ok(None);
         }
@@ -314,13 +315,13 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// How long a number is, with the letters that follow it: to Postgres those are one token, which it refuses, and a `$` among
-    /// them begins no dollar quote. A `$` right after the digits does.
+    /// Returns the length of a number, including the letters directly after it. Postgres reads both as one token and
+    /// refuses it. A `$` among the letters starts no dollar quote; a `$` directly after the digits does.
     fn number(&self) -> usize {
         let mut length = 0;
         loop {
-            length += self.run(length, |byte| byte.is_ascii_digit() || byte == b'.');
-            let letters = if self.byte(length) == b'$' { 0 } else { self.run(length, is_word_byte) };
+            length += self.run_length(length, |byte| byte.is_ascii_digit() || byte == b'.');
+            let letters = if self.byte(length) == b'$' { 0 } else { self.run_length(length, is_word_byte) };
             length += letters;
             let exponent = letters > 0 && matches!(self.byte(length - 1), b'e' | b'E');
             if exponent && !self.starts_with("0x") && matches!(self.byte(length), b'+' | b'-') {
@@ -337,21 +338,22 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Bytes past ASCII belong to words, as both databases have it; so a token never splits a character.
+/// Whether a byte can be part of a word. All non-ASCII bytes can, as in both databases. So a token never splits a
+/// character.
 const fn is_word_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
 }
 
-/// Quotes a name for SQL: the only way a name enters a statement.
+/// Quotes a name for SQL. A name must not be put into a statement in any other way.
 #[must_use]
-pub fn quote_name(name: &str) -> String {
+pub(crate) fn quote_name(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Quotes a text for SQL: the only way a text enters a statement. Postgres takes backslashes for themselves, as tenantry's
-/// transactions see to.
+/// Quotes a text for SQL. A text must not be put into a statement in any other way. Backslashes need no escaping:
+/// tenantry's transactions on Postgres set `standard_conforming_strings` to `on`.
 #[must_use]
-pub fn quote_text(text: &str) -> String {
+pub(crate) fn quote_text(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 

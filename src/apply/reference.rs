@@ -1,20 +1,18 @@
-//! The schemas that a catalog leads to, made by running it on a private empty database.
-//!
-//! Leaves nothing behind: the database is the caller's, and gone afterwards.
+//! Builds the reference: runs a catalog's migrations on a scratch database, and keeps the schema of each position.
 
 use crate::catalog::{Catalog, Migration};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{DownScriptOutcome, Reference};
 use crate::store::{ForeignKeys, Mode, Session, Step};
 
-/// Whether the down.sql of each migration is run as well.
+/// Whether to run the down.sql of each migration as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DownScripts {
     Tested,
     Untested,
 }
 
-/// Runs a catalog's migrations on a private empty database, and keeps the schema after each.
+/// Builds the reference in an empty scratch database. Fails with [`ErrorKind::Catalog`] if a migration fails.
 pub(crate) fn build_reference(
     session: &mut dyn Session,
     catalog: &Catalog,
@@ -22,33 +20,33 @@ pub(crate) fn build_reference(
 ) -> Result<Reference> {
     let mode = Mode { foreign_keys: ForeignKeys::Compared, ..Mode::PLAIN };
     session.begin(mode)?;
-    session.make_ledger()?;
-    let (mut schemas, mut ways_back, mut deletes) = (vec![session.schema()?], Vec::new(), Vec::new());
+    session.create_ledger()?;
+    let (mut schemas, mut down_outcomes, mut deletes) = (vec![session.schema()?], Vec::new(), Vec::new());
     session.commit()?;
     for migration in catalog.migrations() {
         let step = Step { migration, script: &migration.up };
         let mut run = || {
-            let ran = if migration.is_transactional() {
+            let runs = if migration.is_transactional() {
                 session.begin(mode)?;
                 session.execute(&[step])?
             } else {
-                let ran = session.execute(&[step])?;
+                let runs = session.execute(&[step])?;
                 session.begin(mode)?;
-                ran
+                runs
             };
-            deletes.push(ran.iter().any(|ran| ran.deletes));
+            deletes.push(runs.iter().any(|run| run.deletes));
             let schema = session.schema()?;
-            let tried = match &migration.down {
+            let down_result = match &migration.down {
                 Some(script) if downs == DownScripts::Tested && migration.is_transactional() => {
                     Some(session.try_script(Step { migration, script }))
                 }
                 _ => None,
             };
             session.commit()?;
-            Ok((schema, tried))
+            Ok((schema, down_result))
         };
-        let (schema, tried) = run().map_err(|error| broken(migration, error))?;
-        ways_back.push(match (tried, schemas.last()) {
+        let (schema, down_result) = run().map_err(|error| migration_failed(migration, error))?;
+        down_outcomes.push(match (down_result, schemas.last()) {
             (Some(Err(error)), _) if error.kind() == ErrorKind::Disconnected => return Err(error),
             (Some(Err(error)), _) => DownScriptOutcome::Fails(error.summary()),
             (Some(Ok(found)), Some(before)) => {
@@ -66,17 +64,17 @@ pub(crate) fn build_reference(
     }
     session.begin(mode)?;
     session.require_confined()?;
-    // Where a script makes up nothing, or leaves no row behind, all new projects are alike.
-    let computed =
-        catalog.computed_at().is_some() && session.count_rows()?.rows.values().any(|count| *count > 0);
+    // If no script generates values, or the migrations leave no rows, all new projects are equal.
+    let computed = catalog.first_volatile_value().is_some()
+        && session.count_rows()?.rows.values().any(|count| *count > 0);
     session.rollback()?;
     let reference = Reference::new(catalog, schemas).with_computed_rows(computed).with_deletes(deletes);
-    Ok(if downs == DownScripts::Tested { reference.with_downs(ways_back) } else { reference })
+    Ok(if downs == DownScripts::Tested { reference.with_down_results(down_outcomes) } else { reference })
 }
 
-fn broken(migration: &Migration, error: Error) -> Error {
-    // The server's trouble is not the migration's.
-    const ELSEWHERE: [ErrorKind; 6] = [
+fn migration_failed(migration: &Migration, error: Error) -> Error {
+    // These are the server's failures, not the migration's.
+    const SERVER_ERRORS: [ErrorKind; 6] = [
         ErrorKind::Disconnected,
         ErrorKind::Locked,
         ErrorKind::Timeout,
@@ -84,7 +82,7 @@ fn broken(migration: &Migration, error: Error) -> Error {
         ErrorKind::LocksExhausted,
         ErrorKind::DiskFull,
     ];
-    if ELSEWHERE.contains(&error.kind()) {
+    if SERVER_ERRORS.contains(&error.kind()) {
         return error;
     }
     let causes =
@@ -92,5 +90,5 @@ fn broken(migration: &Migration, error: Error) -> Error {
     Error::new(ErrorKind::Catalog, format!("it fails on an empty database: {causes}"))
         .in_migration(migration.label())
         .at(error.file().unwrap_or(migration.up.path()), error.line())
-        .with_hint("mend the migration; no project was touched")
+        .with_hint("fix the migration; no project was changed")
 }

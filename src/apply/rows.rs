@@ -1,6 +1,4 @@
-//! What a migration did to rows, proven by counts of before and after.
-//!
-//! It must not count: a session does.
+//! Finds rows that a migration lost and foreign keys that it violated, by comparing counts before and after it.
 
 use std::collections::BTreeMap;
 
@@ -16,60 +14,60 @@ use crate::store::{ForeignKeyViolations, RowCounts, Session, Step, Table};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Allowance {
     pub(super) drops: DropTables,
-    /// Whether it may delete rows of tables that it has not declared.
+    /// Whether it may delete rows of tables that it does not declare.
     pub(super) undeclared: bool,
 }
 
-/// What became of rows.
+/// Whether a migration lost rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RowLoss {
-    /// None was lost that the migration has not declared.
+    /// It lost no rows that it does not declare.
     None,
-    /// Some were, as whoever made the run allowed.
+    /// It lost rows that it does not declare, and the run allows that.
     Allowed,
 }
 
-/// A project's rows as a run has left them, to tell its own changes from those of others.
+/// A project's rows as a run left them, to distinguish its changes from those of others.
 #[derive(Clone, Debug)]
 pub(crate) struct RowTracker {
     tables: BTreeMap<String, Table>,
-    /// A table that somebody else wrote into.
-    touched: Option<String>,
+    /// A table that others changed.
+    changed_table: Option<String>,
 }
 
 impl RowTracker {
-    /// The rows as they were in a backup that was taken before the run began.
+    /// Starts with the rows of a backup that was taken before the run.
     pub(crate) const fn new(tables: BTreeMap<String, Table>) -> Self {
-        Self { tables, touched: None }
+        Self { tables, changed_table: None }
     }
 
-    /// Looks at the rows while nobody else can change any.
+    /// Compares the rows at the start of a part of the plan. Others must not be able to change them now.
     pub(super) fn observe(&mut self, now: &BTreeMap<String, Table>) {
-        if self.touched.is_none() {
-            self.touched = self.changed_by_others(now);
+        if self.changed_table.is_none() {
+            self.changed_table = self.changed_by_others(now);
         }
     }
 
-    /// The rows are as this run has made them.
+    /// Sets the rows as this run left them.
     pub(super) fn update(&mut self, now: BTreeMap<String, Table>) {
         self.tables = now;
     }
 
-    /// A table whose rows are not all as the run has left them, where there is one.
+    /// Returns a table whose rows are not those that the run left, if there is one.
     pub(crate) fn changed_by_others(&self, now: &BTreeMap<String, Table>) -> Option<String> {
         let is_ledger = |name: &&String| [DIESEL, HISTORY].contains(&name.as_str());
         let none = Table::default();
-        let is_other = |name: &&String| {
-            let (was, is) = (self.tables.get(*name).unwrap_or(&none), now.get(*name).unwrap_or(&none));
-            // A table without rows is as good as none.
-            (was.rows, is.rows) != (0, 0) && was != is
+        let is_changed = |name: &&String| {
+            let (before, after) = (self.tables.get(*name).unwrap_or(&none), now.get(*name).unwrap_or(&none));
+            // An empty table is equal to a missing one.
+            (before.rows, after.rows) != (0, 0) && before != after
         };
         let names = self.tables.keys().chain(now.keys());
-        self.touched.clone().or_else(|| names.filter(|it| !is_ledger(it)).find(is_other).cloned())
+        self.changed_table.clone().or_else(|| names.filter(|it| !is_ledger(it)).find(is_changed).cloned())
     }
 }
 
-/// Violated foreign keys at the beginning, and the first migration that added to them.
+/// The violated foreign keys before the migrations, and the first migration that added violations.
 pub(super) struct Violations {
     before: ForeignKeyViolations,
     first: Option<Error>,
@@ -80,40 +78,40 @@ impl Violations {
         Self { before, first: None }
     }
 
-    /// Remembers the migration after which there were more.
+    /// Records the migration as the first, if there are more violations after it than before all migrations.
     pub(super) fn record_after(&mut self, after: &ForeignKeyViolations, migration: &Migration) {
         if self.first.is_none() {
-            self.first = self.more(after, migration);
+            self.first = self.increase(after, migration);
         }
     }
 
-    /// The first that was remembered.
-    pub(super) fn first(&mut self) -> Option<Error> {
+    /// Takes the error of the first recorded migration.
+    pub(super) fn take_first(&mut self) -> Option<Error> {
         self.first.take()
     }
 
-    /// Errors where there are more than at the beginning.
+    /// Fails if there are more violations than before the migrations.
     pub(super) fn verify(self, after: &ForeignKeyViolations, last: &Migration) -> Result<()> {
-        match self.more(after, last) {
+        match self.increase(after, last) {
             None => Ok(()),
             Some(error) => Err(self.first.unwrap_or(error)),
         }
     }
 
-    fn more(&self, after: &ForeignKeyViolations, migration: &Migration) -> Option<Error> {
+    fn increase(&self, after: &ForeignKeyViolations, migration: &Migration) -> Option<Error> {
         after.iter().find_map(|(pair, count)| {
-            let more = count.checked_sub(self.before.get(pair).copied().unwrap_or_default())?;
+            let added = count.checked_sub(self.before.get(pair).copied().unwrap_or_default())?;
             let (child, parent) = pair;
-            let message = format!("{more} row(s) of {child} would point at nothing in {parent}");
-            let hint = "mend the rows in the migration, before the table they point at is rebuilt";
+            let message = format!("{added} row(s) of {child} would reference missing rows of {parent}");
+            let hint = "fix these rows in the migration, before it rebuilds the table that they reference";
             let error =
                 Error::new(ErrorKind::ForeignKeys, message).in_migration(migration.label()).with_hint(hint);
-            (more > 0).then_some(error)
+            (added > 0).then_some(error)
         })
     }
 }
 
-/// No table has fewer rows that the migration did not say it deletes from, unless that is allowed.
+/// Fails if a table has fewer rows than before, unless the migration declares this or it is allowed.
 pub(super) fn verify_rows(
     before: &RowCounts,
     after: &RowCounts,
@@ -125,23 +123,23 @@ pub(super) fn verify_rows(
     };
     let mut lost = RowLoss::None;
     for (table, count) in before.rows.iter().filter(|(table, _)| !declared(table)) {
-        let left = match destination(table, before, after, script) {
+        let remaining = match destination(table, before, after, script) {
             Destination::Dropped if allowance.drops == DropTables::OnlyEmpty && *count > 0 => {
                 let message = format!("{table}, which it drops, has {count} row(s)");
                 return Err(Error::new(ErrorKind::RowsLost, message)
                     .in_migration(migration.label())
-                    .with_hint("somebody writes into it: stop that, or restore a backup"));
+                    .with_hint("others write to it: stop them, or restore a backup"));
             }
             Destination::Dropped => continue,
             Destination::Named(name) if declared(&name) => continue,
             Destination::Named(name) => after.rows.get(&name).copied().unwrap_or_default(),
         };
-        if left < *count && allowance.undeclared {
+        if remaining < *count && allowance.undeclared {
             lost = RowLoss::Allowed;
-        } else if left < *count {
-            let message = format!("{table} would lose {} of its {count} row(s)", count - left);
+        } else if remaining < *count {
+            let message = format!("{table} would lose {} of its {count} row(s)", count - remaining);
             return Err(Error::new(ErrorKind::RowsLost, message).in_migration(migration.label()).with_hint(format!(
-                "if that is meant, its metadata.toml says deletes_rows_from = [{table:?}]; for a file that can't be edited: \
+                "if this is intended, set deletes_rows_from = [{table:?}] in its metadata.toml; if you cannot edit it: \
                  --allow-row-loss {}",
                 migration.version
             )));
@@ -150,16 +148,16 @@ pub(super) fn verify_rows(
     Ok(lost)
 }
 
-/// No number that a row once had is given to another: a table that was made anew under its name goes on from where the old one
-/// was, unless the script says itself how far to count. Says so.
+/// Prevents a recreated table from reusing the numbers of former rows: raises its sequences to their values before the
+/// script, unless the script sets sequences itself. Returns a note for each raised sequence.
 pub(super) fn preserve_sequences(
     session: &mut dyn Session,
     words: Vec<String>,
     before: &RowCounts,
     after: &mut RowCounts,
 ) -> Result<Vec<String>> {
-    const SAYS: [&str; 3] = ["SQLITE_SEQUENCE", "SETVAL", "RESTART"];
-    if words.iter().any(|word| SAYS.contains(&word.as_str())) {
+    const SETS_SEQUENCE: [&str; 3] = ["SQLITE_SEQUENCE", "SETVAL", "RESTART"];
+    if words.iter().any(|word| SETS_SEQUENCE.contains(&word.as_str())) {
         return Ok(Vec::new());
     }
     let mut notes = Vec::new();
@@ -169,17 +167,17 @@ pub(super) fn preserve_sequences(
         if is_lower && after.rows.contains_key(table) && session.raise_sequence(name, *last)? {
             after.sequences.insert(name.clone(), *last);
             notes.push(format!(
-                "{name} goes on after {last}: it was made anew, and would have given numbers out again"
+                "{name} continues after {last}: it was recreated, and would have reused numbers"
             ));
         }
     }
     Ok(notes)
 }
 
-/// Lets nobody write into the tables that a script drops, from before they are counted.
+/// Locks the tables that a script drops, so that others cannot write to them after their rows are counted.
 pub(super) fn lock_tables(session: &mut dyn Session, catalog: &Catalog, script: &Script) -> Result<()> {
-    for moves in script.statements().iter().flat_map(|statement| &statement.table_changes) {
-        if let TableChange::Dropped(table) = moves
+    for change in script.statements().iter().flat_map(|statement| &statement.table_changes) {
+        if let TableChange::Dropped(table) = change
             && let Some(lock) = catalog.dialect().lock_table(&quote_name(table))
         {
             session.change(&lock)?;
@@ -188,32 +186,33 @@ pub(super) fn lock_tables(session: &mut dyn Session, catalog: &Catalog, script: 
     Ok(())
 }
 
+/// Where a table's rows are after a script.
 enum Destination {
     Dropped,
     Named(String),
 }
 
-/// What a table's rows are in afterwards: a table of its name, or of the last name that it was given.
+/// Finds the table that has a table's rows after a script: the one of its name, or of its last new name.
 fn destination(table: &str, before: &RowCounts, after: &RowCounts, script: &Script) -> Destination {
     if after.rows.contains_key(table) {
         return Destination::Named(table.into());
     }
     let mut name = table.to_string();
-    for moves in script.statements().iter().flat_map(|statement| &statement.table_changes) {
-        match moves {
+    for change in script.statements().iter().flat_map(|statement| &statement.table_changes) {
+        match change {
             TableChange::Dropped(dropped) if *dropped == name => return Destination::Dropped,
             TableChange::Renamed { from, to } if *from == name => name.clone_from(to),
             _ => {}
         }
     }
-    // A partition goes with the table that it is a part of.
+    // A partition is dropped with its partitioned table.
     match before.partitions.get(table).filter(|_| !after.rows.contains_key(&name)) {
-        Some(wholes) if wholes.iter().any(|whole| is_dropped(whole, script)) => Destination::Dropped,
+        Some(parents) if parents.iter().any(|parent| is_dropped(parent, script)) => Destination::Dropped,
         _ => Destination::Named(name),
     }
 }
 
 fn is_dropped(table: &str, script: &Script) -> bool {
-    let mut moves = script.statements().iter().flat_map(|statement| &statement.table_changes);
-    moves.any(|moves| matches!(moves, TableChange::Dropped(dropped) if dropped == table))
+    let mut changes = script.statements().iter().flat_map(|statement| &statement.table_changes);
+    changes.any(|change| matches!(change, TableChange::Dropped(dropped) if dropped == table))
 }

@@ -1,4 +1,5 @@
-//! One part of a plan carried out on a locked project: scripts run, rows and schema compared, the ledger written, committed.
+//! Executes one part of a plan on a locked project: runs its scripts, verifies rows and schema, writes the ledger and
+//! commits.
 //!
 //! A migration outside a transaction is a part by itself.
 
@@ -6,23 +7,23 @@ use super::rows::{Allowance, RowLoss, RowTracker, Violations, lock_tables, prese
 use super::{DropTables, Durability, Executor, RowOwner};
 use crate::catalog::{Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::{Action, Entry};
+use crate::ledger::{Action, NewHistoryRow};
 use crate::plan::{Drift, Inspection, Plan, Request};
 use crate::schema::{Difference, Schema};
 use crate::store::{ForeignKeys, Mode, RowCounts, ScriptRun, Session, Step};
 
-/// What a part of a plan leaves behind besides the project.
+/// What the parts of a plan share.
 pub(super) struct SegmentContext<'a> {
     pub(super) rows: Option<&'a mut RowTracker>,
     pub(super) notes: Vec<String>,
 }
 
 impl Executor<'_> {
-    /// Runs a part of a plan, and commits it once it is proven.
+    /// Runs a part of a plan, verifies it, and commits it.
     pub(super) fn run_segment(
         &self,
         session: &mut dyn Session,
-        found: &Inspection,
+        inspection: &Inspection,
         segment: &Plan,
         mode: Mode,
         is_last: bool,
@@ -34,66 +35,67 @@ impl Executor<'_> {
         let steps: Vec<Step<'_>> =
             migrations.into_iter().map(|migration| step(migration, action)).collect::<Result<_>>()?;
         let mut entries = match segment.stamp {
-            Some(stamp) => found.ledger.entries_for_stamp(self.catalog, stamp.position, stamp.forced),
+            Some(stamp) => inspection.ledger.entries_for_stamp(self.catalog, stamp.position, stamp.forced),
             None => Vec::new(),
         };
-        if let [alone] = steps.as_slice()
-            && !alone.migration.is_transactional()
+        if let [step] = steps.as_slice()
+            && !step.migration.is_transactional()
         {
-            return self.run_without_transaction(session, *alone, action, segment, mode, notes);
+            return self.run_without_transaction(session, *step, action, segment, mode, notes);
         }
-        if found.ledger.is_empty() && !steps.is_empty() {
-            session.make_ledger()?;
+        if inspection.ledger.is_empty() && !steps.is_empty() {
+            session.create_ledger()?;
         }
-        let ran = self.run_in_transaction(session, &steps, action, found, mode, notes)?;
-        entries.extend(ran.into_iter().map(|entry| mark_forced(segment, entry)));
+        let applied = self.run_in_transaction(session, &steps, action, inspection, mode, notes)?;
+        entries.extend(applied.into_iter().map(|entry| mark_forced(segment, entry)));
         if !steps.is_empty() {
-            let found = self.verify_schema(&*session.schema()?, segment)?;
-            if found.is_forced {
+            let check = self.verify_schema(&*session.schema()?, segment)?;
+            if check.is_forced {
                 for entry in &mut entries {
                     entry.forced = true;
                 }
             }
-            notes.extend(found.notes);
+            notes.extend(check.notes);
         }
         session.record(&entries, self.run)?;
         if let Some(rows) = &mut context.rows {
             rows.update(session.contents()?.tables);
         }
-        let committed = match self.durability {
-            // What comes next may be outside a transaction.
+        let result = match self.durability {
+            // Earlier parts wait for the disk, since a migration outside a transaction may follow.
             Durability::Deferred if is_last => session.commit_async(),
             _ => session.commit(),
         };
-        committed.map_err(|error| match steps.last() {
+        result.map_err(|error| match steps.last() {
             Some(step) => error.in_migration(step.migration.label()),
             None => error,
         })
     }
 
-    /// Runs scripts in the transaction, and counts rows around those that may delete some. Foreign keys that are not enforced
-    /// are compared at the end: what one migration breaks a later one may mend.
+    /// Runs scripts in the transaction. Counts rows before and after each script that may delete rows. If foreign keys
+    /// are not enforced, compares violations at the end, since a later migration may fix what an earlier one breaks.
     fn run_in_transaction(
         &self,
         session: &mut dyn Session,
         steps: &[Step<'_>],
         action: Action,
-        found: &Inspection,
+        inspection: &Inspection,
         mode: Mode,
         notes: &mut Vec<String>,
-    ) -> Result<Vec<Entry>> {
-        let is_counted = self.rows == RowOwner::Application && !has_no_tables(found);
-        let mut armed = found.schema.as_ref().is_none_or(|schema| schema.writes_may_delete());
-        let counted = |step: &Step<'_>| {
-            let is_seen = action == Action::Apply
+    ) -> Result<Vec<NewHistoryRow>> {
+        let counts_rows = self.rows == RowOwner::Application && !has_no_tables(inspection);
+        let mut writes_may_delete =
+            inspection.schema.as_ref().is_none_or(|schema| schema.writes_may_delete());
+        let is_counted = |step: &Step<'_>| {
+            let deletes_in_reference = action == Action::Apply
                 && self
                     .catalog
                     .position(step.migration.version.as_str())
-                    .is_some_and(|it| self.reference.deletes(it - 1));
-            ((step.script.may_delete(&mut armed) || is_seen) && is_counted)
+                    .is_some_and(|it| self.reference.up_may_delete(it - 1));
+            ((step.script.may_delete(&mut writes_may_delete) || deletes_in_reference) && counts_rows)
                 || self.drops == DropTables::OnlyEmpty
         };
-        let counted: Vec<bool> = steps.iter().map(counted).collect();
+        let counted: Vec<bool> = steps.iter().map(is_counted).collect();
         if self.drops == DropTables::OnlyEmpty {
             steps.iter().try_for_each(|step| lock_tables(session, self.catalog, step.script))?;
         }
@@ -103,11 +105,11 @@ impl Executor<'_> {
         };
         let (mut entries, mut before) = (Vec::new(), None);
         while let [first, ..] = &steps[entries.len()..] {
-            let (rest, counted) = (&steps[entries.len()..], &counted[entries.len()..]);
-            // What need not be counted around runs in one go.
-            let together = counted.iter().take_while(|counted| !**counted).count().max(1);
+            let (remaining, counted) = (&steps[entries.len()..], &counted[entries.len()..]);
+            // Consecutive scripts that need no counts are run together.
+            let batch_size = counted.iter().take_while(|counted| !**counted).count().max(1);
             before = if counted[0] { Some(before.map_or_else(|| session.count_rows(), Ok)?) } else { None };
-            entries.extend(run(session, &rest[..together], action)?);
+            entries.extend(run_scripts(session, &remaining[..batch_size], action)?);
             let Some(counts) = before.take() else { continue };
             let mut after = session.count_rows()?;
             notes.extend(self.preserve_sequences(session, first.script, &counts, &mut after)?);
@@ -115,9 +117,9 @@ impl Executor<'_> {
                 violations.record_after(&session.violations()?, first.migration);
             }
             let lost = verify_rows(&counts, &after, *first, self.allowance(first.migration));
-            // What points at nothing says more than what is gone.
+            // A violated foreign key is a more precise error than lost rows.
             let lost =
-                lost.map_err(|error| violations.as_mut().and_then(Violations::first).unwrap_or(error))?;
+                lost.map_err(|error| violations.as_mut().and_then(Violations::take_first).unwrap_or(error))?;
             if let Some(entry) = entries.last_mut() {
                 entry.forced |= lost == RowLoss::Allowed;
             }
@@ -147,8 +149,8 @@ impl Executor<'_> {
         }
     }
 
-    /// A migration without a transaction: its start is durable before it begins, and only its end makes the project
-    /// clean again.
+    /// Runs a migration outside a transaction. Commits a `start` row to the ledger first. The project is dirty from
+    /// then on until the end of the migration is recorded.
     fn run_without_transaction(
         &self,
         session: &mut dyn Session,
@@ -159,97 +161,100 @@ impl Executor<'_> {
         notes: &mut Vec<String>,
     ) -> Result<()> {
         let (before, violations) = (session.count_rows()?, Violations::new(session.violations()?));
-        session.record(&[Entry::new(step.migration, Action::Start)], self.run)?;
+        session.record(&[NewHistoryRow::new(step.migration, Action::Start)], self.run)?;
         session.commit()?;
         let finish = || {
-            let entries = run(session, &[step], action)?;
+            let entries = run_scripts(session, &[step], action)?;
             session.begin(mode)?;
             let mut after = session.count_rows()?;
             notes.extend(self.preserve_sequences(session, step.script, &before, &mut after)?);
             violations.verify(&session.violations()?, step.migration)?;
             let lost = verify_rows(&before, &after, step, self.allowance(step.migration))?;
-            let found = self.verify_schema(&*session.schema()?, segment)?;
-            notes.extend(found.notes);
+            let check = self.verify_schema(&*session.schema()?, segment)?;
+            notes.extend(check.notes);
             let is_allowed = lost == RowLoss::Allowed && self.rows == RowOwner::Application;
-            let entry = |entry: Entry| Entry { forced: is_allowed || found.is_forced, ..entry };
+            let entry =
+                |entry: NewHistoryRow| NewHistoryRow { forced: is_allowed || check.is_forced, ..entry };
             let entries: Vec<_> = entries.into_iter().map(|it| mark_forced(segment, entry(it))).collect();
             session.record(&entries, self.run)?;
             session.commit()
         };
         finish().map_err(|error| {
             error.in_migration(step.migration.label()).with_hint(
-                "it ran outside a transaction, so a part of it may be done: look, then say where the project stands \
-                 with tenantry stamp ID --to VERSION --force",
+                "it ran outside a transaction, so it may be applied in part: examine the database, then record its \
+                 version with tenantry stamp ID --to VERSION --force",
             )
         })
     }
 
-    /// The schema is the catalog's, or differs from it just as it did before; or a way down was asked for wherever it leads.
+    /// Fails unless the schema is the catalog's, or differs from it exactly as it did before. A downgrade with
+    /// [`Drift::Keep`] accepts any schema.
     fn verify_schema(&self, schema: &Schema, segment: &Plan) -> Result<SchemaCheck> {
-        let mut proven = SchemaCheck { is_forced: false, notes: Vec::new() };
+        let mut check = SchemaCheck { is_forced: false, notes: Vec::new() };
         if segment.to < segment.from {
-            proven.notes = self.reference.notes(schema, segment.to);
+            check.notes = self.reference.notes(schema, segment.to);
         }
         let differences = self.reference.differences(schema, segment.to);
         if differences == segment.drift || self.reference.expected(segment.to).is_none() {
-            return Ok(proven);
+            return Ok(check);
         }
-        let found: Vec<_> =
+        let added: Vec<_> =
             differences.iter().filter(|it| !segment.drift.contains(it)).map(Difference::to_string).collect();
-        let gone: Vec<_> =
+        let removed: Vec<_> =
             segment.drift.iter().filter(|it| !differences.contains(it)).map(Difference::to_string).collect();
         let what =
-            if found.is_empty() { format!("no longer: {}", gone.join("; ")) } else { found.join("; ") };
+            if added.is_empty() { format!("no longer: {}", removed.join("; ")) } else { added.join("; ") };
         let version = self.catalog.version_at(segment.to);
-        let message = format!("the schema that came out is not that of {version}: {what}");
+        let message = format!("the resulting schema is not that of {version}: {what}");
         let hint = match self.request {
             Request::Downgrade { drift: Drift::Keep, .. } => {
-                proven.is_forced = true;
-                proven.notes.push(message);
-                return Ok(proven);
+                check.is_forced = true;
+                check.notes.push(message);
+                return Ok(check);
             }
             Request::Downgrade { .. } => {
-                "mend the down.sql; or go down all the same, and have the ledger say so: --allow-drift"
+                "fix the down.sql; or downgrade anyway and record the difference in the ledger: --allow-drift"
             }
             _ => {
-                "a migration whose schema depends on the data says schema_depends_on_data = true in its metadata.toml"
+                "if the migration's result depends on the data, set schema_depends_on_data = true in its metadata.toml"
             }
         };
         Err(Error::new(ErrorKind::SchemaMismatch, message).with_hint(hint))
     }
 }
 
-/// What is to be said of a schema that came out.
+/// The result of verifying a schema.
 struct SchemaCheck {
-    /// Whether it is not the catalog's.
+    /// Whether it differs from the catalog's and was accepted anyway.
     is_forced: bool,
     notes: Vec<String>,
 }
 
-/// Whether a project had no table when it was looked at: then none of its rows is anybody's but its migrations'.
-fn has_no_tables(found: &Inspection) -> bool {
-    found.schema.as_ref().is_some_and(|schema| schema.tables().next().is_none())
+/// Whether a project had no tables when it was inspected. All its rows are the migrations' own then.
+fn has_no_tables(inspection: &Inspection) -> bool {
+    inspection.schema.as_ref().is_some_and(|schema| schema.tables().next().is_none())
 }
 
-/// The row of what was run, which says whether the schema that came out is the catalog's.
-fn mark_forced(segment: &Plan, entry: Entry) -> Entry {
-    Entry { forced: entry.forced || !segment.drift.is_empty(), ..entry }
+/// Marks a ledger row as forced if the project has drift.
+fn mark_forced(segment: &Plan, entry: NewHistoryRow) -> NewHistoryRow {
+    NewHistoryRow { forced: entry.forced || !segment.drift.is_empty(), ..entry }
 }
 
-/// What is run of a migration.
+/// The script of a migration to run.
 fn step(migration: &Migration, action: Action) -> Result<Step<'_>> {
     let script = if action == Action::Revert { migration.down.as_ref() } else { Some(&migration.up) };
     let missing =
-        || Error::new(ErrorKind::Internal, "there is no script to run").in_migration(migration.label());
+        || Error::new(ErrorKind::Internal, "it has no script to run").in_migration(migration.label());
     Ok(Step { migration, script: script.ok_or_else(missing)? })
 }
 
-fn run(session: &mut dyn Session, steps: &[Step<'_>], action: Action) -> Result<Vec<Entry>> {
-    let ran = session.execute(steps)?;
-    let entry = |(step, ran): (&Step<'_>, ScriptRun)| Entry {
-        started: ran.started,
-        duration: ran.took,
-        ..Entry::new(step.migration, action)
+/// Runs scripts and returns their ledger rows.
+fn run_scripts(session: &mut dyn Session, steps: &[Step<'_>], action: Action) -> Result<Vec<NewHistoryRow>> {
+    let runs = session.execute(steps)?;
+    let entry = |(step, run): (&Step<'_>, ScriptRun)| NewHistoryRow {
+        started: run.started,
+        duration: run.took,
+        ..NewHistoryRow::new(step.migration, action)
     };
-    Ok(steps.iter().zip(ran).map(entry).collect())
+    Ok(steps.iter().zip(runs).map(entry).collect())
 }

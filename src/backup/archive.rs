@@ -1,6 +1,6 @@
-//! The backups of a fleet: how one is packed, listed, unpacked and removed.
+//! Takes, lists, unpacks and removes the backups of a fleet.
 //!
-//! It must not show a backup before all of it is durable: its manifest comes last, and goes first.
+//! A backup is listed only while it is complete: its manifest is written last and removed first.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -19,74 +19,74 @@ use crate::hash::hexadecimal;
 use crate::ledger::Ledger;
 use crate::project::ProjectId;
 use crate::store::{Snapshot, Store};
-use crate::time::Moment;
+use crate::time::Timestamp;
 
-/// The ends of a backup's names.
+/// The extensions of a backup's files.
 const DATA: &str = ".zst";
 const MANIFEST: &str = ".json";
 const VERIFIED: &str = ".verified";
 
-/// The largest manifest that is read: one of 100,000 tables has less.
+/// The largest manifest that is read, in bytes. A manifest of 100,000 tables is smaller.
 const MAX_MANIFEST: u64 = 64 << 20;
 
-/// The backups of one fleet, in one place.
+/// The backups of a fleet in one destination.
 #[derive(Clone)]
 pub struct Archive {
     destination: Arc<dyn Destination>,
-    /// Whose backups they are; anybody's where nobody was named.
+    /// The store whose backups these are; `None` for the backups of any store.
     owner: Option<Arc<dyn Store>>,
 }
 
-/// A backup, by its manifest.
+/// A backup and its manifest.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Backup {
-    /// Its name: `42/20261121T201700.123Z-1a2b3c4d`.
+    /// The name, such as `42/20261121T201700.123Z-1a2b3c4d`.
     pub name: String,
-    /// What is known of it.
+    /// The manifest.
     pub manifest: Manifest,
-    /// How far it was checked last, and when.
+    /// The last successful verification; `None` if the backup was never verified or its last verification failed.
     pub verified: Option<LastCheck>,
-    /// When it was last checked, where it failed then.
-    pub failed: Option<Moment>,
+    /// The time of the last verification, if it failed.
+    pub failed: Option<Timestamp>,
 }
 
-/// That a backup was checked, and held.
+/// A verification of a backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LastCheck {
-    /// The level, 1 to 4.
+    /// The level, 1 to 4; 0 in the record of a failed verification.
     pub level: u8,
-    /// When.
-    pub at: Moment,
+    /// The time.
+    pub at: Timestamp,
 }
 
-/// What a backup is taken for.
+/// What a new backup is labelled with.
 #[derive(Clone, Debug)]
 pub struct BackupRequest<'a> {
-    /// What whoever asked for it calls it.
+    /// The label given by the user.
     pub label: Option<&'a str>,
-    /// What it is taken for.
+    /// Why it is taken.
     pub reason: Reason,
     /// The run that takes it.
     pub run: &'a str,
-    /// The store that it is taken from, without a password.
+    /// The URL of the store that it is taken from, without a password.
     pub store: String,
 }
 
 impl Archive {
-    /// The backups in a place.
+    /// Creates an archive of all backups in a destination.
     pub fn new(destination: impl Destination + 'static) -> Self {
         Self { destination: Arc::new(destination), owner: None }
     }
 
-    /// Only those that were taken of a store's projects: several fleets may share a place.
+    /// Restricts the archive to the backups of one store, since several fleets may share a destination.
     #[must_use]
     pub(crate) fn of_store(self, store: Arc<dyn Store>) -> Self {
         Self { owner: Some(store), ..self }
     }
 
-    /// Whether a backup is of this fleet's project.
+    /// Whether a backup belongs to this fleet.
     #[must_use]
     pub(crate) fn owns(&self, manifest: &Manifest) -> bool {
         self.owner.as_ref().is_none_or(|store| {
@@ -95,20 +95,20 @@ impl Archive {
         })
     }
 
-    /// Where it is.
+    /// Returns the location of the destination, for messages.
     #[must_use]
     pub fn location(&self) -> String {
         self.destination.location()
     }
 
-    /// The projects that have backups, sorted.
+    /// Returns the projects that have backups, sorted.
     pub fn projects(&self) -> Result<Vec<ProjectId>> {
         let mut projects: Vec<ProjectId> =
             self.destination.folders()?.iter().filter_map(|folder| folder.parse().ok()).collect();
         projects.sort();
         let mut owned = Vec::with_capacity(projects.len());
         for project in projects {
-            // One that can't be read is told where it is asked for.
+            // A project with an unreadable backup is included; reading the backup reports the error.
             let mut names = self.names(&project)?.into_iter().rev();
             if names.any(|name| self.get(&name).map_or(true, |backup| self.owns(&backup.manifest))) {
                 owned.push(project);
@@ -117,14 +117,14 @@ impl Archive {
         Ok(owned)
     }
 
-    /// The names of a project's backups, oldest first: of those that were finished.
+    /// Returns the names of a project's complete backups, oldest first.
     pub fn names(&self, project: &ProjectId) -> Result<Vec<String>> {
         let files = self.destination.list(project.as_str())?;
         let manifests = files.iter().filter_map(|file| file.strip_suffix(MANIFEST));
         Ok(manifests.map(|stem| format!("{project}/{stem}")).collect())
     }
 
-    /// What is known of a backup. Errors with [`ErrorKind::CheckFailed`] where its manifest is not as it was written.
+    /// Reads a backup's manifest and last verification. Returns [`ErrorKind::CheckFailed`] if the manifest is damaged.
     pub fn get(&self, name: &str) -> Result<Backup> {
         let mut document = Vec::new();
         self.destination
@@ -133,18 +133,19 @@ impl Archive {
             .read_to_end(&mut document)
             .map_err(|error| Error::new(ErrorKind::Io, "cannot read its manifest").caused_by(error))?;
         let manifest = Manifest::open(&document).map_err(|error| error.at(name, None))?;
-        let belongs = name.starts_with(&format!("{}/{}-", manifest.project, manifest.taken_at.in_names()));
+        let belongs =
+            name.starts_with(&format!("{}/{}-", manifest.project, manifest.taken_at.for_file_name()));
         if !belongs {
             return Err(
-                Error::new(ErrorKind::CheckFailed, "its manifest is that of another backup").at(name, None)
+                Error::new(ErrorKind::CheckFailed, "its manifest belongs to another backup").at(name, None)
             );
         }
-        let checked = self.checked(name, &document);
-        let failed = checked.filter(|it| it.level == 0).map(|it| it.at);
-        Ok(Backup { name: name.into(), verified: checked.filter(|it| it.level > 0), failed, manifest })
+        let last = self.last_check(name, &document);
+        let failed = last.filter(|it| it.level == 0).map(|it| it.at);
+        Ok(Backup { name: name.into(), verified: last.filter(|it| it.level > 0), failed, manifest })
     }
 
-    /// A project's backups, oldest first, and those that can't be read.
+    /// Returns a project's backups, oldest first, and an error for each that cannot be read.
     pub fn all(&self, project: &ProjectId) -> Result<(Vec<Backup>, Vec<Error>)> {
         let (mut backups, mut broken) = (Vec::new(), Vec::new());
         for name in self.names(project)? {
@@ -157,9 +158,10 @@ impl Archive {
         Ok((backups, broken))
     }
 
-    /// A project's newest backup that was taken by then. One that can't be read is an error, not passed over.
-    pub fn newest(&self, project: &ProjectId, by: Option<Moment>) -> Result<Option<Backup>> {
-        let end = by.map(|by| format!("{project}/{}~", by.in_names()));
+    /// Returns a project's newest backup, or the newest that was taken until `by`. An unreadable backup is an error; it
+    /// is not skipped.
+    pub fn newest(&self, project: &ProjectId, by: Option<Timestamp>) -> Result<Option<Backup>> {
+        let end = by.map(|by| format!("{project}/{}~", by.for_file_name()));
         let names = self.names(project)?;
         for name in names.iter().rev().filter(|name| end.as_ref().is_none_or(|end| *name <= end)) {
             let backup = self.get(name)?;
@@ -170,31 +172,32 @@ impl Archive {
         Ok(None)
     }
 
-    /// Takes a backup. `copy` copies the project to a file that is not there yet, and says what is in it.
-    pub fn take(
+    /// Takes a backup. `take_snapshot` gets the path of a file that does not exist, writes the snapshot to it and
+    /// returns its description.
+    pub fn create(
         &self,
         project: &ProjectId,
-        note: &BackupRequest<'_>,
-        copy: impl FnOnce(&Path) -> Result<Snapshot>,
+        request: &BackupRequest<'_>,
+        take_snapshot: impl FnOnce(&Path) -> Result<Snapshot>,
     ) -> Result<Backup> {
         let workspace = self.destination.workspace()?;
         let (raw, packed) = (workspace.path().join("copy"), workspace.path().join("packed"));
-        let taken_at = Moment::now();
-        let snapshot = copy(&raw)?;
+        let taken_at = Timestamp::now();
+        let snapshot = take_snapshot(&raw)?;
         let file = pack(&raw, &packed)?;
         let manifest = Manifest {
             format: Manifest::format(),
             tenantry: env!("CARGO_PKG_VERSION").into(),
             database: snapshot.database,
-            store: note.store.clone(),
+            store: request.store.clone(),
             project: project.clone(),
             place: snapshot.place,
             taken_at,
-            label: note.label.map(Into::into),
-            reason: note.reason,
-            run: note.run.into(),
+            label: request.label.map(Into::into),
+            reason: request.reason,
+            run: request.run.into(),
             file,
-            ledger: applied(&snapshot.inspection.ledger),
+            ledger: applied_versions(&snapshot.inspection.ledger),
             schema: snapshot.inspection.fingerprint()?.to_string(),
             tables: snapshot.contents.tables,
             properties: snapshot.contents.properties,
@@ -202,7 +205,7 @@ impl Archive {
             access: snapshot.access,
         };
         let random = &uuid::Uuid::new_v4().simple().to_string()[..8];
-        let name = format!("{project}/{}-{random}", taken_at.in_names());
+        let name = format!("{project}/{}-{random}", taken_at.for_file_name());
         self.destination.put(&format!("{name}{DATA}"), &packed)?;
         let document = workspace.path().join("manifest");
         write_private(&document, &manifest.seal()?)?;
@@ -210,13 +213,15 @@ impl Archive {
         Ok(Backup { name, manifest, verified: None, failed: None })
     }
 
-    /// Looks at the size and the hash of a backup's file, and unpacks it into a file that is not there yet.
+    /// Verifies the size and hash of a backup's data, and decompresses it into a file that must not exist.
+    ///
+    /// Returns [`ErrorKind::CheckFailed`] if the data does not match the manifest.
     pub fn unpack(&self, backup: &Backup, into: &Path) -> Result<()> {
         let DataFile { size, sha256, unpacked } = &backup.manifest.file;
         let broken = |message: String| {
             Error::new(ErrorKind::CheckFailed, message)
                 .at(&backup.name, None)
-                .with_hint("trust another backup of this project; keep this one for whoever looks into it")
+                .with_hint("use another backup of this project; keep this one for the investigation")
         };
         let file = self
             .destination
@@ -224,56 +229,57 @@ impl Archive {
             .map_err(|error| error.at(&backup.name, None))?;
         let mut source = HashingStream::new(file.take(size.saturating_add(1)));
         let result = decompress(&mut source, *unpacked, into);
-        // What comes after what was unpacked counts as well.
+        // Reads to the end, so that the size and hash also cover what follows the compressed data.
         io::copy(&mut source, &mut io::sink())
-            .map_err(|error| broken(format!("its file can't be read: {error}")))?;
+            .map_err(|error| broken(format!("its file cannot be read: {error}")))?;
         let (found, hash) = source.finish();
         if found != *size {
             let more = if found > *size { "more than " } else { "" };
-            return Err(broken(format!("its file has {more}{} byte(s), and had {size}", found.min(*size))));
+            return Err(broken(format!("its file has {more}{} byte(s), expected {size}", found.min(*size))));
         }
         if hash != *sha256 {
-            return Err(broken("its file has not the SHA-256 that it had".into()));
+            return Err(broken("the SHA-256 of its file does not match the manifest".into()));
         }
         match result {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(Error::io("write", into, error)),
-            Err(error) => Err(broken(format!("its file can't be unpacked: {error}"))),
+            Err(error) => Err(broken(format!("its file cannot be decompressed: {error}"))),
             Ok(length) if length != *unpacked => {
-                Err(broken(format!("it unpacks to {length} byte(s), and was made of {unpacked}")))
+                Err(broken(format!("its file decompresses to {length} byte(s), expected {unpacked}")))
             }
             Ok(_) => Ok(()),
         }
     }
 
-    /// Remembers the level at which a backup was checked, and held; 0 where it did not, whatever it did before.
+    /// Records the verification of a backup at a level, or its failure as level 0. A success at a lower level does not
+    /// replace one at a higher level; a failure replaces any success.
     pub fn record_check(&self, backup: &Backup, level: u8) -> Result<()> {
-        // A lower level takes nothing back from a higher one.
         if level > 0 && backup.verified.is_some_and(|it| it.level > level) {
             return Ok(());
         }
         let record = VerificationRecord {
-            verified: LastCheck { level, at: Moment::now() },
+            verified: LastCheck { level, at: Timestamp::now() },
             manifest: hexadecimal(&Sha256::digest(backup.manifest.seal()?)),
         };
         let text = serde_json::to_string(&record).map_err(|error| {
-            Error::new(ErrorKind::Internal, "cannot write that it was verified").caused_by(error)
+            Error::new(ErrorKind::Internal, "cannot serialize the verification").caused_by(error)
         })?;
         self.destination.note(&format!("{}{VERIFIED}", backup.name), &text)
     }
 
-    /// Removes a backup: first what shows it.
+    /// Removes a backup, its manifest first.
     pub fn remove(&self, name: &str) -> Result<()> {
         self.remove_file(&format!("{name}{MANIFEST}"))?;
         self.remove_file(&format!("{name}{DATA}"))?;
         self.remove_file(&format!("{name}{VERIFIED}"))
     }
 
-    /// Removes what killed processes were still making, where nobody went on with it for this long.
+    /// Removes the temporary files of killed processes that were not written to for `idle`.
     pub fn sweep_unfinished(&self, idle: Duration) -> Result<()> {
         self.destination.sweep(idle)
     }
 
-    /// Removes what a project's killed backups left, older than this; gives how many files.
+    /// Removes files of a project's backups that have no manifest and are older than `older_than`, as killed processes
+    /// leave them. Returns the number of removed files.
     pub fn sweep(&self, project: &ProjectId, older_than: Duration) -> Result<usize> {
         let files = self.destination.list(project.as_str())?;
         let finished: Vec<&str> = files.iter().filter_map(|file| file.strip_suffix(MANIFEST)).collect();
@@ -289,7 +295,7 @@ impl Archive {
         Ok(swept)
     }
 
-    /// Another process that removes the same is no error.
+    /// Removes a file. It is not an error if it does not exist, since another process may remove the same backup.
     fn remove_file(&self, name: &str) -> Result<()> {
         match self.destination.remove(name) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -297,8 +303,8 @@ impl Archive {
         }
     }
 
-    /// How its last check ended. A record that is of another manifest, or can't be read, is none.
-    fn checked(&self, name: &str, document: &[u8]) -> Option<LastCheck> {
+    /// Returns the last verification of a backup; `None` if its record cannot be read or belongs to another manifest.
+    fn last_check(&self, name: &str, document: &[u8]) -> Option<LastCheck> {
         let mut text = String::new();
         self.destination
             .open(&format!("{name}{VERIFIED}"))
@@ -311,29 +317,31 @@ impl Archive {
     }
 }
 
-/// That a backup was verified, as it is written.
+/// The contents of a `.verified` file.
 #[derive(Serialize, Deserialize)]
 struct VerificationRecord {
     verified: LastCheck,
-    /// The SHA-256 of the manifest's document.
+    /// The SHA-256 of the manifest file.
     manifest: String,
 }
 
-fn moment_in_name(text: &str) -> Option<Moment> {
+/// Parses the timestamp in a file name.
+fn moment_in_name(text: &str) -> Option<Timestamp> {
     let (date, clock) = text.split_once('T')?;
     let part = |text: &str, range: std::ops::Range<usize>| text.get(range).map(ToString::to_string);
     let date = format!("{}-{}-{}", part(date, 0..4)?, part(date, 4..6)?, part(date, 6..8)?);
     let time = format!("{}:{}:{}", part(clock, 0..2)?, part(clock, 2..4)?, clock.get(4..)?);
-    Moment::parse(&format!("{date}T{time}")).ok()
+    Timestamp::parse(&format!("{date}T{time}")).ok()
 }
 
-fn applied(ledger: &Ledger) -> std::collections::BTreeMap<String, Option<String>> {
+/// Returns the applied versions with the checksum that the ledger has of each.
+fn applied_versions(ledger: &Ledger) -> std::collections::BTreeMap<String, Option<String>> {
     let latest = ledger.latest();
     let checksum = |version| latest.get(version).map(|row| row.checksum.clone());
     ledger.applied.iter().map(|version| (version.as_str().to_string(), checksum(version))).collect()
 }
 
-/// Packs a file into one that is not there yet.
+/// Compresses a file into one that must not exist.
 fn pack(from: &Path, to: &Path) -> Result<DataFile> {
     let run = || -> io::Result<DataFile> {
         let source = File::open(from)?;
@@ -346,10 +354,11 @@ fn pack(from: &Path, to: &Path) -> Result<DataFile> {
         let (size, sha256) = encoder.finish()?.finish();
         Ok(DataFile { size, sha256, unpacked })
     };
-    run().map_err(|error| Error::io("pack", to, error))
+    run().map_err(|error| Error::io("compress the backup into", to, error))
 }
 
-/// Unpacks at most so many bytes and one; gives how many came.
+/// Decompresses at most `expected` bytes and one more, which reveals that there are too many. Returns the number of
+/// bytes.
 fn decompress(source: impl Read, expected: u64, into: &Path) -> io::Result<u64> {
     let target = File::options().write(true).create_new(true).mode(0o600).open(into)?;
     let decoder = zstd::Decoder::new(source)?.single_frame();
@@ -359,7 +368,7 @@ fn decompress(source: impl Read, expected: u64, into: &Path) -> io::Result<u64> 
     Ok(length)
 }
 
-/// Counts and hashes what goes through.
+/// A stream that counts and hashes the bytes that pass through it.
 struct HashingStream<T> {
     inner: T,
     hasher: Sha256,

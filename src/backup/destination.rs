@@ -1,6 +1,6 @@
-//! Where backups are kept: a folder, behind a seam that another place fits as well.
+//! Storage for the files of backups: a folder, behind a trait that other kinds of storage can implement.
 //!
-//! It must not know what a backup is: it keeps files under names like `42/20261121T201700.123Z-1a2b3c4d.json`.
+//! Stores files by names such as `42/20261121T201700.123Z-1a2b3c4d.json` and does not interpret them.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{ErrorKind as IoErrorKind, Read, Write as _};
@@ -13,57 +13,58 @@ use tempfile::TempDir;
 use crate::disk::{make_private, rename_new, sync_directory};
 use crate::error::{Error, ErrorKind, Result};
 
-/// A place for backups. Names have one `/`: a folder's name, and a file's.
+/// Storage for backups. A name is `folder/file`, with exactly one `/`.
 pub trait Destination: Send + Sync {
-    /// Where it is, fit to be shown.
+    /// Returns the location for messages, without secrets.
     fn location(&self) -> String;
 
-    /// A private folder, gone when it is dropped, for what is to be [put](Destination::put) there.
+    /// Creates a private folder for files that are to be [stored](Destination::put). It is deleted on drop.
     fn workspace(&self) -> Result<Workspace>;
 
-    /// Takes a finished file over, durably, under a name that is not taken. It is wholly there or not at all.
+    /// Moves a finished file into the storage, atomically and durably. Fails if the name is taken.
     fn put(&self, name: &str, file: &Path) -> Result<()>;
 
-    /// Writes a small text under a name, over what is there. A power cut may lose it, but leaves none of it half written.
+    /// Writes a small text file atomically, and replaces an existing one. Not durable: a power cut may lose the new
+    /// text.
     fn note(&self, name: &str, text: &str) -> Result<()>;
 
-    /// Opens what is under a name.
+    /// Opens a file for reading.
     fn open(&self, name: &str) -> Result<Box<dyn Read + Send>>;
 
-    /// The names of folders.
+    /// Returns the names of the folders.
     fn folders(&self) -> Result<Vec<String>>;
 
-    /// The names in a folder, without it, sorted; none where there is no such folder.
+    /// Returns the names of the files in a folder, without the folder, sorted. Empty if the folder does not exist.
     fn list(&self, folder: &str) -> Result<Vec<String>>;
 
-    /// Removes what is under a name.
+    /// Removes a file.
     fn remove(&self, name: &str) -> Result<()>;
 
-    /// Removes what killed processes left of their private folders and files, where nobody wrote into it for this long.
+    /// Removes private folders and temporary files of killed processes that were not written to for `idle`.
     fn sweep(&self, idle: Duration) -> Result<()>;
 }
 
-/// A private folder, gone when it is dropped.
+/// A private folder. It is deleted on drop.
 #[derive(Debug)]
 pub struct Workspace(TempDir);
 
 impl Workspace {
-    /// Where it is.
+    /// Returns its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.0.path()
     }
 }
 
-/// What begins the names of private folders.
+/// The prefix of the names of private folders and temporary files.
 const WORKSPACE: &str = ".new-";
 
-/// A folder of the file system; nobody but its owner can read it.
+/// A folder of the file system that only its owner can read.
 #[derive(Clone, Debug)]
 pub struct Directory(PathBuf);
 
 impl Directory {
-    /// The folder, which is made when something is first put there.
+    /// Creates a destination. The folder is created when the first file is stored.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self(path.into())
     }
@@ -75,8 +76,8 @@ impl Directory {
         };
         match name.split_once('/') {
             Some((folder, file)) if is_plain(folder) && is_plain(file) => Ok(self.0.join(folder).join(file)),
-            _ => Err(Error::new(ErrorKind::Usage, format!("{name:?} is no backup's name"))
-                .with_hint("see which there are: tenantry backup list")),
+            _ => Err(Error::new(ErrorKind::Usage, format!("{name:?} is not the name of a backup"))
+                .with_hint("to see the names: tenantry backup list")),
         }
     }
 }
@@ -93,7 +94,7 @@ impl Destination for Directory {
             .permissions(Permissions::from_mode(0o700))
             .tempdir_in(&self.0)
             .map(Workspace)
-            .map_err(|error| Error::io("make a private folder in", &self.0, error))
+            .map_err(|error| Error::io("create a private folder in", &self.0, error))
     }
 
     fn put(&self, name: &str, file: &Path) -> Result<()> {
@@ -120,10 +121,14 @@ impl Destination for Directory {
 
     fn open(&self, name: &str) -> Result<Box<dyn Read + Send>> {
         let path = self.path(name)?;
-        // A name is a plain file: nothing that hangs, and nothing that leads elsewhere.
-        let metadata = path.symlink_metadata().map_err(|error| Error::io("look at", &path, error))?;
+        // Opening a FIFO would hang, and a link would lead outside of the folder.
+        let metadata =
+            path.symlink_metadata().map_err(|error| Error::io("read the metadata of", &path, error))?;
         if !metadata.is_file() {
-            return Err(Error::new(ErrorKind::CheckFailed, format!("{} is no plain file", path.display())));
+            return Err(Error::new(
+                ErrorKind::CheckFailed,
+                format!("{} is not a regular file", path.display()),
+            ));
         }
         let file = File::open(&path).map_err(|error| Error::io("open", &path, error))?;
         Ok(Box::new(file))
@@ -146,16 +151,16 @@ impl Destination for Directory {
     fn sweep(&self, idle: Duration) -> Result<()> {
         for folder in [PathBuf::new()].into_iter().chain(self.folders()?.into_iter().map(PathBuf::from)) {
             for path in entries(&self.0.join(folder))? {
-                let is_private = path
+                let is_temporary = path
                     .file_name()
                     .is_some_and(|name| name.as_encoded_bytes().starts_with(WORKSPACE.as_bytes()));
-                if is_private && is_idle(&path, idle)? {
+                if is_temporary && is_idle(&path, idle)? {
                     let remove = if path.is_dir() {
                         std::fs::remove_dir_all(&path)
                     } else {
                         std::fs::remove_file(&path)
                     };
-                    unless_gone(remove).map_err(|error| Error::io("remove", &path, error))?;
+                    ignore_not_found(remove).map_err(|error| Error::io("remove", &path, error))?;
                 }
             }
         }
@@ -163,15 +168,15 @@ impl Destination for Directory {
     }
 }
 
-/// Whether a file, or a folder with all that is in it, was not written for so long.
+/// Whether a file, or a folder and everything in it, was not modified for `idle`. A missing file is not idle.
 fn is_idle(path: &Path, idle: Duration) -> Result<bool> {
     let metadata = match path.symlink_metadata() {
         Err(error) if error.kind() == IoErrorKind::NotFound => return Ok(false),
-        other => other.map_err(|error| Error::io("look at", path, error))?,
+        other => other.map_err(|error| Error::io("read the metadata of", path, error))?,
     };
-    let written = metadata.modified().map_err(|error| Error::io("look at", path, error))?;
-    // What was written in the future was written by a clock that is not to be trusted.
-    if written.elapsed().unwrap_or_default() < idle {
+    let modified = metadata.modified().map_err(|error| Error::io("read the metadata of", path, error))?;
+    // A time in the future is no evidence that the file is idle.
+    if modified.elapsed().unwrap_or_default() < idle {
         return Ok(false);
     }
     if !metadata.is_dir() {
@@ -185,15 +190,15 @@ fn is_idle(path: &Path, idle: Duration) -> Result<bool> {
     Ok(true)
 }
 
-/// Another process that does the same is no error.
-fn unless_gone(done: std::io::Result<()>) -> std::io::Result<()> {
-    match done {
+/// Turns `NotFound` into success, since another process may have removed the same file.
+fn ignore_not_found(result: std::io::Result<()>) -> std::io::Result<()> {
+    match result {
         Err(error) if error.kind() == IoErrorKind::NotFound => Ok(()),
         other => other,
     }
 }
 
-/// What is in a folder; nothing where there is none.
+/// Returns the paths in a folder; none if it does not exist.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let read = || -> std::io::Result<Vec<PathBuf>> {
         std::fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect()
@@ -204,7 +209,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// What is in a folder, sorted; hidden things are nobody's business.
+/// Returns the wanted names in a folder, sorted, without hidden ones.
 fn names(folder: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
     let name_of = |path: PathBuf| {
         let name = path.file_name()?.to_str()?;
@@ -215,7 +220,7 @@ fn names(folder: &Path, is_wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>
     Ok(names)
 }
 
-/// Writes a new file that nobody else can read.
+/// Writes a new file that only its owner can read. Fails if it exists.
 pub(super) fn write_private(path: &Path, text: &str) -> Result<()> {
     let write =
         || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes());

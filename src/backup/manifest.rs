@@ -1,6 +1,6 @@
-//! What is known of a backup: a JSON document beside its data, sealed by a hash of its own.
+//! The manifest of a backup: a JSON document next to its data, with a hash of its own text.
 //!
-//! It must not touch a disk or a database: here it is made, spelled and read.
+//! Does not read or write files.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,49 +12,49 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::hash::hexadecimal;
 use crate::project::ProjectId;
 use crate::store::Table;
-use crate::time::Moment;
+use crate::time::Timestamp;
 
-/// The format that this code writes, and the newest that it reads.
+/// The format that this version writes, and the newest that it reads.
 const FORMAT: u32 = 1;
 
-/// Everything that is known of a backup, and that its restored copy has to agree with.
+/// The description of a backup. A restored copy is compared with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Manifest {
-    /// The format of manifest and data.
+    /// The format of the manifest and the data.
     pub format: u32,
     /// The version of tenantry that took it.
     pub tenantry: String,
     /// The database's name and version, such as `SQLite 3.50.4`.
     pub database: String,
-    /// The store that it was taken from, without a password.
+    /// The URL of the store that it was taken from, without a password.
     pub store: String,
     /// The project.
     pub project: ProjectId,
-    /// What the project's file or schema was called.
+    /// The name of the project's file or schema.
     pub place: String,
-    /// The moment before the copy was begun: what was committed by then is in it.
-    pub taken_at: Moment,
-    /// What whoever asked for it called it.
+    /// The time before the snapshot started. Everything committed until then is in the backup.
+    pub taken_at: Timestamp,
+    /// The label given by the user.
     pub label: Option<String>,
-    /// What it was taken for.
+    /// Why it was taken.
     pub reason: Reason,
     /// The run that took it.
     pub run: String,
     /// The file with the data.
     pub file: DataFile,
-    /// The applied versions with the checksum that the ledger has of each.
+    /// The applied versions, with the checksum of each in the ledger.
     pub ledger: BTreeMap<String, Option<String>>,
     /// The schema's fingerprint.
     pub schema: String,
-    /// Every table, with how many rows it has and a hash of them all.
+    /// The tables, with the number of rows and a hash of all rows of each.
     pub tables: BTreeMap<String, Table>,
-    /// What else the database's file says of itself: `application_id` and `user_version` on SQLite.
+    /// Numbers in the header of the database file: `application_id` and `user_version` on SQLite.
     pub properties: BTreeMap<String, i64>,
-    /// Statements that make what the project needs and does not have itself, such as extensions.
+    /// Statements that create what the project needs from outside of it, such as extensions.
     pub needs: Vec<String>,
-    /// Statements that give a restored copy to whom it belongs and is granted, in which `%1$I` is its schema.
+    /// Statements that restore owners and grants. `%1$I` stands for the schema.
     #[serde(default)]
     pub access: Vec<String>,
 }
@@ -63,35 +63,35 @@ pub struct Manifest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataFile {
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// Its SHA-256 in hexadecimal.
+    /// The SHA-256 in hexadecimal.
     pub sha256: String,
-    /// The size of what is packed in it, in bytes.
+    /// The size of the decompressed data in bytes.
     pub unpacked: u64,
 }
 
-/// What a backup was taken for.
+/// Why a backup was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Reason {
-    /// Somebody asked for it.
+    /// A user requested it.
     Asked,
-    /// An upgrade was about to begin.
+    /// Before an upgrade.
     BeforeUpgrade,
-    /// Another backup was about to take the project's place.
+    /// Before the project was replaced by a restored backup.
     BeforeRestore,
-    /// A run was about to be rolled back.
+    /// Before the rollback of a run.
     BeforeRollback,
-    /// The project was about to be deleted.
+    /// Before the project was deleted.
     BeforeDrop,
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Asked => "asked for",
+            Self::Asked => "on request",
             Self::BeforeUpgrade => "before an upgrade",
             Self::BeforeRestore => "before a restore",
             Self::BeforeRollback => "before a rollback",
@@ -104,44 +104,45 @@ const BEFORE_SEAL: &str = "{\"sha256\":\"";
 const AFTER_SEAL: &str = "\",\"manifest\":";
 const END: &str = "}\n";
 
-/// What every format of a manifest has.
+/// The field that a manifest of any format has.
 #[derive(Deserialize)]
 struct Format {
     format: u32,
 }
 
 impl Manifest {
-    /// The format of what this code writes.
+    /// Returns the format that this version writes.
     pub(super) const fn format() -> u32 {
         FORMAT
     }
 
-    /// The document: the manifest with the SHA-256 of its own text, so that no bit of it can change unseen.
+    /// Returns the document: the manifest with the SHA-256 of its text, so that any change is detected.
     pub fn seal(&self) -> Result<String> {
-        let text = serde_json::to_string(self)
-            .map_err(|error| Error::new(ErrorKind::Internal, "cannot write the manifest").caused_by(error))?;
+        let text = serde_json::to_string(self).map_err(|error| {
+            Error::new(ErrorKind::Internal, "cannot serialize the manifest").caused_by(error)
+        })?;
         Ok(format!("{BEFORE_SEAL}{}{AFTER_SEAL}{text}{END}", hexadecimal(&Sha256::digest(&text))))
     }
 
-    /// Reads a document. Errors where any of it is not as it was written.
+    /// Parses a document. Returns [`ErrorKind::CheckFailed`] if any byte of it was changed.
     pub fn open(document: &[u8]) -> Result<Self> {
         let broken = |what: &str| {
             Error::new(ErrorKind::CheckFailed, format!("its manifest {what}"))
-                .with_hint("trust another backup of this project; keep this one for whoever looks into it")
+                .with_hint("use another backup of this project; keep this one for the investigation")
         };
         let parts = || {
-            let rest = std::str::from_utf8(document).ok()?.strip_prefix(BEFORE_SEAL)?;
-            let (seal, rest) = rest.split_at_checked(64)?;
-            Some((seal, rest.strip_prefix(AFTER_SEAL)?.strip_suffix(END)?))
+            let sealed = std::str::from_utf8(document).ok()?.strip_prefix(BEFORE_SEAL)?;
+            let (seal, text) = sealed.split_at_checked(64)?;
+            Some((seal, text.strip_prefix(AFTER_SEAL)?.strip_suffix(END)?))
         };
-        let (seal, text) = parts().ok_or_else(|| broken("is not whole"))?;
+        let (seal, text) = parts().ok_or_else(|| broken("is incomplete"))?;
         if hexadecimal(&Sha256::digest(text)) != seal {
-            return Err(broken("has not the SHA-256 that it says"));
+            return Err(broken("does not match its SHA-256"));
         }
-        let unreadable = |error| broken("can't be read").caused_by(error);
+        let unreadable = |error| broken("cannot be parsed").caused_by(error);
         let Format { format } = serde_json::from_str(text).map_err(unreadable)?;
         if format > FORMAT {
-            return Err(broken(&format!("is of format {format}, newer than this tenantry")));
+            return Err(broken(&format!("has format {format}, which needs a newer version of tenantry")));
         }
         serde_json::from_str(text).map_err(unreadable)
     }
@@ -159,7 +160,7 @@ mod tests {
             store: "sqlite:data".into(),
             project: "42".parse().unwrap(),
             place: "project_42.db".into(),
-            taken_at: Moment::parse("2026-11-21T20:17:00.123Z").unwrap(),
+            taken_at: Timestamp::parse("2026-11-21T20:17:00.123Z").unwrap(),
             label: Some("a \"label\"\n".into()),
             reason: Reason::Asked,
             run: "r".into(),

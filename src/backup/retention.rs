@@ -1,6 +1,4 @@
-//! Which of a project's backups are kept.
-//!
-//! It must not remove anything: it only chooses.
+//! Selects the backups that may be removed. Does not remove them.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -8,39 +6,65 @@ use std::time::Duration;
 use super::archive::Backup;
 use super::manifest::Reason;
 
-/// How many backups of a project are kept; each of them alone is reason enough.
+/// Which backups of a project are kept. A backup is kept if any of these rules applies to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetentionPolicy {
-    /// The last ones.
-    pub last: usize,
-    /// The newest of each day, for so many days that have one.
-    pub daily: usize,
-    /// The newest of each week, for so many weeks that have one.
-    pub weekly: usize,
-    /// The newest of each month, for so many months that have one.
-    pub monthly: usize,
-    /// All that are younger.
-    pub within: Option<Duration>,
+    last: usize,
+    daily: usize,
+    weekly: usize,
+    monthly: usize,
+    within: Option<Duration>,
 }
 
 impl RetentionPolicy {
-    /// Whether nothing is said to be kept.
+    /// Keeps this number of newest backups.
     #[must_use]
-    pub fn is_nothing(&self) -> bool {
+    pub fn last(self, last: usize) -> Self {
+        Self { last, ..self }
+    }
+
+    /// Keeps the newest backup of each day, for this number of most recent days with a backup.
+    #[must_use]
+    pub fn daily(self, daily: usize) -> Self {
+        Self { daily, ..self }
+    }
+
+    /// Keeps the newest backup of each week, for this number of most recent weeks with a backup.
+    #[must_use]
+    pub fn weekly(self, weekly: usize) -> Self {
+        Self { weekly, ..self }
+    }
+
+    /// Keeps the newest backup of each month, for this number of most recent months with a backup.
+    #[must_use]
+    pub fn monthly(self, monthly: usize) -> Self {
+        Self { monthly, ..self }
+    }
+
+    /// Keeps every backup younger than this.
+    #[must_use]
+    pub fn within(self, within: Duration) -> Self {
+        Self { within: Some(within), ..self }
+    }
+
+    /// Whether no rule is set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Which of a project's backups, oldest first, may go.
+    /// Returns which of a project's backups may be removed. `backups` is sorted, oldest first.
     ///
-    /// Whatever is said, the newest stays, the newest that was verified, the newest of each kind that an undo needs, and
-    /// the newest from before an upgrade at each version. One that failed its check counts for nothing, and stays for
-    /// whoever looks into it.
+    /// These backups are always kept: the newest; the newest verified one; the newest of each reason that an undo
+    /// needs; the newest before an upgrade from each version. A backup whose last check failed is kept for an
+    /// investigation, and does not count as any of these.
     #[must_use]
     pub fn surplus<'a>(&self, backups: &'a [Backup]) -> Vec<&'a Backup> {
-        let mut kept: HashSet<&str> = HashSet::new();
-        // What failed its check is no backup to count on.
+        let mut kept_names: HashSet<&str> = HashSet::new();
+        // A backup whose last check failed cannot be relied on.
         let newest_first = || backups.iter().rev().filter(|backup| backup.failed.is_none());
-        let mut keep = |backup: Option<&'a Backup>| kept.extend(backup.map(|backup| backup.name.as_str()));
+        let mut keep =
+            |backup: Option<&'a Backup>| kept_names.extend(backup.map(|backup| backup.name.as_str()));
         keep(newest_first().next());
         keep(newest_first().find(|backup| backup.verified.is_some_and(|it| it.level >= 3)));
         keep(newest_first().find(|backup| backup.verified.is_some()));
@@ -48,7 +72,7 @@ impl RetentionPolicy {
         for reason in undo {
             keep(newest_first().find(|backup| backup.manifest.reason == reason));
         }
-        // A run that is to be undone went on from where the project was then.
+        // Undoing a run needs the backup that has the ledger from before the run.
         let mut ledgers = HashSet::new();
         let before_upgrades = newest_first().filter(|it| it.manifest.reason == Reason::BeforeUpgrade);
         before_upgrades
@@ -62,8 +86,8 @@ impl RetentionPolicy {
         }
         let mut keep_by = |count: usize, period: &dyn Fn(&Backup) -> (i32, u8)| {
             let mut periods = HashSet::new();
-            let firsts = newest_first().filter(|backup| periods.insert(period(backup)));
-            firsts.take(count).for_each(|backup| keep(Some(backup)));
+            let newest_of_each = newest_first().filter(|backup| periods.insert(period(backup)));
+            newest_of_each.take(count).for_each(|backup| keep(Some(backup)));
         };
         keep_by(self.daily, &|it| (it.manifest.taken_at.date().to_julian_day(), 0));
         keep_by(self.weekly, &|it| {
@@ -74,8 +98,9 @@ impl RetentionPolicy {
             let date = it.manifest.taken_at.date();
             (date.year(), date.month().into())
         });
-        let may_go = |backup: &&Backup| backup.failed.is_none() && !kept.contains(backup.name.as_str());
-        backups.iter().filter(may_go).collect()
+        let is_surplus =
+            |backup: &&Backup| backup.failed.is_none() && !kept_names.contains(backup.name.as_str());
+        backups.iter().filter(is_surplus).collect()
     }
 }
 
@@ -85,10 +110,10 @@ mod tests {
 
     use super::*;
     use crate::backup::{DataFile, LastCheck, Manifest};
-    use crate::time::Moment;
+    use crate::time::Timestamp;
 
     fn backup(taken_at: &str, reason: Reason, is_verified: bool) -> Backup {
-        let taken_at = Moment::parse(taken_at).unwrap();
+        let taken_at = Timestamp::parse(taken_at).unwrap();
         Backup {
             name: taken_at.to_string(),
             manifest: Manifest {
@@ -115,8 +140,8 @@ mod tests {
         }
     }
 
-    fn left(keep: RetentionPolicy, backups: &[Backup]) -> Vec<&str> {
-        let surplus: Vec<_> = keep.surplus(backups).into_iter().map(|it| &it.name).collect();
+    fn kept(policy: RetentionPolicy, backups: &[Backup]) -> Vec<&str> {
+        let surplus: Vec<_> = policy.surplus(backups).into_iter().map(|it| &it.name).collect();
         backups.iter().filter(|it| !surplus.contains(&&it.name)).map(|it| &it.name[..16]).collect()
     }
 
@@ -133,26 +158,26 @@ mod tests {
         ];
         let all: Vec<_> = times.iter().map(|time| backup(time, Reason::Asked, false)).collect();
         assert_eq!(
-            left(RetentionPolicy { last: 2, ..RetentionPolicy::default() }, &all),
+            kept(RetentionPolicy { last: 2, ..RetentionPolicy::default() }, &all),
             ["2026-11-09T02:00", "2026-11-10T01:00"]
         );
         assert_eq!(
-            left(RetentionPolicy { daily: 2, ..RetentionPolicy::default() }, &all),
+            kept(RetentionPolicy { daily: 2, ..RetentionPolicy::default() }, &all),
             ["2026-11-09T02:00", "2026-11-10T01:00"]
         );
         assert_eq!(
-            left(RetentionPolicy { weekly: 2, ..RetentionPolicy::default() }, &all),
+            kept(RetentionPolicy { weekly: 2, ..RetentionPolicy::default() }, &all),
             ["2026-11-08T12:00", "2026-11-10T01:00"]
         );
         assert_eq!(
-            left(RetentionPolicy { monthly: 9, ..RetentionPolicy::default() }, &all),
+            kept(RetentionPolicy { monthly: 9, ..RetentionPolicy::default() }, &all),
             ["2026-09-30T12:00", "2026-10-31T12:00", "2026-11-10T01:00"]
         );
         let within = RetentionPolicy {
             within: Some(Duration::from_hours(400 * 365 * 24)),
             ..RetentionPolicy::default()
         };
-        assert_eq!(left(within, &all).len(), 7);
+        assert_eq!(kept(within, &all).len(), 7);
     }
 
     #[test]
@@ -166,7 +191,7 @@ mod tests {
             backup("2026-01-06", Reason::Asked, false),
         ];
         let days: Vec<_> =
-            left(RetentionPolicy::default(), &all).iter().map(|it| it[8..10].to_string()).collect();
+            kept(RetentionPolicy::default(), &all).iter().map(|it| it[8..10].to_string()).collect();
         assert_eq!(days, ["02", "03", "04", "06"]);
     }
 }

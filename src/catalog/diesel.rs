@@ -1,7 +1,7 @@
-//! A catalog as diesel's `MigrationSource`, for an application that runs diesel's own harness.
+//! Implements diesel's `MigrationSource` for a catalog, for applications that run migrations with diesel.
 //!
-//! It must give diesel exactly what tenantry runs: the same versions, scripts and transactions, in an order that
-//! diesel's own sorting keeps. tenantry itself never runs migrations this way.
+//! diesel gets the same versions, scripts and transactions that tenantry runs, in an order that diesel's sorting keeps.
+//! tenantry itself does not run migrations through diesel.
 
 use diesel::backend::Backend;
 use diesel::connection::BoxableConnection;
@@ -22,12 +22,14 @@ struct Name {
 
 struct Transactional(bool);
 
-/// For either database; the catalog has to be of that one's dialect, as the scripts would fail otherwise.
+/// Works for either database. The catalog must have the dialect of that database, or its scripts fail.
 impl<DB: Backend> MigrationSource<DB> for Catalog {
     fn migrations(&self) -> migration::Result<Vec<Box<dyn migration::Migration<DB>>>> {
         if !Self::migrations(self).is_sorted_by(|a, b| a.version.as_str() < b.version.as_str()) {
-            let message = "diesel would run these versions in the order of their text, not as numbers";
-            return Err(Error::new(ErrorKind::Catalog, message).with_hint("pad them to one length").into());
+            let message = "diesel would run these versions in the order of their text, not of their numbers";
+            return Err(Error::new(ErrorKind::Catalog, message)
+                .with_hint("pad them with zeros to the same length")
+                .into());
         }
         let adapt = |migration: &Migration| {
             let name = Name { version: migration.version.to_string(), label: migration.label() };
@@ -46,7 +48,7 @@ impl<DB: Backend> migration::Migration<DB> for DieselMigration {
     fn revert(&self, connection: &mut dyn BoxableConnection<DB>) -> migration::Result<()> {
         match &self.migration.down {
             Some(down) => Ok(connection.batch_execute(down.text())?),
-            None => Err(Error::new(ErrorKind::Usage, "there is no down.sql")
+            None => Err(Error::new(ErrorKind::Usage, "the migration has no down.sql")
                 .in_migration(self.migration.label())
                 .into()),
         }

@@ -1,15 +1,14 @@
-//! The migration sets in the binary, put there by `build.rs` from the folder `migrations/`.
-//!
-//! It must not know any set: a set is data.
+//! The migration sets that are built into the binary. `build.rs` embeds the folder `migrations/`.
 
 use super::read::Files;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::Dialect;
 
-// `FILES: &[(&str, &[u8])]`: every file under migrations/, its path from there with `/`, sorted.
+// Defines `FILES: &[(&str, &[u8])]`: the path and content of each file in migrations/, sorted by path. The paths are
+// relative to that folder and use `/` as separator.
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
-/// The files of one set and dialect.
+/// Returns the files of a set for a dialect. Fails if there is no such set.
 pub(super) fn files(set: &str, dialect: Dialect) -> Result<Files> {
     let folder = format!("{set}/{}/", dialect.name());
     let files: Files = FILES
@@ -23,21 +22,21 @@ pub(super) fn files(set: &str, dialect: Dialect) -> Result<Files> {
             format!("there is no migration set {set:?} for {}", dialect.name()),
         )
         .with_hint(format!(
-            "the sets are {}; or give your own with --migrations DIR",
+            "the sets are {}; or use your own with --migrations DIR",
             names(dialect).join(", ")
         )));
     }
     Ok(files)
 }
 
-/// A file that lies beside a set's dialects: its path and text.
-pub(crate) fn beside(set: &str, name: &str) -> Option<(String, String)> {
+/// Returns the path and text of a file beside a set's dialect folders. `None` if there is no such file.
+pub(crate) fn set_file(set: &str, name: &str) -> Option<(String, String)> {
     let path = format!("{set}/{name}");
     let (_, bytes) = FILES.iter().find(|(it, _)| *it == path)?;
     Some((format!("migrations/{path}"), String::from_utf8_lossy(bytes).into_owned()))
 }
 
-/// The names of the sets that have the dialect, sorted.
+/// Returns the names of the sets that have migrations for the dialect, sorted.
 pub(super) fn names(dialect: Dialect) -> Vec<&'static str> {
     let mut names: Vec<_> = FILES
         .iter()

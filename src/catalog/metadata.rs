@@ -1,7 +1,7 @@
-//! A migration's `metadata.toml`, parsed strictly.
+//! Parses a migration's `metadata.toml`.
 //!
-//! It must not guess: diesel takes a missing or misspelt `run_in_transaction` for `false` and a file it can't
-//! parse for `true`, so here a file that exists has to say it, and an unknown key is an error.
+//! The parser is strict: `run_in_transaction` is required, and an unknown key is an error. diesel takes a missing or
+//! misspelt `run_in_transaction` for `false`, and a file that it cannot parse for `true`.
 
 use std::path::Path;
 
@@ -12,25 +12,25 @@ use crate::error::{Error, ErrorKind, Result};
 /// Whether a migration runs in a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transaction {
-    /// In one, shared with the project's other pending migrations.
+    /// It runs in a transaction that it shares with the project's other pending migrations.
     Shared,
-    /// In none: recorded before it starts, and alone.
+    /// It runs alone and without a transaction. Its start is recorded before it runs.
     None,
 }
 
-/// What a migration says of itself.
+/// The settings of a migration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metadata {
-    /// `run_in_transaction`: whether it runs in a transaction. Shared when there is no `metadata.toml`.
+    /// `run_in_transaction`: whether it runs in a transaction. `Shared` if there is no `metadata.toml`.
     pub transaction: Transaction,
-    /// `replaces`: revisions of other tools that this version stands for, such as alembic's.
+    /// `replaces`: the revisions of another tool, such as alembic, that correspond to this version.
     pub replaces: Vec<String>,
     /// `deletes_rows_from`: the tables that may have fewer rows afterwards.
     pub deletes_rows_from: Vec<String>,
-    /// `schema_depends_on_data`: the schema afterwards is not the same in every project, so it is not verified.
+    /// `schema_depends_on_data`: whether the schema afterwards can differ between projects. If so, it is not verified.
     pub schema_depends_on_data: bool,
-    /// `same_for_all_projects`: what its script makes up, a random number or the time, may be shared by projects.
+    /// `same_for_all_projects`: whether projects may share the random numbers and times that its script generates.
     pub same_for_all_projects: bool,
 }
 
@@ -64,7 +64,7 @@ impl Metadata {
     pub(super) fn parse(path: &Path, text: &str) -> Result<Self> {
         let file: File = toml::from_str(text).map_err(|error| {
             Error::in_toml(ErrorKind::Catalog, path, text, &error).with_hint(
-                "it says run_in_transaction = true or false, and may say replaces, deletes_rows_from, \
+                "set run_in_transaction to true or false, and optionally replaces, deletes_rows_from, \
                  schema_depends_on_data and same_for_all_projects; or delete the file",
             )
         })?;

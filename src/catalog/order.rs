@@ -1,27 +1,27 @@
-//! The order of a catalog's migrations.
+//! Sorts a catalog's migrations.
 //!
-//! It must agree with diesel's wherever diesel can run the same set: diesel sorts versions as text.
+//! diesel sorts versions as text. A folder that diesel can run as well has the same order here.
 
 use std::collections::HashMap;
 
 use super::Migration;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The fewest digits of a version that is a date (`20240313`) and not a plain number.
+/// The minimum number of digits of a version that is a date (`20240313`) and not a plain number.
 const DATE_DIGITS: usize = 8;
 
-/// Whose order a set's versions follow.
+/// How a set's versions are ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
-    /// A set of tenantry's own: plain numbers are ordered as numbers.
+    /// The set is only for tenantry: plain numbers are ordered as numbers.
     Numbers,
-    /// A folder that diesel runs as well, in the order of the versions' text.
+    /// diesel can run the folder as well: versions are ordered as text.
     Text,
 }
 
-/// Sorts migrations, and refuses two of one version and an order that would be a guess.
+/// Sorts migrations. Fails if two have the same version, or if the order is ambiguous.
 ///
-/// Dates of several lengths always keep the order of their text: `20240313` beside `20240306170000` comes last.
+/// Dates of different lengths are always ordered as text: `20240313` comes after `20240306170000`.
 pub(super) fn sort(migrations: &mut [Migration], rule: Rule) -> Result<()> {
     refuse_duplicates(migrations)?;
     if rule == Rule::Numbers && migrations.iter().all(|migration| is_plain_number(migration.version.as_str()))
@@ -38,16 +38,17 @@ pub(super) fn sort(migrations: &mut [Migration], rule: Rule) -> Result<()> {
 }
 
 fn refuse_duplicates(migrations: &[Migration]) -> Result<()> {
-    let mut seen: HashMap<&str, &Migration> = HashMap::new();
+    let mut by_version: HashMap<&str, &Migration> = HashMap::new();
     for migration in migrations {
-        // As numbers, 1 and 01 are one version.
+        // As numbers, 1 and 01 are the same version.
         let version = migration.version.as_str();
         let key = if is_plain_number(version) { version.trim_start_matches('0') } else { version };
-        let Some(other) = seen.insert(key, migration) else { continue };
-        let message = format!("two migrations have one version: {} and {}", other.label(), migration.label());
-        return Err(Error::new(ErrorKind::Catalog, message).at(migration.up.path(), None).with_hint(
-            "rename one: the version is the folder's name up to the first _, without its dashes",
-        ));
+        let Some(other) = by_version.insert(key, migration) else { continue };
+        let message =
+            format!("two migrations have the same version: {} and {}", other.label(), migration.label());
+        return Err(Error::new(ErrorKind::Catalog, message)
+            .at(migration.up.path(), None)
+            .with_hint("rename one: the version is the folder's name up to the first _, without dashes"));
     }
     Ok(())
 }

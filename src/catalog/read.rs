@@ -1,6 +1,6 @@
-//! Folders of migrations: `<version>_<name>/{up.sql,down.sql,metadata.toml}`, tenantry's and diesel's layout.
+//! Reads folders of migrations, in the layout of diesel: `<version>_<name>/{up.sql,down.sql,metadata.toml}`.
 //!
-//! It must refuse what it does not understand: a file that is silently passed over is a migration that never runs.
+//! Fails on an unexpected file in a migration's folder: silently ignoring it could mean that a migration never runs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::metadata::Metadata;
 use super::order::Rule;
 use super::script::Script;
-use super::template::is_unwritten;
+use super::template::is_template;
 use super::{Migration, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::Dialect;
@@ -22,11 +22,11 @@ pub(super) struct Folder {
     pub(super) path: PathBuf,
     pub(super) rule: Rule,
     pub(super) files: Files,
-    /// Files of SQL beside the migrations' own folders.
-    pub(super) strays: Vec<PathBuf>,
+    /// The SQL files beside the migrations' folders.
+    pub(super) ignored_files: Vec<PathBuf>,
 }
 
-/// What a subfolder for a dialect may be called.
+/// Returns the possible names of the subfolder for a dialect.
 const fn names(dialect: Dialect) -> &'static [&'static str] {
     match dialect {
         Dialect::Sqlite => &["sqlite", "sqlite3"],
@@ -34,8 +34,8 @@ const fn names(dialect: Dialect) -> &'static [&'static str] {
     }
 }
 
-/// The subfolder for a dialect, where there is one.
-pub(super) fn own_folder(directory: &Path, dialect: Dialect) -> Result<Option<PathBuf>> {
+/// Returns the subfolder for a dialect. `None` if there is none. Fails if there are two.
+pub(super) fn dialect_folder(directory: &Path, dialect: Dialect) -> Result<Option<PathBuf>> {
     let mut found: Vec<_> =
         names(dialect).iter().map(|name| directory.join(name)).filter(|it| it.is_dir()).collect();
     let first = found.pop();
@@ -43,30 +43,34 @@ pub(super) fn own_folder(directory: &Path, dialect: Dialect) -> Result<Option<Pa
         None => Ok(first),
         Some(other) => {
             let message = format!("there are two folders for {}", dialect.name());
-            Err(Error::new(ErrorKind::Catalog, message).at(other, None).with_hint("keep one of them"))
+            Err(Error::new(ErrorKind::Catalog, message).at(other, None).with_hint("keep only one of them"))
         }
     }
 }
 
-/// Reads all files of a folder's migrations, or of its subfolder for the dialect where it has one.
+/// Reads all files of a folder's migrations. If the folder has a subfolder for the dialect, reads that instead.
 pub(super) fn directory(directory: &Path, dialect: Dialect) -> Result<Folder> {
-    let (path, rule) = match own_folder(directory, dialect)? {
-        Some(own) => (own, Rule::Numbers),
+    let (path, rule) = match dialect_folder(directory, dialect)? {
+        Some(subfolder) => (subfolder, Rule::Numbers),
         None => (directory.to_path_buf(), Rule::Text),
     };
     let other = match dialect {
         Dialect::Sqlite => Dialect::Postgres,
         Dialect::Postgres => Dialect::Sqlite,
     };
-    if rule == Rule::Text && own_folder(&path, other)?.is_some() {
+    if rule == Rule::Text && dialect_folder(&path, other)?.is_some() {
         return Err(Error::new(
             ErrorKind::Catalog,
             format!("these migrations are for {} only", other.name()),
         )
         .at(path, None)
-        .with_hint(format!("put those for {} into a subfolder {}", dialect.name(), dialect.name())));
+        .with_hint(format!(
+            "put the migrations for {} into a subfolder {}",
+            dialect.name(),
+            dialect.name()
+        )));
     }
-    let (mut files, mut strays) = (Files::new(), Vec::new());
+    let (mut files, mut ignored_files) = (Files::new(), Vec::new());
     for entry in entries(&path)? {
         if entry.is_dir() {
             let scripts = entries(&entry)?;
@@ -78,20 +82,20 @@ pub(super) fn directory(directory: &Path, dialect: Dialect) -> Result<Folder> {
                 files.push((file, bytes));
             }
         } else if entry.extension().is_some_and(|extension| extension == "sql") {
-            strays.push(entry);
+            ignored_files.push(entry);
         }
     }
-    match strays.first() {
-        Some(stray) if files.is_empty() => {
-            Err(Error::new(ErrorKind::Catalog, "a migration is a folder with an up.sql in it, not a file")
-                .at(stray, None)
-                .with_hint("make it <version>_<name>/up.sql"))
+    match ignored_files.first() {
+        Some(file) if files.is_empty() => {
+            Err(Error::new(ErrorKind::Catalog, "a migration is a folder that contains up.sql, not a file")
+                .at(file, None)
+                .with_hint("move it to <version>_<name>/up.sql"))
         }
-        _ => Ok(Folder { path, rule, files, strays }),
+        _ => Ok(Folder { path, rule, files, ignored_files }),
     }
 }
 
-/// What is in a folder, sorted, without names that start with a dot.
+/// Returns the paths in a folder, sorted, without names that start with a dot.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let unreadable = |error| Error::io("read the migrations folder", folder, error);
     let mut paths = Vec::new();
@@ -131,28 +135,30 @@ fn migration(
         Script::parse(path, text, dialect, metadata.transaction)
     };
     let (up, down) = (files.remove("up.sql"), files.remove("down.sql"));
-    let nothing = || {
-        Error::new(ErrorKind::Catalog, "there is nothing in it").at(folder.join("up.sql"), None).with_hint(
-            "write the migration, or delete its folder; one that is to do nothing says so in a comment",
-        )
+    let empty = || {
+        Error::new(ErrorKind::Catalog, "up.sql is missing, empty or still the template")
+            .at(folder.join("up.sql"), None)
+            .with_hint(
+                "write the migration or delete its folder; if it should do nothing, write only a comment",
+            )
     };
-    let up = up.filter(|(_, bytes)| !bytes.trim_ascii().is_empty()).ok_or_else(nothing)?;
+    let up = up.filter(|(_, bytes)| !bytes.trim_ascii().is_empty()).ok_or_else(empty)?;
     let up = script(up)?;
-    if is_unwritten(&up) {
-        return Err(nothing());
+    if is_template(&up) {
+        return Err(empty());
     }
-    let (down, down_fault) = match down.map(script) {
+    let (down, down_error) = match down.map(script) {
         None => (None, None),
-        Some(Ok(down)) if is_unwritten(&down) => (None, None),
+        Some(Ok(down)) if is_template(&down) => (None, None),
         Some(Ok(down)) => (Some(down), None),
         Some(Err(error)) => (None, Some(error.summary())),
     };
     if let Some((path, _)) = files.into_values().next() {
-        return Err(Error::new(ErrorKind::Catalog, "a migration has no such file")
+        return Err(Error::new(ErrorKind::Catalog, "unexpected file in a migration's folder")
             .at(path, None)
-            .with_hint("it has up.sql, down.sql and metadata.toml"));
+            .with_hint("only up.sql, down.sql and metadata.toml are allowed"));
     }
-    Ok(Migration { version, name, up, down, down_fault, metadata })
+    Ok(Migration { version, name, up, down, down_error, metadata })
 }
 
 fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
@@ -160,16 +166,17 @@ fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
         .map_err(|_| Error::new(ErrorKind::Catalog, "the file is not UTF-8").at(path, None))
 }
 
-/// What diesel makes of a folder's name: `2025-06-01-120000_notes` is version `20250601120000`, name `notes`.
+/// Splits a folder's name as diesel does: `2025-06-01-120000_notes` is version `20250601120000` with name `notes`.
 fn version_and_name(folder: &Path) -> Result<(Version, String)> {
     let folder_name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let (version, name) = folder_name.split_once('_').unwrap_or((&folder_name, ""));
     let version = version.replace('-', "");
-    let sound = (1..=50).contains(&version.len()) && version.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    if !sound {
+    let is_valid =
+        (1..=50).contains(&version.len()) && version.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if !is_valid {
         return Err(Error::new(ErrorKind::Catalog, "the folder's name does not start with a version")
             .at(folder, None)
-            .with_hint("name it <version>_<name>, for instance 20260112093000_add_notes"));
+            .with_hint("rename it to <version>_<name>, for instance 20260112093000_add_notes"));
     }
     Ok((Version::new(version), name.to_string()))
 }
@@ -207,7 +214,7 @@ mod tests {
         let [first, second] = catalog.migrations() else { panic!("two migrations") };
         assert!(first.up.statements().is_empty() && first.down.is_some());
         assert!(second.down.is_none());
-        assert!(second.down_fault.as_ref().unwrap().contains("down.sql:2"), "{:?}", second.down_fault);
+        assert!(second.down_error.as_ref().unwrap().contains("down.sql:2"), "{:?}", second.down_error);
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! A migration's script: its text, its statements and its checksum.
+//! A migration's script: its text, statements and checksum.
 //!
-//! It must refuse what would defeat the transaction around it, before anything is run.
+//! Parsing fails on a statement that would break the surrounding transaction or change something outside the project.
 
 use std::path::{Path, PathBuf};
 
@@ -23,38 +23,38 @@ impl Checksum {
         Self(crate::hash::hexadecimal(&Sha256::digest(text)))
     }
 
-    /// The checksum as text.
+    /// Returns the checksum as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// How a recorded checksum relates to a script.
+/// How a recorded checksum compares with a script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Recognition {
-    /// It is the script's.
+pub enum ChecksumMatch {
+    /// It is the script's checksum.
     Same,
-    /// It is the script's with other line ends: a checkout on another system, not an edit.
+    /// It is the checksum of the script with other line endings: a checkout on another system, not an edit.
     LineEnds,
-    /// The script is another one now.
+    /// The script has been edited since.
     Edited,
 }
 
-/// A script. One that only reserves a number has comments and no statement.
+/// A script. A script that only reserves a version has comments and no statements.
 #[derive(Clone, Debug)]
 pub struct Script {
     path: PathBuf,
     text: String,
     statements: Vec<Statement>,
     checksum: Checksum,
-    /// The checksums of the same script with LF and with CRLF.
+    /// The checksums of the same script with LF and with CRLF line endings.
     variants: [Checksum; 2],
 }
 
 impl Script {
-    /// Parses a script. One of comments alone has no statements.
+    /// Parses a script. Fails on a NUL character, an unclosed quote or comment, and a statement that is not allowed.
     pub(super) fn parse(
         path: PathBuf,
         text: String,
@@ -63,14 +63,14 @@ impl Script {
     ) -> Result<Self> {
         if let Some(at) = text.find('\0') {
             let line = text[..at].matches('\n').count() + 1;
-            return Err(Error::new(ErrorKind::Catalog, "there is a NUL character in it")
+            return Err(Error::new(ErrorKind::Catalog, "the file contains a NUL character")
                 .at(&path, u32::try_from(line).unwrap_or(u32::MAX))
-                .with_hint("remove it: to a database the text ends there"));
+                .with_hint("remove it: for a database, the text ends there"));
         }
         let statements = split(&text, dialect).map_err(|unclosed| {
             Error::new(ErrorKind::Catalog, format!("a {} is never closed", unclosed.what))
                 .at(&path, unclosed.line)
-                .with_hint("close it: as it stands, the rest of the file is part of it")
+                .with_hint("close it: until then, it extends to the end of the file")
         })?;
         for statement in &statements {
             refuse(statement, &path, transaction)?;
@@ -80,55 +80,55 @@ impl Script {
         Ok(Self { checksum: Checksum::of(&text), path, text, statements, variants })
     }
 
-    /// Where it was read from, for messages.
+    /// Returns the path that it was read from, for messages.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The whole text.
+    /// Returns the whole text.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Its statements, in order.
+    /// Returns its statements, in order.
     #[must_use]
     pub fn statements(&self) -> &[Statement] {
         &self.statements
     }
 
-    /// The SHA-256 of its bytes.
+    /// Returns the SHA-256 of its bytes.
     #[must_use]
     pub fn checksum(&self) -> &Checksum {
         &self.checksum
     }
 
-    /// How a checksum from a ledger relates to it.
+    /// Compares a checksum from a ledger with the script.
     #[must_use]
-    pub fn recognize(&self, recorded: &str) -> Recognition {
+    pub fn recognize(&self, recorded: &str) -> ChecksumMatch {
         if recorded == self.checksum.0 {
-            Recognition::Same
+            ChecksumMatch::Same
         } else if self.variants.iter().any(|variant| variant.0 == recorded) {
-            Recognition::LineEnds
+            ChecksumMatch::LineEnds
         } else {
-            Recognition::Edited
+            ChecksumMatch::Edited
         }
     }
 
-    /// The most dangerous thing that any of its statements may do to rows.
+    /// Returns the most dangerous effect on rows among its statements.
     #[must_use]
     pub fn effect(&self) -> Effect {
         self.statements.iter().map(|statement| statement.effect).max().unwrap_or(Effect::Defines)
     }
 
-    /// Its words outside of strings and comments, in upper case.
+    /// Returns its keywords and unquoted names, in upper case.
     pub(crate) fn words(&self, dialect: Dialect) -> Vec<String> {
         let all = tokens(&self.text, dialect).unwrap_or_default();
         all.iter().filter(|it| it.kind == TokenKind::Word).map(|it| it.text.to_ascii_uppercase()).collect()
     }
 
-    /// The settings of a database file that it makes, which SQLite takes only before a transaction.
+    /// Returns the settings of a database file that it changes. SQLite takes them only before a transaction.
     #[must_use]
     pub fn file_settings(&self) -> FileSettings {
         let settings = self.statements.iter().map(|statement| match &statement.control {
@@ -138,19 +138,20 @@ impl Script {
         settings.fold(FileSettings::default(), FileSettings::then)
     }
 
-    /// Whether it adds a value to an enum: what uses the value may have to wait for the commit.
+    /// Whether it adds a value to an enum. A statement that uses the value may have to wait for the commit.
     #[must_use]
     pub fn adds_enum_value(&self) -> bool {
         self.statements.iter().any(|statement| statement.adds_enum_value)
     }
 
-    /// Whether running it may delete rows, where `armed` says that a plain write may; afterwards `armed` says so again.
+    /// Whether running it may delete rows. `armed` says whether a plain write may delete rows, for instance because of
+    /// a trigger that was created before. The call updates it for the scripts that run next.
     #[must_use]
     pub fn may_delete(&self, armed: &mut bool) -> bool {
         let mut deletes = false;
         for statement in &self.statements {
             deletes |= statement.effect >= Effect::Deletes || (statement.effect == Effect::Writes && *armed);
-            *armed |= statement.arms;
+            *armed |= statement.enables_deletes;
         }
         deletes
     }
@@ -159,21 +160,26 @@ impl Script {
 fn refuse(statement: &Statement, path: &Path, transaction: Transaction) -> Result<()> {
     let (message, hint) = match (&statement.control, transaction) {
         (Control::None | Control::Pragma(Pragma::Run | Pragma::Before(_) | Pragma::Skip), _)
-        | (Control::Breaks(_) | Control::Outside(_), Transaction::None) => return Ok(()),
-        (Control::Breaks(word), Transaction::Shared) => (
-            format!("{word} would break the transaction that keeps a project at its old or its new version"),
-            "remove it: tenantry puts all pending migrations of a project into one transaction".into(),
+        | (Control::ControlsTransaction(_) | Control::OutsideTransaction(_), Transaction::None) => {
+            return Ok(());
+        }
+        (Control::ControlsTransaction(word), Transaction::Shared) => (
+            format!(
+                "{word} would break the transaction that keeps a project at either its old or its new version"
+            ),
+            "remove it: all pending migrations of a project run in one transaction".into(),
         ),
-        (Control::Outside(word), Transaction::Shared) => (
+        (Control::OutsideTransaction(word), Transaction::Shared) => (
             format!("{word} cannot run in a transaction"),
-            "give it a migration of its own whose metadata.toml says run_in_transaction = false".into(),
+            "move it to a separate migration whose metadata.toml sets run_in_transaction = false".into(),
         ),
         (Control::Pragma(Pragma::Refuse(name)), _) => (
-            format!("PRAGMA {name} changes the database past SQLite's own checks"),
-            "remove it: tables are changed by ALTER TABLE, or by a new table that takes the old one's rows and name".into(),
+            format!("PRAGMA {name} changes the database without SQLite's own checks"),
+            "remove it: change a table with ALTER TABLE, or create a new table, copy the rows and rename it"
+                .into(),
         ),
-        // A dry run proves the migrations on a private database: this would write somewhere else even then.
-        (Control::OutsideSchema(elsewhere), _) => elsewhere.explain(),
+        // A dry run tests the migrations on a scratch database. Even then this statement would change something else.
+        (Control::OutsideSchema(outside), _) => outside.explain(),
     };
     Err(Error::new(ErrorKind::Catalog, message).at(path, statement.line).with_hint(hint))
 }
@@ -210,9 +216,9 @@ mod tests {
         let script = parse("CREATE TABLE a (b);\nSELECT 1;\n", Transaction::Shared).unwrap();
         let windows = parse("CREATE TABLE a (b);\r\nSELECT 1;\r\n", Transaction::Shared).unwrap();
         let edited = parse("CREATE TABLE a (c);\nSELECT 1;\n", Transaction::Shared).unwrap();
-        assert_eq!(script.recognize(script.checksum().as_str()), Recognition::Same);
-        assert_eq!(script.recognize(windows.checksum().as_str()), Recognition::LineEnds);
-        assert_eq!(windows.recognize(script.checksum().as_str()), Recognition::LineEnds);
-        assert_eq!(script.recognize(edited.checksum().as_str()), Recognition::Edited);
+        assert_eq!(script.recognize(script.checksum().as_str()), ChecksumMatch::Same);
+        assert_eq!(script.recognize(windows.checksum().as_str()), ChecksumMatch::LineEnds);
+        assert_eq!(windows.recognize(script.checksum().as_str()), ChecksumMatch::LineEnds);
+        assert_eq!(script.recognize(edited.checksum().as_str()), ChecksumMatch::Edited);
     }
 }

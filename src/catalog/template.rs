@@ -1,17 +1,17 @@
-//! The scripts that a new migration begins with, and what tells them from written ones.
+//! The scripts of a new migration, and how to recognize that they are still unchanged.
 
 use super::script::Script;
 
 const UP: &str = "\
--- Statements, each ended by a semicolon. They run in one transaction with the project's other pending migrations, so no
--- BEGIN and no COMMIT. A metadata.toml beside this file says what is unusual: run_in_transaction = false, or
--- deletes_rows_from = [\"table\"] where rows are meant to go.
+-- Write SQL statements, each with a semicolon at its end. They run in one transaction with the project's other pending
+-- migrations, so do not write BEGIN or COMMIT. Put exceptions into a metadata.toml beside this file:
+-- run_in_transaction = false, or deletes_rows_from = [\"table\"] if rows are meant to be deleted.
 ";
 const DOWN: &str = "\
--- Statements that give back the schema from before. Delete this file if that can't be done.
+-- Write SQL statements that restore the previous schema. Delete this file if that is not possible.
 ";
 
-/// The files of a new migration, each with its name and text; `what` says in words what the migration does.
+/// Returns the files of a new migration, each with its name and text. `what` describes the migration in words.
 #[must_use]
 pub fn new_files(what: &str) -> [(&'static str, String); 2] {
     [
@@ -20,7 +20,7 @@ pub fn new_files(what: &str) -> [(&'static str, String); 2] {
     ]
 }
 
-/// Whether nobody has written anything into a new migration's script yet.
-pub(super) fn is_unwritten(script: &Script) -> bool {
+/// Whether a script is still the unchanged template.
+pub(super) fn is_template(script: &Script) -> bool {
     script.statements().is_empty() && [UP, DOWN].iter().any(|text| script.text().contains(text))
 }

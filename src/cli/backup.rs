@@ -1,4 +1,4 @@
-//! The commands about backups.
+//! The `backup` commands.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,25 +10,37 @@ use tenantry::event::ExitRules;
 use tenantry::manager::{BackupTask, Operation, Restore as Restoring, Run, Sample, Selection, Source};
 use tenantry::rules::parse_age;
 use tenantry::store::IfInUse;
-use tenantry::time::Moment;
+use tenantry::time::Timestamp;
 use tenantry::{Error, ErrorKind, Manager, ProjectId, Result};
 
-use super::fleet::{Filter, carry_out};
+use super::fleet::{Filter, dry_run_if, run_and_report};
 use super::maintenance::Projects;
 use super::{Format, Settings, parse_ids};
 use crate::report::Output;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Backup {
-    /// Take backups: consistent copies, while applications go on
+    /// Back up projects consistently, while applications keep running
+    #[command(after_long_help = "Examples:\n  tenantry backup create --all\n  \
+                           tenantry backup create 42 --label \"before the import\"")]
     Create(Create),
-    /// List backups
+    /// List backups, with the last verification of each
+    #[command(after_long_help = "Examples:\n  tenantry backup list\n  \
+                           tenantry backup list 42")]
     List(List),
-    /// Prove backups by restoring and comparing them
+    /// Verify backups by restoring and comparing them
+    #[command(after_long_help = "Examples:\n  tenantry backup check 42 --level 4\n  \
+                           tenantry backup check --all --sample 1/7")]
     Check(Check),
-    /// Put a backup in a project's place, after a backup of what is there
+    /// Restore a project from a backup, after backing up its current state
+    #[command(after_long_help = "Examples:\n  tenantry backup restore 42\n  \
+                           tenantry backup restore 42 --at 2026-11-21T20:17 --dry-run\n  \
+                           tenantry backup restore 42 --as 43")]
     Restore(Restore),
-    /// Remove backups that are not kept
+    /// Remove all backups except those that the options keep
+    #[command(
+        after_long_help = "Examples:\n  tenantry backup prune --all --keep-daily 7 --keep-weekly 5 --dry-run"
+    )]
     Prune(Prune),
 }
 
@@ -36,30 +48,30 @@ pub(super) enum Backup {
 pub(super) struct Create {
     #[command(flatten)]
     projects: Projects,
-    /// A name for this moment, which restore --from finds again
+    /// Label of the backups, which restore --from accepts
     #[arg(long, value_name = "TEXT")]
     label: Option<String>,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct List {
-    /// The projects; all that have backups where none is named
+    /// Projects to list [default: all that have backups]
     #[arg(value_name = "ID")]
     ids: Vec<String>,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct Check {
-    /// Projects, of which the newest backup is checked; or backups, by name or by file
+    /// Projects, to check the newest backup of each, or backups by name or file
     #[arg(value_name = "ID|FILE", required_unless_present = "all", conflicts_with_all = ["all", "only", "except"])]
     targets: Vec<String>,
-    /// The newest backup of every project
+    /// Check the newest backup of every project
     #[arg(long)]
     all: bool,
-    /// How far: 1 its file, 2 restored and sound, 3 schema and rows compared, 4 upgraded to the newest version
+    /// How thorough: 1 checks the file, 2 restores it, 3 compares schema and rows, 4 also upgrades the copy
     #[arg(long, value_name = "1-4", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=4))]
     level: u8,
-    /// Only part N of T of all projects, always the same ones
+    /// Check only part N of T of all projects, the same ones each time
     #[arg(long, value_name = "N/T", requires = "all")]
     sample: Option<String>,
     #[command(flatten)]
@@ -68,22 +80,22 @@ pub(super) struct Check {
 
 #[derive(Args, Debug)]
 pub(super) struct Restore {
-    /// The project
+    /// Project to restore
     #[arg(value_name = "ID")]
     id: String,
-    /// A backup's name or label [default: the newest]
+    /// Name or label of the backup [default: the newest]
     #[arg(long, value_name = "BACKUP", conflicts_with = "at")]
     from: Option<String>,
-    /// The last backup from before this moment in UTC, such as 2026-11-21T20:17
+    /// Use the last backup before this time in UTC, such as 2026-11-21T20:17
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
-    /// Make another project of it, and leave this one
+    /// Restore as a new project, and leave this one unchanged
     #[arg(long = "as", value_name = "NEWID")]
     target: Option<String>,
-    /// Only say what would be done, and look at the backup's file
+    /// Only show what would be done, and check the backup's file
     #[arg(long)]
     dry_run: bool,
-    /// Though others have it open, or it can't be read any more
+    /// Restore even if others have the project open or it cannot be read
     #[arg(long)]
     force: bool,
 }
@@ -92,22 +104,22 @@ pub(super) struct Restore {
 pub(super) struct Prune {
     #[command(flatten)]
     projects: Projects,
-    /// Keep the last N
+    /// Keep the newest N backups
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_last: usize,
-    /// Keep the newest of each of the last N days that have one
+    /// Keep the newest backup of each of the last N days with backups
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_daily: usize,
-    /// Keep the newest of each of the last N weeks that have one
+    /// Keep the newest backup of each of the last N weeks with backups
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_weekly: usize,
-    /// Keep the newest of each of the last N months that have one
+    /// Keep the newest backup of each of the last N months with backups
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_monthly: usize,
-    /// Keep all that are younger: a number with s, m, h, d or w
+    /// Keep all younger backups: a number with s, m, h, d or w, such as 30d
     #[arg(long, value_name = "AGE")]
     keep_within: Option<String>,
-    /// Only say which would be removed
+    /// Only show which backups would be removed
     #[arg(long)]
     dry_run: bool,
 }
@@ -117,7 +129,7 @@ pub(super) fn run(settings: &Settings, command: Backup) -> Result<u8> {
         Backup::Create(create) => {
             let (selection, exit_rules) = create.projects.selection()?;
             let task = BackupTask::Take { label: create.label };
-            carry(settings, settings.manager()?, selection, task, false, exit_rules)
+            run_task(settings, settings.manager()?, selection, task, false, exit_rules)
         }
         Backup::List(list) => self::list(settings, &list),
         Backup::Check(check) => self::check(settings, &check),
@@ -126,7 +138,7 @@ pub(super) fn run(settings: &Settings, command: Backup) -> Result<u8> {
     }
 }
 
-fn carry(
+fn run_task(
     settings: &Settings,
     manager: Manager,
     selection: Selection,
@@ -135,8 +147,8 @@ fn carry(
     exit_rules: ExitRules,
 ) -> Result<u8> {
     let operation = Operation::Backups(task);
-    let run = Run { dry_run, exit_rules, ..Run::new(selection, operation) };
-    carry_out(settings, &manager, &run)
+    let run = dry_run_if(dry_run, Run::new(selection, operation).exit_rules(exit_rules));
+    run_and_report(settings, &manager, &run)
 }
 
 fn check(settings: &Settings, check: &Check) -> Result<u8> {
@@ -148,60 +160,58 @@ fn check(settings: &Settings, check: &Check) -> Result<u8> {
             folders.insert(None);
             continue;
         }
-        let (folder, project, name) = named(target)?;
+        let (folder, project, name) = parse_backup(target)?;
         if let Some(folder) = &folder {
             manager = manager.with_archive(Archive::new(Directory::new(folder)));
         }
         folders.insert(folder);
         ids.push(project.clone());
         if names.insert(project, name).is_some() {
-            return Err(Error::new(ErrorKind::Usage, "two backups of one project are named")
-                .with_hint("check them one after the other"));
+            return Err(Error::new(ErrorKind::Usage, "two backups of one project are given")
+                .with_hint("check each in a separate command"));
         }
     }
     if folders.len() > 1 {
-        return Err(Error::new(ErrorKind::Usage, "backups of several folders are named")
-            .with_hint("check those of one folder at a time"));
+        return Err(Error::new(ErrorKind::Usage, "backups in several folders are given")
+            .with_hint("check one folder at a time"));
     }
     let selection = if check.all { check.filter.selection()? } else { Selection::Ids(ids) };
-    let sample = check.sample.as_deref().map(sample).transpose()?;
-    // A part of a small fleet may well have none.
-    let exit_rules = if sample.is_some() {
-        ExitRules { allow_empty: true, check: false }
-    } else {
-        check.filter.exit_rules()
-    };
+    let sample = check.sample.as_deref().map(parse_sample).transpose()?;
+    // A sample of a small fleet may contain no project.
+    let exit_rules =
+        if sample.is_some() { ExitRules::default().allow_empty() } else { check.filter.exit_rules() };
     let task = BackupTask::Check { level: check.level, names, sample };
-    carry(settings, manager, selection, task, false, exit_rules)
+    run_task(settings, manager, selection, task, false, exit_rules)
 }
 
-/// A backup by its name in the archive, or by one of its files, wherever that is.
-fn named(target: &str) -> Result<(Option<PathBuf>, ProjectId, String)> {
+/// Parses a backup given by its name or by the path of one of its files. Returns the archive's folder, if it was given
+/// by path, the project and the backup's name.
+fn parse_backup(target: &str) -> Result<(Option<PathBuf>, ProjectId, String)> {
     let stem = [".json", ".zst"].iter().find_map(|end| target.strip_suffix(end));
     let path = Path::new(stem.unwrap_or(target));
     let part =
         |path: Option<&Path>| path.and_then(Path::file_name).and_then(|name| name.to_str()).map(String::from);
     let (Some(folder), Some(file)) = (part(path.parent()), part(Some(path))) else {
-        return Err(Error::new(ErrorKind::Usage, format!("{target:?} is no backup")).with_hint(
-            "name one as tenantry backup list does, or one of its files in the folder of its project",
+        return Err(Error::new(ErrorKind::Usage, format!("{target:?} is not a backup")).with_hint(
+            "give the path of a file in the project's folder, or a name from: tenantry backup list",
         ));
     };
-    let place = stem.map(|_| {
+    let archive_folder = stem.map(|_| {
         let parent = path.parent().and_then(Path::parent).filter(|it| !it.as_os_str().is_empty());
         parent.map_or_else(|| PathBuf::from("."), PathBuf::from)
     });
-    Ok((place, folder.parse()?, format!("{folder}/{file}")))
+    Ok((archive_folder, folder.parse()?, format!("{folder}/{file}")))
 }
 
-fn sample(text: &str) -> Result<Sample> {
+fn parse_sample(text: &str) -> Result<Sample> {
     let parse = || {
         let (part, of) = text.split_once('/')?;
         let sample = Sample { part: part.parse().ok()?, of: of.parse().ok()? };
         (sample.part >= 1 && sample.part <= sample.of).then_some(sample)
     };
     parse().ok_or_else(|| {
-        Error::new(ErrorKind::Usage, format!("{text:?} is no part of a whole"))
-            .with_hint("such as 1/7, and 2/7 the next day")
+        Error::new(ErrorKind::Usage, format!("{text:?} is not a sample N/T"))
+            .with_hint("for example 1/7, and 2/7 the next day")
     })
 }
 
@@ -209,40 +219,44 @@ fn restore(settings: &Settings, restore: Restore) -> Result<u8> {
     let id: ProjectId = restore.id.parse()?;
     let source = match (restore.from, restore.at) {
         (Some(name), _) => Source::Named(name),
-        (None, Some(at)) => Source::At(Moment::parse(&at)?),
+        (None, Some(at)) => Source::At(Timestamp::parse(&at)?),
         (None, None) => Source::Newest,
     };
-    let task = BackupTask::Restore(Restoring {
-        source,
-        target: restore.target.map(|id| id.parse()).transpose()?,
-        if_in_use: if restore.force { IfInUse::Force } else { IfInUse::Fail },
-    });
+    let mut task = Restoring::new(source);
+    if let Some(target) = restore.target {
+        task = task.target(target.parse()?);
+    }
+    if restore.force {
+        task = task.if_in_use(IfInUse::Force);
+    }
+    let task = BackupTask::Restore(task);
     let selection = Selection::Ids(vec![id]);
     let manager = settings.manager()?;
-    carry(settings, manager, selection, task, restore.dry_run, ExitRules::default())
+    run_task(settings, manager, selection, task, restore.dry_run, ExitRules::default())
 }
 
 fn prune(settings: &Settings, prune: &Prune) -> Result<u8> {
-    let keep = RetentionPolicy {
-        last: prune.keep_last,
-        daily: prune.keep_daily,
-        weekly: prune.keep_weekly,
-        monthly: prune.keep_monthly,
-        within: prune.keep_within.as_deref().map(parse_age).transpose()?,
-    };
-    if keep.is_nothing() {
-        return Err(Error::new(ErrorKind::Usage, "nothing says which backups are kept")
-            .with_hint("such as --keep-last 3 --keep-daily 7 --keep-weekly 5 --keep-monthly 12"));
+    let mut keep = RetentionPolicy::default()
+        .last(prune.keep_last)
+        .daily(prune.keep_daily)
+        .weekly(prune.keep_weekly)
+        .monthly(prune.keep_monthly);
+    if let Some(age) = &prune.keep_within {
+        keep = keep.within(parse_age(age)?);
+    }
+    if keep.is_empty() {
+        return Err(Error::new(ErrorKind::Usage, "no option sets which backups to keep")
+            .with_hint("for example --keep-last 3 --keep-daily 7 --keep-weekly 5 --keep-monthly 12"));
     }
     let (selection, exit_rules) = prune.projects.selection()?;
     let manager = settings.manager()?;
-    carry(settings, manager, selection, BackupTask::Prune(keep), prune.dry_run, exit_rules)
+    run_task(settings, manager, selection, BackupTask::Prune(keep), prune.dry_run, exit_rules)
 }
 
 fn list(settings: &Settings, list: &List) -> Result<u8> {
     let config = settings.config()?;
     let archive = config.archive()?;
-    // Which version is the newest the migrations say; where they can't be read, their names as they sort have to do.
+    // The catalog defines which version is newest. If it cannot be read, the last version by name is shown.
     let catalog = config.catalog().ok();
     let position = |version: &&String| catalog.as_ref().and_then(|catalog| catalog.position(version));
     let ids = parse_ids(&list.ids)?;
@@ -256,20 +270,23 @@ fn list(settings: &Settings, list: &List) -> Result<u8> {
             let (manifest, verified) = (&backup.manifest, backup.verified);
             match settings.format {
                 Format::Human => {
-                    let version = manifest.ledger.keys().max_by_key(position).map_or("no ledger", String::as_str);
+                    let version =
+                        manifest.ledger.keys().max_by_key(position).map_or("no ledger", String::as_str);
                     let verified = match (verified, backup.failed) {
                         (Some(it), _) => format!("verified at level {} on {}", it.level, it.at),
                         (None, Some(at)) => format!("FAILED its check on {at}"),
                         (None, None) => "never verified".to_string(),
                     };
-                    let label = manifest.label.as_ref().map(|label| format!("  {label:?}")).unwrap_or_default();
+                    let label =
+                        manifest.label.as_ref().map(|label| format!("  {label:?}")).unwrap_or_default();
                     output.line(format_args!(
                         "{}  {} bytes  {version}  {}  {verified}{label}",
                         backup.name, manifest.file.size, manifest.reason
                     ));
                 }
                 Format::Json => output.json(&json!({
-                    "v": 1, "event": "backup", "name": backup.name, "verified": verified, "failed": backup.failed, "manifest": manifest,
+                    "v": 1, "event": "backup", "name": backup.name, "verified": verified,
+                    "failed": backup.failed, "manifest": manifest,
                 })),
             }
         }
@@ -279,7 +296,7 @@ fn list(settings: &Settings, list: &List) -> Result<u8> {
         }
     }
     if count == 0 {
-        crate::report::note(format_args!("no backup in {}", archive.location()));
+        crate::report::note(format_args!("no backups in {}", archive.location()));
     }
     output.finish()?;
     Ok(if is_broken { 3 } else { 0 })

@@ -1,4 +1,4 @@
-//! The commands about migrations: starting a project's folder, making one, listing them.
+//! The `init` and `migration` commands.
 
 use std::path::{Path, PathBuf};
 
@@ -6,63 +6,65 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use tenantry::catalog::new_files;
 use tenantry::config::{FILE_NAME, Migrations};
-use tenantry::plan::DownScriptOutcome;
+use tenantry::manager::DownScriptOutcome;
 use tenantry::{Catalog, Error, ErrorKind, Result};
 
 use super::{Format, Settings, naming};
 use crate::report::Output;
 
-/// Make and list migrations.
+/// Create and list migrations.
 #[derive(Debug, Subcommand)]
 pub(super) enum Migration {
-    /// Make a migration, to be filled in
+    /// Create an empty migration to fill in
+    #[command(after_long_help = "Examples:\n  tenantry migration new add_notes")]
     New(New),
-    /// List the migrations, in order
+    /// List the migrations in order
+    #[command(after_long_help = "Examples:\n  tenantry migration list")]
     List,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct New {
-    /// What it does, in a few words
+    /// Name of the migration, such as add_notes
     name: String,
 }
 
-const EXAMPLE: &str = r#"# Settings of tenantry. Flags are over environment variables (TENANTRY_STORE, TENANTRY_SET,
-# TENANTRY_MIGRATIONS, TENANTRY_JOBS), those over this file. Paths are relative to this file's folder.
+const EXAMPLE: &str = r#"# Settings of tenantry. Flags override environment variables (TENANTRY_STORE, TENANTRY_SET,
+# TENANTRY_MIGRATIONS, TENANTRY_JOBS), which override this file. Paths are relative to this file's folder.
 
 [store]
-# Where the projects are: a folder of SQLite files, or a Postgres database with a schema for each.
+# Where the projects are: a folder of SQLite files, or a Postgres database with a schema for each project.
 url = "sqlite:data"
-# url = "postgres://user@host/database"   (a password is better off in ~/.pgpass)
-# How the files or schemas are named.
+# url = "postgres://user@host/database"   (keep the password in ~/.pgpass)
+# The names of the files or schemas.
 # pattern = "project_{id}.db"
-# On Postgres: schemas that are kept ready, so that a create needs no migration to run.
+# On Postgres: the number of migrated schemas to keep ready, so that a create runs no migrations.
 # spares = 8
-# On Postgres: a login for each project that reaches its schema alone.
+# On Postgres: give each project a login that can access only its own schema.
 # isolation = "role"
 
 [migrations]
-# Your own: a folder of <version>_<name>/{up.sql,down.sql,metadata.toml}.
+# Your own migrations: a folder of <version>_<name>/{up.sql,down.sql,metadata.toml}.
 directory = "migrations"
-# Or a set of the binary.
+# Or a set that is embedded in the binary.
 # set = "project"
 
 [run]
-# How many projects are worked on at once.
+# The number of projects to work on in parallel.
 # jobs = 16
-# How long to wait for another process's lock, in seconds.
+# How long to wait for the lock of another process, in seconds.
 # lock_timeout = 5
 # How long one statement may run on Postgres, in seconds.
 # statement_timeout = 0
-# How long reading is tried again that lost its connection to Postgres, in seconds.
+# How long to retry reads after a lost connection to Postgres, in seconds.
 # reconnect_timeout = 10
 
 [backup]
-# Where backups are kept.
+# The folder for backups.
 # dir = "/srv/backups"
 
 [journal]
-# Where it is recorded what was changed.
+# The folder for the journal, which records every change.
 # dir = "/srv/journal"
 
 # tenantry --env production ...
@@ -74,51 +76,52 @@ pub(super) fn init() -> Result<u8> {
     let file = Path::new(FILE_NAME);
     write_new(file, EXAMPLE)?;
     let folder = Path::new("migrations");
-    std::fs::create_dir_all(folder).map_err(|error| Error::io("make the folder", folder, error))?;
+    std::fs::create_dir_all(folder).map_err(|error| Error::io("create the folder", folder, error))?;
     crate::report::note(format_args!("wrote {FILE_NAME} and migrations/; next: tenantry migration new NAME"));
     Ok(0)
 }
 
 pub(super) fn migration(settings: &Settings, command: Migration) -> Result<u8> {
     match command {
-        Migration::New(new) => make(settings, &new.name),
+        Migration::New(new) => create(settings, &new.name),
         Migration::List => list(settings),
     }
 }
 
-fn make(settings: &Settings, name: &str) -> Result<u8> {
+fn create(settings: &Settings, name: &str) -> Result<u8> {
     let config = settings.config()?;
     let dialect = config.dialect();
     let directory = match config.migrations {
         Migrations::Directory(directory) => directory,
-        // Where the sets of the binary are made: in tenantry's own sources.
+        // A set of the binary can only be extended in tenantry's source tree.
         Migrations::Set(name) => Some(Path::new("migrations").join(name))
             .filter(|path| path.join(dialect.name()).is_dir())
             .ok_or_else(|| {
-                Error::new(ErrorKind::Usage, "the sets of the binary can't be added to from here")
-                    .with_hint("name a folder of your own: --migrations DIR, or start one with tenantry init")
+                Error::new(ErrorKind::Usage, "cannot add to a set that is embedded in the binary")
+                    .with_hint("use a folder of your own: --migrations DIR, or create one: tenantry init")
             })?,
     };
     let words: Vec<_> =
         name.split(|it: char| !it.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
     if words.is_empty() {
         return Err(Error::new(ErrorKind::Usage, format!("{name:?} has no letter or digit"))
-            .with_hint("such as add_notes"));
+            .with_hint("use a name such as add_notes"));
     }
-    let own = if directory.is_dir() { Catalog::subfolder(&directory, dialect)? } else { None };
-    let is_flat = own.is_none();
-    let parent = own.unwrap_or(directory);
+    let subfolder = if directory.is_dir() { Catalog::subfolder(&directory, dialect)? } else { None };
+    let is_flat = subfolder.is_none();
+    let parent = subfolder.unwrap_or(directory);
     let (version, folders) = next_version(&parent)?;
     if let Some(shorter) = folders.iter().find(|folder| is_flat && naming::is_wider(&version, folder)) {
-        let message = format!("{version} would come before {shorter}: such a folder is ordered as text");
+        let message =
+            format!("{version} would sort before {shorter}: versions in this folder are sorted as text");
         return Err(Error::new(ErrorKind::Catalog, message).at(&parent, None).with_hint(
-            "move them into a folder sqlite/ or postgres/ in it: there plain numbers are ordered as numbers",
+            "move the migrations to its subfolder sqlite/ or postgres/, where plain numbers are sorted as numbers",
         ));
     }
     let folder = parent.join(format!("{version}_{}", words.join("_").to_lowercase()));
-    std::fs::create_dir_all(&folder).map_err(|error| Error::io("make the folder", &folder, error))?;
-    let what = words.join(" ");
-    for (file, text) in new_files(&what) {
+    std::fs::create_dir_all(&folder).map_err(|error| Error::io("create the folder", &folder, error))?;
+    let description = words.join(" ");
+    for (file, text) in new_files(&description) {
         write_new(&folder.join(file), &text)?;
     }
     let mut output = Output::new();
@@ -132,7 +135,7 @@ fn make(settings: &Settings, name: &str) -> Result<u8> {
     Ok(0)
 }
 
-/// The version after those in a folder, in their style, and the folders that are there.
+/// Returns the next version for a folder, in the style of the existing ones, and the names of the existing folders.
 fn next_version(parent: &Path) -> Result<(String, Vec<String>)> {
     let folders: Vec<String> = std::fs::read_dir(parent)
         .into_iter()
@@ -152,33 +155,33 @@ fn write_new(path: &Path, text: &str) -> Result<()> {
 
 fn list(settings: &Settings) -> Result<u8> {
     let catalog = settings.config()?.catalog()?;
-    // Where there is no server to run them on, the scripts are listed all the same.
+    // Without a server to test the scripts on, the migrations are listed without the results.
     let manager = settings.manager().ok();
-    let reference = manager.as_ref().and_then(|manager| manager.reference_with_downs().ok());
+    let outcomes = manager.and_then(|manager| manager.down_script_outcomes().ok()).unwrap_or_default();
     let mut output = Output::new();
     for (index, migration) in catalog.migrations().iter().enumerate() {
         let (transaction, down) = (migration.is_transactional(), migration.down.is_some());
         let path: PathBuf = migration.up.path().into();
-        let wrong = reference.and_then(|it| wrong_result(it.down_script_outcome(index)?));
+        let down_error = outcomes.get(index).and_then(down_script_fault);
         match settings.format {
             Format::Human => {
                 let mut remarks = Vec::new();
                 if !transaction {
                     remarks.push("runs outside a transaction".to_string());
                 }
-                match &migration.down_fault {
-                    Some(fault) => remarks.push(format!("its down.sql can't be run: {fault}")),
+                match &migration.down_error {
+                    Some(fault) => remarks.push(format!("its down.sql cannot be run: {fault}")),
                     None if !down => remarks.push("no down.sql".into()),
                     None => {}
                 }
-                remarks.extend(wrong.map(|where_to| format!("its down.sql does not lead back: {where_to}")));
+                remarks.extend(down_error.map(|fault| format!("its down.sql does not revert it: {fault}")));
                 let remarks =
                     if remarks.is_empty() { String::new() } else { format!("  ({})", remarks.join(", ")) };
                 output.line(format_args!("{}  {}{remarks}", migration.version, migration.name));
             }
             Format::Json => output.json(&json!({
                 "v": 1, "event": "migration", "version": migration.version, "name": migration.name,
-                "run_in_transaction": transaction, "reversible": down, "leads_elsewhere": wrong,
+                "run_in_transaction": transaction, "reversible": down, "leads_elsewhere": down_error,
                 "checksum": migration.up.checksum(), "path": path.display().to_string(),
             })),
         }
@@ -187,9 +190,10 @@ fn list(settings: &Settings) -> Result<u8> {
     Ok(0)
 }
 
-/// Where a down.sql leads, if not back.
-fn wrong_result(down_script_outcome: &DownScriptOutcome) -> Option<String> {
-    match down_script_outcome {
+/// Returns how the schema differs after a down.sql, or why it failed; `None` if it reverts the migration or was not
+/// tested.
+fn down_script_fault(outcome: &DownScriptOutcome) -> Option<String> {
+    match outcome {
         DownScriptOutcome::Reverts | DownScriptOutcome::Untested => None,
         DownScriptOutcome::Differs(differences) => {
             Some(differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))

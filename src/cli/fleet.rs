@@ -1,35 +1,36 @@
-//! The commands that move projects between versions, or say where they stand: one path with other requests.
+//! The commands about versions: status, stamp, upgrade, upgrade-all and downgrade.
 
 use clap::Args;
 use tenantry::catalog::Version;
 use tenantry::event::ExitRules;
-use tenantry::manager::{IdPattern, Operation, Run, Safety, Selection};
-use tenantry::plan::{Baseline, DowngradeTo, Drift, Request};
+use tenantry::manager::{
+    Baseline, DowngradeTo, Drift, IdPattern, Operation, Request, Run, Safety, Selection,
+};
 use tenantry::{Catalog, Error, ErrorKind, Manager, Result};
 
 use super::{Settings, parse_ids};
 use crate::report::Reporter;
 
-/// Which of all projects.
+/// Options that select among all projects.
 #[derive(Args, Debug)]
 pub(super) struct Filter {
-    /// Only projects whose id this glob fits; may be given more than once
+    /// Include only projects whose id matches this glob; can be repeated
     #[arg(long, value_name = "GLOB")]
     only: Vec<String>,
-    /// No project whose id this glob fits; may be given more than once
+    /// Exclude projects whose id matches this glob; can be repeated
     #[arg(long, value_name = "GLOB")]
     except: Vec<String>,
-    /// No project at all is fine: exit 0, not 6
+    /// Exit with 0 instead of 6 if no project is found
     #[arg(long)]
     pub(super) allow_empty: bool,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct Status {
-    /// The projects; all where none is named
+    /// Projects to show [default: all]
     #[arg(value_name = "ID", conflicts_with_all = ["only", "except"])]
     ids: Vec<String>,
-    /// Exit 5 when anything is pending
+    /// Exit with 5 if changes are pending
     #[arg(long)]
     check: bool,
     #[command(flatten)]
@@ -38,52 +39,52 @@ pub(super) struct Status {
 
 #[derive(Args, Debug)]
 pub(super) struct Stamp {
-    /// The projects
+    /// Projects to stamp
     #[arg(value_name = "ID", required_unless_present = "all", conflicts_with_all = ["all", "only", "except"])]
     ids: Vec<String>,
-    /// All projects
+    /// Stamp all projects
     #[arg(long)]
     all: bool,
-    /// The version to record [default: the one whose schema it is]
+    /// Version to record [default: the version that the schema matches]
     #[arg(long, value_name = "VERSION")]
     to: Option<String>,
-    /// Only say what would be recorded
+    /// Only show what would be recorded
     #[arg(long)]
     dry_run: bool,
-    /// Record it in spite of a difference; the ledger says so
+    /// Record the version even if the schema differs; the ledger notes it
     #[arg(long, requires = "to")]
     force: bool,
     #[command(flatten)]
     filter: Filter,
 }
 
-/// How to go up.
+/// The options of an upgrade.
 #[derive(Args, Debug)]
 pub(super) struct UpgradeOptions {
-    /// The version to go to [default: the newest]
+    /// Version to upgrade to [default: the newest]
     #[arg(long, value_name = "VERSION")]
     to: Option<String>,
-    /// Only say what would be done; changes not one byte
+    /// Only show what would be done; changes nothing
     #[arg(long)]
     dry_run: bool,
-    /// Leave projects without a ledger alone
+    /// Do not adopt databases without a ledger; report them as blocked
     #[arg(long)]
     no_stamp: bool,
-    /// Upgrade projects whose schema is not what their version says, keeping the difference
+    /// Upgrade projects whose schema differs from their version, and keep the difference
     #[arg(long)]
     allow_drift: bool,
-    /// Let this migration delete rows that it has not declared; may be given several times
+    /// Let this migration delete rows that it does not declare; can be repeated
     #[arg(long, value_name = "VERSION")]
     allow_row_loss: Vec<String>,
-    /// Take a backup of each project before it is touched; with =check restore and compare it first
+    /// Back up each project before changing it; =check also verifies the backup by restoring it
     #[arg(long, value_name = "check", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     backup: Option<BackupMode>,
-    /// Begin no further project after so many failures
+    /// Start no further project after N failures
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_failures: Option<u32>,
 }
 
-/// What `--backup` does besides taking one.
+/// The values of `--backup`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BackupMode {
     Take,
@@ -97,44 +98,44 @@ impl std::str::FromStr for BackupMode {
         match text {
             "" => Ok(Self::Take),
             "check" => Ok(Self::Check),
-            _ => Err("it is --backup or --backup=check".into()),
+            _ => Err("use --backup or --backup=check".into()),
         }
     }
 }
 
 #[derive(Args, Debug)]
 pub(super) struct Upgrade {
-    /// The projects
+    /// Projects to upgrade
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
     #[command(flatten)]
-    up: UpgradeOptions,
+    options: UpgradeOptions,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct UpgradeAll {
     #[command(flatten)]
-    up: UpgradeOptions,
+    options: UpgradeOptions,
     #[command(flatten)]
     filter: Filter,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct Downgrade {
-    /// The projects
+    /// Projects to downgrade
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
-    /// How many migrations to revert
+    /// Number of migrations to revert
     #[arg(long, value_name = "N", required_unless_present = "to", conflicts_with = "to",
           value_parser = clap::value_parser!(u32).range(1..))]
     steps: Option<u32>,
-    /// The version to go back to; 0 is an empty database
+    /// Version to go back to; 0 is an empty database
     #[arg(long, value_name = "VERSION")]
     to: Option<String>,
-    /// Go down also where a down.sql does not lead back to the schema from before; the ledger says so
+    /// Run a down.sql even if it does not restore the previous schema; the ledger notes it
     #[arg(long)]
     allow_drift: bool,
-    /// Only say what would be done; changes not one byte
+    /// Only show what would be done; changes nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -145,7 +146,8 @@ impl Filter {
     }
 
     pub(super) fn exit_rules(&self) -> ExitRules {
-        ExitRules { allow_empty: self.allow_empty, check: false }
+        let rules = ExitRules::default();
+        if self.allow_empty { rules.allow_empty() } else { rules }
     }
 }
 
@@ -157,15 +159,16 @@ fn position(catalog: &Catalog, version: Option<&String>) -> Result<Option<usize>
     version.map(|version| catalog.resolve(version)).transpose()
 }
 
-/// The version of a migration that is named.
+/// Resolves the version of a migration. Unlike for `--to`, 0 is an error.
 fn migration(catalog: &Catalog, version: &str) -> Result<Version> {
     match catalog.resolve(version)? {
-        0 => Err(Error::new(ErrorKind::Usage, "0 is no migration")),
+        0 => Err(Error::new(ErrorKind::Usage, "0 is not a migration")),
         position => Ok(catalog.version_at(position)),
     }
 }
 
-pub(super) fn carry_out(settings: &Settings, manager: &Manager, run: &Run) -> Result<u8> {
+/// Runs and reports a command. Returns the exit code.
+pub(super) fn run_and_report(settings: &Settings, manager: &Manager, run: &Run) -> Result<u8> {
     let mut reporter = Reporter::new(settings.format, settings.verbosity(), manager.catalog());
     let summary = manager.run(run, |event| reporter.event(event))?;
     reporter.finish()?;
@@ -176,9 +179,10 @@ pub(super) fn status(settings: &Settings, status: Status) -> Result<u8> {
     let ids = parse_ids(&status.ids)?;
     let selection = if ids.is_empty() { status.filter.selection()? } else { Selection::Ids(ids) };
     let manager = settings.manager()?;
-    let exit_rules = ExitRules { check: status.check, ..status.filter.exit_rules() };
-    let run = Run { dry_run: true, exit_rules, ..Run::new(selection, Operation::Status) };
-    carry_out(settings, &manager, &run)
+    let exit_rules = status.filter.exit_rules();
+    let exit_rules = if status.check { exit_rules.fail_if_pending() } else { exit_rules };
+    let run = Run::new(selection, Operation::Status).dry_run().exit_rules(exit_rules);
+    run_and_report(settings, &manager, &run)
 }
 
 pub(super) fn stamp(settings: &Settings, stamp: Stamp) -> Result<u8> {
@@ -187,49 +191,55 @@ pub(super) fn stamp(settings: &Settings, stamp: Stamp) -> Result<u8> {
     let manager = settings.manager()?;
     let request = Request::Stamp { to: position(manager.catalog(), stamp.to.as_ref())?, force: stamp.force };
     let exit_rules = stamp.filter.exit_rules();
-    carry_out(
-        settings,
-        &manager,
-        &Run { dry_run: stamp.dry_run, exit_rules, ..Run::new(selection, Operation::Migrate(request)) },
-    )
+    let run = Run::new(selection, Operation::Migrate(request)).exit_rules(exit_rules);
+    run_and_report(settings, &manager, &dry_run_if(stamp.dry_run, run))
 }
 
 pub(super) fn upgrade(settings: &Settings, upgrade: Upgrade) -> Result<u8> {
     let ids = parse_ids(&upgrade.ids)?;
-    go_up(settings, Selection::Ids(ids), upgrade.up, ExitRules::default())
+    run_upgrade(settings, Selection::Ids(ids), upgrade.options, ExitRules::default())
 }
 
 pub(super) fn upgrade_all(settings: &Settings, upgrade: UpgradeAll) -> Result<u8> {
     let exit_rules = upgrade.filter.exit_rules();
-    let dry_run = upgrade.up.dry_run;
-    let code = go_up(settings, upgrade.filter.selection()?, upgrade.up, exit_rules)?;
+    let dry_run = upgrade.options.dry_run;
+    let code = run_upgrade(settings, upgrade.filter.selection()?, upgrade.options, exit_rules)?;
     if !dry_run {
-        super::project::top_up(settings, code);
+        super::spares::refill(settings, code);
     }
     Ok(code)
 }
 
-fn go_up(settings: &Settings, selection: Selection, up: UpgradeOptions, exit_rules: ExitRules) -> Result<u8> {
+fn run_upgrade(
+    settings: &Settings,
+    selection: Selection,
+    options: UpgradeOptions,
+    exit_rules: ExitRules,
+) -> Result<u8> {
     let manager = settings.manager()?;
-    let to = position(manager.catalog(), up.to.as_ref())?.unwrap_or(manager.catalog().head());
-    let allow_row_loss = up.allow_row_loss.iter().map(|version| migration(manager.catalog(), version));
-    let allow_row_loss = allow_row_loss.collect::<Result<_>>()?;
-    let baseline = if up.no_stamp { Baseline::Refuse } else { Baseline::Stamp };
-    let drift = if up.allow_drift { Drift::Keep } else { Drift::Refuse };
-    let safety = match up.backup {
+    let to = position(manager.catalog(), options.to.as_ref())?.unwrap_or(manager.catalog().head());
+    let allow_row_loss = options.allow_row_loss.iter().map(|version| migration(manager.catalog(), version));
+    let allow_row_loss: Vec<Version> = allow_row_loss.collect::<Result<_>>()?;
+    let baseline = if options.no_stamp { Baseline::Refuse } else { Baseline::Stamp };
+    let drift = if options.allow_drift { Drift::Keep } else { Drift::Refuse };
+    let safety = match options.backup {
         None => Safety::None,
         Some(BackupMode::Take) => Safety::Backup,
         Some(BackupMode::Check) => Safety::CheckedBackup,
     };
-    let run = Run {
-        dry_run: up.dry_run,
-        safety,
-        allow_row_loss,
-        max_failures: up.max_failures.map(|count| count as usize),
-        exit_rules,
-        ..Run::new(selection, Operation::Migrate(Request::Upgrade { to, baseline, drift }))
-    };
-    carry_out(settings, &manager, &run)
+    let mut run = Run::new(selection, Operation::Migrate(Request::Upgrade { to, baseline, drift }))
+        .safety(safety)
+        .allow_row_loss(allow_row_loss)
+        .exit_rules(exit_rules);
+    if let Some(count) = options.max_failures {
+        run = run.max_failures(count as usize);
+    }
+    run_and_report(settings, &manager, &dry_run_if(options.dry_run, run))
+}
+
+/// Makes a run a dry run if `--dry-run` was given.
+pub(super) fn dry_run_if(dry_run: bool, run: Run) -> Run {
+    if dry_run { run.dry_run() } else { run }
 }
 
 pub(super) fn downgrade(settings: &Settings, downgrade: Downgrade) -> Result<u8> {
@@ -242,13 +252,13 @@ pub(super) fn downgrade(settings: &Settings, downgrade: Downgrade) -> Result<u8>
     let drift = if downgrade.allow_drift { Drift::Keep } else { Drift::Refuse };
     let operation = Operation::Migrate(Request::Downgrade { down, drift });
     let run = Run::new(Selection::Ids(ids), operation);
-    carry_out(settings, &manager, &Run { dry_run: downgrade.dry_run, ..run })
+    run_and_report(settings, &manager, &dry_run_if(downgrade.dry_run, run))
 }
 
-/// Carries out a run that is no request for a version.
-pub(super) fn operate(settings: &Settings, ids: &[String], operation: Operation) -> Result<u8> {
+/// Runs an operation without options on the given projects.
+pub(super) fn run_on_ids(settings: &Settings, ids: &[String], operation: Operation) -> Result<u8> {
     let selection = Selection::Ids(parse_ids(ids)?);
     let manager = settings.manager()?;
     let run = Run::new(selection, operation);
-    carry_out(settings, &manager, &run)
+    run_and_report(settings, &manager, &run)
 }

@@ -1,4 +1,4 @@
-//! Completions and manual pages, made from the command line's own types.
+//! Shell completions and manual pages, generated from the command line's types.
 
 use std::path::PathBuf;
 
@@ -10,14 +10,14 @@ use crate::report::Output;
 
 #[derive(Args, Debug)]
 pub(super) struct Completions {
-    /// The shell
+    /// Shell to generate completions for
     #[arg(value_enum)]
     shell: clap_complete::Shell,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct ManPages {
-    /// Write a page for every command into this folder
+    /// Folder to write a page for every command to
     #[arg(value_name = "DIR")]
     directory: Option<PathBuf>,
 }
@@ -31,7 +31,7 @@ pub(super) fn completions(completions: &Completions) -> Result<u8> {
 pub(super) fn man(man: ManPages) -> Result<u8> {
     if let Some(directory) = man.directory {
         std::fs::create_dir_all(&directory)
-            .map_err(|error| Error::io("make the folder", &directory, error))?;
+            .map_err(|error| Error::io("create the folder", &directory, error))?;
         clap_mangen::generate_to(Cli::command(), &directory)
             .map_err(|error| Error::io("write manual pages into", &directory, error))?;
         return Ok(0);

@@ -1,4 +1,4 @@
-//! The commands about what was done: audit and runs.
+//! The `audit` and `runs` commands.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -8,35 +8,41 @@ use tenantry::manager::{Operation, Run, Selection};
 use tenantry::rules::parse_age;
 use tenantry::{Error, ErrorKind, Result};
 
-use super::fleet::carry_out;
+use super::fleet::{dry_run_if, run_and_report};
 use super::{Format, Settings};
 use crate::report::Output;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Audit {
-    /// Show the journal's entries
+    /// Show the entries of the journal
+    #[command(after_long_help = "Examples:\n  tenantry audit show\n  \
+                           tenantry audit show --format json")]
     Show,
-    /// Follow the chain of hashes from its first entry to its last
+    /// Verify the hash chain from the first entry to the last
+    #[command(after_long_help = "Examples:\n  tenantry audit verify\n  \
+                           tenantry audit verify --anchor \"$(cat anchor.txt)\"")]
     Verify(Verify),
-    /// Print how many entries there are and the last one's hash, to be kept elsewhere
+    /// Print the number of entries and the last hash, to be kept elsewhere
+    #[command(after_long_help = "Examples:\n  tenantry audit anchor > anchor.txt")]
     Anchor,
-    /// Remove old entries, leaving a checkpoint that the rest goes on from
+    /// Remove old entries, and leave a checkpoint that continues the chain
+    #[command(after_long_help = "Examples:\n  tenantry audit prune --older-than 365d")]
     Prune(Prune),
 }
 
 #[derive(Args, Debug)]
 pub(super) struct Verify {
-    /// What audit anchor printed: finds entries cut off or rewritten since
+    /// Anchor printed by audit anchor, to detect entries cut off or rewritten since
     #[arg(long, value_name = "ANCHOR")]
     anchor: Option<String>,
-    /// Nothing may have been appended since the anchor
+    /// Fail if entries were appended since the anchor
     #[arg(long, requires = "anchor")]
     exact: bool,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct Prune {
-    /// How old: a number with s, m, h, d or w
+    /// Minimum age of the entries: a number with s, m, h, d or w, such as 90d
     #[arg(long, value_name = "AGE")]
     older_than: String,
 }
@@ -44,26 +50,31 @@ pub(super) struct Prune {
 #[derive(Debug, Subcommand)]
 pub(super) enum Runs {
     /// List runs, oldest first
+    #[command(after_long_help = "Examples:\n  tenantry runs list")]
     List,
     /// Show what a run did to each project
+    #[command(after_long_help = "Examples:\n  tenantry runs show 019a7c3e-5b1f-7d42-9a06-3c1e8f5d2b70")]
     Show(Show),
-    /// Undo a run: the projects that it moved go back
+    /// Undo a run: return the projects that it changed to their previous version
+    #[command(
+        after_long_help = "Examples:\n  tenantry runs rollback 019a7c3e-5b1f-7d42-9a06-3c1e8f5d2b70 --dry-run"
+    )]
     Rollback(Rollback),
 }
 
 #[derive(Args, Debug)]
 pub(super) struct Show {
-    /// The run's id
+    /// Id of the run, as shown by runs list
     #[arg(value_name = "RUN")]
     run: String,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct Rollback {
-    /// The run's id
+    /// Id of the run, as shown by runs list
     #[arg(value_name = "RUN")]
     run: String,
-    /// Only say what would be done, and how
+    /// Only show what would be done, and how
     #[arg(long)]
     dry_run: bool,
 }
@@ -73,20 +84,20 @@ pub(super) fn audit(settings: &Settings, command: Audit) -> Result<u8> {
     let mut output = Output::new();
     match command {
         Audit::Show => {
-            journal.each(|entry| show_entry(&mut output, settings.format, &entry))?;
+            journal.for_each_entry(|entry| show_entry(&mut output, settings.format, &entry))?;
         }
         Audit::Verify(verify) => {
             let anchor: Option<Anchor> = verify.anchor.as_deref().map(str::parse).transpose()?;
             let verified = journal.verify(anchor.as_ref())?;
             let Some(verified) = verified else {
-                return Ok(nothing_yet(&journal.location().display().to_string()));
+                return Ok(no_journal_yet(&journal.location().display().to_string()));
             };
             if let Some(more) = verified.since_anchor.filter(|more| verify.exact && *more > 0) {
                 return Err(Error::new(
                     ErrorKind::CheckFailed,
                     format!("{more} entries were appended since the anchor"),
                 )
-                .with_hint("see which: tenantry audit show"));
+                .with_hint("to see them: tenantry audit show"));
             }
             match settings.format {
                 Format::Human => {
@@ -94,7 +105,7 @@ pub(super) fn audit(settings: &Settings, command: Audit) -> Result<u8> {
                         .since_anchor
                         .map_or_else(String::new, |more| format!(", {more} since the anchor"));
                     output.line(format_args!(
-                        "entries {} to {} hold{since}; the last has {}",
+                        "entries {} to {} are intact{since}; last hash {}",
                         verified.first, verified.anchor.count, verified.anchor.head
                     ));
                 }
@@ -103,7 +114,7 @@ pub(super) fn audit(settings: &Settings, command: Audit) -> Result<u8> {
         }
         Audit::Anchor => {
             let Some(verified) = journal.verify(None)? else {
-                return Ok(nothing_yet(&journal.location().display().to_string()));
+                return Ok(no_journal_yet(&journal.location().display().to_string()));
             };
             match settings.format {
                 Format::Human => output.line(format_args!("{}", verified.anchor)),
@@ -113,10 +124,10 @@ pub(super) fn audit(settings: &Settings, command: Audit) -> Result<u8> {
             }
         }
         Audit::Prune(prune) => {
-            let gone = journal.prune(parse_age(&prune.older_than)?)?;
+            let removed = journal.prune(parse_age(&prune.older_than)?)?;
             match settings.format {
-                Format::Human => output.line(format_args!("{gone} entries removed")),
-                Format::Json => output.json(&json!({"v": 1, "event": "pruned", "entries": gone})),
+                Format::Human => output.line(format_args!("{removed} entries removed")),
+                Format::Json => output.json(&json!({"v": 1, "event": "pruned", "entries": removed})),
             }
         }
     }
@@ -124,15 +135,15 @@ pub(super) fn audit(settings: &Settings, command: Audit) -> Result<u8> {
     Ok(0)
 }
 
-fn nothing_yet(location: &str) -> u8 {
-    crate::report::note(format_args!("nothing was changed yet: no journal in {location}"));
+fn no_journal_yet(location: &str) -> u8 {
+    crate::report::note(format_args!("no journal in {location}: nothing was changed yet"));
     0
 }
 
-/// How many projects had which outcome, as far as that is known.
+/// Formats the numbers of projects by outcome; empty if they are not known.
 fn outcomes(counts: &Value) -> String {
-    let spelled = |(name, count): (&String, &Value)| format!("{count} {}", name.replace('_', " "));
-    counts.as_object().into_iter().flatten().map(spelled).collect::<Vec<_>>().join(", ")
+    let format_count = |(name, count): (&String, &Value)| format!("{count} {}", name.replace('_', " "));
+    counts.as_object().into_iter().flatten().map(format_count).collect::<Vec<_>>().join(", ")
 }
 
 fn show_entry(output: &mut Output, format: Format, entry: &Entry) {
@@ -154,13 +165,12 @@ pub(super) fn runs(settings: &Settings, command: Runs) -> Result<u8> {
         Runs::Show(show) => self::show(settings, &show.run),
         Runs::Rollback(rollback) => {
             let manager = settings.manager()?;
-            let undo = manager.rollback_of(&rollback.run)?;
-            let run = Run {
-                dry_run: rollback.dry_run,
-                exit_rules: ExitRules { allow_empty: true, check: false },
-                ..Run::new(Selection::Ids(undo.moved.keys().cloned().collect()), Operation::RollBack(undo))
-            };
-            carry_out(settings, &manager, &run)
+            let undo = manager.changes_of_run(&rollback.run)?;
+            let selection = Selection::Ids(undo.moved.keys().cloned().collect());
+            let run =
+                Run::new(selection, Operation::RollBack(undo)).exit_rules(ExitRules::default().allow_empty());
+            let run = dry_run_if(rollback.dry_run, run);
+            run_and_report(settings, &manager, &run)
         }
     }
 }
@@ -168,34 +178,37 @@ pub(super) fn runs(settings: &Settings, command: Runs) -> Result<u8> {
 fn list(settings: &Settings) -> Result<u8> {
     let journal = settings.config()?.journal();
     let mut runs: Vec<(Entry, Option<Entry>)> = Vec::new();
-    journal.each(|entry| match (entry.kind.as_str(), &entry.run) {
+    journal.for_each_entry(|entry| match (entry.kind.as_str(), &entry.run) {
         ("run_started", Some(_)) => runs.push((entry, None)),
         ("run_finished" | "run_completed", Some(run)) => {
-            if let Some(found) = runs.iter_mut().find(|(begun, _)| begun.run.as_ref() == Some(run)) {
+            if let Some(found) = runs.iter_mut().find(|(start, _)| start.run.as_ref() == Some(run)) {
                 found.1 = Some(entry);
             }
         }
         _ => {}
     })?;
     let mut output = Output::new();
-    for (begun, end) in runs {
-        let run = begun.run.clone().unwrap_or_default();
+    for (start, end) in runs {
+        let run = start.run.clone().unwrap_or_default();
         let state = match &end {
             Some(end) if end.kind == "run_finished" => "finished",
             Some(_) => "killed",
             None => "open",
         };
         let outcomes = end.as_ref().map(|end| value_of(&end.payload)["outcomes"].clone()).unwrap_or_default();
-        let after = value_of(&begun.payload)["after"].clone();
+        let after = value_of(&start.payload)["after"].clone();
         match settings.format {
             Format::Human => {
                 let outcomes = self::outcomes(&outcomes);
                 let after = after.as_str().map(|after| format!("  after {after}")).unwrap_or_default();
-                output.line(format_args!("{run}  {}  {}  {}  {state} {outcomes}{after}", begun.at, begun.actor, begun.command));
+                output.line(format_args!(
+                    "{run}  {}  {}  {}  {state} {outcomes}{after}",
+                    start.at, start.actor, start.command
+                ));
             }
             Format::Json => output.json(&json!({
-                "v": 1, "event": "run", "run": run, "at": begun.at, "actor": begun.actor, "command": begun.command,
-                "state": state, "outcomes": outcomes, "after": after, "options": begun.payload,
+                "v": 1, "event": "run", "run": run, "at": start.at, "actor": start.actor, "command": start.command,
+                "state": state, "outcomes": outcomes, "after": after, "options": start.payload,
             })),
         }
     }
@@ -215,14 +228,14 @@ fn show(settings: &Settings, run: &str) -> Result<u8> {
     }
     if journal.is_open(run) {
         crate::report::note(format_args!(
-            "it has not ended; if it was killed, the next command completes this"
+            "the run has not ended; if it was killed, the next command that changes something completes its record"
         ));
     }
     output.finish()?;
     Ok(0)
 }
 
-/// A document as this program looks into it.
+/// Converts a document to a JSON value.
 fn value_of(document: &Json) -> Value {
     serde_json::to_value(document).unwrap_or_default()
 }
@@ -232,13 +245,13 @@ fn show_event(output: &mut Output, event: &Value) {
     match event["event"].as_str().unwrap_or_default() {
         "run" => {
             let catalog = event["options"]["catalog"].as_str().unwrap_or_default();
-            output.line(format_args!("{} {} on the catalog {catalog:.12}", text("command"), text("run")));
+            output.line(format_args!("{} {} with catalog {catalog:.12}", text("command"), text("run")));
             if let Some(after) = event["after"].as_str() {
                 output.line(format_args!("after the killed run {after}"));
             }
         }
         "project_finished" => {
-            let moved = match (event["from"].as_str(), event["to"].as_str()) {
+            let versions = match (event["from"].as_str(), event["to"].as_str()) {
                 (from, Some(to)) => format!(" {} -> {to}", from.unwrap_or("no ledger")),
                 _ => String::new(),
             };
@@ -246,25 +259,25 @@ fn show_event(output: &mut Output, event: &Value) {
                 event["error"]["message"].as_str().map(|message| format!(": {message}")).unwrap_or_default();
             let time = event["elapsed_us"].as_u64().unwrap_or_default();
             let (project, outcome) = (text("project"), text("outcome"));
-            output.line(format_args!("{project}: {outcome}{moved}{error} ({time} µs)"));
+            output.line(format_args!("{project}: {outcome}{versions}{error} ({time} µs)"));
             for note in event["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
                 output.line(format_args!("    {note}"));
             }
         }
         "run_completed" => {
-            output.line(format_args!("killed; from the projects' ledgers:"));
-            for (project, found) in event["moved"].as_object().into_iter().flatten() {
-                let from = found["from"].as_str().unwrap_or("no ledger");
+            output.line(format_args!("killed; according to the projects' ledgers:"));
+            for (project, change) in event["moved"].as_object().into_iter().flatten() {
+                let from = change["from"].as_str().unwrap_or("no ledger");
                 output.line(format_args!(
                     "{project}: moved from {from} to {}",
-                    found["to"].as_str().unwrap_or_default()
+                    change["to"].as_str().unwrap_or_default()
                 ));
             }
             for project in event["gone"].as_array().into_iter().flatten().filter_map(Value::as_str) {
                 output.line(format_args!("{project}: dropped"));
             }
         }
-        "run_finished" => output.line(format_args!("ended: {}", event["outcomes"])),
+        "run_finished" => output.line(format_args!("finished: {}", event["outcomes"])),
         _ => {}
     }
 }

@@ -1,4 +1,4 @@
-//! The commands that move no project: retain, check, analyze, vacuum.
+//! The maintenance commands: retain, check, analyze and vacuum.
 
 use clap::Args;
 use tenantry::Result;
@@ -6,16 +6,16 @@ use tenantry::event::ExitRules;
 use tenantry::manager::{MaintenanceTask, Operation, Run, Selection};
 use tenantry::rules::parse_age;
 
-use super::fleet::{Filter, carry_out};
+use super::fleet::{Filter, dry_run_if, run_and_report};
 use super::{Settings, parse_ids};
 
-/// Which projects: those named, or all.
+/// Arguments that select projects: ids, or all.
 #[derive(Args, Debug)]
 pub(super) struct Projects {
-    /// The projects
+    /// Projects to work on
     #[arg(value_name = "ID", required_unless_present = "all", conflicts_with_all = ["all", "only", "except"])]
     ids: Vec<String>,
-    /// All projects
+    /// Work on all projects
     #[arg(long)]
     all: bool,
     #[command(flatten)]
@@ -37,10 +37,10 @@ impl Projects {
 pub(super) struct Retain {
     #[command(flatten)]
     projects: Projects,
-    /// Only count the rows; changes not one byte
+    /// Only count the rows; changes nothing
     #[arg(long)]
     dry_run: bool,
-    /// An age over those of the set: a number with s, m, h, d or w
+    /// Age that overrides those of the migration set: a number with s, m, h, d or w, such as 90d
     #[arg(long, value_name = "AGE")]
     older_than: Option<String>,
 }
@@ -55,31 +55,35 @@ pub(super) struct Check {
 pub(super) struct MaintenanceArgs {
     #[command(flatten)]
     projects: Projects,
-    /// Only say which projects it would be
+    /// Only show the projects that would be processed
     #[arg(long)]
     dry_run: bool,
 }
 
 pub(super) fn retain(settings: &Settings, retain: Retain) -> Result<u8> {
     let older_than = retain.older_than.as_deref().map(parse_age).transpose()?;
-    tend(settings, &retain.projects, MaintenanceTask::Retain { older_than }, retain.dry_run)
+    run_task(settings, &retain.projects, MaintenanceTask::Retain { older_than }, retain.dry_run)
 }
 
 pub(super) fn check(settings: &Settings, check: Check) -> Result<u8> {
-    tend(settings, &check.projects, MaintenanceTask::Check, true)
+    run_task(settings, &check.projects, MaintenanceTask::Check, true)
 }
 
 pub(super) fn maintain(
     settings: &Settings,
     maintenance: tenantry::store::Maintenance,
-    wanted: MaintenanceArgs,
+    arguments: MaintenanceArgs,
 ) -> Result<u8> {
-    tend(settings, &wanted.projects, MaintenanceTask::Maintain(maintenance), wanted.dry_run)
+    run_task(settings, &arguments.projects, MaintenanceTask::Maintain(maintenance), arguments.dry_run)
 }
 
-fn tend(settings: &Settings, projects: &Projects, task: MaintenanceTask, dry_run: bool) -> Result<u8> {
+fn run_task(settings: &Settings, projects: &Projects, task: MaintenanceTask, dry_run: bool) -> Result<u8> {
     let (selection, exit_rules) = projects.selection()?;
     let manager = settings.manager()?;
     let operation = Operation::Maintain(task);
-    carry_out(settings, &manager, &Run { dry_run, exit_rules, ..Run::new(selection, operation) })
+    run_and_report(
+        settings,
+        &manager,
+        &dry_run_if(dry_run, Run::new(selection, operation).exit_rules(exit_rules)),
+    )
 }

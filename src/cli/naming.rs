@@ -1,24 +1,22 @@
-//! The next migration's version, in the style of those there are.
-//!
-//! It must not look at any folder: it goes by names alone.
+//! Chooses the version of a new migration, in the style of the existing ones. Works on names only.
 
 use time::OffsetDateTime;
 use time::macros::format_description;
 
-/// How the versions of a folder are made.
+/// The style of the versions in a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Style {
-    /// `20260112093000`, the time to the second.
+    /// `20260112093000`: the time, to the second.
     Time,
-    /// `2026-01-12-093000`, as diesel makes it.
+    /// `2026-01-12-093000`: the style of diesel.
     DashedTime,
-    /// `007`: plain numbers of so many digits.
+    /// `007`: plain numbers of this many digits.
     Number(usize),
-    /// `20260112-007`: the day, and a number of so many digits that goes on over the days.
+    /// `20260112-007`: the day, and a number of this many digits that is not reset each day.
     DayAndNumber(usize),
 }
 
-/// The version after those of these folder names, at this time in UTC.
+/// Returns the next version, given the names of the existing folders and the time in UTC.
 pub(super) fn next_version(folders: &[String], now: OffsetDateTime) -> Result<String, time::error::Format> {
     let versions: Vec<&str> = folders
         .iter()
@@ -40,7 +38,7 @@ pub(super) fn next_version(folders: &[String], now: OffsetDateTime) -> Result<St
         }
         Style::Time => {
             let text = now.format(format_description!("[year][month][day][hour][minute][second]"))?;
-            // One more where that is taken.
+            // Never before or equal to an existing version.
             let last = newest(&|version| version.replace('-', "").parse().ok());
             match text.parse::<u64>() {
                 Ok(version) => last.map_or(version, |last| version.max(last + 1)).to_string(),
@@ -61,14 +59,14 @@ pub(super) fn next_version(folders: &[String], now: OffsetDateTime) -> Result<St
     })
 }
 
-/// Whether a version is a plain number of more digits than that of a folder.
+/// Whether a version is a plain number with more digits than the version of a folder.
 pub(super) fn is_wider(version: &str, folder: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let other = folder.split('_').next().unwrap_or_default();
     is_number(version) && is_number(other) && version.len() > other.len() && version.len() < 8
 }
 
-/// That of the newest version, where all of its length agree.
+/// Returns the style of the newest version.
 fn style(versions: &[&str]) -> Style {
     let Some(newest) = versions.iter().max() else { return Style::Time };
     let parts: Vec<&str> = newest.split('-').collect();
@@ -77,7 +75,7 @@ fn style(versions: &[&str]) -> Style {
         return Style::Time;
     }
     match parts.iter().map(|part| part.len()).collect::<Vec<_>>().as_slice() {
-        // Shorter than a date.
+        // A plain number is shorter than a date.
         [width] if *width < 8 => Style::Number(*width),
         [8, width] => Style::DayAndNumber(*width),
         [4, 2, 2, 6] => Style::DashedTime,

@@ -1,4 +1,4 @@
-//! The commands that write a project as plain SQL, and make one of it.
+//! The `export` and `import` commands.
 
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -8,27 +8,27 @@ use tenantry::manager::{Operation, Run, Selection};
 use tenantry::{Error, ErrorKind, ProjectId, Result};
 
 use super::Settings;
-use super::fleet::carry_out;
+use super::fleet::run_and_report;
 
 #[derive(Args, Debug)]
 pub(super) struct Export {
-    /// The project
+    /// Project to export
     #[arg(value_name = "ID")]
     id: String,
-    /// Where to, a file that is not there yet [default: standard output]
+    /// Output file, which must not exist [default: standard output]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace the file if it is there
+    /// Replace an existing output file
     #[arg(long, requires = "output")]
     force: bool,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct Import {
-    /// The project to be made
+    /// Id of the new project
     #[arg(value_name = "NEWID")]
     id: String,
-    /// What sqlite3 .dump, wrangler d1 export, pg_dump --schema or tenantry export wrote
+    /// File written by sqlite3 .dump, wrangler d1 export, pg_dump --schema or tenantry export
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }
@@ -47,19 +47,19 @@ pub(super) fn export(settings: &Settings, export: &Export) -> Result<u8> {
             if path.symlink_metadata().is_ok() && !export.force {
                 return Err(Error::new(
                     ErrorKind::AlreadyExists,
-                    format!("cannot write {}: it exists", path.display()),
+                    format!("cannot write {}: it already exists", path.display()),
                 )
-                .with_hint("name another file, or replace this one: --force"));
+                .with_hint("give another file, or replace this one: --force"));
             }
             let failed = |error| Error::io("write", path, error);
             let folder = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            // Half an export is none: it gets its name once it is whole. Others may not read it.
+            // A temporary file, readable only by its owner, is renamed when the export is complete.
             let mut out = BufWriter::new(tempfile::NamedTempFile::new_in(folder).map_err(failed)?);
             manager.export(&id, &mut out)?;
             let file = out.into_inner().map_err(|error| failed(error.into_error()))?;
             file.as_file().sync_all().map_err(failed)?;
-            let kept = if export.force { file.persist(path) } else { file.persist_noclobber(path) };
-            kept.map_err(|error| failed(error.error))?;
+            let renamed = if export.force { file.persist(path) } else { file.persist_noclobber(path) };
+            renamed.map_err(|error| failed(error.error))?;
         }
     }
     Ok(0)
@@ -68,5 +68,5 @@ pub(super) fn export(settings: &Settings, export: &Export) -> Result<u8> {
 pub(super) fn import(settings: &Settings, import: Import) -> Result<u8> {
     let selection = Selection::Ids(vec![import.id.parse()?]);
     let run = Run::new(selection, Operation::Import(import.file));
-    carry_out(settings, &settings.manager()?, &run)
+    run_and_report(settings, &settings.manager()?, &run)
 }

@@ -1,6 +1,6 @@
-//! What one source says of the settings: flags, environment variables or `tenantry.toml`.
+//! The settings of one source: flags, environment variables or `tenantry.toml`.
 //!
-//! Nothing here reads the environment itself: callers pass what looks a variable up.
+//! Does not read the environment; callers pass a function that looks up a variable.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,45 +9,45 @@ use serde::Deserialize;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Where the settings of one source stand: what is `None` is left to weaker sources.
+/// The settings of one source. `None` leaves a setting to a source of lower precedence.
 #[derive(Clone, Default, PartialEq)]
 pub struct Layer {
     /// `sqlite:DIR` or `postgres://...`.
     pub store: Option<String>,
-    /// How ids and names relate, such as `project_{id}.db`.
+    /// The pattern that maps ids to file or schema names, such as `project_{id}.db`.
     pub pattern: Option<String>,
-    /// Which migrations.
+    /// The migrations that the projects follow.
     pub migrations: Option<Migrations>,
-    /// How many projects are worked on at once.
+    /// The number of projects to work on in parallel.
     pub jobs: Option<usize>,
     /// How long to wait for another process's lock, in seconds.
     pub lock_timeout: Option<f64>,
-    /// How long one statement may run on Postgres, in seconds; zero for no limit.
+    /// How long one statement may run on Postgres, in seconds; 0 for no limit.
     pub statement_timeout: Option<f64>,
-    /// How long reading is tried again that lost its connection to Postgres, in seconds; zero for not at all.
+    /// How long to retry a read that lost its connection to Postgres, in seconds; 0 disables retries.
     pub reconnect_timeout: Option<f64>,
-    /// How many schemas are kept ready to become projects on Postgres.
+    /// The number of empty, migrated schemas to keep ready for new projects on Postgres.
     pub spares: Option<usize>,
-    /// What keeps projects apart on Postgres: `none` or `role`.
+    /// How projects are isolated from each other on Postgres: `none` or `role`.
     pub isolation: Option<String>,
-    /// Where backups are kept.
+    /// The folder of the backups.
     pub backups: Option<PathBuf>,
-    /// Where the journal is kept.
+    /// The folder of the journal.
     pub journal: Option<PathBuf>,
 }
 
-/// Which migrations.
+/// The source of the migrations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Migrations {
-    /// A set of the binary.
+    /// The name of a set that is embedded in the binary.
     Set(String),
-    /// A folder.
+    /// A folder of migrations.
     Directory(PathBuf),
 }
 
 impl std::fmt::Debug for Layer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The store's URL may have a password in it.
+        // The store's URL may contain a password.
         f.debug_struct("Layer")
             .field("pattern", &self.pattern)
             .field("migrations", &self.migrations)
@@ -56,7 +56,7 @@ impl std::fmt::Debug for Layer {
 }
 
 impl Layer {
-    /// This layer, and `weaker` where it says nothing.
+    /// Returns this layer, with unset settings taken from `weaker`.
     #[must_use]
     pub fn over(self, weaker: Self) -> Self {
         Self {
@@ -74,14 +74,14 @@ impl Layer {
         }
     }
 
-    /// What environment variables say: `TENANTRY_STORE`, `TENANTRY_SET`, `TENANTRY_MIGRATIONS`, `TENANTRY_JOBS`,
-    /// `TENANTRY_BACKUP_DIR`, `TENANTRY_JOURNAL_DIR`.
+    /// Reads the environment variables `TENANTRY_STORE`, `TENANTRY_SET`, `TENANTRY_MIGRATIONS`, `TENANTRY_JOBS`,
+    /// `TENANTRY_BACKUP_DIR` and `TENANTRY_JOURNAL_DIR`.
     pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let migrations = match (variable("TENANTRY_SET"), variable("TENANTRY_MIGRATIONS")) {
             (Some(_), Some(_)) => {
                 return Err(Error::new(
                     ErrorKind::Configuration,
-                    "TENANTRY_SET and TENANTRY_MIGRATIONS are both set",
+                    "TENANTRY_SET and TENANTRY_MIGRATIONS cannot both be set",
                 )
                 .with_hint("unset one of them"));
             }
@@ -91,7 +91,7 @@ impl Layer {
         };
         let number = |text: String| {
             text.parse().map_err(|_| {
-                Error::new(ErrorKind::Configuration, format!("TENANTRY_JOBS={text} is no number"))
+                Error::new(ErrorKind::Configuration, format!("TENANTRY_JOBS={text} is not a number"))
             })
         };
         let jobs = variable("TENANTRY_JOBS").map(number).transpose()?;
@@ -100,28 +100,28 @@ impl Layer {
         Ok(Self { store: variable("TENANTRY_STORE"), migrations, jobs, backups, journal, ..Self::default() })
     }
 
-    /// What a file says, with its section `[env.NAME]` over the rest where an environment is named.
+    /// Reads a settings file. If `environment` is given, its section `[env.NAME]` overrides the other sections.
     ///
-    /// Paths in it are relative to its folder.
+    /// Paths in the file are relative to its folder.
     pub fn from_file(path: &Path, environment: Option<&str>) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             Error::new(ErrorKind::Configuration, format!("cannot read {}", path.display())).caused_by(error)
         })?;
         let file: File = toml::from_str(&text).map_err(|error| {
             Error::in_toml(ErrorKind::Configuration, path, &text, &error)
-                .with_hint("see a commented example: tenantry init")
+                .with_hint("for a commented example, run in an empty folder: tenantry init")
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let File { store, migrations, run, backup, journal, env } = file;
         let base = Settings { store, migrations, run, backup, journal }.layer(path, folder)?;
         let Some(name) = environment else { return Ok(base) };
         let Some(settings) = env.get(name) else {
-            let known: Vec<_> = env.keys().map(String::as_str).collect();
-            return Err(Error::new(ErrorKind::Configuration, format!("there is no section [env.{name}]"))
+            let names: Vec<_> = env.keys().map(String::as_str).collect();
+            return Err(Error::new(ErrorKind::Configuration, format!("no section [env.{name}]"))
                 .at(path, None)
                 .with_hint(format!(
-                    "its environments are: {}",
-                    if known.is_empty() { "none".into() } else { known.join(", ") }
+                    "environments in this file: {}",
+                    if names.is_empty() { "none".into() } else { names.join(", ") }
                 )));
         };
         Ok(settings.layer(path, folder)?.over(base))
@@ -195,9 +195,12 @@ impl Settings {
     fn layer(&self, path: &Path, folder: &Path) -> Result<Layer> {
         let migrations = match (&self.migrations.set, &self.migrations.directory) {
             (Some(_), Some(_)) => {
-                return Err(Error::new(ErrorKind::Configuration, "[migrations] has both set and directory")
-                    .at(path, None)
-                    .with_hint("a set is in the binary, a directory is your own: keep one"));
+                return Err(Error::new(
+                    ErrorKind::Configuration,
+                    "[migrations] cannot have both set and directory",
+                )
+                .at(path, None)
+                .with_hint("keep one: set names a set in the binary, directory your own migrations"));
             }
             (Some(set), None) => Some(Migrations::Set(set.clone())),
             (None, Some(directory)) => Some(Migrations::Directory(folder.join(directory))),

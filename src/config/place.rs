@@ -1,6 +1,4 @@
-//! Where projects are, by a URL.
-//!
-//! It must not connect to anything, and must not show what may hold a password.
+//! The URL of a store, parsed. It may contain a password, so neither errors nor `Debug` show it.
 
 #[cfg(feature = "postgres")]
 use std::path::Path;
@@ -8,9 +6,9 @@ use std::path::PathBuf;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Where the projects are, by its URL.
+/// The location of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum StoreLocation {
     /// A folder of SQLite files.
     Directory(PathBuf),
     /// A Postgres database.
@@ -18,7 +16,7 @@ pub(super) enum Place {
     Server(Url),
 }
 
-/// A URL that may have a password in it, and so is never shown.
+/// A URL that is never printed, since it may contain a password.
 #[cfg(feature = "postgres")]
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Url(pub(super) String);
@@ -30,7 +28,7 @@ impl std::fmt::Debug for Url {
     }
 }
 
-impl Place {
+impl StoreLocation {
     pub(super) fn is_directory(&self) -> bool {
         matches!(self, Self::Directory(_))
     }
@@ -42,27 +40,27 @@ impl Place {
             }
             #[cfg(feature = "postgres")]
             Some(("postgres" | "postgresql", _)) => Ok(Self::Server(Url(url.into()))),
-            // What follows the scheme may hold a password, so it is not repeated.
+            // The error names only the scheme: the rest of the URL may contain a password.
             scheme => {
                 let scheme = scheme.map_or(url, |(scheme, _)| scheme);
                 let is_plain = scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) && scheme.len() < 20;
                 let scheme = if is_plain { scheme } else { "..." };
-                let known = if cfg!(feature = "postgres") {
-                    "a store is a folder of SQLite files, such as sqlite:data or sqlite:/srv/data, or a Postgres database, \
+                let hint = if cfg!(feature = "postgres") {
+                    "use a folder of SQLite files, such as sqlite:data or sqlite:/srv/data, or a Postgres database, \
                      such as postgres://user@host/database"
                 } else {
-                    "a store is a folder of SQLite files, such as sqlite:data or sqlite:/srv/data; this tenantry was built \
-                     without its feature postgres"
+                    "use a folder of SQLite files, such as sqlite:data or sqlite:/srv/data; this tenantry was built \
+                     without the feature postgres"
                 };
-                let message = format!("cannot open a store of the kind {scheme:?}");
-                Err(Error::new(ErrorKind::Configuration, message).with_hint(known))
+                let message = format!("unsupported kind of store {scheme:?}");
+                Err(Error::new(ErrorKind::Configuration, message).with_hint(hint))
             }
         }
     }
 
-    /// Where what tenantry keeps of a fleet is if nobody says otherwise: beside the projects; of a server's database, in the
-    /// working folder.
-    pub(super) fn own_folder(&self, kind: &str) -> PathBuf {
+    /// Returns the default folder for backups or the journal: next to the SQLite files, or, for Postgres, in the
+    /// current folder.
+    pub(super) fn default_folder(&self, kind: &str) -> PathBuf {
         match self {
             Self::Directory(directory) => directory.join(kind),
             #[cfg(feature = "postgres")]
@@ -91,7 +89,7 @@ mod tests {
             ("postgres://host", "default@host"),
         ] {
             assert_eq!(
-                Place::parse(url).unwrap().own_folder("backups"),
+                StoreLocation::parse(url).unwrap().default_folder("backups"),
                 Path::new("backups").join(folder),
                 "{url}"
             );

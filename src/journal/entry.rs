@@ -1,6 +1,6 @@
-//! An entry of the journal: what it says, as the line that it is, with the hash that chains it to the one before.
+//! An entry of the journal: its fields, its text as one line of JSON, and the hash that chains it to the entry before.
 //!
-//! It must not read or write a file.
+//! Does not read or write files.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -9,45 +9,45 @@ use std::fmt;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::hexadecimal;
-use crate::time::Moment;
+use crate::time::Timestamp;
 
-/// What is hashed before an entry's text, so that its hash is no other thing's.
+/// Hashed before an entry's text, so that an entry's hash differs from any other hash of the same text.
 const DOMAIN: &str = "tenantry journal 1\0";
-/// The hash before the first entry.
-pub(super) const NOTHING: &str = "0000000000000000000000000000000000000000000000000000000000000000";
-/// What comes between an entry's text and its hash.
+/// The `previous` hash of the first entry.
+pub(super) const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+/// The text between an entry's other fields and its hash.
 const BEFORE_HASH: &str = ",\"hash\":\"";
-/// What entries that were pruned are summed up by.
+/// The kind of the entry that replaces pruned entries.
 pub(super) const CHECKPOINT: &str = "checkpoint";
 
-/// One entry.
+/// An entry of the journal.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Entry {
-    /// Its number, counted from 1 without a gap.
+    /// The entry's number, counted from 1 without gaps.
     pub seq: u64,
-    /// When it was written.
-    pub at: Moment,
-    /// Who ran the command.
+    /// The time when it was written.
+    pub at: Timestamp,
+    /// The user that ran the command.
     pub actor: String,
-    /// What it is about: `run_started`, `run_finished`, `run_completed`, `spares`, `checkpoint`, `torn`.
+    /// The kind: `run_started`, `run_finished`, `run_completed`, `spares`, `checkpoint`, `torn`.
     pub kind: String,
     /// The command.
     pub command: String,
-    /// The project, where it is about one alone.
+    /// The project, if the entry is about exactly one.
     pub project: Option<String>,
     /// The run.
     pub run: Option<String>,
-    /// Whatever else belongs to it.
+    /// Further fields, which depend on the kind.
     pub payload: Json,
-    /// The hash of the entry before it.
+    /// The hash of the entry before.
     pub previous: String,
-    /// Its own hash.
+    /// The hash of this entry.
     pub hash: String,
 }
 
-/// A JSON document of which not all fields have a name here: its text is what it displays.
+/// A JSON value. `Display` writes it as JSON text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Json(pub(crate) Value);
@@ -58,26 +58,26 @@ impl fmt::Display for Json {
     }
 }
 
-/// What an entry is to say.
+/// The fields of an entry that is to be written.
 #[derive(Clone, Debug)]
 pub(crate) struct NewEntry<'a> {
-    /// What it is about.
+    /// The kind.
     pub(crate) kind: &'a str,
     /// The command.
     pub(crate) command: &'a str,
-    /// The project, where it is about one alone.
+    /// The project, if the entry is about exactly one.
     pub(crate) project: Option<&'a str>,
     /// The run.
     pub(crate) run: Option<&'a str>,
-    /// Whatever else belongs to it.
+    /// Further fields, which depend on the kind.
     pub(crate) payload: Value,
 }
 
 /// An entry without its hash.
 #[derive(Serialize)]
-pub(super) struct Text<'a> {
+pub(super) struct UnsealedEntry<'a> {
     pub(super) seq: u64,
-    pub(super) at: Moment,
+    pub(super) at: Timestamp,
     pub(super) actor: &'a str,
     pub(super) kind: &'a str,
     pub(super) command: &'a str,
@@ -87,7 +87,8 @@ pub(super) struct Text<'a> {
     pub(super) previous: &'a str,
 }
 
-/// How many entries there are, and the hash of the last: to be kept where whoever writes the journal can't.
+/// The number of entries and the hash of the last one. Kept where the writers of the journal have no access, it detects
+/// a journal that was cut off or rewritten.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anchor {
     /// The last entry's number.
@@ -97,8 +98,9 @@ pub struct Anchor {
 }
 
 impl Entry {
-    /// The hash that the next entry goes on from.
-    pub(super) fn link(&self) -> &str {
+    /// Returns the hash that the next entry has as `previous`. For a checkpoint, that is the hash of the last pruned
+    /// entry.
+    pub(super) fn chain_hash(&self) -> &str {
         match self.payload.0["hash"].as_str() {
             Some(hash) if self.kind == CHECKPOINT => hash,
             _ => &self.hash,
@@ -122,19 +124,19 @@ impl std::str::FromStr for Anchor {
             is_hash.then_some(Self { count: count.parse().ok()?, head: head.into() })
         };
         parse().ok_or_else(|| {
-            Error::new(ErrorKind::Usage, format!("{text:?} is no anchor"))
-                .with_hint("it is what tenantry audit anchor printed")
+            Error::new(ErrorKind::Usage, format!("{text:?} is not an anchor"))
+                .with_hint("give what this printed: tenantry audit anchor")
         })
     }
 }
 
 fn unwritable(error: serde_json::Error) -> Error {
-    Error::new(ErrorKind::Internal, "cannot write an entry").caused_by(error)
+    Error::new(ErrorKind::Internal, "cannot serialize an entry").caused_by(error)
 }
 
-/// An entry's line.
-pub(super) fn seal(text: &Text<'_>) -> Result<String> {
-    let text = serde_json::to_string(text).map_err(unwritable)?;
+/// Returns an entry as a line with its hash.
+pub(super) fn seal(entry: &UnsealedEntry<'_>) -> Result<String> {
+    let text = serde_json::to_string(entry).map_err(unwritable)?;
     let text = text.strip_suffix('}').unwrap_or(&text);
     Ok(format!("{text}{BEFORE_HASH}{}\"}}\n", hash(text)))
 }
@@ -143,14 +145,14 @@ fn hash(text: &str) -> String {
     hexadecimal(&Sha256::new().chain_update(DOMAIN).chain_update(text).finalize())
 }
 
-/// Reads a line, and sees that its hash is that of its text.
+/// Parses a line. Returns `CheckFailed` if it is not an entry or its hash does not match its text.
 pub(super) fn parse(line: &str) -> Result<Entry> {
-    let wrong = |what: &str| Error::new(ErrorKind::CheckFailed, what.to_string());
-    let (text, _) = line.rsplit_once(BEFORE_HASH).ok_or_else(|| wrong("it has no hash"))?;
+    let invalid = |what: &str| Error::new(ErrorKind::CheckFailed, what.to_string());
+    let (text, _) = line.rsplit_once(BEFORE_HASH).ok_or_else(|| invalid("it has no hash"))?;
     let entry: Entry =
-        serde_json::from_str(line).map_err(|error| wrong("it can't be read").caused_by(error))?;
+        serde_json::from_str(line).map_err(|error| invalid("it cannot be parsed").caused_by(error))?;
     if entry.hash != hash(text) || !line.ends_with(&format!("{BEFORE_HASH}{}\"}}", entry.hash)) {
-        return Err(wrong(&format!("entry {} has not the hash of what it says", entry.seq)));
+        return Err(invalid(&format!("the hash of entry {} does not match its text", entry.seq)));
     }
     Ok(entry)
 }

@@ -1,7 +1,6 @@
-//! What became of each run: its events as they came, one file a run.
+//! The records of runs: one file per run, with its events in order.
 //!
-//! It must not lose an event to a killed process; only a power cut may take the last ones, and then the projects' own
-//! ledgers know.
+//! A killed process loses no event. A power cut may lose the last ones; the projects' ledgers still record the changes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -20,26 +19,27 @@ use crate::hash::hexadecimal;
 
 const FOLDER: &str = "runs";
 const EVENTS: &str = "jsonl";
-/// Beside the events of a run that has not ended; whoever runs it holds a lock on it.
+/// The extension of the lock file of a run that has not ended. The process that runs it holds the lock.
 const OPEN: &str = "open";
 
-/// The events of a run that goes on.
+/// The record of a run in progress.
 pub(crate) struct RunRecord {
     events: File,
     path: PathBuf,
-    /// Locked as long as this process lives.
-    #[expect(dead_code, reason = "it is held, not read")]
-    open: File,
+    /// The lock file, locked while this process lives.
+    #[expect(dead_code, reason = "held for its lock, never read")]
+    lock: File,
     /// The first event that could not be written.
     failure: Option<std::io::Error>,
 }
 
-/// How much room is kept for a run's events, in bytes: for the run, and for each project.
-const ROOM: u64 = 16 << 10;
-const ROOM_FOR_EACH: u64 = 768;
+/// The disk space that is reserved for the events of a run, in bytes.
+const RESERVE_FOR_RUN: u64 = 16 << 10;
+/// The disk space that is reserved for the event of each project, in bytes.
+const RESERVE_FOR_PROJECT: u64 = 768;
 
-/// Has the file system keep so much room behind the end of a file; where it knows no such thing, nobody can.
-pub(super) fn keep_room(file: &File, bytes: u64) -> std::io::Result<()> {
+/// Reserves disk space after the end of a file. Does nothing on file systems that do not support it.
+pub(super) fn reserve_space(file: &File, bytes: u64) -> std::io::Result<()> {
     let end = file.metadata()?.len();
     match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, end, bytes) {
         Err(error) if [Errno::NOSPC, Errno::DQUOT, Errno::FBIG, Errno::IO].contains(&error) => {
@@ -49,11 +49,11 @@ pub(super) fn keep_room(file: &File, bytes: u64) -> std::io::Result<()> {
     }
 }
 
-/// A run whose process is gone.
+/// A run whose process died before the run ended.
 pub(crate) struct OrphanedRun {
     pub(crate) run: String,
-    /// Held, so that one process alone looks after it.
-    #[expect(dead_code, reason = "it is held, not read")]
+    /// Held, so that only one process completes the record.
+    #[expect(dead_code, reason = "held for its lock, never read")]
     lock: File,
 }
 
@@ -65,7 +65,8 @@ struct Line<'a, T> {
 }
 
 impl RunRecord {
-    /// Writes an event. Says whether all of them were written: where not, nothing new is to begin.
+    /// Writes an event. Returns `false` if this or an earlier event could not be written; then no further project may
+    /// be started.
     pub(crate) fn event(&mut self, event: &impl Serialize) -> bool {
         let text = serde_json::to_string(&Line { v: 1, event }).map_err(std::io::Error::from);
         let written = text.and_then(|text| self.events.write_all(format!("{text}\n").as_bytes()));
@@ -75,11 +76,12 @@ impl RunRecord {
         self.failure.is_none()
     }
 
-    /// Makes the events durable. The run goes on until this is dropped.
+    /// Syncs the events to disk. Returns the first error of writing one. The run counts as in progress until this
+    /// record is dropped.
     pub(crate) fn sync(&mut self) -> Result<()> {
         let failed = |error| {
             Error::io("write", &self.path, error)
-                .with_hint("what was done is done, and in the projects' ledgers")
+                .with_hint("completed changes remain, and the projects' ledgers record them")
         };
         match self.failure.take() {
             Some(error) => Err(failed(error)),
@@ -93,44 +95,46 @@ impl Journal {
         self.location().join(FOLDER)
     }
 
-    /// A run's id is a UUID, and so fit to be a file's name.
+    /// Returns the path of a run's events. Fails if `run` is not a UUID, since it becomes part of a file name.
     fn run_path(&self, run: &str) -> Result<PathBuf> {
         if uuid::Uuid::parse_str(run).is_err() {
-            return Err(Error::new(ErrorKind::Usage, format!("{run:?} is no run's id"))
-                .with_hint("see which there are: tenantry runs list"));
+            return Err(Error::new(ErrorKind::Usage, format!("{run:?} is not the id of a run"))
+                .with_hint("to see the ids: tenantry runs list"));
         }
         Ok(self.runs_folder().join(format!("{run}.{EVENTS}")))
     }
 
-    /// Begins a record, with room for the events of so many projects: none of it is lost to a disk that fills up.
+    /// Creates the record of a run. Reserves disk space for the events of `projects` projects, so that a disk that
+    /// fills up during the run loses none of them.
     pub(crate) fn record(&self, run: &str, projects: usize) -> Result<RunRecord> {
         let folder = self.runs_folder();
         make_private(&folder)?;
         let path = self.run_path(run)?;
         let create = |path: &Path| {
             OpenOptions::new().append(true).create_new(true).mode(0o600).open(path).map_err(|error| {
-                Error::io("make", path, error).with_hint("without a journal nothing is changed")
+                Error::io("create", path, error).with_hint("nothing is changed without a journal")
             })
         };
-        // Under its name it is only once it is locked: without a lock it is a killed run's.
+        // The lock file gets its name after it is locked, since an unlocked one means a killed run.
         let new = path.with_extension("new");
-        let open = create(&new)?;
-        flock(&open, FlockOperation::LockExclusive).map_err(|error| Error::io("lock", &new, error.into()))?;
+        let lock = create(&new)?;
+        flock(&lock, FlockOperation::LockExclusive).map_err(|error| Error::io("lock", &new, error.into()))?;
         let events = create(&path)?;
-        if let Err(error) = keep_room(&events, ROOM + ROOM_FOR_EACH * projects as u64) {
-            // Nothing was begun: it is not to be taken for a killed run's.
+        if let Err(error) = reserve_space(&events, RESERVE_FOR_RUN + RESERVE_FOR_PROJECT * projects as u64) {
+            // The run was not started, so it must not be taken for a killed one.
             drop((std::fs::remove_file(&new), std::fs::remove_file(&path)));
-            return Err(Error::io("keep room for the events of", &path, error).with_hint(
-                "make room, or name another [journal] dir: without a journal nothing is changed",
+            return Err(Error::io("reserve space for", &path, error).with_hint(
+                "free disk space, or set another [journal] dir; nothing is changed without a journal",
             ));
         }
         std::fs::rename(&new, path.with_extension(OPEN)).map_err(|error| Error::io("rename", &new, error))?;
         sync_directory(&folder)?;
-        Ok(RunRecord { events, path, open, failure: None })
+        Ok(RunRecord { events, path, lock, failure: None })
     }
 
-    /// The runs that were begun and never ended, whose process is gone. As long as one is held nobody else looks after it.
-    pub(crate) fn killed(&self) -> Result<Vec<OrphanedRun>> {
+    /// Returns the runs that did not end and whose process is dead. Each is locked until it is dropped, so that no
+    /// other process completes its record.
+    pub(crate) fn orphaned_runs(&self) -> Result<Vec<OrphanedRun>> {
         let folder = self.runs_folder();
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -142,7 +146,7 @@ impl Journal {
             let path = entry.map_err(|error| Error::io("list", &folder, error))?.path();
             let run = path.file_stem().and_then(|stem| stem.to_str()).map(String::from);
             let (Some(run), true) = (run, path.extension().is_some_and(|it| it == OPEN)) else { continue };
-            // One that just ended is gone by now.
+            // A run that ended meanwhile has no lock file any more.
             let Ok(file) = File::open(&path) else { continue };
             if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() && path.exists() {
                 killed.push(OrphanedRun { run, lock: file });
@@ -152,22 +156,22 @@ impl Journal {
         Ok(killed)
     }
 
-    /// Whether a run goes on, or was killed and not yet looked after.
+    /// Whether a run is in progress, or was killed and its record is not completed yet.
     #[must_use]
     pub fn is_open(&self, run: &str) -> bool {
         self.run_path(run).is_ok_and(|path| path.with_extension(OPEN).exists())
     }
 
     /// Adds an event to a killed run's record.
-    pub(crate) fn add(&self, run: &str, event: &impl Serialize) -> Result<()> {
+    pub(crate) fn append_event(&self, run: &str, event: &impl Serialize) -> Result<()> {
         let path = self.run_path(run)?;
         let failed = |error: std::io::Error| Error::io("write", &path, error);
         let mut text = serde_json::to_string(&Line { v: 1, event })
-            .map_err(|error| Error::new(ErrorKind::Internal, "cannot write an event").caused_by(error))?;
+            .map_err(|error| Error::new(ErrorKind::Internal, "cannot serialize an event").caused_by(error))?;
         text.push('\n');
-        // What a power cut left of the last line is a line of its own, which nobody can read.
-        let whole = std::fs::read(&path).unwrap_or_default();
-        if whole.last().is_some_and(|&byte| byte != b'\n') {
+        // A power cut may have left a partial last line. It stays a line by itself, which readers skip.
+        let existing = std::fs::read(&path).unwrap_or_default();
+        if existing.last().is_some_and(|&byte| byte != b'\n') {
             text.insert(0, '\n');
         }
         let write = || {
@@ -178,18 +182,18 @@ impl Journal {
         write().map_err(failed)
     }
 
-    /// Says that a run has ended, or was looked after.
+    /// Marks a run as ended, or its record as completed.
     pub(crate) fn close(&self, run: &str) -> Result<()> {
-        let open = self.run_path(run)?.with_extension(OPEN);
-        match std::fs::remove_file(&open) {
+        let lock = self.run_path(run)?.with_extension(OPEN);
+        match std::fs::remove_file(&lock) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("remove", &open, error))
+                Err(Error::io("remove", &lock, error))
             }
             _ => sync_directory(&self.runs_folder()),
         }
     }
 
-    /// The SHA-256 of a run's events, in hexadecimal; none where they are gone.
+    /// Returns the SHA-256 of a run's events in hexadecimal; `None` if they do not exist.
     pub(crate) fn hash_of_events(&self, run: &str) -> Result<Option<String>> {
         let path = self.run_path(run)?;
         match std::fs::read(&path) {
@@ -199,8 +203,8 @@ impl Journal {
         }
     }
 
-    /// Removes the events of a run that ended.
-    pub(crate) fn forget(&self, run: &str) -> Result<()> {
+    /// Removes the events of a run. Does nothing if they do not exist.
+    pub(crate) fn remove_events(&self, run: &str) -> Result<()> {
         let path = self.run_path(run)?;
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -210,12 +214,16 @@ impl Journal {
         }
     }
 
-    /// The events of a run, in order. What a power cut left of one is passed over.
+    /// Returns the events of a run, in order. Skips a line that a power cut left incomplete.
+    ///
+    /// Returns `NotFound` if the run does not exist.
     pub fn events(&self, run: &str) -> Result<Vec<Json>> {
         let path = self.run_path(run)?;
         let file = File::open(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => Error::new(ErrorKind::NotFound, format!("there is no run {run}"))
-                .with_hint("see which there are: tenantry runs list"),
+            std::io::ErrorKind::NotFound => {
+                Error::new(ErrorKind::NotFound, format!("run {run} does not exist"))
+                    .with_hint("to see the ids: tenantry runs list")
+            }
             _ => Error::io("read", &path, error),
         })?;
         let lines = BufReader::new(file).split(b'\n');

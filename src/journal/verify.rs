@@ -1,6 +1,6 @@
-//! The journal read: the whole chain followed, compared with an anchor, and shortened from its front.
+//! Reads and verifies the journal's chain, compares it with an anchor, and prunes old entries.
 //!
-//! It must not pass over an entry that is not as it was written, nor remove one before the whole chain was seen to hold.
+//! Prunes only after the whole chain is verified.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -8,28 +8,30 @@ use std::os::unix::fs::OpenOptionsExt as _;
 
 use serde::Serialize;
 
-use super::entry::{Anchor, CHECKPOINT, Entry, NOTHING, Text, parse, seal};
+use super::entry::{Anchor, CHECKPOINT, Entry, NO_HASH, UnsealedEntry, parse, seal};
 use super::{Journal, MAX_ENTRY, broken};
 use crate::disk::sync_directory;
 use crate::error::{Error, Result};
-use crate::time::Moment;
+use crate::time::Timestamp;
 
-/// What a journal that holds has.
+/// The result of verifying a journal that is intact.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ChainCheck {
-    /// The first entry that is there.
+    /// The number of the first entry.
     pub first: u64,
     /// The last entry's number and hash.
     pub anchor: Anchor,
-    /// How many entries came after the anchor that it was compared with.
+    /// The number of entries after the anchor that the journal was compared with.
     pub since_anchor: Option<u64>,
 }
 
 impl Journal {
-    /// Gives every entry to `visit`, in order. Errors at the first that is not as it was written, or not the one that comes
-    /// next.
-    pub fn each(&self, mut visit: impl FnMut(Entry)) -> Result<Option<(u64, Anchor)>> {
+    /// Passes every entry to `visit`, in order. Returns the number of the first entry and the anchor of the last;
+    /// `None` without a journal.
+    ///
+    /// Returns `CheckFailed` at the first entry that is damaged or does not follow the one before it.
+    pub fn for_each_entry(&self, mut visit: impl FnMut(Entry)) -> Result<Option<(u64, Anchor)>> {
         let path = self.path();
         let failed = |error: std::io::Error| Error::io("read", &path, error);
         let file = match File::open(&path) {
@@ -46,35 +48,35 @@ impl Journal {
             if line.is_empty() {
                 break;
             }
-            let wrong = |what: &str| Err(broken(&path, what).at(&path, number));
+            let damaged = |what: &str| Err(broken(&path, what).at(&path, number));
             let Some(text) = std::str::from_utf8(&line).ok().and_then(|text| text.strip_suffix('\n')) else {
-                return wrong("the last entry is not whole");
+                return damaged("the last entry is incomplete");
             };
             let entry = match parse(text) {
                 Ok(entry) => entry,
                 Err(error) => {
-                    return wrong(&format!("an entry is not as it was written: {}", error.message()));
+                    return damaged(&format!("an entry is invalid: {}", error.message()));
                 }
             };
             match &last {
-                // What was pruned is summed up in a checkpoint.
+                // A checkpoint replaces pruned entries, so it can only be the first.
                 Some(_) if entry.kind == CHECKPOINT => {
-                    return wrong(&format!(
-                        "entry {} is a checkpoint, which only the first can be",
+                    return damaged(&format!(
+                        "entry {} is a checkpoint, but is not the first entry",
                         entry.seq
                     ));
                 }
                 None if entry.seq != 1 && entry.kind != CHECKPOINT => {
-                    return wrong(&format!("it begins with entry {}: those before it are gone", entry.seq));
+                    return damaged(&format!("it begins with entry {}; earlier ones are missing", entry.seq));
                 }
-                None if entry.previous != NOTHING => {
-                    return wrong(&format!("entry {} says that there was one before it", entry.seq));
+                None if entry.previous != NO_HASH => {
+                    return damaged(&format!("entry {} is the first, but has a previous hash", entry.seq));
                 }
                 Some(last) if entry.seq != last.seq + 1 => {
-                    return wrong(&format!("entry {} follows entry {}", entry.seq, last.seq));
+                    return damaged(&format!("entry {} follows entry {}", entry.seq, last.seq));
                 }
-                Some(last) if entry.previous != last.link() => {
-                    return wrong(&format!("entry {} does not go on from entry {}", entry.seq, last.seq));
+                Some(last) if entry.previous != last.chain_hash() => {
+                    return damaged(&format!("entry {} lacks the hash of entry {}", entry.seq, last.seq));
                 }
                 None => first = entry.seq,
                 Some(_) => {}
@@ -82,93 +84,97 @@ impl Journal {
             last = Some(entry.clone());
             visit(entry);
         }
-        Ok(last.map(|last| (first, Anchor { count: last.seq, head: last.link().to_string() })))
+        Ok(last.map(|last| (first, Anchor { count: last.seq, head: last.chain_hash().to_string() })))
     }
 
-    /// Follows the whole chain, and compares it with an anchor where one is given.
+    /// Verifies the whole chain and the records of its runs, and compares the chain with an anchor if one is given.
+    ///
+    /// Returns `None` without a journal, and `CheckFailed` if the journal is damaged.
     pub fn verify(&self, anchor: Option<&Anchor>) -> Result<Option<ChainCheck>> {
         let (mut at_anchor, mut records) = (None, Vec::new());
-        let found = self.each(|entry| {
+        let chain = self.for_each_entry(|entry| {
             if let (Some(run), Some(hash)) = (&entry.run, entry.payload.0["events"].as_str()) {
                 records.push((run.clone(), hash.to_string()));
             }
             if anchor.is_some_and(|anchor| anchor.count == entry.seq) {
-                at_anchor = Some(entry.link().to_string());
+                at_anchor = Some(entry.chain_hash().to_string());
             }
         })?;
         let path = self.path();
         for (run, hash) in records {
             if self.hash_of_events(&run)?.as_ref() != Some(&hash) {
-                let message = format!("the events of the run {run} are not those that it ended with");
+                let message = format!("the recorded events of run {run} were changed");
                 return Err(broken(&self.directory, &message));
             }
         }
-        let count = found.as_ref().map_or(0, |(_, head)| head.count);
+        let count = chain.as_ref().map_or(0, |(_, head)| head.count);
         if let Some(anchor) = anchor {
-            let first = found.as_ref().map_or(0, |(first, _)| *first);
+            let first = chain.as_ref().map_or(0, |(first, _)| *first);
             match at_anchor {
                 Some(hash) if hash == anchor.head => {}
                 Some(_) => {
                     return Err(broken(
                         &path,
-                        &format!("entry {} is not the one of the anchor: it was rewritten", anchor.count),
+                        &format!("entry {} was rewritten: it differs from the anchor", anchor.count),
                     ));
                 }
                 None if anchor.count > count => {
                     let message = format!(
-                        "it ends with entry {count}, and the anchor has {}: it was cut off",
+                        "it was cut off: it ends with entry {count}, the anchor is entry {}",
                         anchor.count
                     );
                     return Err(broken(&path, &message));
                 }
                 None => {
                     let message =
-                        format!("it begins with entry {first}, after the anchor's {}", anchor.count);
+                        format!("it begins with entry {first}, after the anchor at {}", anchor.count);
                     return Err(broken(&path, &message)
-                        .with_hint("compare it with an anchor that was taken since it was pruned"));
+                        .with_hint("use an anchor that was taken after the last prune"));
                 }
             }
         }
-        Ok(found.map(|(first, head)| ChainCheck {
+        Ok(chain.map(|(first, head)| ChainCheck {
             first,
             since_anchor: anchor.map(|it| head.count - it.count),
             anchor: head,
         }))
     }
 
-    /// Removes entries that are older, but for the last, and leaves a checkpoint with the hash that the rest goes on from.
-    /// Gives how many. The chain has to hold.
+    /// Replaces entries older than `older_than` by a checkpoint with the hash of the last one removed, and removes the
+    /// records of their runs. Keeps the last entry. Returns the number of removed entries.
+    ///
+    /// Returns `CheckFailed` if the chain is damaged.
     pub fn prune(&self, older_than: std::time::Duration) -> Result<u64> {
         let path = self.path();
         let failed = |error: std::io::Error| Error::io("write", &path, error);
-        let _lock = match self.locked(false) {
+        let _lock = match self.open_locked(false) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(failed(error)),
         };
         let mut entries = Vec::new();
-        self.each(|entry| entries.push(entry))?;
+        self.for_each_entry(|entry| entries.push(entry))?;
         let old = entries.iter().take_while(|entry| entry.at.age() > older_than).count();
-        let gone = old.min(entries.len().saturating_sub(1));
-        // A checkpoint alone is no reason to write another.
-        if gone == 0 || (gone == 1 && entries[0].kind == CHECKPOINT) {
+        let pruned = old.min(entries.len().saturating_sub(1));
+        // Replacing only a checkpoint by another checkpoint is useless.
+        if pruned == 0 || (pruned == 1 && entries[0].kind == CHECKPOINT) {
             return Ok(0);
         }
-        // It has the number of the last one that goes, and says which hash the rest goes on from.
-        let last = &entries[gone - 1];
-        let mut text = seal(&Text {
+        // The checkpoint has the number and the hash of the last pruned entry, so that the next entry still follows.
+        let last = &entries[pruned - 1];
+        let mut text = seal(&UnsealedEntry {
             seq: last.seq,
-            at: Moment::now(),
+            at: Timestamp::now(),
             actor: &self.actor,
             kind: CHECKPOINT,
             command: "audit prune",
             project: None,
             run: None,
-            payload: &serde_json::json!({ "hash": last.link() }),
-            previous: NOTHING,
+            payload: &serde_json::json!({ "hash": last.chain_hash() }),
+            previous: NO_HASH,
         })?;
-        let rest = std::fs::read_to_string(&path).map_err(failed)?;
-        for line in rest.lines().skip(gone) {
+        let existing = std::fs::read_to_string(&path).map_err(failed)?;
+        for line in existing.lines().skip(pruned) {
             text.push_str(line);
             text.push('\n');
         }
@@ -182,8 +188,8 @@ impl Journal {
         };
         write().map_err(failed)?;
         sync_directory(&self.directory)?;
-        let ended = entries[..gone].iter().filter(|entry| entry.kind != "run_started");
-        ended.filter_map(|entry| entry.run.as_ref()).try_for_each(|run| self.forget(run))?;
-        Ok(gone as u64)
+        let ended = entries[..pruned].iter().filter(|entry| entry.kind != "run_started");
+        ended.filter_map(|entry| entry.run.as_ref()).try_for_each(|run| self.remove_events(run))?;
+        Ok(pruned as u64)
     }
 }

@@ -1,99 +1,129 @@
-//! What an application does with one project, a call each: runs of one project, recorded as any other.
+//! One method for each operation on a project, for applications. Each is a run, recorded like any other.
 
-use super::backup::{BackupTask, Restore, Source};
+use super::Manager;
+use super::command::MaintenanceTask;
+use super::command::{BackupTask, Restore, Source};
 use super::command::{FinalBackup, Operation, Run, Selection};
-use super::maintenance::MaintenanceTask;
-use super::{Manager, blocked};
+use super::reporting::blocked;
 use crate::backup::Backup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Outcome, ProjectReport, Summary};
 use crate::plan::{DowngradeTo, Drift, Request};
 use crate::project::ProjectId;
-use crate::store::IfInUse;
 
 impl Manager {
-    /// Makes a project, at the catalog's head. Errors with [`ErrorKind::AlreadyExists`] when it exists.
+    /// Creates a project at the newest version. Fails with [`ErrorKind::AlreadyExists`] if it exists.
     pub fn create(&self, id: &ProjectId) -> Result<()> {
         self.run_one(id, Operation::Create).map(drop)
     }
 
-    /// Brings one project to the catalog's head. Errors with [`ErrorKind::Blocked`] when it has problems.
+    /// Upgrades a project to the newest version. A project without a ledger is stamped first, with the version whose
+    /// schema it has.
+    ///
+    /// Fails with [`ErrorKind::Blocked`] if the project has problems that prevent an upgrade.
     pub fn upgrade(&self, id: &ProjectId) -> Result<ProjectReport> {
-        self.run_one(id, Operation::Migrate(self.to_head()))
+        self.run_one(id, Operation::Migrate(self.upgrade_request()))
     }
 
-    /// A run of one project, whose outcome is the caller's business.
+    /// Runs an operation on one project. Fails unless the project's outcome is a success.
     fn run_one(&self, id: &ProjectId, operation: Operation) -> Result<ProjectReport> {
         let run = Run::new(Selection::Ids(vec![id.clone()]), operation);
-        let mut found = None;
+        let mut finished = None;
         self.run(&run, |event| {
             if let Event::ProjectFinished(report) = event {
-                found = Some(report);
+                finished = Some(report);
             }
         })?;
-        let report = found
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "no report of the project").in_project(id))?;
+        let report = finished
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "the run reported no outcome").in_project(id))?;
         match report.outcome {
             Outcome::Failed(error) => Err(error),
             Outcome::Blocked(problems) => Err(blocked(id, &problems)),
-            Outcome::NotStarted => Err(Error::new(ErrorKind::Interrupted, "it was not begun").in_project(id)),
+            Outcome::NotStarted => {
+                Err(Error::new(ErrorKind::Interrupted, "it was not started").in_project(id))
+            }
             _ => Ok(report),
         }
     }
 
-    /// Brings every project to the catalog's head, in parallel. `observer` is called on this thread, once an event.
-    /// Errors only when the run can't be made; what became of projects is in the events and the summary.
+    /// Upgrades all projects to the newest version, in parallel. `observer` is called on this thread, once for each
+    /// event.
+    ///
+    /// The outcome of each project is in the events, and the summary counts them; a failed project is not an error.
+    /// Fails as [`Manager::run`] does.
     pub fn upgrade_all(&self, observer: impl FnMut(Event)) -> Result<Summary> {
         self.run(&Run::upgrade_all(self.catalog.head()), observer)
     }
 
-    /// The store's projects, sorted. Opens none of them.
+    /// Returns the store's projects, sorted. Opens none of them.
     pub fn list(&self) -> Result<Vec<ProjectId>> {
-        self.store.discover().map(|found| found.projects)
+        self.store.discover().map(|discovery| discovery.projects)
     }
 
-    /// Records the version whose schema a project has, without running anything; or the one that is named, where its schema is
-    /// that version's, or `force` says that a difference does not matter.
-    pub fn stamp(&self, id: &ProjectId, version: Option<&str>, force: bool) -> Result<ProjectReport> {
-        let to = version.map(|version| self.catalog.resolve(version)).transpose()?;
-        self.run_one(id, Operation::Migrate(Request::Stamp { to, force }))
+    /// Records the version that a project has, without running migrations: the version in its ledger, or, without a
+    /// ledger, the version whose schema it has.
+    ///
+    /// Fails with [`ErrorKind::Blocked`] if no version has its schema, or several.
+    pub fn stamp(&self, id: &ProjectId) -> Result<ProjectReport> {
+        self.run_one(id, Operation::Migrate(Request::Stamp { to: None, force: false }))
     }
 
-    /// Takes a project back to an older version by its migrations' `down.sql`; `0` is an empty database.
+    /// Records a version in a project's ledger without running migrations. With [`Drift::Keep`] it is recorded even if
+    /// the project's schema differs from that version's.
+    ///
+    /// Fails with [`ErrorKind::Usage`] if the catalog does not have the version, and with [`ErrorKind::Blocked`] if the
+    /// schema differs and `drift` is [`Drift::Refuse`].
+    pub fn stamp_version(&self, id: &ProjectId, version: &str, drift: Drift) -> Result<ProjectReport> {
+        let to = Some(self.catalog.resolve(version)?);
+        self.run_one(id, Operation::Migrate(Request::Stamp { to, force: drift == Drift::Keep }))
+    }
+
+    /// Reverts a project to an older version by running `down.sql` scripts. Version `0` is an empty database. `drift`
+    /// says what to do if a script does not restore the older version's schema.
+    ///
+    /// Fails with [`ErrorKind::Usage`] if the catalog does not have the version, and with [`ErrorKind::Blocked`] if a
+    /// `down.sql` is missing.
     pub fn downgrade(&self, id: &ProjectId, version: &str, drift: Drift) -> Result<ProjectReport> {
         let to = self.catalog.resolve(version)?;
         self.run_one(id, Operation::Migrate(Request::Downgrade { down: DowngradeTo::Position(to), drift }))
     }
 
-    /// Deletes a project, after a last backup where one is wanted. Nobody may have it open.
-    pub fn drop(&self, id: &ProjectId, copy: FinalBackup) -> Result<ProjectReport> {
-        self.run_one(id, Operation::Drop(copy))
+    /// Deletes a project, after a final backup with [`FinalBackup::Take`]. Fails with [`ErrorKind::Locked`] if others
+    /// have the project open.
+    pub fn drop(&self, id: &ProjectId, backup: FinalBackup) -> Result<ProjectReport> {
+        self.run_one(id, Operation::Drop(backup))
     }
 
-    /// Takes a backup of a project; its name is in the report.
+    /// Takes a backup of a project. [`ProjectReport::backup`] is its name.
     pub fn backup(&self, id: &ProjectId, label: Option<&str>) -> Result<ProjectReport> {
         self.run_one(id, Operation::Backups(BackupTask::Take { label: label.map(Into::into) }))
     }
 
-    /// A project's backups, oldest first. Errors where one of them can't be read.
+    /// Returns a project's backups, oldest first. Fails if one of them cannot be read.
     pub fn backups(&self, id: &ProjectId) -> Result<Vec<Backup>> {
-        let (backups, broken) = self.archive()?.all(id)?;
-        broken.into_iter().next().map_or(Ok(backups), Err)
+        let (backups, unreadable) = self.archive()?.all(id)?;
+        unreadable.into_iter().next().map_or(Ok(backups), Err)
     }
 
-    /// Puts a backup in a project's place, once it is proven, and after a backup of what is there: its name is in the report.
+    /// Replaces a project with a backup, or creates the project if it does not exist. Verifies the backup first, and
+    /// takes a backup of the replaced project; a note in the report has its name.
+    ///
+    /// Fails with [`ErrorKind::CheckFailed`] if the backup does not pass its verification, and with
+    /// [`ErrorKind::Locked`] if others have the project open.
     pub fn restore(&self, id: &ProjectId, source: Source) -> Result<ProjectReport> {
-        let restore = Restore { source, target: None, if_in_use: IfInUse::Fail };
+        let restore = Restore::new(source);
         self.run_one(id, Operation::Backups(BackupTask::Restore(restore)))
     }
 
-    /// Makes another project of a project's backup.
+    /// Restores a backup of project `id` as the new project `target`. Fails with [`ErrorKind::AlreadyExists`] if
+    /// `target` exists.
     pub fn restore_as(&self, id: &ProjectId, source: Source, target: &ProjectId) -> Result<ProjectReport> {
-        let restore = Restore { source, target: Some(target.clone()), if_in_use: IfInUse::Fail };
+        let restore = Restore::new(source).target(target.clone());
         self.run_one(id, Operation::Backups(BackupTask::Restore(restore)))
     }
 
-    /// Checks a project by the database's own means and by what the set says must hold. Errors where something does not.
+    /// Runs the database's own checks and those of the set's rules. Fails with [`ErrorKind::CheckFailed`] if one of
+    /// them fails.
     pub fn check(&self, id: &ProjectId) -> Result<ProjectReport> {
         self.run_one(id, Operation::Maintain(MaintenanceTask::Check))
     }

@@ -1,32 +1,31 @@
-//! What a fleet command is: which projects, what to do, and how.
-//!
-//! It must not do anything: `run` does.
+//! The parameters of a fleet command: which projects, what to do, and with which options.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
-use super::backup::BackupTask;
-use super::maintenance::MaintenanceTask;
-use super::rollback::Rollback;
+use crate::backup::RetentionPolicy;
 use crate::catalog::Version;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::ExitRules;
+use crate::event::{ExitRules, VersionChange};
 use crate::plan::{Baseline, Drift, Request};
 use crate::project::ProjectId;
-use crate::store::Maintenance;
+use crate::store::{IfInUse, Maintenance};
+use crate::time::Timestamp;
 
-/// A pattern for ids: `*` stands for anything, `?` for one character, `[a-c]` for one of those.
+/// A glob pattern for project ids: `*` matches any characters, `?` one character, `[a-c]` one of `a`, `b` and `c`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdPattern(glob::Pattern);
 
 impl IdPattern {
-    /// Whether an id is one of those.
+    /// Whether the pattern matches an id.
     #[must_use]
     pub fn matches(&self, id: &ProjectId) -> bool {
         self.0.matches(id.as_str())
     }
 
-    /// The pattern as it was written.
+    /// Returns the pattern as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()
@@ -38,41 +37,42 @@ impl FromStr for IdPattern {
 
     fn from_str(text: &str) -> Result<Self> {
         glob::Pattern::new(text).map(Self).map_err(|error| {
-            Error::new(ErrorKind::Usage, format!("{text:?} is no pattern for ids"))
+            Error::new(ErrorKind::Usage, format!("{text:?} is not a valid id pattern"))
                 .caused_by(error)
-                .with_hint("such as 'a*' or '[0-9]*'")
+                .with_hint("examples: 'a*', '[0-9]*'")
         })
     }
 }
 
-/// Which projects a run is about.
+/// The projects of a run.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Selection {
-    /// These.
+    /// The projects with these ids.
     Ids(Vec<ProjectId>),
-    /// All of the store.
+    /// The projects of the store.
     All {
-        /// Only those whose id one of these fits; all where there is none.
+        /// Selects only ids that match one of these patterns; empty for all ids.
         only: Vec<IdPattern>,
-        /// None whose id one of these fits.
+        /// Leaves out ids that match one of these patterns.
         except: Vec<IdPattern>,
     },
 }
 
 impl Selection {
-    /// All projects of the store.
+    /// Selects all projects of the store.
     #[must_use]
     pub fn all() -> Self {
         Self::All { only: Vec::new(), except: Vec::new() }
     }
 
-    /// Whether a project is among them.
+    /// Whether a project is selected.
     #[must_use]
     pub fn contains(&self, id: &ProjectId) -> bool {
-        let fits = |patterns: &[IdPattern]| patterns.iter().any(|pattern| pattern.matches(id));
+        let matches_any = |patterns: &[IdPattern]| patterns.iter().any(|pattern| pattern.matches(id));
         match self {
             Self::Ids(ids) => ids.contains(id),
-            Self::All { only, except } => (only.is_empty() || fits(only)) && !fits(except),
+            Self::All { only, except } => (only.is_empty() || matches_any(only)) && !matches_any(except),
         }
     }
 }
@@ -81,72 +81,74 @@ impl Selection {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Makes it, at the catalog's head.
+    /// Creates it at the newest version.
     Create,
-    /// Makes it of SQL text in this file.
+    /// Creates it from the SQL in this file.
     Import(PathBuf),
-    /// Nothing: says where it stands. What a ledger proves is taken from there.
+    /// Reports its version and its pending migrations. Changes nothing. Skips reading a schema that the ledger records
+    /// as verified.
     Status,
-    /// Moves it to another version, or records one.
+    /// Moves it to another version, or records a version.
     Migrate(Request),
     /// Deletes it.
     Drop(FinalBackup),
-    /// Leaves it where it is, and does something for it.
+    /// Runs maintenance without changing its version.
     Maintain(MaintenanceTask),
-    /// Takes, checks, restores or removes backups of it.
+    /// Takes, checks, restores or removes its backups.
     Backups(BackupTask),
-    /// Takes it back to where it was before a run.
+    /// Moves it back to the version that it had before a run.
     RollBack(Rollback),
 }
 
-/// Whether `drop` takes a last backup.
+/// Whether to take a final backup before a project is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinalBackup {
-    /// It does.
+    /// Take one.
     Take,
-    /// It does not.
+    /// Take none.
     Skip,
 }
 
-/// What is done before a project is changed, so that it can be put back.
+/// What to do before a project is changed, so that the change can be undone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Safety {
     /// Nothing.
     #[default]
     None,
-    /// A backup is taken.
+    /// Take a backup.
     Backup,
-    /// A backup is taken, restored and compared.
+    /// Take a backup, and verify it by restoring and comparing it.
     CheckedBackup,
 }
 
-/// A fleet command.
+/// A fleet command: the projects, what to do to each of them, and options.
+///
+/// ```
+/// use tenantry::manager::{Run, Safety};
+///
+/// let run = Run::upgrade_all(3).safety(Safety::CheckedBackup).max_failures(10).dry_run();
+/// assert_eq!(run.name(), "upgrade-all");
+/// ```
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// Which projects.
-    pub selection: Selection,
-    /// What to do.
-    pub operation: Operation,
-    /// Whether only to say what would be done. A dry run changes nothing.
-    pub dry_run: bool,
-    /// What is done before a project is changed.
-    pub safety: Safety,
-    /// The migrations that may delete rows of tables that they have not declared.
-    pub allow_row_loss: Vec<Version>,
-    /// After how many failures no further project is begun.
-    pub max_failures: Option<usize>,
-    /// What makes the exit code other than the outcomes.
-    pub exit_rules: ExitRules,
+    pub(crate) selection: Selection,
+    pub(crate) operation: Operation,
+    pub(crate) preview: bool,
+    pub(crate) safety: Safety,
+    pub(crate) allow_row_loss: Vec<Version>,
+    pub(crate) max_failures: Option<usize>,
+    pub(crate) exit_rules: ExitRules,
 }
 
 impl Run {
-    /// A command with its usual settings: it is carried out, on as many projects as there are.
+    /// Creates a command with default options: no dry run, no backups, and no limit of failures.
     #[must_use]
     pub fn new(selection: Selection, operation: Operation) -> Self {
         Self {
             selection,
             operation,
-            dry_run: false,
+            preview: false,
             safety: Safety::None,
             allow_row_loss: Vec::new(),
             max_failures: None,
@@ -154,14 +156,45 @@ impl Run {
         }
     }
 
-    /// The main job: all projects to a position, those without a ledger taken over.
+    /// Creates the command that upgrades all projects to a position. Projects without a ledger are stamped first.
+    /// Projects with drift are not upgraded.
     #[must_use]
     pub fn upgrade_all(to: usize) -> Self {
         let request = Request::Upgrade { to, baseline: Baseline::Stamp, drift: Drift::Refuse };
         Self::new(Selection::all(), Operation::Migrate(request))
     }
 
-    /// What it is called in events and in the journal: the command of the command line that does the same.
+    /// Only reports what would be done. A dry run changes nothing.
+    #[must_use]
+    pub fn dry_run(self) -> Self {
+        Self { preview: true, ..self }
+    }
+
+    /// Sets what to do before a project is changed; default nothing.
+    #[must_use]
+    pub fn safety(self, safety: Safety) -> Self {
+        Self { safety, ..self }
+    }
+
+    /// Lets migrations delete rows of tables that they do not declare in `deletes_rows_from`.
+    #[must_use]
+    pub fn allow_row_loss(self, versions: impl IntoIterator<Item = Version>) -> Self {
+        Self { allow_row_loss: versions.into_iter().collect(), ..self }
+    }
+
+    /// Sets the number of failed projects after which no other is started; default no limit.
+    #[must_use]
+    pub fn max_failures(self, count: usize) -> Self {
+        Self { max_failures: Some(count), ..self }
+    }
+
+    /// Sets what changes the exit code of the summary.
+    #[must_use]
+    pub fn exit_rules(self, exit_rules: ExitRules) -> Self {
+        Self { exit_rules, ..self }
+    }
+
+    /// Returns the name in events and in the journal: the equivalent command of the command line.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match (&self.operation, &self.selection) {
@@ -183,5 +216,141 @@ impl Run {
             (Operation::Backups(BackupTask::Prune(_)), _) => "backup prune",
             (Operation::RollBack(_), _) => "runs rollback",
         }
+    }
+}
+
+/// Maintenance of a project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MaintenanceTask {
+    /// Delete rows that are past the retention period in the set's rules.
+    Retain {
+        /// A period that replaces those in the rules.
+        older_than: Option<Duration>,
+    },
+    /// Run the database's own checks and those in the set's rules.
+    Check,
+    /// Run the database's own maintenance.
+    Maintain(Maintenance),
+}
+
+/// What to do with a project's backups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BackupTask {
+    /// Take a backup.
+    Take {
+        /// A label to find it by.
+        label: Option<String>,
+    },
+    /// Verify a backup.
+    Check {
+        /// The level: 1 verifies the file's hash, 2 restores it and runs the database's own checks, 3 compares schema
+        /// and rows with those when it was taken, 4 upgrades it. Each level includes the lower ones.
+        level: u8,
+        /// The backup to verify, by project. The default is the project's newest.
+        names: BTreeMap<ProjectId, String>,
+        /// Verifies only a part of all projects.
+        sample: Option<Sample>,
+    },
+    /// Restore a backup.
+    Restore(Restore),
+    /// Remove the backups that the policy does not keep.
+    Prune(RetentionPolicy),
+}
+
+impl BackupTask {
+    /// Whether the task compares schemas with the reference.
+    pub(super) fn needs_reference(&self) -> bool {
+        matches!(self, Self::Check { level: 3.., .. } | Self::Restore(_))
+    }
+}
+
+/// A part of a fleet. Each project always belongs to the same part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// The number of the part, counted from 1.
+    pub part: u64,
+    /// The number of parts that the fleet is divided into.
+    pub of: u64,
+}
+
+impl Sample {
+    pub(super) fn contains(self, project: &ProjectId) -> bool {
+        // FNV-1a. Any hash would do, as long as it never changes.
+        let hash = project.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        self.part.checked_sub(1) == Some(hash % self.of.max(1))
+    }
+}
+
+/// How a project is restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restore {
+    pub(crate) source: Source,
+    pub(crate) target: Option<ProjectId>,
+    pub(crate) if_in_use: IfInUse,
+}
+
+impl Restore {
+    /// Replaces the project with a backup. Fails if others have the project open.
+    #[must_use]
+    pub const fn new(source: Source) -> Self {
+        Self { source, target: None, if_in_use: IfInUse::Fail }
+    }
+
+    /// Restores the backup as a new project instead.
+    #[must_use]
+    pub fn target(self, id: ProjectId) -> Self {
+        Self { target: Some(id), ..self }
+    }
+
+    /// Sets what to do if others have the project open or it cannot be read.
+    #[must_use]
+    pub fn if_in_use(self, if_in_use: IfInUse) -> Self {
+        Self { if_in_use, ..self }
+    }
+}
+
+/// Selects one of a project's backups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// The newest, except backups that were taken before a restore or rollback.
+    Newest,
+    /// The newest that was taken at or before this time.
+    At(Timestamp),
+    /// The backup with this name, or the newest with this label.
+    Named(String),
+}
+
+/// A run to undo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rollback {
+    /// The run's id.
+    pub run: String,
+    /// The projects whose version it changed.
+    pub moved: BTreeMap<ProjectId, VersionChange>,
+}
+
+/// Creates a run id. Ids sort by the time of their creation.
+pub(super) fn new_run_id() -> String {
+    uuid::Uuid::now_v7().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sample;
+
+    #[test]
+    fn the_parts_of_a_sample_are_all_of_a_fleet_and_no_other_part_is_any() {
+        let ids: Vec<crate::project::ProjectId> =
+            (0..100).map(|id| id.to_string().parse().unwrap()).collect();
+        let count = |part: u64, of: u64| ids.iter().filter(|id| Sample { part, of }.contains(id)).count();
+        assert_eq!((1..=7).map(|part| count(part, 7)).sum::<usize>(), 100);
+        // Part 0, a part after the last, and a part of 0 are empty.
+        assert_eq!((count(0, 7), count(8, 7), count(0, 0)), (0, 0, 0));
     }
 }

@@ -1,13 +1,13 @@
-//! A plan carried out on one project, and several of them made durable together.
+//! Executes a plan on one project, and makes the commits of several projects durable together.
 //!
-//! It must not say of a project that it was done before that is on the disk.
+//! A project is reported as done only once its commit is on disk.
 
 use std::cell::Cell;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::Manager;
-use super::run::failed;
+use super::reporting::failed;
 use crate::apply::{Executor, Preflight, Progress};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
@@ -31,34 +31,34 @@ impl Manager {
         preflight: &Preflight,
         progress: &mut Progress,
     ) -> ProjectReport {
-        let at_most = Cell::new(self.catalog.head().max(1));
-        let perform = || {
-            progress.at_most = at_most.get();
+        let max_migrations = Cell::new(self.catalog.head().max(1));
+        let execute = || {
+            progress.max_migrations = max_migrations.get();
             let mut session = self.store.open(project)?;
-            executor.perform(&mut *session, preflight, progress)
+            executor.execute(&mut *session, preflight, progress)
         };
-        let divide = || {
-            let is_divisible = at_most.get() > 1;
-            at_most.set(at_most.get().div_ceil(2));
+        let halve = || {
+            let is_divisible = max_migrations.get() > 1;
+            max_migrations.set(max_migrations.get().div_ceil(2));
             is_divisible
         };
-        let result = self.retry_in_parts(perform, divide);
+        let result = self.retry_in_parts(execute, halve);
         self.pools.forget(project);
         match result {
-            Ok(done) => {
-                let outcome = match &done {
+            Ok(plan_result) => {
+                let outcome = match &plan_result {
                     Ok(plan) if plan.from < plan.to => Outcome::Upgraded,
                     Ok(plan) if plan.from > plan.to => Outcome::Downgraded,
                     Ok(_) | Err(_) => Outcome::Stamped,
                 };
-                self.report(project, done, outcome)
+                self.report(project, plan_result, outcome)
             }
             Err(error) => failed(project, error),
         }
     }
 
-    /// Has the store make durable what was done to these projects: nobody is told before. What another run did and this one
-    /// only found may be as young.
+    /// Makes the commits to these projects durable, before they are reported. An up-to-date project is a reason to do
+    /// this too: the commit of another run that upgraded it may be just as recent.
     pub(super) fn flush_commits(&self, reports: &mut [ProjectReport], run: &str) {
         let is_done = |it: &Outcome| matches!(it, Outcome::Upgraded | Outcome::Downgraded | Outcome::Stamped);
         let ids: Vec<ProjectId> =
@@ -66,43 +66,43 @@ impl Manager {
         if ids.is_empty() && !reports.iter().any(|it| matches!(it.outcome, Outcome::UpToDate)) {
             return;
         }
-        // A connection may have been cut, or one of them be in the way of the others.
-        let alone = |id: &ProjectId| {
-            self.store.flush_commits(std::slice::from_ref(id), run).map(|there| there == [true])
+        let Some(store) = self.store.deferred_commits() else { return };
+        // If the flush of all fails, each project is flushed separately: the connection may have been lost, or one
+        // project may have made the others fail.
+        let flush_one = |id: &ProjectId| {
+            store.flush_commits(std::slice::from_ref(id), run).map(|durable| durable == [true])
         };
-        let there: Vec<Result<bool>> = match self.store.flush_commits(&ids, run) {
-            Ok(there) => there.into_iter().map(Ok).collect(),
-            Err(_) => ids.iter().map(alone).collect(),
+        let durable: Vec<Result<bool>> = match store.flush_commits(&ids, run) {
+            Ok(durable) => durable.into_iter().map(Ok).collect(),
+            Err(_) => ids.iter().map(flush_one).collect(),
         };
-        for (report, there) in reports.iter_mut().filter(|it| is_done(&it.outcome)).zip(there) {
-            let lost = match there {
+        for (report, is_durable) in reports.iter_mut().filter(|it| is_done(&it.outcome)).zip(durable) {
+            let error = match is_durable {
                 Ok(true) => continue,
                 Ok(false) => {
-                    let message =
-                        "it was committed, and the server lost that again before it was on its disk";
+                    let message = "the server lost its commit before it was on disk";
                     Error::new(ErrorKind::Disconnected, message)
                 }
                 Err(error) => {
-                    let message = "it was committed, and whether that is on the server's disk is not known";
+                    let message = "it was committed, but the commit may not be on the server's disk";
                     Error::new(error.kind(), message).caused_by(error.summary())
                 }
             };
-            let lost = lost.with_hint("run the command again to see where the project stands");
-            report.outcome = Outcome::Failed(lost.in_project(&report.project));
+            let error = error.with_hint("run the command again to see the state of the project");
+            report.outcome = Outcome::Failed(error.in_project(&report.project));
         }
     }
 
-    /// Tries again where another process held a lock: whoever did may be done by now. What the server has no locks left for,
-    /// beside the others of this run, is tried again alone.
+    /// Does `work`, and repeats it if another process held a lock. If the server's lock table is full, repeats it while
+    /// this run works on no other project.
     pub(super) fn retry<T>(&self, work: impl FnMut() -> Result<T>) -> Result<T> {
         self.retry_in_parts(work, || false)
     }
 
-    /// The same; and what the server has not locks enough for alone is tried in smaller parts, as long as `divide` can make them
-    /// smaller.
-    fn retry_in_parts<T>(&self, mut work: impl FnMut() -> Result<T>, divide: impl Fn() -> bool) -> Result<T> {
-        let among_others = self.alone.read().unwrap_or_else(PoisonError::into_inner);
-        // Each time a little longer, and not all at once.
+    /// Like [`Manager::retry`]. If the lock table is still full without other projects, calls `halve` to make the work
+    /// smaller and repeats it, until `halve` returns `false`.
+    fn retry_in_parts<T>(&self, mut work: impl FnMut() -> Result<T>, halve: impl Fn() -> bool) -> Result<T> {
+        let shared = self.retry_lock.read().unwrap_or_else(PoisonError::into_inner);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         let mut result = work();
         for _ in 0..self.store.retries() {
@@ -112,15 +112,15 @@ impl Manager {
             backoff.sleep();
             result = work();
         }
-        drop(among_others);
+        drop(shared);
         let is_exhausted =
             |it: &Result<T>| matches!(it, Err(error) if error.kind() == ErrorKind::LocksExhausted);
         if !is_exhausted(&result) {
             return result;
         }
-        let _alone = self.alone.write().unwrap_or_else(PoisonError::into_inner);
+        let _exclusive = self.retry_lock.write().unwrap_or_else(PoisonError::into_inner);
         result = work();
-        while is_exhausted(&result) && divide() {
+        while is_exhausted(&result) && halve() {
             result = work();
         }
         result

@@ -1,6 +1,4 @@
-//! An application's connections: one r2d2 pool per project, one bound over all of them.
-//!
-//! It must not let the fleet's size decide how many databases are open.
+//! Connections for applications: one r2d2 pool per project, and one limit for the connections of all pools.
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
@@ -23,7 +21,7 @@ struct ConnectionManager {
     connector: Connector,
 }
 
-/// What went wrong with a connection, told whole: r2d2 keeps only what an error displays.
+/// An error's full text. r2d2 keeps only what an error displays.
 #[derive(Debug)]
 struct ConnectionError(String);
 
@@ -51,7 +49,7 @@ impl r2d2::ManageConnection for ConnectionManager {
     }
 
     fn has_broken(&self, connection: &mut ProjectConnection) -> bool {
-        // The second finds a transaction that was begun behind diesel's back: there can't be one in another.
+        // The second statement finds a transaction that was started without diesel: transactions cannot be nested.
         std::thread::panicking()
             || connection.is_broken()
             || connection.batch_execute("BEGIN; ROLLBACK").is_err()
@@ -62,68 +60,78 @@ type Pool = r2d2::Pool<ConnectionManager>;
 
 /// The pools of all projects that are in use.
 pub(super) struct Pools {
-    open: Mutex<PoolsState>,
+    state: Mutex<PoolsState>,
+    /// Notified when a connection is returned or opened.
     returned: Condvar,
     /// One set of threads opens and closes connections for all pools.
     threads: OnceLock<Arc<ScheduledThreadPool>>,
     capacity: usize,
-    idle: Duration,
+    idle_timeout: Duration,
 }
 
 #[derive(Default)]
 struct PoolsState {
     pools: HashMap<ProjectId, OpenPool>,
-    /// Forgotten pools whose connections are not all back.
+    /// Forgotten pools of which connections are still in use.
     retired: Vec<Arc<Pool>>,
-    /// Connections that are being opened.
+    /// How many connections are being opened.
     opening: usize,
-    /// Pools whose idle connections are being taken, one for each.
+    /// The pools that idle connections are being taken from, once for each connection.
     taking: Vec<Arc<Pool>>,
 }
 
 struct OpenPool {
     pool: Arc<Pool>,
-    at: Instant,
+    used_at: Instant,
 }
 
 impl PoolsState {
-    /// How many are about to take an idle connection that may be gone by now, closed for its age: then they open another.
-    fn takers_without_any(&self) -> usize {
-        let first_of =
+    /// How many threads are about to take an idle connection that was closed meanwhile because of its age. Each of them
+    /// opens a new one.
+    fn takers_without_connection(&self) -> usize {
+        let is_first =
             |index: usize| self.taking[..index].iter().all(|it| !Arc::ptr_eq(it, &self.taking[index]));
-        let pools = (0..self.taking.len()).filter(|index| first_of(*index)).map(|index| &self.taking[index]);
-        let without = |pool: &Arc<Pool>| {
+        let pools = (0..self.taking.len()).filter(|index| is_first(*index)).map(|index| &self.taking[index]);
+        let missing = |pool: &Arc<Pool>| {
             let takers = self.taking.iter().filter(|it| Arc::ptr_eq(it, pool)).count();
             takers.saturating_sub(pool.state().idle_connections as usize)
         };
-        pools.map(without).sum()
+        pools.map(missing).sum()
     }
 
-    /// Sees to it that a pool that is in use is counted, just once: it may have been closed or forgotten since it was
-    /// looked up, and the project may have another by now.
-    fn keep(&mut self, id: &ProjectId, pool: Arc<Pool>) {
+    /// Ensures that a pool in use is counted exactly once. It may have been closed or forgotten since it was looked up,
+    /// and the project may have another pool by now.
+    fn register(&mut self, id: &ProjectId, pool: Arc<Pool>) {
         if self.retired.iter().any(|retired| Arc::ptr_eq(retired, &pool)) {
             return;
         }
         match self.pools.get_mut(id) {
-            Some(used) if Arc::ptr_eq(&used.pool, &pool) => used.at = Instant::now(),
+            Some(open) if Arc::ptr_eq(&open.pool, &pool) => open.used_at = Instant::now(),
             Some(_) => self.retired.push(pool),
             None => {
-                self.pools.insert(id.clone(), OpenPool { pool, at: Instant::now() });
+                self.pools.insert(id.clone(), OpenPool { pool, used_at: Instant::now() });
             }
         }
     }
 }
 
 impl Pools {
-    pub(super) fn new(capacity: usize, idle: Duration) -> Self {
-        // A pool refuses to have no time at all.
-        let idle = idle.max(Duration::from_millis(1));
-        Self { open: Mutex::default(), returned: Condvar::new(), threads: OnceLock::new(), capacity, idle }
+    pub(super) fn new(capacity: usize, idle_timeout: Duration) -> Self {
+        // r2d2 rejects an idle timeout of zero.
+        let idle_timeout = idle_timeout.max(Duration::from_millis(1));
+        Self {
+            state: Mutex::default(),
+            returned: Condvar::new(),
+            threads: OnceLock::new(),
+            capacity,
+            idle_timeout,
+        }
     }
 
-    /// A connection. `connector` is asked for when the project has no pool yet, and may refuse. No lock is held while it
-    /// looks, nor while a connection is opened: one project that is slow to open keeps nobody else waiting.
+    /// Returns a connection. Calls `connector` if the project has no pool yet. No lock is held during that call or
+    /// while a connection is opened, so that a project that is slow to open does not delay others.
+    ///
+    /// Fails with [`ErrorKind::PoolExhausted`] if no connection is available within [`TIMEOUT`].
     pub(super) fn get(
         self: &Arc<Self>,
         id: &ProjectId,
@@ -131,56 +139,56 @@ impl Pools {
     ) -> Result<PooledConnection> {
         let pool = self.pool(id, connector)?;
         let deadline = Instant::now() + TIMEOUT;
-        let mut open = self.lock();
+        let mut state = self.lock();
         let is_new = loop {
-            self.close_idle(&mut open);
-            let taken = open.taking.iter().filter(|it| Arc::ptr_eq(it, &pool)).count();
+            self.close_idle(&mut state);
+            let taken = state.taking.iter().filter(|it| Arc::ptr_eq(it, &pool)).count();
             if pool.state().idle_connections as usize > taken {
-                open.taking.push(Arc::clone(&pool));
+                state.taking.push(Arc::clone(&pool));
                 break false;
             }
-            if self.has_room(&mut open) {
-                open.opening += 1;
+            if self.has_room(&mut state) {
+                state.opening += 1;
                 break true;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
                 let message = format!("all {} connections of the fleet are in use", self.capacity);
                 return Err(Error::new(ErrorKind::PoolExhausted, message)
                     .in_project(id)
-                    .with_hint("give connections back sooner, or allow more: Manager::with_connections"));
+                    .with_hint("return connections sooner, or raise the limit: Manager::with_connections"));
             }
-            open = self.returned.wait_timeout(open, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.returned.wait_timeout(state, remaining).unwrap_or_else(PoisonError::into_inner).0;
         };
-        drop(open);
+        drop(state);
         let connection = pool.get();
-        let mut open = self.lock();
+        let mut state = self.lock();
         if is_new {
-            open.opening -= 1;
-        } else if let Some(index) = open.taking.iter().position(|it| Arc::ptr_eq(it, &pool)) {
-            open.taking.swap_remove(index);
+            state.opening -= 1;
+        } else if let Some(index) = state.taking.iter().position(|it| Arc::ptr_eq(it, &pool)) {
+            state.taking.swap_remove(index);
         }
-        open.keep(id, pool);
-        drop(open);
-        // Whoever waits may have counted this one twice meanwhile.
+        state.register(id, pool);
+        drop(state);
+        // A waiting thread may have counted this connection twice meanwhile, so it has to count again.
         self.returned.notify_all();
         let connection = connection.map_err(|error| unavailable(id, &error))?;
         Ok(PooledConnection { connection, _returned: ReturnedConnection(Arc::clone(self)) })
     }
 
     fn pool(&self, id: &ProjectId, connector: impl Fn() -> Result<Connector>) -> Result<Arc<Pool>> {
-        let known = |open: &PoolsState| open.pools.get(id).map(|used| Arc::clone(&used.pool));
-        if let Some(pool) = known(&self.lock()) {
+        let existing = |state: &PoolsState| state.pools.get(id).map(|open| Arc::clone(&open.pool));
+        if let Some(pool) = existing(&self.lock()) {
             return Ok(pool);
         }
         let connector = connector()?;
-        let mut open = self.lock();
-        // Another thread may have been quicker meanwhile.
-        if let Some(pool) = known(&open) {
+        let mut state = self.lock();
+        // Another thread may have created the pool meanwhile.
+        if let Some(pool) = existing(&state) {
             return Ok(pool);
         }
         let pool = Arc::new(self.build(id, connector)?);
-        open.keep(id, Arc::clone(&pool));
+        state.register(id, Arc::clone(&pool));
         Ok(pool)
     }
 
@@ -190,7 +198,7 @@ impl Pools {
         r2d2::Pool::builder()
             .max_size(u32::try_from(self.capacity).unwrap_or(u32::MAX))
             .min_idle(Some(0))
-            .idle_timeout(Some(self.idle))
+            .idle_timeout(Some(self.idle_timeout))
             .test_on_check_out(false)
             .connection_timeout(TIMEOUT)
             .thread_pool(Arc::clone(threads))
@@ -198,41 +206,43 @@ impl Pools {
             .map_err(|error| unavailable(id, &error))
     }
 
-    /// Closes the pools that nobody used for a while.
-    fn close_idle(&self, open: &mut PoolsState) {
-        open.pools.retain(|_, used| used.at.elapsed() < self.idle || !is_unused(&used.pool));
-        open.retired.retain(|pool| !is_unused(pool));
+    /// Closes pools that were not used for the idle timeout.
+    fn close_idle(&self, state: &mut PoolsState) {
+        state.pools.retain(|_, open| open.used_at.elapsed() < self.idle_timeout || !is_unused(&open.pool));
+        state.retired.retain(|pool| !is_unused(pool));
     }
 
-    /// Whether one more connection may be opened, closing the longest unused idle pool where that makes room.
-    fn has_room(&self, open: &mut PoolsState) -> bool {
-        let pools = open.pools.values().map(|used| &used.pool).chain(&open.retired);
+    /// Whether one more connection may be opened. At the limit, makes room by closing the idle pool that was unused
+    /// longest, if there is one.
+    fn has_room(&self, state: &mut PoolsState) -> bool {
+        let pools = state.pools.values().map(|open| &open.pool).chain(&state.retired);
         let count: u32 = pools.map(|pool| pool.state().connections).sum();
-        if (count as usize) + open.opening + open.takers_without_any() < self.capacity {
+        if (count as usize) + state.opening + state.takers_without_connection() < self.capacity {
             return true;
         }
-        let closable = |used: &OpenPool| used.pool.state().connections > 0 && is_unused(&used.pool);
-        let oldest = open.pools.iter().filter(|(_, used)| closable(used)).min_by_key(|(_, used)| used.at);
+        let is_closable = |open: &OpenPool| open.pool.state().connections > 0 && is_unused(&open.pool);
+        let closable = state.pools.iter().filter(|(_, open)| is_closable(open));
+        let oldest = closable.min_by_key(|(_, open)| open.used_at);
         let Some(id) = oldest.map(|(id, _)| id.clone()) else { return false };
-        open.pools.remove(&id);
+        state.pools.remove(&id);
         true
     }
 
-    /// Drops a project's idle connections, so that its version is looked at again.
+    /// Drops a project's pool, so that the next [`Pools::get`] checks the project's version again.
     pub(super) fn forget(&self, id: &ProjectId) {
-        let mut open = self.lock();
-        if let Some(used) = open.pools.remove(id) {
-            open.retired.push(used.pool);
+        let mut state = self.lock();
+        if let Some(open) = state.pools.remove(id) {
+            state.retired.push(open.pool);
         }
-        self.close_idle(&mut open);
+        self.close_idle(&mut state);
     }
 
     fn lock(&self) -> MutexGuard<'_, PoolsState> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether nobody has a connection of a pool, nor is about to take one: only then closing it closes all of them.
+/// Whether no connection of a pool is in use or about to be taken. Only then does dropping the pool close all of them.
 fn is_unused(pool: &Arc<Pool>) -> bool {
     let state = pool.state();
     Arc::strong_count(pool) == 1 && state.connections == state.idle_connections
@@ -242,10 +252,10 @@ fn unavailable(id: &ProjectId, error: &r2d2::Error) -> Error {
     Error::new(ErrorKind::Database, "cannot open a connection").in_project(id).caused_by(error.to_string())
 }
 
-/// A connection that goes back to its pool when it is dropped. It is a diesel connection.
+/// A diesel connection to a project. Dropping it returns it to its pool.
 pub struct PooledConnection {
     connection: r2d2::PooledConnection<ConnectionManager>,
-    /// Declared last, so that the connection is back before anybody is told.
+    /// Declared last, so that the connection is in its pool before waiting threads are notified.
     _returned: ReturnedConnection,
 }
 
@@ -253,7 +263,8 @@ struct ReturnedConnection(Arc<Pools>);
 
 impl Drop for ReturnedConnection {
     fn drop(&mut self) {
-        // Whoever looked and found nothing free holds the lock until it waits: so it can't miss this.
+        // A thread that finds no free connection holds the lock until it waits. Taking the lock here ensures that it
+        // does not miss the notification.
         drop(self.0.lock());
         self.0.returned.notify_all();
     }

@@ -1,7 +1,6 @@
-//! What a run leaves in the journal; and what is made up for when an earlier one was killed.
+//! Records runs in the journal, and completes the records of killed runs from the projects' ledgers.
 //!
-//! It must not call a run done before the journal says so on the disk. Where a process died in between, the projects' own
-//! ledgers are the truth, and the journal is completed from them.
+//! A run is reported as finished only once the journal has that on disk.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +8,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Manager;
-use super::backup::BackupTask;
+use super::command::BackupTask;
+use super::command::MaintenanceTask;
 use super::command::{FinalBackup, IdPattern, Operation, Run, Safety, Selection};
-use super::maintenance::MaintenanceTask;
 use crate::error::{ErrorKind, Result};
 use crate::event::{Event, KilledRun, Summary};
 use crate::hash::hexadecimal;
@@ -20,7 +19,7 @@ use crate::journal::{Journal, Json, NewEntry};
 use crate::plan::{Baseline, DowngradeTo, Drift, Request};
 use crate::project::ProjectId;
 
-/// The record of a run that goes on.
+/// The record of a run in progress.
 pub(super) struct Recording<'a> {
     journal: &'a Journal,
     record: RunRecord,
@@ -38,15 +37,15 @@ struct RunHeader<'a> {
     after: Option<&'a str>,
 }
 
-/// What a run is, in its record: everything that decides what it did.
+/// A run's options as recorded in the journal: everything that determines what the run does.
 fn options(run: &Run, catalog: [u8; 32]) -> Value {
     let selection = match &run.selection {
         Selection::Ids(ids) => json!({ "ids": ids }),
         Selection::All { only, except } => {
-            let texts = |patterns: &[IdPattern]| {
+            let strings = |patterns: &[IdPattern]| {
                 patterns.iter().map(|it| it.as_str().to_string()).collect::<Vec<_>>()
             };
-            json!({ "all": true, "only": texts(only), "except": texts(except) })
+            json!({ "all": true, "only": strings(only), "except": strings(except) })
         }
     };
     json!({
@@ -63,23 +62,25 @@ fn options(run: &Run, catalog: [u8; 32]) -> Value {
     })
 }
 
-/// What a run does to each project, in words that stay.
+/// A run's operation as recorded in the journal. The format is stable.
 fn operation(run: &Run) -> Value {
-    let drift = |drift: Drift| if drift == Drift::Keep { "keep" } else { "refuse" };
+    let drift_name = |drift: Drift| if drift == Drift::Keep { "keep" } else { "refuse" };
     let details = match &run.operation {
-        Operation::Migrate(Request::Upgrade { to, baseline, drift: kept }) => json!({
-            "to": to, "baseline": if *baseline == Baseline::Stamp { "stamp" } else { "refuse" }, "drift": drift(*kept),
+        Operation::Migrate(Request::Upgrade { to, baseline, drift }) => json!({
+            "to": to,
+            "baseline": if *baseline == Baseline::Stamp { "stamp" } else { "refuse" },
+            "drift": drift_name(*drift),
         }),
         Operation::Migrate(Request::Stamp { to, force }) => json!({ "to": to, "force": force }),
-        Operation::Migrate(Request::Downgrade { down: DowngradeTo::Position(to), drift: kept }) => {
-            json!({ "to": to, "drift": drift(*kept) })
+        Operation::Migrate(Request::Downgrade { down: DowngradeTo::Position(to), drift }) => {
+            json!({ "to": to, "drift": drift_name(*drift) })
         }
-        Operation::Migrate(Request::Downgrade { down: DowngradeTo::Steps(steps), drift: kept }) => {
-            json!({ "steps": steps, "drift": drift(*kept) })
+        Operation::Migrate(Request::Downgrade { down: DowngradeTo::Steps(steps), drift }) => {
+            json!({ "steps": steps, "drift": drift_name(*drift) })
         }
         Operation::Import(file) => json!({ "file": file.display().to_string() }),
-        Operation::Drop(copy) => json!({ "backup": *copy == FinalBackup::Take }),
-        Operation::RollBack(undo) => json!({ "run": undo.run }),
+        Operation::Drop(backup) => json!({ "backup": *backup == FinalBackup::Take }),
+        Operation::RollBack(rollback) => json!({ "run": rollback.run }),
         Operation::Backups(BackupTask::Take { label }) => json!({ "label": label }),
         Operation::Backups(BackupTask::Check { level, .. }) => json!({ "level": level }),
         Operation::Backups(BackupTask::Restore(restore)) => json!({ "as": restore.target }),
@@ -96,17 +97,18 @@ fn operation(run: &Run) -> Value {
     json!({ "do": run.name(), "with": details })
 }
 
-/// Whether a run changes anything that somebody may want to know of later.
-fn changes(run: &Run) -> bool {
-    let only_looks = matches!(
+/// Whether a run can change anything, so that it is recorded.
+fn changes_anything(run: &Run) -> bool {
+    let is_read_only = matches!(
         run.operation,
         Operation::Maintain(MaintenanceTask::Check) | Operation::Backups(BackupTask::Check { .. })
     );
-    !run.dry_run && !only_looks
+    !run.preview && !is_read_only
 }
 
 impl Manager {
-    /// Begins the record of a run, after what is left of killed ones; gives none where nothing is to be recorded.
+    /// Starts the record of a run, after it completed those of killed runs. Returns the record, or `None` if nothing is
+    /// to be recorded, and the last killed run of the same command.
     pub(super) fn start_recording<'a>(
         &'a self,
         run: &Run,
@@ -114,25 +116,26 @@ impl Manager {
         projects: usize,
         observer: &mut impl FnMut(Event),
     ) -> Result<(Option<Recording<'a>>, Option<String>)> {
-        // Nothing can be changed of no project, nor where nothing is; and a mistyped folder is not to be made.
-        let makes = matches!(
+        // A run without projects changes nothing. Nor does a run on a store that does not exist, unless it creates
+        // projects; no journal is created for a mistyped folder.
+        let creates = matches!(
             run.operation,
             Operation::Create | Operation::Import(_) | Operation::Backups(BackupTask::Restore(_))
         );
-        let is_there = makes || self.store.exists();
-        let wanted = changes(run) && projects > 0 && is_there;
-        let Some(journal) = self.journal.as_ref().filter(|_| wanted) else { return Ok((None, None)) };
+        let has_store = creates || self.store.exists();
+        let is_recorded = changes_anything(run) && projects > 0 && has_store;
+        let Some(journal) = self.journal.as_ref().filter(|_| is_recorded) else { return Ok((None, None)) };
         let mut after = None;
-        let killed = journal.killed()?;
+        let killed = journal.orphaned_runs()?;
         if !killed.is_empty() {
             journal.repair()?;
         }
         for killed in killed {
-            let Some(interrupted) = self.complete_killed_run(journal, &killed.run)? else { continue };
-            if interrupted.command == run.name() {
+            let Some(completed) = self.complete_killed_run(journal, &killed.run)? else { continue };
+            if completed.command == run.name() {
                 after = Some(killed.run.clone());
             }
-            observer(Event::Completed(interrupted));
+            observer(Event::Completed(completed));
         }
         let options = options(run, self.catalog.hash());
         let mut record = journal.record(id, projects)?;
@@ -142,28 +145,28 @@ impl Manager {
         payload["pattern"] = self.store.pattern().into();
         payload["store"] = self.store.location().into();
         payload["after"] = json!(after);
-        let one = match &run.selection {
+        let project = match &run.selection {
             Selection::Ids(ids) if ids.len() == 1 => Some(ids[0].as_str()),
             _ => None,
         };
-        let said =
-            NewEntry { kind: "run_started", command: run.name(), project: one, run: Some(id), payload };
-        if let Err(error) = journal.append(&said) {
-            // It was not begun, so nobody is to look after it.
+        let entry = NewEntry { kind: "run_started", command: run.name(), project, run: Some(id), payload };
+        if let Err(error) = journal.append(&entry) {
+            // The run is not started, so it must not be taken for a killed one.
             drop(record);
-            journal.forget(id)?;
+            journal.remove_events(id)?;
             journal.close(id)?;
             return Err(error);
         }
         Ok((Some(Recording { journal, record, run: id, command: run.name() }), after))
     }
 
-    /// Finds out what a killed run did, from its record and from the ledgers of the projects that are not in it.
-    /// Gives nothing where it had ended, and only its last step was missing; or where it was another store's.
+    /// Completes the record of a killed run from the ledgers of the projects that the record lacks. Returns `None` if
+    /// the run had ended and was only not closed yet, or if it belongs to another fleet.
     fn complete_killed_run(&self, journal: &Journal, run: &str) -> Result<Option<KilledRun>> {
         let mut is_finished = false;
-        journal
-            .each(|entry| is_finished |= entry.kind == "run_finished" && entry.run.as_deref() == Some(run))?;
+        journal.for_each_entry(|entry| {
+            is_finished |= entry.kind == "run_finished" && entry.run.as_deref() == Some(run);
+        })?;
         if is_finished {
             journal.close(run)?;
             return Ok(None);
@@ -175,60 +178,61 @@ impl Manager {
         if self.other_fleet(&events).is_some() {
             return Ok(None);
         }
-        let interrupted = self.reconstruct(run, &events)?;
-        journal.add(run, &Event::Completed(interrupted.clone()))?;
+        let killed_run = self.reconstruct_from_ledgers(run, &events)?;
+        journal.append_event(run, &Event::Completed(killed_run.clone()))?;
         let payload = json!({
-            "moved": interrupted.moved,
-            "gone": interrupted.gone,
-            "unread": interrupted.unread,
+            "moved": killed_run.moved,
+            "gone": killed_run.gone,
+            "unread": killed_run.unread,
             "from": "the projects' ledgers",
             "events": journal.hash_of_events(run)?,
         });
         journal.append(&NewEntry {
             kind: "run_completed",
-            command: &interrupted.command,
+            command: &killed_run.command,
             project: None,
             run: Some(run),
             payload,
         })?;
         journal.close(run)?;
-        Ok(Some(interrupted))
+        Ok(Some(killed_run))
     }
 
-    /// Which other fleet a run was about, by its events; none where it was this one.
+    /// Describes the fleet of a run, according to its events, if it is not this fleet.
     pub(super) fn other_fleet(&self, events: &[Json]) -> Option<String> {
         let started = events.iter().find(|event| event.0["event"] == "run_started")?;
         let store = started.0["store"].as_str().unwrap_or_default();
         let pattern = started.0["pattern"].as_str();
-        let is_own = self.store.is_at(store) && pattern.is_none_or(|pattern| pattern == self.store.pattern());
-        (!is_own).then(|| format!("{} in {store}", pattern.unwrap_or("another fleet")))
+        let is_this_fleet =
+            self.store.is_at(store) && pattern.is_none_or(|pattern| pattern == self.store.pattern());
+        (!is_this_fleet).then(|| format!("{} in {store}", pattern.unwrap_or("another fleet")))
     }
 
-    /// What became of the projects that a killed run's events don't report, by what is there now.
-    fn reconstruct(&self, run: &str, events: &[Json]) -> Result<KilledRun> {
-        let Json(begun) = events.first().cloned().unwrap_or_default();
+    /// Determines what a killed run did to the projects that its events do not report, from their ledgers.
+    fn reconstruct_from_ledgers(&self, run: &str, events: &[Json]) -> Result<KilledRun> {
+        let Json(header) = events.first().cloned().unwrap_or_default();
         let reports = events.iter().filter(|event| event.0["event"] == "project_finished");
         let reported: Vec<&str> = reports.filter_map(|event| event.0["project"].as_str()).collect();
-        let projects: Vec<ProjectId> = match begun["options"]["selection"]["ids"].as_array() {
+        let projects: Vec<ProjectId> = match header["options"]["selection"]["ids"].as_array() {
             Some(ids) => ids.iter().filter_map(|id| id.as_str()?.parse().ok()).collect(),
             None => self.store.discover()?.projects,
         };
-        let command = begun["command"].as_str().unwrap_or_default().to_string();
+        let command = header["command"].as_str().unwrap_or_default().to_string();
         let (mut moved, mut gone, mut unread) = (BTreeMap::new(), Vec::new(), Vec::new());
         for project in projects.into_iter().filter(|project| !reported.contains(&project.as_str())) {
-            match self.moved_in_run(&project, run) {
+            match self.version_change_in_run(&project, run) {
                 Ok(None) => {}
-                Ok(Some(found)) => drop(moved.insert(project, found)),
+                Ok(Some(change)) => drop(moved.insert(project, change)),
                 Err(error) if error.kind() == ErrorKind::NotFound => gone.push(project),
                 Err(_) => unread.push(project),
             }
         }
-        // What is not there was never made by any other command.
+        // For any other command than `drop`, a missing project was never created.
         gone.retain(|_| command == "drop");
         Ok(KilledRun { killed: run.to_string(), command, moved, gone, unread })
     }
 
-    /// Writes an entry about something that is no run.
+    /// Appends an entry about something that is not a run.
     pub(super) fn append_to_journal(&self, command: &str, payload: Value) -> Result<()> {
         let Some(journal) = &self.journal else { return Ok(()) };
         journal.append(&NewEntry { kind: command, command, project: None, run: None, payload }).map(|_| ())
@@ -236,15 +240,15 @@ impl Manager {
 }
 
 impl Recording<'_> {
-    /// Records an event; says whether that could be done so far.
+    /// Records an event. Returns `false` if this or an earlier event could not be written.
     pub(super) fn event(&mut self, event: &Event) -> bool {
         self.record.event(event)
     }
 
-    /// Makes all of it durable, the chain's entry last.
+    /// Makes the record durable: first the events, then the journal's entry. Fails if an event could not be written.
     pub(super) fn finish(self, summary: &Summary) -> Result<()> {
         let Self { journal, mut record, run, command } = self;
-        // It has ended whether or not all of its events could be written: it is nobody's to look after.
+        // The run has ended even if some events could not be written, so it is closed like any other.
         let synced = record.sync();
         let mut payload = json!({
             "outcomes": summary.outcomes,
@@ -263,7 +267,7 @@ impl Recording<'_> {
             payload,
         })?;
         journal.close(run)?;
-        // Up to here its lock says that the run goes on.
+        // The record's lock marks the run as in progress until here.
         drop(record);
         synced
     }

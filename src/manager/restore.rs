@@ -1,11 +1,11 @@
-//! Projects put back: what takes a project's place, and what is kept of it before anything is done to it.
+//! Restores projects from backups, and takes a backup before a project is changed, replaced or dropped.
 //!
-//! It must not replace or delete a project whose present state is not kept, nor lose what others wrote meanwhile.
+//! A project that can be read is replaced only after its current state was backed up.
 
 use super::Manager;
-use super::backup::{Restore, Source};
 use super::command::{FinalBackup, Safety};
-use super::run::failed;
+use super::command::{Restore, Source};
+use super::reporting::failed;
 use super::verification::{Strictness, VerifyOptions, snapshot_file};
 use crate::apply::{Executor, Preflight, Progress, RowTracker};
 use crate::backup::{Backup, Manifest, Reason};
@@ -34,29 +34,35 @@ impl Manager {
         ));
         let from = &backup.manifest.store;
         if !self.store.is_at(from) {
-            report.notes.push(format!("it was taken of {from}, and this is {}", self.store.location()));
+            report
+                .notes
+                .push(format!("it was taken from {from}, but this store is {}", self.store.location()));
         }
         if dry_run {
-            // Only what changes nothing at all.
+            // Higher levels create a scratch database.
             self.verify_backup(
                 &backup,
                 VerifyOptions { level: 1, strictness: Strictness::Strict, run },
                 &mut report.steps,
             )?;
             report.notes.push(match self.inspect(target) {
-                Err(error) if error.kind() == ErrorKind::NotFound => format!("would make {target}"),
+                Err(error) if error.kind() == ErrorKind::NotFound => format!("would create {target}"),
                 _ if restore.target.is_some() => return Err(exists().in_project(target)),
-                Ok(_) => format!("would take the place of {target}, after a backup of that"),
+                Ok(_) => format!("would replace {target}, after a backup of it"),
                 Err(error) => return Err(error),
             });
             return Ok(Outcome::Planned);
         }
         let strictness =
             if restore.if_in_use == IfInUse::Force { Strictness::Lenient } else { Strictness::Strict };
-        self.verify_backup(&backup, VerifyOptions { level: 3, strictness, run }, &mut report.steps).map_err(|error| {
-            error.with_hint("trust another backup of this project (tenantry backup list ID); one that is only not sound is \
-                        restored as it was by --force")
-        })?;
+        self.verify_backup(&backup, VerifyOptions { level: 3, strictness, run }, &mut report.steps).map_err(
+            |error| {
+                error.with_hint(
+                    "use another backup of this project (tenantry backup list ID); if only the database's checks or \
+                     the set's rules fail, --force restores it as it was",
+                )
+            },
+        )?;
         if strictness == Strictness::Strict {
             self.record_check(&backup, 3, report)?;
         }
@@ -64,8 +70,9 @@ impl Manager {
         Ok(Outcome::Restored)
     }
 
-    /// Puts a backup in a project's place, or makes the project of it where there is none. `may` sees what the project is at
-    /// that moment, when nobody else can change it any more.
+    /// Replaces a project with a backup, or creates the project if it does not exist. Calls `permit` with the manifest
+    /// of the replaced project, after a backup of it was taken and while others cannot change it. An error from
+    /// `permit` prevents the replacement.
     pub(super) fn restore_in_place(
         &self,
         target: &ProjectId,
@@ -73,48 +80,51 @@ impl Manager {
         restore: &Restore,
         run: &str,
         report: &mut ProjectReport,
-        may: &dyn Fn(&Manifest) -> Result<()>,
+        permit: &dyn Fn(&Manifest) -> Result<()>,
     ) -> Result<()> {
         let scratch = private_folder()?;
         let file = scratch.path().join("copy");
         self.archive()?.unpack(backup, &file)?;
-        let copy = snapshot_file(&backup.manifest, &file);
+        let snapshot = snapshot_file(&backup.manifest, &file);
         if restore.target.is_some() {
-            report.notes.extend(self.store.restore_as(target, copy)?);
+            report.notes.extend(self.store.restore_as(target, snapshot)?);
             return Ok(());
         }
         self.pools.forget(target);
         let mut exclusive = match self.store.lock_exclusive(target, restore.if_in_use) {
             Ok(exclusive) => exclusive,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                report.notes.extend(self.store.restore_as(target, copy)?);
+                report.notes.extend(self.store.restore_as(target, snapshot)?);
                 return Ok(());
             }
             Err(error) if error.kind() == ErrorKind::Locked && restore.if_in_use == IfInUse::Fail => {
                 return Err(error.with_hint(
-                    "stop it first; --force goes on without: it would keep using what is replaced",
+                    "stop it first; --force replaces the project anyway, and the process keeps using the old one",
                 ));
             }
             Err(error) => return Err(error),
         };
-        let note = self.backup_request(None, Reason::BeforeRestore, run);
-        let old = match self.archive()?.take(target, &note, |file| exclusive.snapshot_to(file)) {
+        let request = self.backup_request(None, Reason::BeforeRestore, run);
+        let old = match self.archive()?.create(target, &request, |file| exclusive.snapshot_to(file)) {
             Ok(undo) => {
-                may(&undo.manifest)?;
+                permit(&undo.manifest)?;
                 report
                     .notes
                     .push(format!("to undo it: tenantry backup restore {target} --from {}", undo.name));
                 Replaced::Delete
             }
-            // What can't be read any more is set aside instead.
+            // A project that cannot be read is kept aside instead.
             Err(error) if restore.if_in_use == IfInUse::Force && is_unreadable(&error) => Replaced::KeepAside,
-            Err(error) => return Err(error.with_hint("--force sets aside what can't be read any more")),
+            Err(error) => {
+                return Err(error.with_hint("--force keeps a project that cannot be read under another name"));
+            }
         };
-        report.notes.extend(exclusive.replace(copy, old)?);
+        report.notes.extend(exclusive.replace(snapshot, old)?);
         Ok(())
     }
 
-    /// Changes a project, after a backup where one is wanted; and puts it back where it was changed in part.
+    /// Executes a plan, after the backup that `safety` requires. If the plan fails after it was executed in part,
+    /// restores the project from that backup.
     pub(super) fn execute_with_backup(
         &self,
         executor: &Executor<'_>,
@@ -126,32 +136,35 @@ impl Manager {
             return self.execute_plan(executor, project, preflight);
         }
         let mut steps = Vec::new();
-        let taken = self.take_backup(project, None, Reason::BeforeUpgrade, executor.run).and_then(|backup| {
-            if safety == Safety::CheckedBackup {
-                let proof = VerifyOptions { level: 3, strictness: Strictness::Strict, run: executor.run };
-                self.verify_backup(&backup, proof, &mut steps)?;
-                self.archive()?.record_check(&backup, 3)?;
-            }
-            Ok(backup)
-        });
-        let backup = match taken {
+        let backup =
+            self.take_backup(project, None, Reason::BeforeUpgrade, executor.run).and_then(|backup| {
+                if safety == Safety::CheckedBackup {
+                    let options =
+                        VerifyOptions { level: 3, strictness: Strictness::Strict, run: executor.run };
+                    self.verify_backup(&backup, options, &mut steps)?;
+                    self.archive()?.record_check(&backup, 3)?;
+                }
+                Ok(backup)
+            });
+        let backup = match backup {
             Ok(backup) => backup,
             Err(error) => return ProjectReport { steps, ..failed(project, error) },
         };
         let mut progress = Progress::new(executor.request);
-        // Only what runs outside a transaction can fail in part.
+        // Only a plan with a migration outside a transaction can be executed in part.
         if preflight.mode.lock == Lock::Session {
             progress.rows = Some(RowTracker::new(backup.manifest.tables.clone()));
         }
         let mut report = self.execute_from(executor, project, preflight, &mut progress);
-        // Only what this run itself did is undone: what it could not even begin was another's.
-        let is_ours = matches!(&report.outcome, Outcome::Failed(error) if error.kind() != ErrorKind::Locked);
-        if is_ours
+        // If the project was locked by others, this run changed nothing.
+        let is_own_failure =
+            matches!(&report.outcome, Outcome::Failed(error) if error.kind() != ErrorKind::Locked);
+        if is_own_failure
             && let Err(error) =
                 self.undo_partial(executor, project, &backup, progress.rows.as_ref(), &mut report)
         {
             report.notes.push(format!(
-                "it is left as it is ({}); to put it back by hand: tenantry backup restore {project} --from {}",
+                "not restored automatically ({}); to restore it: tenantry backup restore {project} --from {}",
                 error.summary(),
                 backup.name
             ));
@@ -159,7 +172,8 @@ impl Manager {
         ProjectReport { backup: Some(backup.name), steps, ..report }
     }
 
-    /// Only what ran outside a transaction can have left a project between two versions.
+    /// Restores a project from a backup if this run left it between two versions: only then does the ledger have rows
+    /// of this run after a failure. Fails if others changed rows meanwhile.
     fn undo_partial(
         &self,
         executor: &Executor<'_>,
@@ -168,44 +182,46 @@ impl Manager {
         rows: Option<&RowTracker>,
         report: &mut ProjectReport,
     ) -> Result<()> {
-        let mut begun = self.history(project)?;
-        begun.retain(|done| done.run == executor.run);
-        if begun.is_empty() {
+        let mut history = self.history(project)?;
+        history.retain(|row| row.run == executor.run);
+        if history.is_empty() {
             return Ok(());
         }
-        let may = |now: &Manifest| {
-            let touched = match rows {
+        let permit = |now: &Manifest| {
+            let changed_table = match rows {
                 Some(rows) => rows.changed_by_others(&now.tables),
                 None => RowTracker::new(backup.manifest.tables.clone()).changed_by_others(&now.tables),
             };
-            match touched {
+            match changed_table {
                 None => Ok(()),
-                Some(name) => Err(Error::new(
+                Some(table) => Err(Error::new(
                     ErrorKind::Blocked,
                     format!(
-                        "somebody wrote into {name} since the backup was taken, or the migration itself did: it would be lost"
+                        "others or the migration changed rows of {table} since the backup was taken; they would be lost"
                     ),
                 )),
             }
         };
-        let restore = Restore { source: Source::Newest, target: None, if_in_use: IfInUse::Fail };
-        self.restore_in_place(project, backup, &restore, executor.run, report, &may)?;
-        report.notes.push(format!("put back to what it was, from {}", backup.name));
+        let restore = Restore::new(Source::Newest);
+        self.restore_in_place(project, backup, &restore, executor.run, report, &permit)?;
+        report.notes.push(format!("restored to its state before this run, from {}", backup.name));
         Ok(())
     }
 
-    pub(super) fn drop_project(&self, project: &ProjectId, copy: FinalBackup, run: &str) -> ProjectReport {
+    pub(super) fn drop_project(&self, project: &ProjectId, backup: FinalBackup, run: &str) -> ProjectReport {
         self.pools.forget(project);
         let drop = || {
             let exclusive = self.store.lock_exclusive(project, IfInUse::Fail);
             let mut exclusive = exclusive.map_err(|error| match error.kind() {
-                ErrorKind::Locked => error.with_hint("stop it first: it would go on with what is deleted"),
+                ErrorKind::Locked => {
+                    error.with_hint("stop it first: it would keep using the deleted project")
+                }
                 _ => error,
             })?;
-            let backup = match copy {
+            let backup = match backup {
                 FinalBackup::Take => {
-                    let note = self.backup_request(None, Reason::BeforeDrop, run);
-                    Some(self.archive()?.take(project, &note, |file| exclusive.snapshot_to(file))?)
+                    let request = self.backup_request(None, Reason::BeforeDrop, run);
+                    Some(self.archive()?.create(project, &request, |file| exclusive.snapshot_to(file))?)
                 }
                 FinalBackup::Skip => None,
             };
@@ -217,7 +233,7 @@ impl Manager {
                 notes: backup
                     .iter()
                     .map(|backup| {
-                        format!("to have it back: tenantry backup restore {project} --from {}", backup.name)
+                        format!("to restore it: tenantry backup restore {project} --from {}", backup.name)
                     })
                     .chain(notes)
                     .collect(),

@@ -1,7 +1,6 @@
-//! A run undone: the projects that it moved, and no others, go back to where they were.
+//! Undoes a run: moves the projects that it changed back to their former versions.
 //!
-//! It must not lose what was written since without saying so: `down.sql` is taken where it can't, and a backup that the run
-//! itself took otherwise.
+//! Uses `down.sql` if that loses no data, otherwise the backup that the run took. The report says if changes are lost.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -9,8 +8,8 @@ use std::sync::Mutex;
 use serde::Deserialize as _;
 
 use super::Manager;
-use super::backup::{Restore, Source};
-use super::run::lock;
+use super::command::{Restore, Rollback, Source};
+use super::reporting::{blocked, lock};
 use super::verification::{Strictness, VerifyOptions};
 use crate::apply::{DropTables, Executor, Preflight};
 use crate::backup::{Backup, Reason};
@@ -22,48 +21,42 @@ use crate::project::ProjectId;
 use crate::sql::effect::Effect;
 use crate::sql::quote_name;
 use crate::sql::statement::TableChange;
-use crate::store::IfInUse;
 
-/// A run that is to be undone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rollback {
-    /// The run.
-    pub run: String,
-    /// The projects that it moved.
-    pub moved: BTreeMap<ProjectId, VersionChange>,
-}
-
-/// A place as an event has it.
-fn parse_moved(event: &serde_json::Value) -> Result<VersionChange> {
+/// Reads a version change from an event of a run.
+fn parse_version_change(event: &serde_json::Value) -> Result<VersionChange> {
     VersionChange::deserialize(event).map_err(|error| {
-        Error::new(ErrorKind::Corrupt, "an event of the run is not as tenantry writes it").caused_by(error)
+        Error::new(ErrorKind::Corrupt, "an event of the run is not in tenantry's format").caused_by(error)
     })
 }
 
-/// How a project goes back.
+/// How to move a project back.
 enum RollbackMethod {
     DownScripts,
     Backup(Box<Backup>),
 }
 
 impl Manager {
-    /// What a run did, by the journal. Errors where there is no such run, or it still goes on.
-    pub fn rollback_of(&self, run: &str) -> Result<Rollback> {
+    /// Reads from the journal, and from the ledgers of failed projects, what a run changed. Undo it with
+    /// [`Operation::RollBack`](super::Operation::RollBack).
+    ///
+    /// Fails with [`ErrorKind::NotFound`] if the run does not exist, with [`ErrorKind::Locked`] if it has not ended,
+    /// and with [`ErrorKind::Usage`] if it changed no version or belongs to another fleet.
+    pub fn changes_of_run(&self, run: &str) -> Result<Rollback> {
         let journal = self.journal.as_ref().ok_or_else(|| {
-            Error::new(ErrorKind::Configuration, "no journal is kept")
-                .with_hint("name one: [journal] dir in tenantry.toml")
+            Error::new(ErrorKind::Configuration, "no journal is configured")
+                .with_hint("set one: [journal] dir in tenantry.toml")
         })?;
         let events = journal.events(run)?;
         if let Some(other) = self.other_fleet(&events) {
             return Err(Error::new(
                 ErrorKind::Usage,
-                format!("the run {run} was about another fleet: {other}"),
+                format!("the run {run} belongs to another fleet: {other}"),
             )
-            .with_hint("give the same --store and --pattern as that run had"));
+            .with_hint("use the --store and --pattern of that run"));
         }
         if journal.is_open(run) {
             return Err(Error::new(ErrorKind::Locked, format!("the run {run} has not ended")).with_hint(
-                "wait for it; if it was killed, run its command again first, which completes the journal from the ledgers",
+                "wait for its end; if it was killed, run its command again first, to complete the journal",
             ));
         }
         let mut moved = BTreeMap::new();
@@ -72,11 +65,11 @@ impl Manager {
             let project: ProjectId = project.parse()?;
             match event.0["outcome"].as_str() {
                 Some("upgraded" | "stamped" | "downgraded") => {
-                    drop(moved.insert(project, parse_moved(&event.0)?));
+                    drop(moved.insert(project, parse_version_change(&event.0)?));
                 }
-                // What was committed before it failed is in the ledger alone.
-                Some("failed") => match self.moved_in_run(&project, run) {
-                    Ok(Some(found)) => drop(moved.insert(project, found)),
+                // The event does not say what was committed before the failure. The ledger does.
+                Some("failed") => match self.version_change_in_run(&project, run) {
+                    Ok(Some(change)) => drop(moved.insert(project, change)),
                     Ok(None) => {}
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     Err(error) => return Err(error.in_project(&project)),
@@ -84,14 +77,14 @@ impl Manager {
                 _ => {}
             }
         }
-        // What a killed run moved without telling anybody.
-        for (project, found) in events.iter().filter_map(|event| event.0["moved"].as_object()).flatten() {
-            moved.insert(project.parse()?, parse_moved(found)?);
+        // What a killed run changed without recording it, as completed from the ledgers.
+        for (project, change) in events.iter().filter_map(|event| event.0["moved"].as_object()).flatten() {
+            moved.insert(project.parse()?, parse_version_change(change)?);
         }
         if moved.is_empty() {
-            let message = "the run took no project from one version to another";
+            let message = "the run changed no project's version";
             let hint =
-                format!("what it did, and how to have back what it replaced: tenantry runs show {run}");
+                format!("see what it did, and how to restore what it replaced: tenantry runs show {run}");
             return Err(Error::new(ErrorKind::Usage, message).with_hint(hint));
         }
         Ok(Rollback { run: run.into(), moved })
@@ -100,14 +93,14 @@ impl Manager {
     pub(super) fn roll_back_project(
         &self,
         project: &ProjectId,
-        undo: &Rollback,
+        rollback: &Rollback,
         dry_run: bool,
         run: &str,
     ) -> ProjectReport {
         let mut report = ProjectReport::new(project.clone(), Outcome::Planned);
-        let result = match undo.moved.get(project) {
+        let result = match rollback.moved.get(project) {
             None => Ok(Outcome::UpToDate),
-            Some(moved) => self.roll_back(project, &undo.run, moved, dry_run, run, &mut report),
+            Some(moved) => self.roll_back(project, &rollback.run, moved, dry_run, run, &mut report),
         };
         report.outcome = result.unwrap_or_else(|error| Outcome::Failed(error.in_project(project)));
         report
@@ -116,42 +109,45 @@ impl Manager {
     fn roll_back(
         &self,
         project: &ProjectId,
-        undone: &str,
+        undone_run: &str,
         moved: &VersionChange,
         dry_run: bool,
         run: &str,
         report: &mut ProjectReport,
     ) -> Result<Outcome> {
         let now = self.newest_version(project)?;
-        let at = now.clone().unwrap_or_else(|| self.catalog.version_at(0).as_str().into());
-        if now == moved.from || (moved.from.as_deref() == Some(&at) && moved.to != at) {
+        let version = now.clone().unwrap_or_else(|| self.catalog.version_at(0).as_str().into());
+        if now == moved.from || (moved.from.as_deref() == Some(&version) && moved.to != version) {
             return Ok(Outcome::UpToDate);
         }
-        let by_others = self.history(project)?.last().is_some_and(|done| done.run != undone);
-        if at != moved.to || by_others {
+        let is_changed_since = self.history(project)?.last().is_some_and(|row| row.run != undone_run);
+        if version != moved.to || is_changed_since {
             return Err(Error::new(
                 ErrorKind::VersionMismatch,
-                format!("it was moved again since the run took it to {}: it is at {at}", moved.to),
+                format!(
+                    "another run changed it since: the run left it at {}, and it is at {version}",
+                    moved.to
+                ),
             )
-            .with_hint("roll the later run back first: tenantry runs list"));
+            .with_hint("roll back the later run first; list the runs: tenantry runs list"));
         }
-        let way = self.rollback_method(project, undone, moved)?;
-        report.notes.push(match &way {
-            RollbackMethod::DownScripts => "by down.sql, which loses nothing".into(),
-            RollbackMethod::Backup(backup) => format!("from {}: what was written since is lost", backup.name),
+        let method = self.rollback_method(project, undone_run, moved)?;
+        report.notes.push(match &method {
+            RollbackMethod::DownScripts => "by down.sql, which loses no data".into(),
+            RollbackMethod::Backup(backup) => format!("from {}: changes since then are lost", backup.name),
         });
         if dry_run {
             return Ok(Outcome::Planned);
         }
-        let kept = self.take_backup(project, None, Reason::BeforeRollback, run)?;
-        report.notes.push(format!("to undo it: tenantry backup restore {project} --from {}", kept.name));
-        report.backup = Some(kept.name);
-        let outcome = match way {
+        let current = self.take_backup(project, None, Reason::BeforeRollback, run)?;
+        report.notes.push(format!("to undo it: tenantry backup restore {project} --from {}", current.name));
+        report.backup = Some(current.name);
+        let outcome = match method {
             RollbackMethod::DownScripts => self.run_down_scripts(project, moved, run)?,
             RollbackMethod::Backup(backup) => {
-                let proof = VerifyOptions { level: 3, strictness: Strictness::Lenient, run };
-                self.verify_backup(&backup, proof, &mut report.steps)?;
-                let restore = Restore { source: Source::Newest, target: None, if_in_use: IfInUse::Fail };
+                let options = VerifyOptions { level: 3, strictness: Strictness::Lenient, run };
+                self.verify_backup(&backup, options, &mut report.steps)?;
+                let restore = Restore::new(Source::Newest);
                 self.restore_in_place(project, &backup, &restore, run, report, &|_| Ok(()))?;
                 Outcome::Restored
             }
@@ -160,12 +156,13 @@ impl Manager {
         if now != moved.from {
             return Err(Error::new(
                 ErrorKind::VersionMismatch,
-                format!("afterwards it is at {now:?}, not {:?}", moved.from),
+                format!("after the rollback it is at {now:?}, not at {:?}", moved.from),
             ));
         }
         Ok(outcome)
     }
 
+    /// The newest version in a project's ledger.
     fn newest_version(&self, project: &ProjectId) -> Result<Option<String>> {
         let ledger = self.inspect(project)?.ledger;
         let newest =
@@ -173,6 +170,7 @@ impl Manager {
         Ok(newest.map(|version| version.as_str().to_string()))
     }
 
+    /// The positions before and after a version change.
     fn positions(&self, moved: &VersionChange) -> Result<(usize, usize)> {
         let position = |version: &str| self.catalog.resolve(version);
         Ok((moved.from.as_deref().map_or(Ok(0), position)?, position(&moved.to)?))
@@ -181,37 +179,37 @@ impl Manager {
     fn rollback_method(
         &self,
         project: &ProjectId,
-        undone: &str,
+        undone_run: &str,
         moved: &VersionChange,
     ) -> Result<RollbackMethod> {
         let (from, to) = self.positions(moved)?;
-        // A project that had no ledger is to have none again, and one that went down has to go up.
-        let lossy = if moved.from.is_none() {
+        // No down.sql removes the ledger of a project that had none, or reapplies the migrations that a run reverted.
+        let obstacle = if moved.from.is_none() {
             Some("it had no ledger before".to_string())
         } else if from > to {
-            Some("the run went down".to_string())
+            Some("the run was a downgrade".to_string())
         } else {
             let migrations: Vec<&Migration> = self.catalog.between(from..to).iter().collect();
             migrations
                 .into_iter()
                 .rev()
-                .find_map(|migration| self.down_script_loses(project, migration).transpose())
+                .find_map(|migration| self.data_loss_by_down_script(project, migration).transpose())
                 .transpose()?
         };
-        let Some(lossy) = lossy else { return Ok(RollbackMethod::DownScripts) };
+        let Some(obstacle) = obstacle else { return Ok(RollbackMethod::DownScripts) };
         let (backups, _) = self.archive()?.all(project)?;
-        let taken = backups
+        let backup = backups
             .into_iter()
-            .find(|it| it.manifest.run == undone && it.manifest.reason == Reason::BeforeUpgrade);
-        taken.map(|backup| RollbackMethod::Backup(Box::new(backup))).ok_or_else(|| {
-            Error::new(ErrorKind::Blocked, format!("{lossy}, and the run took no backup")).with_hint(
-                "go down all the same: tenantry downgrade ID --to VERSION; or restore an older backup",
+            .find(|it| it.manifest.run == undone_run && it.manifest.reason == Reason::BeforeUpgrade);
+        backup.map(|backup| RollbackMethod::Backup(Box::new(backup))).ok_or_else(|| {
+            Error::new(ErrorKind::Blocked, format!("{obstacle}, and the run took no backup")).with_hint(
+                "downgrade it anyway: tenantry downgrade ID --to VERSION; or restore an older backup",
             )
         })
     }
 
-    /// Why undoing a migration by its `down.sql` would lose something; none where it can't.
-    fn down_script_loses(&self, project: &ProjectId, migration: &Migration) -> Result<Option<String>> {
+    /// The reason why a migration's `down.sql` may lose data, or `None` if it cannot.
+    fn data_loss_by_down_script(&self, project: &ProjectId, migration: &Migration) -> Result<Option<String>> {
         let label = migration.label();
         let Some(down) = &migration.down else { return Ok(Some(format!("{label} has no down.sql"))) };
         for statement in down.statements() {
@@ -224,11 +222,13 @@ impl Manager {
             };
             let cascades = statement.sql.to_ascii_uppercase().contains("CASCADE");
             if !is_harmless || cascades {
-                return Ok(Some(format!("{label}'s down.sql does more than drop what is empty")));
+                return Ok(Some(format!(
+                    "{label}'s down.sql does more than drop indexes, views, triggers and empty tables"
+                )));
             }
-            for moves in &statement.table_changes {
-                let TableChange::Dropped(table) = moves else { continue };
-                // Nobody can be kept from writing into it before it is gone.
+            for change in &statement.table_changes {
+                let TableChange::Dropped(table) = change else { continue };
+                // Without a transaction, others could write into the table before it is dropped.
                 if !migration.is_transactional() {
                     return Ok(Some(format!("{label}'s down.sql drops {table} outside a transaction")));
                 }
@@ -245,7 +245,7 @@ impl Manager {
         self.store.read(project, &|rows| {
             let mut found = false;
             if !rows.columns(table)?.is_empty() {
-                rows.each(&["1".into()], &quote_name(table), &mut |_| {
+                rows.for_each_row(&["1".into()], &quote_name(table), &mut |_| {
                     found = true;
                     Ok(false)
                 })?;
@@ -259,10 +259,10 @@ impl Manager {
     fn run_down_scripts(&self, project: &ProjectId, moved: &VersionChange, run: &str) -> Result<Outcome> {
         let (from, _) = self.positions(moved)?;
         let request = Request::Downgrade { down: DowngradeTo::Position(from), drift: Drift::Refuse };
-        let executor = Executor { drops: DropTables::OnlyEmpty, ..self.executor(request, run)? };
+        let executor = Executor { drops: DropTables::OnlyEmpty, ..self.executor_for(request, run)? };
         match self.execute_plan(&executor, project, &Preflight::UNPLANNED).outcome {
             Outcome::Failed(error) => Err(error),
-            Outcome::Blocked(problems) => Err(super::blocked(project, &problems)),
+            Outcome::Blocked(problems) => Err(blocked(project, &problems)),
             outcome => Ok(outcome),
         }
     }

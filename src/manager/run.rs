@@ -1,95 +1,72 @@
-//! One fleet command: the same straight line for one project and for all, for a dry run and for the run.
+//! Runs one fleet command: the same steps for one project and for all, for a dry run and for the run itself.
 //!
-//! It must plan for every project before it writes to the first, and keep nothing of a project that is reported.
+//! All projects are planned before the first is written to. A project's data is dropped once it is reported.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::Manager;
-use super::backup::{ABANDONED, BackupTask};
-use super::command::{FinalBackup, Operation, Run, Safety, Selection};
-use super::maintenance::MaintenanceTask;
-use super::recording::Recording;
-use super::survey::Prefetched;
-use crate::apply::{Durability, Executor, PlanResult, Preflight, Progress, RowOwner};
-use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Note, Outcome, ProjectReport, RunStarted, Summary, Tally};
-use crate::fleet::StopCondition;
-use crate::plan::{Inspection, Plan, Problem, Request};
-use crate::project::ProjectId;
-use crate::sql::pragma::FileSettings;
-use crate::store::{
-    Discovery, ForeignKeys, Mode, ReadSchema, SchemaSource, Session, Skipped, Spares, Template,
+use super::backup::ABANDONED;
+use super::command::{
+    BackupTask, FinalBackup, MaintenanceTask, Operation, Run, Safety, Selection, new_run_id,
 };
+use super::sink::EventSink;
+use super::survey::Prefetched;
+use crate::apply::{Durability, Executor, Preflight};
+use crate::backup::Reason;
+use crate::error::Result;
+use crate::event::{Event, Outcome, ProjectReport, RunStarted, Summary, Tally};
+use crate::fleet::{StopCondition, Workers};
+use crate::plan::Request;
+use crate::project::ProjectId;
+use crate::store::{DeferredCommits, Discovery, ReadSchema, Skipped};
 
-/// A new run's id.
-pub(super) fn new_id() -> String {
-    uuid::Uuid::now_v7().to_string()
-}
-
-/// The one place that counts and tells.
-struct EventSink<'a, F> {
-    tally: Tally,
-    observer: F,
-    recording: Option<Recording<'a>>,
-    /// Set where an event could not be recorded: then nothing new begins.
-    halted: &'a AtomicBool,
-}
-
-impl<F: FnMut(Event)> EventSink<'_, F> {
-    /// What is told is recorded first.
-    fn emit(&mut self, event: Event) {
-        if let Some(recording) = &mut self.recording
-            && !recording.event(&event)
-        {
-            self.halted.store(true, Ordering::Relaxed);
-        }
-        (self.observer)(event);
-    }
-
-    fn project_finished(&mut self, report: ProjectReport) {
-        self.tally.add(&report.outcome);
-        self.emit(Event::ProjectFinished(report));
-    }
+/// Settings of a run that all its steps need.
+struct RunContext<'a> {
+    run: &'a Run,
+    id: &'a str,
+    workers: Workers,
+    stop: StopCondition<'a>,
 }
 
 impl Manager {
-    /// Carries out a fleet command. `observer` is called on this thread, once an event, in order.
+    /// Runs a fleet command. `observer` is called on this thread, once for each event, in order.
     ///
-    /// Errors only when the run can't be made: nothing is touched then.
-    pub fn run(&self, run: &Run, observer: impl FnMut(Event)) -> Result<Summary> {
+    /// The outcome of each project is in the events, and the summary counts them; a failed project is not an error.
+    /// Fails if the run cannot be started, before any project is touched, or if it cannot be completed, for example
+    /// because the journal cannot be written.
+    pub fn run(&self, run: &Run, mut observer: impl FnMut(Event)) -> Result<Summary> {
         let started = Instant::now();
         let Discovery { projects, skipped } = self.select(run)?;
         let prefetched = self.prepare(run, &projects)?;
-        let id = new_id();
-        let mut observer = observer;
+        let id = new_run_id();
         let (recording, after) = self.start_recording(run, &id, projects.len(), &mut observer)?;
         let halted = AtomicBool::new(false);
         let mut sink = EventSink { tally: Tally::default(), observer, recording, halted: &halted };
         sink.emit(Event::RunStarted(RunStarted {
             run: id.clone(),
             command: run.name(),
-            looks: matches!(run.operation, Operation::Status),
+            read_only: matches!(run.operation, Operation::Status),
             store: self.store.location(),
             pattern: self.store.pattern(),
             projects: projects.len(),
-            dry_run: run.dry_run,
+            dry_run: run.preview,
             after,
         }));
-        let strays = self.catalog.strays().iter().map(|path| Skipped {
+        let ignored_files = self.catalog.ignored_files().iter().map(|path| Skipped {
             name: path.display().to_string(),
-            reason: "no migration: a file beside their folders".into(),
+            reason: "not a migration: a file among the migrations' folders".into(),
         });
-        for it in skipped.into_iter().chain(strays) {
+        for it in skipped.into_iter().chain(ignored_files) {
             sink.emit(Event::Skipped(it));
         }
-        let carried_out = self.carry_out(run, &id, &projects, prefetched, &mut sink);
+        let result = self.run_operation(run, &id, &projects, prefetched, &mut sink);
         let interrupted = self.interrupted.load(Ordering::Relaxed);
         let EventSink { tally, mut observer, recording, .. } = sink;
         let summary = Summary::new(tally, started.elapsed(), interrupted, run.exit_rules);
         let finished = Event::RunFinished(summary.clone());
-        // However it ended, it has ended, and what was done is told.
+        // The record is closed even if the operation failed, since projects may have been changed.
         let recorded = match recording {
             Some(mut recording) => {
                 recording.event(&finished);
@@ -97,12 +74,12 @@ impl Manager {
             }
             None => Ok(()),
         };
-        carried_out?;
+        result?;
         observer(finished);
         recorded.map(|()| summary)
     }
 
-    /// Whatever can be wrong with the command itself shows here, before anything is touched.
+    /// Fails if something is wrong with the command itself, before any project is touched.
     fn prepare(&self, run: &Run, projects: &[ProjectId]) -> Result<Prefetched> {
         if run.safety != Safety::None {
             self.archive()?;
@@ -111,7 +88,7 @@ impl Manager {
             Operation::Status => return self.prefetch(projects, ReadSchema::IfUnverified),
             Operation::Migrate(Request::Downgrade { .. }) => {
                 if !projects.is_empty() {
-                    self.reference_with_downs()?;
+                    self.reference_with_down_results()?;
                 }
                 return Ok(Prefetched::default());
             }
@@ -141,32 +118,8 @@ impl Manager {
         Ok(Prefetched::default())
     }
 
-    fn select(&self, run: &Run) -> Result<Discovery> {
-        match &run.selection {
-            _ if matches!(run.operation, Operation::Backups(_)) => self.select_with_backups(run),
-            Selection::Ids(_) => self.select_ids(&run.selection),
-            Selection::All { .. } => {
-                let mut found = self.store.discover()?;
-                found.projects.retain(|id| run.selection.contains(id));
-                Ok(found)
-            }
-        }
-    }
-
-    /// The ids that are named, each once, none of which could not be a project's.
-    pub(super) fn select_ids(&self, selection: &Selection) -> Result<Discovery> {
-        let Selection::Ids(ids) = selection else { return Ok(Discovery::default()) };
-        let mut projects: Vec<ProjectId> = Vec::new();
-        for id in ids {
-            if !projects.contains(id) {
-                self.store.validate_id(id)?;
-                projects.push(id.clone());
-            }
-        }
-        Ok(Discovery { projects, skipped: Vec::new() })
-    }
-
-    fn carry_out<F: FnMut(Event)>(
+    /// Runs the operation on all projects, in parallel. Passes each project's report to `sink`.
+    fn run_operation<F: FnMut(Event)>(
         &self,
         run: &Run,
         id: &str,
@@ -174,93 +127,154 @@ impl Manager {
         prefetched: Prefetched,
         sink: &mut EventSink<'_, F>,
     ) -> Result<()> {
-        if matches!(run.operation, Operation::Create) && !self.reference()?.is_template() {
-            sink.emit(Event::Note(self.made_one_by_one()));
-        }
         if projects.is_empty() {
             return Ok(());
         }
         let stop = StopCondition::new(&self.interrupted, sink.halted, run.max_failures);
-        let workers = self.workers()?;
+        let context = RunContext { run, id, workers: self.workers()?, stop };
         let prefetched = Mutex::new(prefetched);
-        let request = match &run.operation {
-            Operation::Migrate(request) => *request,
+        let dry_run = run.preview;
+        match &run.operation {
             Operation::Status => {
-                let part = self.store.inspect_batch_size(projects.len()).max(1);
-                let look = |projects: &[ProjectId]| self.status_reports(projects, &prefetched);
-                workers.for_each_batch(projects, part, &stop, look, |report| sink.project_finished(report));
-                return Ok(());
+                let batch = self.store.inspect_batch_size(projects.len()).max(1);
+                let status = |projects: &[ProjectId]| self.status_reports(projects, &prefetched);
+                context.workers.for_each_batch(projects, batch, &context.stop, status, |report| {
+                    sink.project_finished(report);
+                });
             }
-            other => {
-                let one = |project: &ProjectId| match other {
-                    Operation::Drop(copy) => self.drop_project(project, *copy, id),
-                    Operation::Maintain(task) => self.maintain_project(project, *task, run.dry_run),
-                    Operation::Backups(task) => self.backup_task(project, task, run.dry_run, id),
-                    Operation::Import(text) => self.import_project(project, text, id),
-                    Operation::RollBack(undo) => self.roll_back_project(project, undo, run.dry_run, id),
-                    Operation::Create => self.create_project(project, id),
-                    Operation::Status | Operation::Migrate(_) => {
-                        failed(project, Error::new(ErrorKind::Internal, "it goes another way"))
-                    }
-                };
-                workers.for_each_project(
-                    projects,
-                    1,
-                    &stop,
-                    one,
-                    |_| (),
-                    |report| sink.project_finished(report),
-                );
-                return match other {
-                    Operation::Backups(task) => self.after_backups(run, task, projects, sink),
-                    _ => Ok(()),
-                };
+            Operation::Migrate(request) => self.migrate(&context, *request, projects, &prefetched, sink)?,
+            Operation::Create => {
+                if !self.reference()?.allows_template() {
+                    sink.emit(Event::Note(self.note_on_separate_creation()));
+                }
+                context.for_each(projects, sink, |project| self.create_project(project, id));
             }
-        };
-        let mut executor = Executor { allow_row_loss: &run.allow_row_loss, ..self.executor(request, id)? };
-        let planned = Mutex::new(Vec::new());
-        let survey = |projects: &[ProjectId]| {
-            let each = projects.iter().zip(self.take_prefetched(projects, &prefetched, ReadSchema::Always));
-            let plan = |(project, inspection)| {
-                self.plan_project(&executor, project, inspection, run.dry_run, &planned)
-            };
-            each.filter_map(plan).collect()
-        };
-        let part = self.store.inspect_batch_size(projects.len()).max(1);
-        workers.for_each_batch(projects, part, &stop, survey, |report| sink.project_finished(report));
+            Operation::Import(file) => {
+                context.for_each(projects, sink, |project| self.import_project(project, file, id));
+            }
+            Operation::Drop(backup) => {
+                context.for_each(projects, sink, |project| self.drop_project(project, *backup, id));
+            }
+            Operation::Maintain(task) => {
+                context.for_each(projects, sink, |project| self.maintain_project(project, *task, dry_run));
+            }
+            Operation::RollBack(rollback) => {
+                context.for_each(projects, sink, |project| {
+                    self.roll_back_project(project, rollback, dry_run, id)
+                });
+            }
+            Operation::Backups(task) => {
+                context.for_each(projects, sink, |project| self.run_backup_task(project, task, dry_run, id));
+                self.finish_backups(run, task, projects, sink)?;
+            }
+        }
+        Ok(())
+    }
 
+    /// Moves projects between versions: plans all of them, then executes the plans. A dry run ends after planning.
+    fn migrate<F: FnMut(Event)>(
+        &self,
+        context: &RunContext<'_>,
+        request: Request,
+        projects: &[ProjectId],
+        prefetched: &Mutex<Prefetched>,
+        sink: &mut EventSink<'_, F>,
+    ) -> Result<()> {
+        let executor = Executor {
+            allow_row_loss: &context.run.allow_row_loss,
+            ..self.executor_for(request, context.id)?
+        };
+        let planned = self.plan_all(context, &executor, projects, prefetched, sink);
+        self.execute_all(context, executor, planned, sink);
+        Ok(())
+    }
+
+    /// Inspects and plans projects. Those that need nothing more are reported; the others are returned, sorted.
+    fn plan_all<F: FnMut(Event)>(
+        &self,
+        context: &RunContext<'_>,
+        executor: &Executor<'_>,
+        projects: &[ProjectId],
+        prefetched: &Mutex<Prefetched>,
+        sink: &mut EventSink<'_, F>,
+    ) -> Vec<(ProjectId, Preflight)> {
+        let planned = Mutex::new(Vec::new());
+        let plan_batch = |projects: &[ProjectId]| {
+            let inspections = self.take_prefetched_or_inspect(projects, prefetched, ReadSchema::Always);
+            let plan = |(project, inspection)| {
+                self.plan_project(executor, project, inspection, context.run.preview, &planned)
+            };
+            projects.iter().zip(inspections).filter_map(plan).collect()
+        };
+        let batch = self.store.inspect_batch_size(projects.len()).max(1);
+        context.workers.for_each_batch(projects, batch, &context.stop, plan_batch, |report| {
+            sink.project_finished(report);
+        });
         let mut planned = planned.into_inner().unwrap_or_else(PoisonError::into_inner);
         planned.sort_by(|(a, _), (b, _): &(ProjectId, Preflight)| a.cmp(b));
+        planned
+    }
+
+    /// Executes plans. Commits become durable in batches if the store has deferred commits.
+    fn execute_all<F: FnMut(Event)>(
+        &self,
+        context: &RunContext<'_>,
+        mut executor: Executor<'_>,
+        planned: Vec<(ProjectId, Preflight)>,
+        sink: &mut EventSink<'_, F>,
+    ) {
         let (ids, preflights): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
-        // With a backup taken of each there is more to wait for than commits; and few projects had rather be told of early.
-        let batch_size = if run.safety == Safety::None { self.store.commit_batch_size() } else { 1 };
+        // A run that takes backups waits for more than commits, and a small fleet is better reported early.
+        let safety = context.run.safety;
+        let deferred = self.store.deferred_commits().filter(|_| safety == Safety::None);
+        let batch_size = deferred.map_or(1, DeferredCommits::commit_batch_size);
         let batch_size = batch_size.min(ids.len() / (self.jobs * 4)).max(1);
         if batch_size > 1 {
             executor.durability = Durability::Deferred;
         }
-        let executor = executor;
-        let perform = |project: &ProjectId| {
+        let execute = |project: &ProjectId| {
             let preflight = ids.binary_search(project).ok().and_then(|index| preflights.get(index));
-            self.execute_with_backup(
-                &executor,
-                project,
-                preflight.unwrap_or(&Preflight::UNPLANNED),
-                run.safety,
-            )
+            let preflight = preflight.unwrap_or(&Preflight::UNPLANNED);
+            self.execute_with_backup(&executor, project, preflight, safety)
         };
         let flush = |reports: &mut [ProjectReport]| {
             if executor.durability == Durability::Deferred {
-                self.flush_commits(reports, id);
+                self.flush_commits(reports, context.id);
             }
         };
-        workers.for_each_project(&ids, batch_size, &stop, perform, flush, |report| {
+        context.workers.for_each_project(&ids, batch_size, &context.stop, execute, flush, |report| {
             sink.project_finished(report);
         });
-        Ok(())
     }
 
-    /// What is said, or done, of all backups together.
-    fn after_backups<F: FnMut(Event)>(
+    fn run_backup_task(
+        &self,
+        project: &ProjectId,
+        task: &BackupTask,
+        dry_run: bool,
+        run: &str,
+    ) -> ProjectReport {
+        let mut report = ProjectReport::new(project.clone(), Outcome::Planned);
+        let result = match task {
+            BackupTask::Take { .. } if dry_run => self.inspect(project).map(|_| Outcome::Planned),
+            BackupTask::Take { label } => {
+                self.take_backup(project, label.as_deref(), Reason::Asked, run).map(|backup| {
+                    report.backup = Some(backup.name);
+                    Outcome::BackedUp
+                })
+            }
+            BackupTask::Check { level, names, .. } => {
+                self.check_backup(project, *level, names.get(project), run, &mut report)
+            }
+            BackupTask::Restore(restore) => self.restore_project(project, restore, dry_run, run, &mut report),
+            BackupTask::Prune(keep) => self.prune_backups(project, keep, dry_run, &mut report),
+        };
+        report.outcome = result.unwrap_or_else(|error| Outcome::Failed(error.in_project(project)));
+        report
+    }
+
+    /// Reports or removes what concerns the backups of all projects together.
+    fn finish_backups<F: FnMut(Event)>(
         &self,
         run: &Run,
         task: &BackupTask,
@@ -271,154 +285,30 @@ impl Manager {
             BackupTask::Check { .. } if matches!(run.selection, Selection::All { .. }) => {
                 sink.emit(Event::Backups(self.coverage(projects)?));
             }
-            BackupTask::Prune(_) if !run.dry_run => self.archive()?.sweep_unfinished(ABANDONED)?,
+            BackupTask::Prune(_) if !run.preview => self.archive()?.sweep_unfinished(ABANDONED)?,
             _ => {}
         }
         Ok(())
     }
+}
 
-    /// Plans by what was read. Gives a report where that is all there is to do, and else notes how to go on.
-    fn plan_project(
+impl RunContext<'_> {
+    /// Does `work` for each project separately.
+    fn for_each<F: FnMut(Event)>(
         &self,
-        executor: &Executor<'_>,
-        project: &ProjectId,
-        inspection: Result<Inspection>,
-        dry_run: bool,
-        planned: &Mutex<Vec<(ProjectId, Preflight)>>,
-    ) -> Option<ProjectReport> {
-        let inspection = match inspection {
-            Ok(inspection) => inspection,
-            Err(error) => return Some(failed(project, error)),
-        };
-        let done = executor.plan(&inspection);
-        let preflight = match &done {
-            Ok(plan) if !plan.is_empty() => {
-                let mode = executor.mode(plan);
-                // Only what is of use: this is kept of the whole fleet.
-                let keep = self.store.supports_begin_if_unchanged() && mode.schema == SchemaSource::Ledger;
-                Some(Preflight { mode, seen: keep.then_some(inspection) })
-            }
-            // Another run may be in the middle of it this moment: only under its lock is it known to be dead.
-            Err(problems) if problems.iter().any(|it| matches!(it, Problem::Dirty { .. })) => {
-                Some(Preflight::UNPLANNED)
-            }
-            Ok(_) | Err(_) => None,
-        };
-        match preflight.filter(|_| !dry_run) {
-            Some(preflight) => {
-                lock(planned).push((project.clone(), preflight));
-                None
-            }
-            None => Some(self.report(project, done, Outcome::Planned)),
-        }
-    }
-
-    /// A report of what was found or done; `outcome` is for a plan that is not empty.
-    pub(super) fn report(&self, project: &ProjectId, done: PlanResult, outcome: Outcome) -> ProjectReport {
-        let plan = match done {
-            Ok(plan) => plan,
-            Err(problems) => return ProjectReport::new(project.clone(), Outcome::Blocked(problems)),
-        };
-        let version = |position: usize| self.catalog.version_at(position);
-        let outcome = if plan.is_empty() { Outcome::UpToDate } else { outcome };
-        let migrations =
-            plan.migrations(&self.catalog).into_iter().map(|migration| migration.version.clone()).collect();
-        let goes_down = plan.to < plan.from;
-        let Plan { recorded, stamp, to, mut notes, .. } = plan;
-        if stamp.is_some_and(|stamp| stamp.forced) {
-            notes.push("recorded in spite of a difference".into());
-        }
-        ProjectReport {
-            from: recorded.map(version),
-            to: Some(version(to)),
-            stamped: stamp.map(|stamp| version(stamp.position)),
-            goes_down,
-            migrations,
-            notes,
-            ..ProjectReport::new(project.clone(), outcome)
-        }
-    }
-
-    /// Why new projects are not copied from one template.
-    fn made_one_by_one(&self) -> Note {
-        let place = self
-            .catalog
-            .computed_at()
-            .map_or(String::new(), |(path, line)| format!(" ({}:{line})", path.display()));
-        Note {
-            message: format!(
-                "each project is made by itself, since a migration makes up values that projects may not share{place}"
-            ),
-            hint: "where they may: same_for_all_projects = true in its metadata.toml".into(),
-        }
-    }
-
-    fn create_project(&self, project: &ProjectId, run: &str) -> ProjectReport {
-        match self.retry(|| self.create_in_run(project, run)) {
-            Ok(()) => ProjectReport {
-                to: Some(self.catalog.version_at(self.catalog.head())),
-                ..ProjectReport::new(project.clone(), Outcome::Created)
+        projects: &[ProjectId],
+        sink: &mut EventSink<'_, F>,
+        work: impl Fn(&ProjectId) -> ProjectReport + Sync,
+    ) {
+        self.workers.for_each_project(
+            projects,
+            1,
+            &self.stop,
+            work,
+            |_| (),
+            |report| {
+                sink.project_finished(report);
             },
-            Err(error) => failed(project, error),
-        }
+        );
     }
-
-    /// The template is made by the very path that upgrades a project.
-    pub(super) fn create_in_run(&self, id: &ProjectId, run: &str) -> Result<()> {
-        self.with_template(run, |template| self.store.create(id, template))
-    }
-
-    /// Makes databases that are ready to become projects, until there are as many as the store is to keep, and removes
-    /// those of another catalog. An application does this beside its sign-ups, which then need not wait for migrations.
-    pub fn top_up_spares(&self) -> Result<Spares> {
-        let spares = self.with_template(&new_id(), |template| self.store.top_up_spares(template))?;
-        if spares.made + spares.removed > 0 {
-            self.append_to_journal("spares", serde_json::json!(spares))?;
-        }
-        Ok(spares)
-    }
-
-    fn with_template<T>(&self, run: &str, make: impl FnOnce(Template<'_>) -> Result<T>) -> Result<T> {
-        // Before anything is begun on the server.
-        let is_reusable = self.reference()?.is_template();
-        let fill = |session: &mut dyn Session, at_most: usize| {
-            let executor = Executor { rows: RowOwner::Migrations, ..self.executor(self.to_head(), run)? };
-            // SQLite takes some of a file's settings only before anything else is done with it.
-            let scripts = self.catalog.migrations().iter().map(|migration| migration.up.file_settings());
-            let file = scripts.fold(FileSettings::NONE, FileSettings::then);
-            let mode = Mode { foreign_keys: ForeignKeys::Compared, file, ..Mode::PLAIN };
-            let mut progress = Progress { at_most, ..Progress::new(executor.request) };
-            match executor.perform(session, &Preflight { mode, seen: None }, &mut progress)? {
-                Ok(_) => Ok(()),
-                Err(problems) => {
-                    let said: Vec<_> = problems.iter().map(Problem::message).collect();
-                    Err(Error::new(
-                        ErrorKind::Internal,
-                        format!("a new project is blocked: {}", said.join("; ")),
-                    ))
-                }
-            }
-        };
-        make(Template {
-            catalog: self.catalog.hash(),
-            is_reusable,
-            adds_enum_values: self.catalog.adds_enum_values(),
-            run,
-            fill: &fill,
-        })
-    }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-pub(super) fn failed(project: &ProjectId, error: Error) -> ProjectReport {
-    // Nothing was tried: somebody has to say first which of its names is meant.
-    if error.kind() == ErrorKind::SeveralNames {
-        let hint = error.hint_for_command().unwrap_or_default().to_string();
-        let problem = Problem::SeveralNames { message: error.message().into(), hint };
-        return ProjectReport::new(project.clone(), Outcome::Blocked(vec![problem]));
-    }
-    ProjectReport::new(project.clone(), Outcome::Failed(error.in_project(project)))
 }

@@ -1,96 +1,184 @@
-//! Where projects stand: read in parts, and the first of them while the reference is made.
+//! Inspects projects in batches, and plans them. The first batches are read while the reference is built.
 //!
-//! It must not write, and must not make a reference that nothing is compared with.
+//! Does not build a reference that no schema is compared with.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::Manager;
-use super::run::{failed, lock};
-use crate::apply::Executor;
+use super::reporting::{failed, lock};
+use crate::apply::{Executor, Preflight};
+use crate::catalog::Version;
 use crate::error::Result;
 use crate::event::{Outcome, ProjectReport};
-use crate::plan::{Inspection, Reference};
+use crate::plan::{Inspection, Problem, Reference};
 use crate::project::ProjectId;
-use crate::store::ReadSchema;
+use crate::store::{ReadSchema, SchemaSource};
 
-/// What was read before it was known what to compare it with, by the first project of each part.
+/// Inspections that were read while the reference was built, by the first project of their batch.
 pub(super) type Prefetched = HashMap<ProjectId, Vec<Result<Inspection>>>;
 
-/// How many parts are read before that, and how many at once.
-const AHEAD: usize = 8;
-const READERS: usize = 2;
+/// How many batches are read while the reference is built.
+const PREFETCHED_BATCHES: usize = 8;
+/// How many of them are read at once.
+const PREFETCH_THREADS: usize = 2;
+
+/// A project's version, and what an upgrade would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// The newest version in its ledger; `None` without a ledger.
+    pub version: Option<Version>,
+    /// The pending versions, in order. Empty if there are problems.
+    pub pending: Vec<Version>,
+    /// The problems that prevent an upgrade.
+    pub problems: Vec<Problem>,
+}
+
+impl Status {
+    /// Whether the project is at the newest version and has no problems.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.version.is_some() && self.pending.is_empty() && self.problems.is_empty()
+    }
+}
 
 impl Manager {
-    /// Where projects stand: the reference is made only for schemas to be compared with it.
-    pub(super) fn status_executor<'a>(&'a self, seen: &[Result<Inspection>]) -> Result<Executor<'a>> {
-        static NONE: Reference = Reference::unknown();
-        let is_to_compare = |it: &Result<Inspection>| it.as_ref().is_ok_and(|it| it.schema.is_some());
-        let reference = if seen.iter().any(is_to_compare) { self.reference()? } else { &NONE };
-        Ok(self.executor_with(reference, self.to_head(), ""))
+    /// Returns a project's version, pending migrations and problems. Changes nothing.
+    ///
+    /// Fails with [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if the project does not exist.
+    pub fn status(&self, id: &ProjectId) -> Result<Status> {
+        let inspections = [self.inspect_with(id, ReadSchema::IfUnverified)];
+        let executor = self.executor_for_status(&inspections)?;
+        let [inspection] = inspections;
+        let inspection = inspection?;
+        let versions =
+            |range| self.catalog.between(range).iter().map(|migration| migration.version.clone()).collect();
+        let version = self
+            .catalog
+            .migrations()
+            .iter()
+            .rev()
+            .map(|it| &it.version)
+            .find(|it| inspection.ledger.is_applied(it));
+        let (pending, problems) = match executor.plan(&inspection) {
+            Ok(plan) => (versions(plan.from..plan.to), Vec::new()),
+            Err(problems) => (Vec::new(), problems),
+        };
+        Ok(Status { version: version.cloned(), pending, problems })
     }
 
-    /// Reads the first projects, and makes the reference meanwhile, which their plans are made with: a server has more than
-    /// one processor. It may be that none is needed.
+    /// Returns an executor that plans these projects. Builds the reference only if one of their schemas was read.
+    pub(super) fn executor_for_status<'a>(
+        &'a self,
+        inspections: &[Result<Inspection>],
+    ) -> Result<Executor<'a>> {
+        static NONE: Reference = Reference::unknown();
+        let has_schema = |it: &Result<Inspection>| it.as_ref().is_ok_and(|it| it.schema.is_some());
+        let reference = if inspections.iter().any(has_schema) { self.reference()? } else { &NONE };
+        Ok(self.executor_with(reference, self.upgrade_request(), ""))
+    }
+
+    /// Reads the first batches of projects, and builds the reference at the same time, since a server has more than one
+    /// processor. If verified schemas are skipped, builds it afterwards, and only if a schema was read.
     pub(super) fn prefetch(&self, projects: &[ProjectId], read_schema: ReadSchema) -> Result<Prefetched> {
         if projects.is_empty() {
             return Ok(Prefetched::new());
         }
-        let part = self.store.inspect_batch_size(projects.len()).max(1);
-        let parts: Vec<&[ProjectId]> = projects.chunks(part).take(AHEAD).collect();
+        let batch_size = self.store.inspect_batch_size(projects.len()).max(1);
+        let batches: Vec<&[ProjectId]> = projects.chunks(batch_size).take(PREFETCHED_BATCHES).collect();
         let (next, prefetched) = (AtomicUsize::new(0), Mutex::new(Prefetched::new()));
         std::thread::scope(|scope| {
             let read = || {
-                while let Some(part) = parts.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let seen = self.store.inspect(part, read_schema);
-                    lock(&prefetched).insert(part[0].clone(), seen);
+                while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let inspections = self.store.inspect(batch, read_schema);
+                    lock(&prefetched).insert(batch[0].clone(), inspections);
                 }
             };
-            let readers: Vec<_> = (0..READERS.min(parts.len())).map(|_| scope.spawn(read)).collect();
+            let readers: Vec<_> =
+                (0..PREFETCH_THREADS.min(batches.len())).map(|_| scope.spawn(read)).collect();
             if (read_schema == ReadSchema::Always || !self.store.ledger_verifies_schemas())
                 && let Err(error) = self.reference()
             {
-                next.store(AHEAD, Ordering::Relaxed);
+                next.store(PREFETCHED_BATCHES, Ordering::Relaxed);
                 return Err(error);
             }
-            // What a reader that panicked has not read is read again, where that is caught.
+            // If a reader panicked, the workers read its batches again. They catch panics.
             for reader in readers {
                 drop(reader.join());
             }
             Ok(())
         })?;
         let prefetched = prefetched.into_inner().unwrap_or_else(PoisonError::into_inner);
-        for seen in prefetched.values() {
-            self.status_executor(seen)?;
+        for inspections in prefetched.values() {
+            self.executor_for_status(inspections)?;
         }
         Ok(prefetched)
     }
 
-    /// These projects as they were read ahead, or read now.
-    pub(super) fn take_prefetched(
+    /// Returns the inspections of a batch of projects. Reads the projects if they were not prefetched.
+    pub(super) fn take_prefetched_or_inspect(
         &self,
         projects: &[ProjectId],
         prefetched: &Mutex<Prefetched>,
         read_schema: ReadSchema,
     ) -> Vec<Result<Inspection>> {
-        let read = projects.first().and_then(|first| lock(prefetched).remove(first));
-        read.unwrap_or_else(|| self.store.inspect(projects, read_schema))
+        let inspections = projects.first().and_then(|first| lock(prefetched).remove(first));
+        inspections.unwrap_or_else(|| self.store.inspect(projects, read_schema))
     }
 
-    /// Says where projects stand.
+    /// Reports the status of a batch of projects.
     pub(super) fn status_reports(
         &self,
         projects: &[ProjectId],
         prefetched: &Mutex<Prefetched>,
     ) -> Vec<ProjectReport> {
-        let seen = self.take_prefetched(projects, prefetched, ReadSchema::IfUnverified);
-        let executor = self.status_executor(&seen);
-        let one = |(project, seen): (&ProjectId, Result<Inspection>)| match (seen, &executor) {
-            (Ok(seen), Ok(executor)) => self.report(project, executor.plan(&seen), Outcome::Planned),
-            (Ok(_), Err(error)) => failed(project, error.again()),
+        let inspections = self.take_prefetched_or_inspect(projects, prefetched, ReadSchema::IfUnverified);
+        let executor = self.executor_for_status(&inspections);
+        let report = |(project, inspection): (&ProjectId, Result<Inspection>)| match (inspection, &executor) {
+            (Ok(inspection), Ok(executor)) => {
+                self.report(project, executor.plan(&inspection), Outcome::Planned)
+            }
+            (Ok(_), Err(error)) => failed(project, error.duplicate()),
             (Err(error), _) => failed(project, error),
         };
-        projects.iter().zip(seen).map(one).collect()
+        projects.iter().zip(inspections).map(report).collect()
+    }
+
+    /// Plans a project. Returns its report if it is finished. Otherwise adds the project to `planned`.
+    pub(super) fn plan_project(
+        &self,
+        executor: &Executor<'_>,
+        project: &ProjectId,
+        inspection: Result<Inspection>,
+        dry_run: bool,
+        planned: &Mutex<Vec<(ProjectId, Preflight)>>,
+    ) -> Option<ProjectReport> {
+        let inspection = match inspection {
+            Ok(inspection) => inspection,
+            Err(error) => return Some(failed(project, error)),
+        };
+        let plan_result = executor.plan(&inspection);
+        let preflight = match &plan_result {
+            Ok(plan) if !plan.is_empty() => {
+                let mode = executor.mode_for(plan);
+                // Inspections of the whole fleet would be kept in memory, so keep only those that are used.
+                let keep = self.store.supports_begin_if_unchanged() && mode.schema == SchemaSource::Ledger;
+                Some(Preflight { mode, inspection: keep.then_some(inspection) })
+            }
+            // Another run may be migrating it now. Only under the lock is it certain that no run is.
+            Err(problems) if problems.iter().any(|it| matches!(it, Problem::Dirty { .. })) => {
+                Some(Preflight::UNPLANNED)
+            }
+            Ok(_) | Err(_) => None,
+        };
+        match preflight.filter(|_| !dry_run) {
+            Some(preflight) => {
+                lock(planned).push((project.clone(), preflight));
+                None
+            }
+            None => Some(self.report(project, plan_result, Outcome::Planned)),
+        }
     }
 }

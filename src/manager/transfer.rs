@@ -1,11 +1,12 @@
-//! Projects as plain SQL: written out, and made of what somebody wrote.
+//! Exports projects as SQL, and creates projects from SQL.
 //!
-//! It must not record a version that the schema has not got, whatever the text says of itself.
+//! An import records a version only if the schema is that of the version, whatever the ledger in the SQL says.
 
 use std::io::Write;
 use std::path::Path;
 
 use super::Manager;
+use super::reporting::blocked;
 use crate::apply::Preflight;
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
@@ -15,7 +16,9 @@ use crate::project::ProjectId;
 use crate::store::{LoadedSql, SnapshotFile};
 
 impl Manager {
-    /// Writes a project as SQL text, as it is at this moment: `sqlite3` or `psql` make the same of it.
+    /// Writes a project, as it is at one moment, as SQL that `sqlite3` or `psql` can load.
+    ///
+    /// Fails with [`ErrorKind::NotFound`] if the project does not exist.
     pub fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
         self.store.validate_id(id)?;
         self.store.export(id, out)
@@ -30,25 +33,25 @@ impl Manager {
     }
 
     fn import(&self, project: &ProjectId, text: &Path, run: &str, report: &mut ProjectReport) -> Result<()> {
-        const HINT: &str = "it was imported, without a version: tenantry stamp ID";
+        const HINT: &str = "it was imported without a version; record one: tenantry stamp ID";
         let scratch = private_folder()?;
         let file = scratch.path().join("copy");
         let LoadedSql { place, access, notes } = self.store.load_sql(text, &file)?;
         report.notes.extend(notes);
-        let copy = SnapshotFile { file: &file, place: &place, needs: &[], access: &access };
-        let (mut found, mut unchecked) = (None, Vec::new());
-        let request = self.to_head();
-        let executor = self.executor(request, run)?;
-        self.store.restore_scratch(copy, &mut |session| {
+        let snapshot = SnapshotFile { file: &file, place: &place, needs: &[], access: &access };
+        let (mut planned, mut unchecked) = (None, Vec::new());
+        let request = self.upgrade_request();
+        let executor = self.executor_for(request, run)?;
+        self.store.restore_scratch(snapshot, &mut |session| {
             session.begin(Preflight::UNPLANNED.mode)?;
-            unchecked = self.require_sound(session)?;
-            found = Some(executor.plan(&session.inspect()?));
+            unchecked = self.require_healthy(session)?;
+            planned = Some(executor.plan(&session.inspect()?));
             session.rollback()
         })?;
         report.notes.extend(unchecked);
-        let stamp = match found {
-            Some(Ok(plan)) => self.plan_import(&plan, report),
-            // It says nothing of its version, and is of none that is known: it can be taken in, not stamped.
+        let stamp = match planned {
+            Some(Ok(plan)) => self.report_version(&plan, report),
+            // It has no ledger, and its schema is that of no known version. It can be imported, but not stamped.
             Some(Err(problems)) if problems.iter().all(|it| matches!(it, Problem::NeedsBaseline { .. })) => {
                 report
                     .notes
@@ -56,36 +59,38 @@ impl Manager {
                 None
             }
             Some(Err(problems)) => {
-                let said: Vec<_> = problems.iter().map(Problem::message).collect();
+                let messages: Vec<_> = problems.iter().map(Problem::message).collect();
                 return Err(Error::new(
                     ErrorKind::Blocked,
-                    format!("what it says of its version is not so: {}", said.join("; ")),
+                    format!("its ledger is not valid: {}", messages.join("; ")),
                 )
                 .with_hint(
-                    "export it anew; or take the ledger's tables out of the file, and stamp it afterwards",
+                    "export it again; or remove the ledger's tables from the file, and stamp it after the import",
                 ));
             }
-            None => return Err(Error::new(ErrorKind::Internal, "the copy was not looked at")),
+            None => return Err(Error::new(ErrorKind::Internal, "the imported copy was not inspected")),
         };
-        report.notes.extend(self.store.restore_as(project, copy)?);
+        report.notes.extend(self.store.restore_as(project, snapshot)?);
         let Some(position) = stamp else { return Ok(()) };
         let request = Request::Stamp { to: Some(position), force: false };
-        let executor = self.executor(request, run)?;
+        let executor = self.executor_for(request, run)?;
         match self.execute_plan(&executor, project, &Preflight::UNPLANNED).outcome {
             Outcome::Failed(error) => Err(error.with_hint(HINT)),
-            Outcome::Blocked(problems) => Err(super::blocked(project, &problems).with_hint(HINT)),
+            Outcome::Blocked(problems) => Err(blocked(project, &problems).with_hint(HINT)),
             _ => Ok(()),
         }
     }
 
-    /// Says what a text's project is; gives the position to be recorded, where it has no ledger.
-    fn plan_import(&self, plan: &Plan, report: &mut ProjectReport) -> Option<usize> {
+    /// Reports the version of an imported project. Returns the position to record, if the project has no ledger.
+    fn report_version(&self, plan: &Plan, report: &mut ProjectReport) -> Option<usize> {
         let stamp = plan.stamp.map(|stamp| stamp.position);
-        let position = stamp.or(plan.recorded).unwrap_or_default();
+        let position = stamp.or(plan.recorded_position).unwrap_or_default();
         report.to = Some(self.catalog.version_at(position));
         report.stamped = stamp.map(|position| self.catalog.version_at(position));
         if plan.to > position {
-            report.notes.push(format!("it lacks {} migration(s): tenantry upgrade ID", plan.to - position));
+            report
+                .notes
+                .push(format!("{} migration(s) are pending: tenantry upgrade ID", plan.to - position));
         }
         stamp
     }

@@ -1,47 +1,44 @@
-//! Backups proven: restored into a private database, compared with their manifests, upgraded.
-//!
-//! It must not say of a level that it holds before it was run.
+//! Verifies backups: restores them into a scratch database, compares them with their manifests, and upgrades them.
 
 use std::cell::RefCell;
 use std::path::Path;
 
 use super::Manager;
-use super::maintenance::not_checked;
 use crate::apply::{Executor, Preflight, Progress};
 use crate::backup::{Backup, Manifest};
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Step;
 use crate::maintenance::check;
-use crate::plan::Problem;
+use crate::plan::{Inspection, Problem};
 use crate::schema::Fingerprint;
-use crate::store::{Contents, Session, SnapshotFile};
+use crate::store::{Contents, Health, Session, SnapshotFile};
 
-/// How far a backup is checked.
+/// How to verify a backup.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct VerifyOptions<'a> {
-    /// 1 to 4: see [`BackupTask::Check`](super::BackupTask).
+    /// The level, 1 to 4: see [`BackupTask::Check`](super::BackupTask).
     pub(super) level: u8,
     pub(super) strictness: Strictness,
-    /// The run that checks it.
+    /// The run that verifies it.
     pub(super) run: &'a str,
 }
 
-/// What a backup has to be besides what it was made of.
+/// What to require besides equality with the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Strictness {
-    /// Sound, and as the set's rules have it.
+    /// The database's own checks and the set's rules pass.
     Strict,
-    /// Nothing: what was not sound then is wanted back all the same.
+    /// Nothing: a project that failed these checks when it was backed up is restored as it was.
     Lenient,
 }
 
 impl Manager {
-    /// Checks a backup up to a level.
+    /// Verifies a backup up to a level. Adds a step for each verification that passed.
     pub(super) fn verify_backup(
         &self,
         backup: &Backup,
-        proof: VerifyOptions<'_>,
+        options: VerifyOptions<'_>,
         steps: &mut Vec<Step>,
     ) -> Result<()> {
         let scratch = private_folder()?;
@@ -50,24 +47,25 @@ impl Manager {
         let manifest = &backup.manifest;
         let steps = RefCell::new(steps);
         let step = |level: u8, found: String| steps.borrow_mut().push(Step { level, found });
-        step(1, format!("its file has {} bytes and the SHA-256 that it had", manifest.file.size));
-        if proof.level < 2 {
+        step(1, format!("its file has {} bytes and the recorded SHA-256", manifest.file.size));
+        if options.level < 2 {
             return Ok(());
         }
-        let broken = |error: Error| {
+        let in_backup = |error: Error| {
             let error = error.at(&backup.name, None);
-            // What is wrong with a migration is not the backup's fault, and says itself what to do.
+            // An error that has a hint already, such as a migration's, is not the backup's fault.
             match error.hint_for_command() {
                 Some(_) => error,
-                None => error
-                    .with_hint("trust another backup of this project; see which: tenantry backup list ID"),
+                None => {
+                    error.with_hint("use another backup of this project; list them: tenantry backup list ID")
+                }
             }
         };
-        let begun = steps.borrow().len();
+        let steps_before = steps.borrow().len();
         self.store.restore_scratch(snapshot_file(manifest, &file), &mut |session| {
-            // What a lost connection left half done is done again.
-            steps.borrow_mut().truncate(begun);
-            self.verify_restored(session, manifest, proof, &step).map_err(broken)
+            // The store calls this again after a lost connection.
+            steps.borrow_mut().truncate(steps_before);
+            self.verify_restored(session, manifest, options, &step).map_err(in_backup)
         })
     }
 
@@ -75,18 +73,18 @@ impl Manager {
         &self,
         session: &mut dyn Session,
         manifest: &Manifest,
-        proof: VerifyOptions<'_>,
+        options: VerifyOptions<'_>,
         step: &dyn Fn(u8, String),
     ) -> Result<()> {
-        let VerifyOptions { level, strictness, run } = proof;
+        let VerifyOptions { level, strictness, run } = options;
         session.begin(Preflight::UNPLANNED.mode)?;
-        match self.require_sound(session) {
+        match self.require_healthy(session) {
             Err(error) if strictness == Strictness::Lenient => {
                 step(2, format!("restored; {}", error.message()));
             }
-            other => {
-                let notes = other?;
-                step(2, "restored; integrity and foreign keys hold".into());
+            result => {
+                let notes = result?;
+                step(2, "restored; integrity and foreign keys verified".into());
                 for note in notes {
                     step(2, note);
                 }
@@ -95,9 +93,10 @@ impl Manager {
         if level >= 3 {
             let inspection = session.inspect()?;
             let found = inspection.fingerprint()?;
-            // Roles that are not here are granted nothing, which was said.
-            if !Fingerprint::parse(&manifest.schema).is_some_and(|was| was.has_same_objects(&found)) {
-                let message = format!("its restored schema is {found}, and was {}", manifest.schema);
+            // Grants are not compared: roles that do not exist here were granted nothing.
+            if !Fingerprint::parse(&manifest.schema).is_some_and(|recorded| recorded.has_same_objects(&found))
+            {
+                let message = format!("its restored schema is {found}, but was {}", manifest.schema);
                 return Err(Error::new(ErrorKind::CheckFailed, message));
             }
             require_same_contents(&session.contents()?, manifest)?;
@@ -105,19 +104,19 @@ impl Manager {
             step(
                 3,
                 format!(
-                    "schema {:.12}, {} table(s) and {rows} row(s) as they were",
+                    "schema {:.12}, {} table(s) and {rows} row(s) match the manifest",
                     found.to_string(),
                     manifest.tables.len()
                 ),
             );
-            let request = self.to_head();
-            let executor = self.executor(request, run)?;
+            let request = self.upgrade_request();
+            let executor = self.executor_for(request, run)?;
             match executor.plan(&inspection) {
                 Ok(plan) if plan.from == plan.to && strictness == Strictness::Strict => {
                     step(3, self.require_rules_hold(session)?);
                 }
                 _ if strictness == Strictness::Lenient => {}
-                _ => step(3, "the set's rules are those of its newest version, where it is not".into()),
+                _ => step(3, "the set's rules are not checked: they apply only to the newest version".into()),
             }
             session.rollback()?;
             if level >= 4 {
@@ -129,54 +128,63 @@ impl Manager {
 
     fn verify_upgrade(&self, session: &mut dyn Session, executor: &Executor<'_>) -> Result<String> {
         let plan =
-            match executor.perform(session, &Preflight::UNPLANNED, &mut Progress::new(executor.request))? {
+            match executor.execute(session, &Preflight::UNPLANNED, &mut Progress::new(executor.request))? {
                 Ok(plan) => plan,
                 Err(problems) => {
-                    let said: Vec<_> = problems.iter().map(Problem::message).collect();
-                    let message = format!("its restored copy can't be upgraded: {}", said.join("; "));
+                    let messages: Vec<_> = problems.iter().map(Problem::message).collect();
+                    let message = format!("its restored copy cannot be upgraded: {}", messages.join("; "));
                     let hint = problems
                         .first()
-                        .map_or_else(|| "look at the migrations".to_string(), Problem::hint_for_command);
+                        .map_or_else(|| "check the migrations".to_string(), Problem::hint_for_command);
                     return Err(Error::new(ErrorKind::CheckFailed, message).with_hint(hint));
                 }
             };
-        // What nothing was done to was looked at already.
+        // A copy that was not upgraded was verified at the lower levels.
         if plan.is_empty() {
             return Ok(format!("it is at {}, the newest version", self.catalog.version_at(plan.to)));
         }
         session.begin(Preflight::UNPLANNED.mode)?;
-        self.require_sound(session)?;
+        self.require_healthy(session)?;
         let rules = self.require_rules_hold(session)?;
         session.rollback()?;
         let (from, to) = (self.catalog.version_at(plan.from), self.catalog.version_at(plan.to));
-        Ok(format!("upgraded from {from} to {to}; integrity and foreign keys hold, {rules}"))
+        Ok(format!("upgraded from {from} to {to}; integrity and foreign keys verified, {rules}"))
     }
 
-    /// Errors where a restored copy is damaged; gives what is to be said of one that is not.
-    pub(super) fn require_sound(&self, session: &mut dyn Session) -> Result<Vec<String>> {
+    /// Runs the database's own checks on a restored copy. Fails if it is damaged; otherwise returns notes about it.
+    pub(super) fn require_healthy(&self, session: &mut dyn Session) -> Result<Vec<String>> {
         let health = session.health()?;
-        let (mut notes, mut damage) = (not_checked(&health), health.damage);
+        let (mut notes, mut errors) = (unchecked_notes(&health), health.errors);
         if !health.unvalidated.is_empty() {
-            let is_meant = self.are_left_unvalidated(&session.inspect()?)?;
-            if is_meant { &mut notes } else { &mut damage }.extend(health.unvalidated);
+            let is_expected = self.expects_unvalidated(&session.inspect()?)?;
+            if is_expected { &mut notes } else { &mut errors }.extend(health.unvalidated);
         }
-        if damage.is_empty() {
+        if errors.is_empty() {
             return Ok(notes);
         }
         Err(Error::new(
             ErrorKind::CheckFailed,
-            format!("its restored copy is damaged: {}", damage.join("; ")),
+            format!("its restored copy is damaged: {}", errors.join("; ")),
         ))
+    }
+
+    /// Whether the migrations themselves leave every constraint unvalidated that is unvalidated in this project.
+    pub(super) fn expects_unvalidated(&self, inspection: &Inspection) -> Result<bool> {
+        let Some(schema) = &inspection.schema else { return Ok(false) };
+        let position =
+            self.catalog.migrations().iter().filter(|it| inspection.ledger.is_applied(&it.version)).count();
+        let expected = self.reference()?.expected(position);
+        Ok(expected.is_some_and(|expected| schema.unvalidated().is_subset(&expected.unvalidated())))
     }
 
     fn require_rules_hold(&self, session: &mut dyn Session) -> Result<String> {
         let checks = &self.rules()?.checks;
         for rule in checks {
-            if let Some(wrong) = check(session, rule)? {
-                return Err(Error::new(ErrorKind::CheckFailed, wrong));
+            if let Some(failure) = check(session, rule)? {
+                return Err(Error::new(ErrorKind::CheckFailed, failure));
             }
         }
-        Ok(format!("{} rule(s) of the set hold", checks.len()))
+        Ok(format!("{} rule(s) of the set pass", checks.len()))
     }
 }
 
@@ -186,29 +194,36 @@ pub(super) fn snapshot_file<'a>(manifest: &'a Manifest, file: &'a Path) -> Snaps
 
 fn require_same_contents(found: &Contents, manifest: &Manifest) -> Result<()> {
     let differs = |what: String| Err(Error::new(ErrorKind::CheckFailed, what));
-    for (name, was) in &manifest.tables {
+    for (name, recorded) in &manifest.tables {
         match found.tables.get(name) {
             None => return differs(format!("its restored copy has no table {name}")),
-            Some(is) if is.rows != was.rows => {
+            Some(table) if table.rows != recorded.rows => {
                 return differs(format!(
-                    "its restored table {name} has {} row(s), and had {}",
-                    is.rows, was.rows
+                    "its restored table {name} has {} row(s), but had {}",
+                    table.rows, recorded.rows
                 ));
             }
-            Some(is) if is.hash != was.hash => {
-                return differs(format!("the rows of its restored table {name} are not those that it had"));
+            Some(table) if table.hash != recorded.hash => {
+                return differs(format!(
+                    "its restored table {name} has different rows than when it was backed up"
+                ));
             }
             Some(_) => {}
         }
     }
     if let Some(extra) = found.tables.keys().find(|name| !manifest.tables.contains_key(*name)) {
-        return differs(format!("its restored copy has a table {extra} that it had not"));
+        return differs(format!("its restored copy has an unexpected table {extra}"));
     }
     if found.properties != manifest.properties {
         return differs(format!(
-            "its restored copy says {:?} of itself, and said {:?}",
+            "its restored copy has the properties {:?}, but had {:?}",
             found.properties, manifest.properties
         ));
     }
     Ok(())
+}
+
+/// Notes about what could not be checked.
+pub(super) fn unchecked_notes(health: &Health) -> Vec<String> {
+    health.unchecked.iter().map(|what| format!("not checked: {what}")).collect()
 }

@@ -1,17 +1,17 @@
-//! The version that a project without a ledger has, found by its schema and proven.
+//! Determines the version of a project without a ledger, and verifies it against the schema.
 
 use super::{Planner, Problem};
 
 impl Planner<'_> {
-    /// The position of a project without a ledger, by its schema, and by alembic's revision where it has one.
+    /// Returns the position of a project without a ledger: by alembic's revision if it has one, else by its schema.
     pub(super) fn baseline(&self) -> Result<usize, Vec<Problem>> {
         let Some(schema) = self.inspection.schema.as_ref().filter(|_| self.reference.is_known()) else {
             return Err(vec![Problem::unknown_reference()]);
         };
         if let [_, ..] = self.inspection.ledger.revisions.as_slice() {
-            return self.revision();
+            return self.position_by_revision();
         }
-        // Whatever else leads to an empty schema: nothing was run yet.
+        // Other positions can have an empty schema, too. Position 0 is the right one, since nothing has been run.
         if schema.is_empty() {
             return Ok(0);
         }
@@ -25,7 +25,7 @@ impl Planner<'_> {
         }
     }
 
-    fn revision(&self) -> Result<usize, Vec<Problem>> {
+    fn position_by_revision(&self) -> Result<usize, Vec<Problem>> {
         let revisions = &self.inspection.ledger.revisions;
         let known: Vec<_> = revisions.iter().map(|revision| self.catalog.replacing(revision)).collect();
         let unknown: Vec<_> =
@@ -37,10 +37,10 @@ impl Planner<'_> {
         self.check(position).map(|()| position)
     }
 
-    /// Whether the schema is that of a position. Where it depends on the data, nobody can say.
+    /// Checks that the schema is that of a position. Fails if it differs, or if it depends on the data.
     pub(super) fn check(&self, position: usize) -> Result<(), Vec<Problem>> {
-        let both = self.inspection.schema.as_ref().zip(self.reference.expected(position));
-        let Some((schema, _)) = both else {
+        let comparable = self.inspection.schema.as_ref().zip(self.reference.expected(position));
+        let Some((schema, _)) = comparable else {
             return Err(vec![Problem::unverifiable(self.catalog, position)]);
         };
         let differences = self.reference.differences(schema, position);

@@ -1,68 +1,68 @@
-//! What forbids a plan, in words: a code for programs, a message and a hint for people.
+//! The reasons why a project cannot be planned. Each has a code for programs, and a message and a hint for people.
 
 use crate::catalog::Catalog;
 use crate::hint::for_library;
 use crate::schema::Difference;
 
-/// How many differences a message names before it counts the rest.
+/// The maximum number of differences that a message lists. The others are only counted.
 const SHOWN: usize = 6;
 
-/// One reason why a project is left alone. A project has all that apply, not the first.
+/// A reason why a project is blocked. A blocked project reports all reasons, not only the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Problem {
-    /// It has no ledger, and its schema is not (or not allowed to be taken for) exactly one version's.
+    /// It has no ledger. Its schema does not match exactly one version, or recording that version is not allowed.
     NeedsBaseline {
-        /// What was found.
+        /// What is wrong.
         message: String,
         /// What to do.
         hint: String,
     },
-    /// Its schema is not what its ledger's version says.
+    /// Its schema differs from that of the version in its ledger.
     Drifted {
         /// How it differs.
         message: String,
     },
-    /// Migrations were changed after they were applied.
+    /// Migrations were edited after they were applied.
     Edited {
         /// Their labels.
         migrations: Vec<String>,
     },
-    /// Versions are applied that the catalog does not have: the code is older than the data.
+    /// Its ledger has versions that the catalog does not have, so the code is older than the data.
     Unknown {
         /// The versions.
         versions: Vec<String>,
     },
-    /// Migrations are missing below one that is applied.
+    /// Migrations are not applied although a later one is.
     OutOfOrder {
         /// Their labels.
         migrations: Vec<String>,
     },
-    /// Migrations outside a transaction were begun and are not known to have ended.
+    /// Migrations outside a transaction were started, and their end was not recorded.
     Dirty {
         /// The versions.
         versions: Vec<String>,
     },
-    /// Migrations have no down.sql.
+    /// Migrations have no down.sql that can be run.
     Irreversible {
         /// Their labels.
         migrations: Vec<String>,
     },
-    /// Migrations have a down.sql that does not lead back to the schema from before.
-    LeadsElsewhere {
-        /// Their labels, each with where it leads.
+    /// Migrations have a down.sql that does not restore the previous schema.
+    IrregularDown {
+        /// Their labels, each with the differences or the error.
         migrations: Vec<String>,
     },
-    /// There is something to do, and its owner marked it read-only.
+    /// There is something to do, but it is read-only.
     ReadOnly,
-    /// Its file is another project's, too.
-    SeveralNames {
-        /// Which.
+    /// Its file is also the file of another project.
+    SharedFile {
+        /// Which project that is.
         message: String,
         /// What to do.
         hint: String,
     },
-    /// Another tool's revisions stand for no version of the catalog.
+    /// Another tool's revisions do not correspond to a version of the catalog.
     UnknownRevision {
         /// The revisions.
         revisions: Vec<String>,
@@ -72,59 +72,65 @@ pub enum Problem {
 impl Problem {
     pub(super) fn needs_stamp(catalog: &Catalog, position: usize) -> Self {
         Self::NeedsBaseline {
-            message: format!(
-                "it has no ledger; its schema is that of version {}",
-                version(catalog, position)
-            ),
-            hint: "take it over: tenantry stamp ID, or upgrade without --no-stamp".into(),
+            message: format!("it has no ledger; its schema matches version {}", version(catalog, position)),
+            hint: "record its version: tenantry stamp ID, or upgrade without --no-stamp".into(),
         }
     }
 
     pub(super) fn no_match(catalog: &Catalog, position: usize, differences: &[Difference]) -> Self {
         Self::NeedsBaseline {
             message: format!(
-                "it has no ledger, and its schema is that of no version; nearest is {}: {}",
+                "it has no ledger, and its schema matches no version; the closest is {}: {}",
                 version(catalog, position),
-                listed(differences)
+                list_differences(differences)
             ),
-            hint:
-                "mend the schema, or record a version in spite of it: tenantry stamp ID --to VERSION --force"
-                    .into(),
+            hint: "fix the schema, or record a version despite the difference: \
+                   tenantry stamp ID --to VERSION --force"
+                .into(),
         }
     }
 
     pub(super) fn ambiguous(catalog: &Catalog, positions: &[usize]) -> Self {
         let versions: Vec<_> = positions.iter().map(|position| version(catalog, *position)).collect();
         Self::NeedsBaseline {
-            message: format!("it has no ledger, and its schema is that of {}", versions.join(" and of ")),
-            hint: "say which: tenantry stamp ID --to VERSION".into(),
+            message: format!(
+                "it has no ledger, and its schema matches more than one version: {}",
+                versions.join(", ")
+            ),
+            hint: "choose one: tenantry stamp ID --to VERSION".into(),
         }
     }
 
     pub(super) fn unverifiable(catalog: &Catalog, position: usize) -> Self {
         Self::NeedsBaseline {
             message: format!(
-                "the schema of {} depends on the data, so it can't be checked",
+                "the schema of {} depends on the data, so it cannot be checked",
                 version(catalog, position)
             ),
-            hint: "look at the database, then record the version: tenantry stamp ID --to VERSION --force"
+            hint: "check the database, then record the version: tenantry stamp ID --to VERSION --force"
                 .into(),
         }
     }
 
     pub(super) fn mismatch(catalog: &Catalog, position: usize, differences: &[Difference]) -> Self {
         Self::NeedsBaseline {
-            message: format!("its schema is not that of {}: {}", version(catalog, position), listed(differences)),
-            hint: "mend the schema, or record the version in spite of it: tenantry stamp ID --to VERSION --force".into(),
+            message: format!(
+                "its schema does not match {}: {}",
+                version(catalog, position),
+                list_differences(differences)
+            ),
+            hint: "fix the schema, or record the version despite the difference: \
+                   tenantry stamp ID --to VERSION --force"
+                .into(),
         }
     }
 
     pub(super) fn drifted(catalog: &Catalog, position: usize, differences: &[Difference]) -> Self {
         Self::Drifted {
             message: format!(
-                "its schema is not that of its version {}: {}",
+                "its schema does not match its version {}: {}",
                 version(catalog, position),
-                listed(differences)
+                list_differences(differences)
             ),
         }
     }
@@ -132,7 +138,7 @@ impl Problem {
     pub(super) fn changed(catalog: &Catalog, position: usize) -> Self {
         Self::Drifted {
             message: format!(
-                "its schema is not what it was when tenantry recorded its version {}",
+                "its schema has changed since tenantry recorded its version {}",
                 version(catalog, position)
             ),
         }
@@ -140,12 +146,12 @@ impl Problem {
 
     pub(super) fn unknown_reference() -> Self {
         Self::NeedsBaseline {
-            message: "it has no ledger, and this role may make no schema to compare its own with".into(),
-            hint: "run as a role that may: GRANT CREATE ON DATABASE".into(),
+            message: "it has no ledger, and this role cannot create a schema to compare it with".into(),
+            hint: "use a role that can create schemas: GRANT CREATE ON DATABASE".into(),
         }
     }
 
-    /// The problem's name in JSON: snake case, stable.
+    /// Returns the problem's name in JSON. It is in snake case and never changes.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -156,83 +162,80 @@ impl Problem {
             Self::OutOfOrder { .. } => "out_of_order",
             Self::Dirty { .. } => "dirty",
             Self::Irreversible { .. } => "irreversible",
-            Self::LeadsElsewhere { .. } => "leads_elsewhere",
+            Self::IrregularDown { .. } => "leads_elsewhere",
             Self::ReadOnly => "read_only",
-            Self::SeveralNames { .. } => "several_names",
+            Self::SharedFile { .. } => "several_names",
             Self::UnknownRevision { .. } => "unknown_revision",
         }
     }
 
-    /// What is wrong.
+    /// Returns what is wrong.
     #[must_use]
     pub fn message(&self) -> String {
         match self {
             Self::NeedsBaseline { message, .. }
-            | Self::SeveralNames { message, .. }
+            | Self::SharedFile { message, .. }
             | Self::Drifted { message } => message.clone(),
-            Self::Edited { migrations } => format!("changed after it was applied: {}", migrations.join(", ")),
+            Self::Edited { migrations } => format!("changed after being applied: {}", migrations.join(", ")),
             Self::Unknown { versions } => {
-                format!("it has versions that this code does not know: {}", versions.join(", "))
+                format!("its ledger has versions that are not in the migration set: {}", versions.join(", "))
             }
             Self::OutOfOrder { migrations } => {
-                format!("skipped below an applied version: {}", migrations.join(", "))
+                format!("not applied, although a later version is: {}", migrations.join(", "))
             }
             Self::Dirty { versions } => {
-                format!("begun outside a transaction and never ended: {}", versions.join(", "))
+                format!("started outside a transaction and not finished: {}", versions.join(", "))
             }
             Self::Irreversible { migrations } => {
-                format!("without a down.sql that can be run: {}", migrations.join(", "))
+                format!("no down.sql that can be run: {}", migrations.join(", "))
             }
-            Self::LeadsElsewhere { migrations } => {
-                format!(
-                    "its down.sql does not lead back to the schema from before: {}",
-                    migrations.join("; ")
-                )
+            Self::IrregularDown { migrations } => {
+                format!("down.sql does not restore the previous schema: {}", migrations.join("; "))
             }
-            Self::ReadOnly => "it is marked read-only".into(),
+            Self::ReadOnly => "it is read-only".into(),
             Self::UnknownRevision { revisions } => {
-                format!("alembic's revision stands for no version: {}", revisions.join(", "))
+                format!("no migration replaces the alembic revision: {}", revisions.join(", "))
             }
         }
     }
 
-    /// What to do about it, in terms of this library.
+    /// Returns what to do about it, in terms of the library.
     #[must_use]
     pub fn hint(&self) -> String {
         for_library(&self.hint_for_command())
     }
 
-    /// What to do about it, in terms of the command line.
+    /// Returns what to do about it, in terms of the command line.
     #[must_use]
     pub fn hint_for_command(&self) -> String {
         match self {
-            Self::NeedsBaseline { hint, .. } | Self::SeveralNames { hint, .. } => hint.clone(),
+            Self::NeedsBaseline { hint, .. } | Self::SharedFile { hint, .. } => hint.clone(),
             Self::Drifted { .. } => {
-                "mend the schema, or upgrade it as it is, keeping the difference: --allow-drift".into()
+                "fix the schema, or upgrade it as it is and keep the difference: --allow-drift".into()
             }
             Self::Edited { .. } => {
-                "restore the script, and put the change into a new migration; or, once it is reviewed, \
-                                    record the script as it is now: tenantry stamp ID --to VERSION --force"
+                "restore the script and put the change into a new migration; or review it and record the \
+                 current script: tenantry stamp ID --to VERSION --force"
                     .into()
             }
-            Self::Unknown { .. } => "run the newer code, or give its migrations".into(),
+            Self::Unknown { .. } => "newer code has migrated it: use that code or its migrations".into(),
             Self::OutOfOrder { .. } => {
-                "give the skipped migration a version after the applied ones, or downgrade to below it first"
-                    .into()
+                "give the migration a version after the applied ones, or downgrade to below it first".into()
             }
             Self::Dirty { .. } => {
-                "unless a run is at it right now: look at the database, finish or undo the migration by hand, then record where it stands: \
-                 tenantry stamp ID --to VERSION --force"
+                "if no run is working on it now: check the database, finish or undo the migration by hand, \
+                 then record the version: tenantry stamp ID --to VERSION --force"
                     .into()
             }
-            Self::Irreversible { .. } => "write the down.sql, or go back with a backup".into(),
-            Self::LeadsElsewhere { .. } => {
-                "mend the down.sql; or go down all the same, and have the ledger say so: --allow-drift".into()
+            Self::Irreversible { .. } => "write the down.sql, or restore a backup".into(),
+            Self::IrregularDown { .. } => {
+                "fix the down.sql; or downgrade anyway and record the difference in the ledger: --allow-drift"
+                    .into()
             }
             Self::ReadOnly => {
-                "give write permission to whoever runs this, or leave the project out: --except".into()
+                "give the current user write permission, or exclude the project: --except".into()
             }
-            Self::UnknownRevision { .. } => "name it in the replaces of a migration's metadata.toml".into(),
+            Self::UnknownRevision { .. } => "add it to replaces in a migration's metadata.toml".into(),
         }
     }
 }
@@ -255,7 +258,8 @@ fn version(catalog: &Catalog, position: usize) -> String {
         .map_or_else(|| "0 (an empty database)".into(), crate::catalog::Migration::label)
 }
 
-pub(super) fn listed(differences: &[Difference]) -> String {
+/// Joins differences for a message, at most [`SHOWN`] of them.
+pub(super) fn list_differences(differences: &[Difference]) -> String {
     let mut shown: Vec<_> = differences.iter().take(SHOWN).map(ToString::to_string).collect();
     if differences.len() > SHOWN {
         shown.push(format!("and {} more", differences.len() - SHOWN));

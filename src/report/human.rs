@@ -1,6 +1,7 @@
-//! A run for people: progress on a terminal, then groups instead of ten thousand lines, failures first, totals last.
+//! The report of a run for people: progress on a terminal, then groups of projects with the same result, failures
+//! first, then totals.
 //!
-//! It must not keep more of a project than a group needs: a fleet of any size gives a report of about one size.
+//! Keeps no reports of single projects, so the size of the output does not grow with the fleet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,31 +11,31 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tenantry::catalog::Version;
+use tenantry::event::Problem;
 use tenantry::event::{Coverage, Event, KilledRun, Outcome, ProjectReport, RunStarted, Summary};
-use tenantry::plan::Problem;
 use tenantry::{Catalog, Error, ProjectId, Result};
 
 use super::Output;
-use crate::cli::Verbosity;
+use super::Verbosity;
 
-/// How many ids a group names.
-const NAMED: usize = 12;
-/// How many groups there are before the rest is counted together.
-const GROUPS: usize = 100;
+/// The maximum number of ids listed in a group.
+const MAX_IDS: usize = 12;
+/// The maximum number of groups. Further results are counted in one more group for each rank.
+const MAX_GROUPS: usize = 100;
 
 pub(crate) struct Human {
     output: Output,
     verbosity: Verbosity,
-    head: String,
+    catalog: String,
     progress: ProgressBar,
     started: Option<RunStarted>,
     groups: BTreeMap<Key, Group>,
-    /// Rows deleted, or to be, by table.
+    /// The number of deleted rows by table, or of rows that would be deleted.
     rows: BTreeMap<String, u64>,
     coverage: Option<Coverage>,
 }
 
-/// Groups sort by their rank, failures first, then by what they say.
+/// What the projects of a group have in common. Groups are sorted by rank, failures first, then by text.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     rank: Rank,
@@ -55,7 +56,7 @@ enum Rank {
 #[derive(Default)]
 struct Group {
     count: usize,
-    named: BTreeSet<ProjectId>,
+    ids: BTreeSet<ProjectId>,
 }
 
 impl Human {
@@ -65,7 +66,7 @@ impl Human {
         Self {
             output: Output::new(),
             verbosity,
-            head: format!("{}: newest version {head}", catalog.name()),
+            catalog: format!("{}: newest version {head}", catalog.name()),
             progress: ProgressBar::hidden(),
             started: None,
             groups: BTreeMap::new(),
@@ -78,14 +79,14 @@ impl Human {
         match event {
             Event::RunStarted(started) => self.run_started(started),
             Event::Skipped(it) => {
-                self.count(Rank::Skipped, format!("left alone: {} is {}", it.name, it.reason), None, None);
+                self.count(Rank::Skipped, format!("skipped {}: {}", it.name, it.reason), None, None);
             }
             Event::Note(note) => self.count(Rank::Note, note.message, Some(note.hint), None),
             Event::ProjectFinished(report) => self.project_finished(&report),
             Event::Completed(interrupted) => self.interrupted(&interrupted),
             Event::Backups(coverage) => self.coverage = Some(coverage),
             Event::RunFinished(summary) => self.run_finished(&summary),
-            // Told in JSON; here by whoever adds it.
+            // `Event` is non-exhaustive. The JSON format covers new variants.
             _ => {}
         }
     }
@@ -103,7 +104,7 @@ impl Human {
                 self.progress.set_style(style.with_key(
                     "rate",
                     |state: &ProgressState, to: &mut dyn fmt::Write| {
-                        // A line of progress that can't be drawn is no loss.
+                        // Progress that cannot be drawn is not an error.
                         let _ = write!(to, "{:.0}/s", state.per_sec());
                     },
                 ));
@@ -112,8 +113,8 @@ impl Human {
         }
         if self.verbosity != Verbosity::Quiet {
             self.output.line(format_args!("{}", started.store));
-            self.output.line(format_args!("{}", self.head));
-            if started.dry_run && !started.looks {
+            self.output.line(format_args!("{}", self.catalog));
+            if started.dry_run && !started.read_only {
                 self.output.line(format_args!("dry run: nothing is changed"));
             }
         }
@@ -122,7 +123,7 @@ impl Human {
 
     fn project_finished(&mut self, report: &ProjectReport) {
         if !self.progress.message().is_empty() {
-            // Planning is over: from here the rate is that of the work.
+            // Planning is finished. From here on, the rate is that of the execution.
             self.progress.set_message("");
             self.progress.reset_eta();
         }
@@ -169,15 +170,15 @@ impl Human {
 
     fn count(&mut self, rank: Rank, text: String, hint: Option<String>, project: Option<&ProjectId>) {
         let mut key = Key { rank, text, hint };
-        if self.groups.len() >= GROUPS && !self.groups.contains_key(&key) {
-            key = Key { rank, text: "others: see --verbose or --format json".into(), hint: None };
+        if self.groups.len() >= MAX_GROUPS && !self.groups.contains_key(&key) {
+            key = Key { rank, text: "other results: see --verbose or --format json".into(), hint: None };
         }
         let group = self.groups.entry(key).or_default();
         group.count += 1;
         if let Some(project) = project {
-            group.named.insert(project.clone());
-            if group.named.len() > NAMED {
-                group.named.pop_last();
+            group.ids.insert(project.clone());
+            if group.ids.len() > MAX_IDS {
+                group.ids.pop_last();
             }
         }
     }
@@ -206,16 +207,18 @@ impl Human {
         if summary.outcomes.total() == 0 {
             self.output.line(format_args!("no project found"));
         } else if self.verbosity != Verbosity::Quiet {
-            let counts: Vec<_> = summary
-                .outcomes
-                .iter()
-                .map(|(name, count)| format!("{count} {}", name.replace('_', " ")))
-                .collect();
+            let is_status = self.started.as_ref().is_some_and(|it| it.read_only);
+            let label = |name: &str| match name {
+                "planned" if is_status => "pending".to_string(),
+                _ => name.replace('_', " "),
+            };
+            let counts: Vec<_> =
+                summary.outcomes.iter().map(|(name, count)| format!("{count} {}", label(name))).collect();
             let total = summary.outcomes.total();
             let noun = if total == 1 { "project" } else { "projects" };
             let end = if summary.interrupted { ", interrupted" } else { "" };
             self.output.line(format_args!(
-                "\n{total} {noun}: {}{end} in {}",
+                "\n{total} {noun}: {}{end} ({})",
                 counts.join(", "),
                 human_time(summary.elapsed)
             ));
@@ -223,13 +226,14 @@ impl Human {
     }
 
     fn interrupted(&mut self, interrupted: &KilledRun) {
-        let KilledRun { killed, command, moved, gone, unread, .. } = interrupted;
-        let gone = if gone.is_empty() { String::new() } else { format!(" and dropped {}", gone.len()) };
+        let KilledRun { killed, command, moved, gone: dropped, unread, .. } = interrupted;
+        let dropped =
+            if dropped.is_empty() { String::new() } else { format!(" and dropped {}", dropped.len()) };
         let unread =
-            if unread.is_empty() { String::new() } else { format!(", {} can't be read now", unread.len()) };
+            if unread.is_empty() { String::new() } else { format!("; {} cannot be read now", unread.len()) };
         self.output.line(format_args!(
-            "an earlier {command} was killed: by their ledgers it moved {} project(s){gone} without saying so{unread}; see \
-             tenantry runs show {killed}",
+            "an earlier {command} was killed: according to the ledgers it changed {} project(s){dropped} without \
+             recording it{unread}; see tenantry runs show {killed}",
             moved.len()
         ));
     }
@@ -238,15 +242,16 @@ impl Human {
         let Coverage { projects, without, verified_in_7_days, oldest_unverified, .. } = coverage;
         let output = &mut self.output;
         output.line(format_args!(
-            "\n{verified_in_7_days} of {projects} have a backup that was restored and compared in the last 7 days"
+            "\n{verified_in_7_days} of {projects} projects have a backup that was restored and compared in the last \
+             7 days"
         ));
         if !without.is_empty() {
-            let named: Vec<_> = without.iter().take(NAMED).map(ToString::to_string).collect();
-            let more = if without.len() > NAMED { ", ..." } else { "" };
-            output.line(format_args!("{} without any: {}{more}", without.len(), named.join(", ")));
+            let ids: Vec<_> = without.iter().take(MAX_IDS).map(ToString::to_string).collect();
+            let more = if without.len() > MAX_IDS { ", ..." } else { "" };
+            output.line(format_args!("{} without a backup: {}{more}", without.len(), ids.join(", ")));
         }
         if let Some(oldest) = oldest_unverified {
-            output.line(format_args!("the oldest that never was: {oldest}"));
+            output.line(format_args!("oldest backup that was never restored and compared: {oldest}"));
         }
     }
 
@@ -257,7 +262,7 @@ impl Human {
             Rank::NotStarted | Rank::Skipped | Rank::Note => (AnsiColor::Yellow.on_default(), ""),
             Rank::Done => (Style::new(), ""),
         };
-        let mut ids: Vec<_> = group.named.iter().map(ToString::to_string).collect();
+        let mut ids: Vec<_> = group.ids.iter().map(ToString::to_string).collect();
         if group.count > ids.len() && !ids.is_empty() {
             ids.push(format!("and {} more", group.count - ids.len()));
         }
@@ -272,7 +277,7 @@ impl Human {
     }
 }
 
-/// What is grouped: the error without the project.
+/// Formats an error without its project, so that projects with the same error form one group.
 fn failure(error: &Error) -> String {
     match error.migration() {
         Some(migration) => {
@@ -282,6 +287,7 @@ fn failure(error: &Error) -> String {
     }
 }
 
+/// Formats a report as one line, without its project.
 fn one_line(report: &ProjectReport) -> String {
     match &report.outcome {
         Outcome::Failed(error) => format!("FAILED {}", failure(error)),
@@ -293,10 +299,11 @@ fn one_line(report: &ProjectReport) -> String {
     }
 }
 
+/// Formats what was done with a project, or would be done. Projects with the same text form one group.
 fn done(report: &ProjectReport) -> String {
     let version = |version: &Option<Version>| version.as_ref().map_or("0", Version::as_str).to_string();
     let list = |versions: &[Version]| versions.iter().map(Version::as_str).collect::<Vec<_>>().join(", ");
-    let words = match (&report.outcome, report.goes_down) {
+    let [record, run] = match (&report.outcome, report.goes_down) {
         (Outcome::Planned, true) => ["would record", "would revert"],
         (Outcome::Planned, false) => ["would record", "would run"],
         (_, true) => ["recorded", "reverted"],
@@ -304,16 +311,16 @@ fn done(report: &ProjectReport) -> String {
     };
     let mut parts = Vec::new();
     if let Some(stamped) = &report.stamped {
-        parts.push(format!("{} {stamped}", words[0]));
+        parts.push(format!("{record} {stamped}"));
     }
     if !report.migrations.is_empty() {
-        parts.push(format!("{} {}", words[1], list(&report.migrations)));
+        parts.push(format!("{run} {}", list(&report.migrations)));
     }
     match report.outcome {
         Outcome::UpToDate if report.to.is_none() => "nothing to do".into(),
         Outcome::UpToDate => format!("at {}, nothing to do", version(&report.to)),
         Outcome::Retained => "rows deleted".into(),
-        Outcome::Checked => "all that must hold does".into(),
+        Outcome::Checked => "all checks passed".into(),
         Outcome::BackedUp => "backed up".into(),
         Outcome::Verified => {
             let level = report.steps.iter().map(|step| step.level).max().unwrap_or_default();
@@ -327,8 +334,9 @@ fn done(report: &ProjectReport) -> String {
         Outcome::Planned if report.to.is_none() => "would be done".into(),
         Outcome::Created => format!("created at {}", version(&report.to)),
         Outcome::Dropped => "dropped".into(),
-        _ if report.from.is_some() => format!("at {}: {}", version(&report.from), parts.join(" and ")),
-        _ => format!("no ledger: {}", parts.join(" and ")),
+        _ if report.from.is_none() => format!("no ledger: {}", parts.join(" and ")),
+        Outcome::Planned => format!("at {}: {}", version(&report.from), parts.join(" and ")),
+        _ => format!("{}; now at {}", parts.join(" and "), version(&report.to)),
     }
 }
 

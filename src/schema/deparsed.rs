@@ -1,19 +1,19 @@
-//! Expressions as Postgres prints them, in one form.
+//! The canonical form of expressions that Postgres printed (deparsed).
 //!
-//! What the server prints of an expression it may print in another way once that text has been read again, as a dump and its
-//! restore do: `(ARRAY['a'])::text[]` becomes `ARRAY[('a')::text]`, and `((a AND b) AND c)` becomes `(a AND b AND c)`. Here
-//! both come out alike. Everything else stays as it was printed.
+//! Postgres prints an expression differently after a dump and restore, because the printed text was parsed again:
+//! `(ARRAY['a'])::text[]` becomes `ARRAY[('a')::text]`, and `((a AND b) AND c)` becomes `(a AND b AND c)`. Both get the
+//! same form here. Everything else is left as it was printed.
 
 use crate::sql::{Dialect, TokenKind, tokens};
 
-/// The one form of a printed definition.
+/// Returns the canonical form of a printed definition. Text that is not an expression is returned unchanged.
 pub(super) fn canonical(text: &str) -> String {
-    let Ok(found) = tokens(text, Dialect::Postgres) else { return text.to_string() };
-    let mut rest = found.iter();
+    let Ok(scanned) = tokens(text, Dialect::Postgres) else { return text.to_string() };
+    let mut remaining = scanned.iter();
     let mut end = 0;
     let mut stack: Vec<Vec<Node>> = vec![Vec::new()];
     let mut opened: Vec<(String, char)> = Vec::new();
-    for token in &mut rest {
+    for token in &mut remaining {
         let before = text[end..token.start].to_string();
         end = token.start + token.text.len();
         let symbol = if token.kind == TokenKind::Symbol { token.text } else { "" };
@@ -23,12 +23,12 @@ pub(super) fn canonical(text: &str) -> String {
                 stack.push(Vec::new());
             }
             ")" | "]" => {
-                // A bracket that nothing opened: this is no expression.
-                let (Some((at, open)), Some(children)) = (opened.pop(), stack.pop()) else {
+                // A closing bracket without an opening one: the text is not an expression.
+                let (Some((space, open)), Some(children)) = (opened.pop(), stack.pop()) else {
                     return text.to_string();
                 };
                 let group =
-                    Node::Group { before: at, open, children: simplified(children, open), close: before };
+                    Node::Group { before: space, open, children: simplified(children, open), close: before };
                 match stack.last_mut() {
                     Some(outer) => outer.push(group),
                     None => return text.to_string(),
@@ -43,16 +43,16 @@ pub(super) fn canonical(text: &str) -> String {
             }
         }
     }
-    let [whole] = stack.as_mut_slice() else { return text.to_string() };
+    let [root] = stack.as_mut_slice() else { return text.to_string() };
     let mut out = String::with_capacity(text.len());
-    for node in simplified(std::mem::take(whole), ' ') {
+    for node in simplified(std::mem::take(root), ' ') {
         node.write(&mut out);
     }
     out.push_str(&text[end..]);
     out
 }
 
-/// A token, or what is between brackets, with the white space before it.
+/// A token, or brackets with their content, and the white space before it.
 #[derive(Clone, Debug)]
 enum Node {
     Leaf { before: String, text: String, kind: TokenKind },
@@ -82,43 +82,45 @@ impl Node {
         Self::Leaf { before: String::new(), text: text.into(), kind: TokenKind::Symbol }
     }
 
-    fn is_symbol(&self, wanted: &str) -> bool {
-        matches!(self, Self::Leaf { text, kind: TokenKind::Symbol, .. } if text == wanted)
+    fn is_symbol(&self, symbol: &str) -> bool {
+        matches!(self, Self::Leaf { text, kind: TokenKind::Symbol, .. } if text == symbol)
     }
 
-    fn is_word(&self, wanted: &str) -> bool {
-        matches!(self, Self::Leaf { text, kind: TokenKind::Word, .. } if text.eq_ignore_ascii_case(wanted))
+    fn is_word(&self, word: &str) -> bool {
+        matches!(self, Self::Leaf { text, kind: TokenKind::Word, .. } if text.eq_ignore_ascii_case(word))
     }
 
-    fn group(&self, wanted: char) -> Option<&[Self]> {
+    /// Returns the content of brackets that open with this character.
+    fn group(&self, bracket: char) -> Option<&[Self]> {
         match self {
-            Self::Group { open, children, .. } if *open == wanted => Some(children),
+            Self::Group { open, children, .. } if *open == bracket => Some(children),
             _ => None,
         }
     }
 
-    fn after(mut self, space: &str) -> Self {
+    /// Replaces the white space before the node.
+    fn with_space(mut self, space: &str) -> Self {
         let (Self::Leaf { before, .. } | Self::Group { before, .. }) = &mut self;
         *before = space.into();
         self
     }
 }
 
-/// What is in brackets, without what says nothing.
+/// Applies all rewrites to the content of brackets.
 fn simplified(nodes: Vec<Node>, open: char) -> Vec<Node> {
     let nodes = cast_elements(nodes);
-    let nodes = bare_operands(nodes);
-    if open == '(' { flat(nodes) } else { nodes }
+    let nodes = unwrap_cast_operands(nodes);
+    if open == '(' { flatten(nodes) } else { nodes }
 }
 
-/// `(ARRAY[a, b])::t[]` as `ARRAY[(a)::t, (b)::t]`, which is what the server makes of it.
+/// Rewrites `(ARRAY[a, b])::t[]` to `ARRAY[(a)::t, (b)::t]`, as the server does.
 fn cast_elements(nodes: Vec<Node>) -> Vec<Node> {
     let mut out: Vec<Node> = Vec::with_capacity(nodes.len());
     let mut rest = nodes.as_slice();
     while let Some((first, after)) = rest.split_first() {
         let array = match (first.group('('), after.first().and_then(|next| next.group('['))) {
             (Some([word, elements]), _) if word.is_word("ARRAY") && elements.group('[').is_some() => {
-                Some((word.clone().after(leading(first)), elements.clone(), after))
+                Some((word.clone().with_space(space_before(first)), elements.clone(), after))
             }
             (_, Some(_)) if first.is_word("ARRAY") => Some((first.clone(), after[0].clone(), &after[1..])),
             _ => None,
@@ -128,7 +130,7 @@ fn cast_elements(nodes: Vec<Node>) -> Vec<Node> {
             if !colons.is_symbol("::") {
                 return None;
             }
-            let (name, after) = type_of_elements(after)?;
+            let (name, after) = element_type(after)?;
             Some((word, with_cast(elements, &name), after))
         });
         if let Some((word, elements, after)) = cast {
@@ -142,13 +144,14 @@ fn cast_elements(nodes: Vec<Node>) -> Vec<Node> {
     out
 }
 
-fn leading(node: &Node) -> &str {
+/// Returns the white space before a node.
+fn space_before(node: &Node) -> &str {
     let (Node::Leaf { before, .. } | Node::Group { before, .. }) = node;
     before
 }
 
-/// A type's name up to the `[]` that makes it an array's.
-fn type_of_elements(nodes: &[Node]) -> Option<(Vec<Node>, &[Node])> {
+/// Splits off the element type of an array type, and its `[]`.
+fn element_type(nodes: &[Node]) -> Option<(Vec<Node>, &[Node])> {
     let length = nodes.iter().position(|node| node.group('[').is_some())?;
     let (name, rest) = nodes.split_at(length);
     let is_name = |node: &Node| match node {
@@ -159,6 +162,7 @@ fn type_of_elements(nodes: &[Node]) -> Option<(Vec<Node>, &[Node])> {
     is_type.then(|| (name.to_vec(), &rest[1..]))
 }
 
+/// Casts each element of an array constructor to a type.
 fn with_cast(elements: Node, name: &[Node]) -> Node {
     let Node::Group { before, open, children, close } = elements else { return elements };
     let mut out = Vec::new();
@@ -172,11 +176,11 @@ fn with_cast(elements: Node, name: &[Node]) -> Node {
         let space = if index > 0 { " " } else { "" };
         match element {
             [word, inner] if word.is_word("ARRAY") && inner.group('[').is_some() => {
-                out.extend([word.clone().after(space), with_cast(inner.clone(), name)]);
+                out.extend([word.clone().with_space(space), with_cast(inner.clone(), name)]);
             }
             [first, ..] => {
                 let mut children = element.to_vec();
-                children[0] = first.clone().after("");
+                children[0] = first.clone().with_space("");
                 let group = Node::Group { before: space.into(), open: '(', children, close: String::new() };
                 out.extend([group, Node::symbol("::")]);
                 out.extend(name.iter().cloned());
@@ -184,23 +188,24 @@ fn with_cast(elements: Node, name: &[Node]) -> Node {
             [] => {}
         }
     }
-    Node::Group { before, open, children: bare_operands(out), close }
+    Node::Group { before, open, children: unwrap_cast_operands(out), close }
 }
 
-/// `(a)::t` and `(a::s)::t` as `a::t` and `a::s::t`: what is cast needs no brackets of its own where it is a name or a value.
-fn bare_operands(nodes: Vec<Node>) -> Vec<Node> {
+/// Rewrites `(a)::t` to `a::t` and `(a::s)::t` to `a::s::t`. The operand of a cast needs no brackets if it is a name or
+/// a value.
+fn unwrap_cast_operands(nodes: Vec<Node>) -> Vec<Node> {
     let mut out = Vec::with_capacity(nodes.len());
     let mut nodes = nodes.into_iter().peekable();
     while let Some(node) = nodes.next() {
         let is_cast = nodes.peek().is_some_and(|next| next.is_symbol("::"));
-        // After a name brackets are a call's.
+        // Brackets after a name belong to a function call.
         let is_call = out.last().is_some_and(is_callable);
         match node {
             Node::Group { before, open: '(', children, .. }
                 if is_cast && !is_call && is_simple(&children) =>
             {
                 let mut children = children.into_iter();
-                out.extend(children.next().map(|first| first.after(&before)));
+                out.extend(children.next().map(|first| first.with_space(&before)));
                 out.extend(children);
             }
             other => out.push(other),
@@ -209,6 +214,7 @@ fn bare_operands(nodes: Vec<Node>) -> Vec<Node> {
     out
 }
 
+/// Whether brackets after this node may be a function call's arguments.
 fn is_callable(node: &Node) -> bool {
     const OPERATORS: [&str; 14] = [
         "AND", "OR", "NOT", "WHERE", "WHEN", "THEN", "ELSE", "IN", "ON", "CHECK", "DEFAULT", "SELECT",
@@ -221,7 +227,7 @@ fn is_callable(node: &Node) -> bool {
     }
 }
 
-/// A name or a value, with casts.
+/// Whether an expression is a name or a value, possibly with casts.
 fn is_simple(nodes: &[Node]) -> bool {
     let is_part = |node: &Node| match node {
         Node::Leaf { kind: TokenKind::Symbol, text, .. } => text == "." || text == "::",
@@ -237,7 +243,7 @@ fn is_simple(nodes: &[Node]) -> bool {
         Some(Node::Leaf { kind, .. }) => *kind != TokenKind::Symbol,
         _ => false,
     };
-    // A value needs a cast before words may follow it: they are the type's.
+    // Several words are allowed only after a cast, where they name the type.
     let casts = nodes.iter().position(|node| node.is_symbol("::"));
     let operand = casts.map_or(nodes, |at| &nodes[..at]);
     let words = operand
@@ -251,27 +257,30 @@ fn is_simple(nodes: &[Node]) -> bool {
         && operand.iter().all(|node| matches!(node, Node::Leaf { .. }))
 }
 
-/// `(a AND b) AND c` as `a AND b AND c`, and `OR` likewise.
-fn flat(nodes: Vec<Node>) -> Vec<Node> {
+/// Rewrites `(a AND b) AND c` to `a AND b AND c`, and `OR` likewise.
+fn flatten(nodes: Vec<Node>) -> Vec<Node> {
     for word in ["AND", "OR"] {
-        if !joins(&nodes, word) {
+        if !is_joined_by(&nodes, word) {
             continue;
         }
         let mut out: Vec<Node> = Vec::with_capacity(nodes.len());
         for operand in operands(&nodes, word) {
             if !out.is_empty() {
-                let and = Node::Leaf { before: " ".into(), text: word.into(), kind: TokenKind::Word };
-                out.push(and);
+                let operator = Node::Leaf { before: " ".into(), text: word.into(), kind: TokenKind::Word };
+                out.push(operator);
             }
-            let space =
-                if out.is_empty() { operand.first().map_or("", leading).to_string() } else { " ".into() };
+            let space = if out.is_empty() {
+                operand.first().map_or("", space_before).to_string()
+            } else {
+                " ".into()
+            };
             let inner = match operand {
-                [one] => one.group('(').filter(|inner| joins(inner, word)),
+                [one] => one.group('(').filter(|inner| is_joined_by(inner, word)),
                 _ => None,
             };
             let mut operand = inner.unwrap_or(operand).to_vec();
             if let Some(first) = operand.first_mut() {
-                *first = first.clone().after(&space);
+                *first = first.clone().with_space(&space);
             }
             out.extend(operand);
         }
@@ -280,13 +289,13 @@ fn flat(nodes: Vec<Node>) -> Vec<Node> {
     nodes
 }
 
-/// Whether expressions are joined by this word, and by nothing that binds less.
-fn joins(nodes: &[Node], word: &str) -> bool {
+/// Whether expressions are joined by this word, `AND` or `OR`, and not also by the other one.
+fn is_joined_by(nodes: &[Node], word: &str) -> bool {
     let has = |word: &str| operands(nodes, word).len() > 1;
     has(word) && !has(if word == "AND" { "OR" } else { "AND" })
 }
 
-/// What stands between these words, but for those of a `CASE`.
+/// Splits an expression at a word, except inside `CASE`.
 fn operands<'a>(nodes: &'a [Node], word: &str) -> Vec<&'a [Node]> {
     let (mut operands, mut start, mut depth) = (Vec::new(), 0, 0_usize);
     for (index, node) in nodes.iter().enumerate() {

@@ -1,20 +1,20 @@
-//! What is not as expected in a schema, told one thing at a time.
+//! The differences between a schema and the expected one.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{FacetKind, Facets, ObjectKind};
 
-/// Adds what is different in one object.
+/// Adds the differences of one object.
 pub(super) fn compare(
     object: &(ObjectKind, String),
-    here: &Facets,
+    actual: &Facets,
     expected: &Facets,
     differences: &mut Vec<Difference>,
 ) {
     let before = differences.len();
     for (facet, value) in expected {
-        match here.get(facet) {
+        match actual.get(facet) {
             None => differences.push(Difference::of(object, facet, value, Change::Missing)),
             Some(found) if found != value => {
                 differences.push(Difference::of(
@@ -27,18 +27,20 @@ pub(super) fn compare(
             Some(_) => {}
         }
     }
-    for (facet, value) in here.iter().filter(|(facet, _)| !expected.contains_key(facet)) {
+    for (facet, value) in actual.iter().filter(|(facet, _)| !expected.contains_key(facet)) {
         differences.push(Difference::of(object, facet, value, Change::Extra));
     }
-    // A column that is missing or extra changes the order as well; saying so twice helps nobody.
-    let found = differences.split_off(before);
-    let columns = found
+    // A missing or extra column also changes the order of the columns. Only the column is reported.
+    let added = differences.split_off(before);
+    let has_column_change = added
         .iter()
         .any(|it| it.facet == Some(FacetKind::Column) && !matches!(it.change, Change::Differs { .. }));
-    differences.extend(found.into_iter().filter(|it| !(columns && it.facet == Some(FacetKind::ColumnOrder))));
+    differences.extend(
+        added.into_iter().filter(|it| !(has_column_change && it.facet == Some(FacetKind::ColumnOrder))),
+    );
 }
 
-/// One thing that is not as expected.
+/// One difference from the expected schema.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Difference {
     object: String,
@@ -48,7 +50,7 @@ pub struct Difference {
     change: Change,
 }
 
-/// How a thing is not as expected.
+/// How an object or facet differs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Change {
     Missing,
@@ -57,8 +59,8 @@ enum Change {
 }
 
 impl Difference {
-    /// Whether it is worth a note and no more: another order of columns, which only `SELECT *` and an `INSERT` without names
-    /// depend on; what an administrator granted besides what the migrations do, or gave to another owner.
+    /// Whether the difference is reported only as a note: another order of columns, which affects only `SELECT *` and
+    /// `INSERT` without column names, or a privilege or owner that an administrator added to those of the migrations.
     #[must_use]
     pub fn is_note(&self) -> bool {
         self.facet == Some(FacetKind::ColumnOrder)
@@ -68,7 +70,7 @@ impl Difference {
 
     pub(super) fn missing((kind, name): &(ObjectKind, String)) -> Self {
         Self {
-            object: called(*kind, name),
+            object: label(*kind, name),
             facet: None,
             key: String::new(),
             value: String::new(),
@@ -87,7 +89,7 @@ impl Difference {
         change: Change,
     ) -> Self {
         Self {
-            object: called(*kind, name),
+            object: label(*kind, name),
             facet: Some(*facet),
             key: key.clone(),
             value: value.into(),
@@ -96,32 +98,32 @@ impl Difference {
     }
 }
 
-/// A schema's objects are told by kind and name; the schema itself has no name of its own.
-fn called(kind: ObjectKind, name: &str) -> String {
+/// Returns the kind and name of an object, or only the kind for the schema itself.
+fn label(kind: ObjectKind, name: &str) -> String {
     if kind == ObjectKind::Schema { kind.to_string() } else { format!("{kind} {name}") }
 }
 
-/// What to say of differences that are [worth a note](Difference::is_note), the same of many objects in one.
+/// Formats the differences that are [notes](Difference::is_note). The same change to several objects becomes one note.
 #[must_use]
-pub fn notes(differences: impl IntoIterator<Item = Difference>) -> Vec<String> {
-    const NAMED: usize = 3;
+pub(crate) fn notes(differences: impl IntoIterator<Item = Difference>) -> Vec<String> {
+    const MAX_NAMED: usize = 3;
     let mut notes = Vec::new();
-    let mut granted: BTreeMap<(FacetKind, String), Vec<String>> = BTreeMap::new();
+    let mut access: BTreeMap<(FacetKind, String), Vec<String>> = BTreeMap::new();
     for difference in differences.into_iter().filter(Difference::is_note) {
         match difference.facet {
             Some(facet) if facet.is_access() => {
-                granted.entry((facet, difference.key)).or_default().push(difference.object);
+                access.entry((facet, difference.key)).or_default().push(difference.object);
             }
-            _ => notes.push(format!("{difference}: SELECT * and INSERT without names tell them apart")),
+            _ => notes.push(format!("{difference}: this affects SELECT * and INSERT without column names")),
         }
     }
-    for ((facet, key), objects) in granted {
-        let more = match objects.len().saturating_sub(NAMED) {
+    for ((facet, key), objects) in access {
+        let more = match objects.len().saturating_sub(MAX_NAMED) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        let named = objects.into_iter().take(NAMED).collect::<Vec<_>>().join(", ");
-        notes.push(format!("{facet} {key}, which no migration says: {named}{more}"));
+        let named = objects.into_iter().take(MAX_NAMED).collect::<Vec<_>>().join(", ");
+        notes.push(format!("{facet} {key} is not in any migration: {named}{more}"));
     }
     notes
 }

@@ -1,11 +1,11 @@
-//! SQL fragments in canonical spelling: one text for all spellings of one meaning.
+//! The canonical spelling of SQL fragments: one text for all spellings of the same expression.
 //!
-//! It must not reorder or compute: `a = 1 AND b = 2` and `b = 2 AND a = 1` stay two texts. Only white space,
-//! comments, quotes around plain names, letter case and redundant outer brackets go.
+//! Removes only white space, comments, quotes around plain names, letter case and redundant outer brackets. Does not
+//! reorder or compute: `a = 1 AND b = 2` and `b = 2 AND a = 1` stay different.
 
 use crate::sql::{Token, TokenKind};
 
-/// The words that can't be a name without quotes in SQLite, so that `"order"` and `order` stay two things.
+/// The words that SQLite accepts as a name only in quotes, so that `"order"` and `order` stay different.
 const RESERVED: [&str; 50] = [
     "add",
     "all",
@@ -59,12 +59,12 @@ const RESERVED: [&str; 50] = [
     "where",
 ];
 
-/// A name in canonical spelling: lower case, quoted only where it has to be.
+/// Returns a name in canonical spelling: lower case, quoted only if necessary.
 pub(super) fn name(token: &Token<'_>) -> String {
     spell_name(&token.name().unwrap_or_else(|| token.text.to_string()), token.kind == TokenKind::Word)
 }
 
-/// A name that comes without quotes of its own, in canonical spelling.
+/// Returns the canonical spelling of a name that is given without quotes.
 pub(super) fn canonical_name(name: &str) -> String {
     spell_name(name, false)
 }
@@ -78,9 +78,9 @@ fn spell_name(name: &str, bare: bool) -> String {
     if bare || plain { lower } else { crate::sql::quote_name(&lower) }
 }
 
-/// An expression in canonical spelling, without brackets around the whole.
+/// Returns an expression in canonical spelling, without outer brackets.
 ///
-/// SQLite takes a double-quoted word that is no column for a string; `columns`, where given, settles which it is.
+/// SQLite reads a double-quoted word as a string if it is not a column. Pass `columns` to decide which it is.
 pub(super) fn expression(tokens: &[Token<'_>], columns: Option<&[String]>) -> String {
     let mut text = String::new();
     for token in strip_brackets(tokens) {
@@ -107,7 +107,7 @@ fn spell(token: &Token<'_>, columns: Option<&[String]>) -> String {
     }
 }
 
-/// `((a))` is `a`; `(a) + (b)` stays as it is.
+/// Removes outer brackets: `((a))` becomes `a`; `(a) + (b)` is unchanged.
 fn strip_brackets<'a, 'b>(mut tokens: &'a [Token<'b>]) -> &'a [Token<'b>] {
     while tokens.first().is_some_and(|token| token.is_symbol("("))
         && bracket_length(tokens) == Some(tokens.len())
@@ -117,7 +117,7 @@ fn strip_brackets<'a, 'b>(mut tokens: &'a [Token<'b>]) -> &'a [Token<'b>] {
     tokens
 }
 
-/// The number of tokens from an opening bracket to the one that closes it, both counted.
+/// Returns the number of tokens from an opening bracket to its closing one, inclusive.
 pub(super) fn bracket_length(tokens: &[Token<'_>]) -> Option<usize> {
     let mut depth = 0_usize;
     for (index, token) in tokens.iter().enumerate() {
@@ -133,7 +133,7 @@ pub(super) fn bracket_length(tokens: &[Token<'_>]) -> Option<usize> {
     None
 }
 
-/// Splits at the commas that stand in no brackets.
+/// Splits at the commas outside brackets.
 pub(super) fn split_commas<'a, 'b>(tokens: &'a [Token<'b>]) -> Vec<&'a [Token<'b>]> {
     let mut depth = 0_i32;
     tokens

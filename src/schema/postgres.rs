@@ -1,63 +1,63 @@
-//! Postgres' catalogs as a canonical schema.
+//! Builds a canonical schema from the system catalogs of Postgres.
 //!
-//! It must work on rows alone, as `store/postgres/facets.sql` gives them: no database is asked here.
+//! Works on the rows of `store/postgres/facets.sql` alone, without a connection.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::deparsed::canonical;
 use super::{FacetKind, ObjectKind, Objects, Schema, bookkeeping};
-use crate::sql::effect::may_delete_in_a_body;
+use crate::sql::effect::body_may_delete;
 
-/// One facet of an object, as the catalogs have it.
+/// One facet of an object, as read from the catalogs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Row {
+pub(crate) struct Row {
     /// A relation's kind as in `pg_class`, or `type`, `function`, `trigger`, `extension`, `statistics`, `other`.
     pub kind: String,
     /// The object's name.
     pub object: String,
-    /// `object`, `column`, `constraint` with its kind, `inherits`, `rule`, `policy`, `access`; of a function its kind.
+    /// `object`, `column`, `constraint` and its kind, `inherits`, `rule`, `policy`, `access`; for a function, its kind.
     pub facet: String,
-    /// What tells the facet from others of its kind.
+    /// Distinguishes the facet from others of its kind.
     pub key: String,
-    /// What it is.
+    /// The facet's definition.
     pub value: String,
 }
 
-/// The names of a table's columns by their numbers.
+/// The names of a table's columns by number.
 type Columns = BTreeMap<u32, String>;
 
-/// The canonical schema of these rows, without the tables of migration tools.
+/// Builds the canonical schema from these rows, without the tables of migration tools.
 #[must_use]
-pub fn schema(rows: &[Row]) -> Schema {
+pub(crate) fn schema(rows: &[Row]) -> Schema {
     let mut columns: HashMap<&str, Columns> = HashMap::new();
     for row in rows.iter().filter(|row| row.facet == "column") {
         if let Some((number, name)) = numbered(&row.key) {
             columns.entry(row.object.as_str()).or_default().insert(number, name.to_string());
         }
     }
-    let is_books = |table: &str| {
+    let is_bookkeeping_table = |table: &str| {
         let names: Vec<String> = columns.get(table).into_iter().flat_map(|it| it.values().cloned()).collect();
         bookkeeping::is_bookkeeping(table, &names)
     };
     let mut objects = Objects::new();
     for row in rows {
-        let belongs_to = match row.kind.as_str() {
+        let table = match row.kind.as_str() {
             "i" | "trigger" => unquoted(&row.key),
             "S" => numbered(&row.key).map_or(String::new(), |(_, table)| unquoted(table)),
             _ => row.object.clone(),
         };
-        if is_books(&belongs_to) || (row.kind == "S" && is_of_a_default(row, rows)) {
+        if is_bookkeeping_table(&table) || (row.kind == "S" && is_part_of_default(row, rows)) {
             continue;
         }
         let (object, facet, value) = facet(row, &columns);
         let facets = objects.entry(object).or_default();
         let Some(facet) = facet else { continue };
-        // The same twice: both act, and both are there.
-        facets.entry(facet).and_modify(|known| *known = format!("{known} and {value}")).or_insert(value);
+        // If the same facet exists twice, both act, so the value contains both.
+        facets.entry(facet).and_modify(|first| *first = format!("{first} and {value}")).or_insert(value);
     }
     for (table, names) in &columns {
         if let Some(facets) = objects.get_mut(&(ObjectKind::Table, (*table).to_string())) {
-            // A dump writes the columns of a table that inherits some in another order.
+            // A dump and restore may reorder the columns of a table that inherits some, so their order is not compared.
             let is_inherited = |(facet, key): &(FacetKind, String)| {
                 *facet == FacetKind::Option && key.starts_with("INHERITS ")
             };
@@ -74,7 +74,7 @@ pub fn schema(rows: &[Row]) -> Schema {
     Schema::new(objects, writes_may_delete(rows))
 }
 
-/// The object that a row is about, which facet of it, and the facet's value.
+/// Returns the object of a row, the facet, and the facet's value.
 fn facet(
     row: &Row,
     columns: &HashMap<&str, Columns>,
@@ -84,7 +84,7 @@ fn facet(
     if row.facet == "access" {
         return access(row);
     }
-    let whole = Some((FacetKind::Definition, String::new()));
+    let definition = Some((FacetKind::Definition, String::new()));
     let kind = match row.kind.as_str() {
         "v" => ObjectKind::View,
         "m" => ObjectKind::MaterializedView,
@@ -94,7 +94,7 @@ fn facet(
         "extension" => ObjectKind::Extension,
         "trigger" => {
             let text = value.strip_prefix("CREATE ").unwrap_or(&value).to_string();
-            return ((ObjectKind::Trigger, format!("{name} on {}", row.key)), whole, text);
+            return ((ObjectKind::Trigger, format!("{name} on {}", row.key)), definition, text);
         }
         "function" => {
             let signature = format!("{name}({})", row.key);
@@ -104,15 +104,15 @@ fn facet(
                 value,
             );
         }
-        "statistics" => return ((ObjectKind::Other, format!("statistics {name}")), whole, value),
-        "other" => return ((ObjectKind::Other, format!("{name} {}", row.key)), whole, value),
+        "statistics" => return ((ObjectKind::Other, format!("statistics {name}")), definition, value),
+        "other" => return ((ObjectKind::Other, format!("{name} {}", row.key)), definition, value),
         "f" if row.facet == "object" => {
             return ((ObjectKind::Table, name), Some((FacetKind::Option, "FOREIGN".into())), value);
         }
         _ => ObjectKind::Table,
     };
     if kind != ObjectKind::Table && row.facet == "object" {
-        return ((kind, name), whole, value);
+        return ((kind, name), definition, value);
     }
     let facet = match row.facet.as_str() {
         "object" if value.is_empty() => None,
@@ -130,7 +130,7 @@ fn facet(
     ((kind, name), facet, value)
 }
 
-/// `grant SELECT to readers`, `owner app` and the like, of an object.
+/// Returns the object and facet of an access row, whose value is `grant SELECT to readers`, `owner app` or similar.
 fn access(row: &Row) -> ((ObjectKind, String), Option<(FacetKind, String)>, String) {
     let object = match row.kind.as_str() {
         "schema" => (ObjectKind::Schema, String::new()),
@@ -141,23 +141,23 @@ fn access(row: &Row) -> ((ObjectKind, String), Option<(FacetKind, String)>, Stri
         "function" => (ObjectKind::Function, format!("{}({})", row.object, row.key)),
         _ => (ObjectKind::Table, row.object.clone()),
     };
-    let (what, whom) = row.value.split_once(' ').unwrap_or((&row.value, ""));
-    let facet = match what {
+    let (kind, key) = row.value.split_once(' ').unwrap_or((&row.value, ""));
+    let facet = match kind {
         "owner" => FacetKind::Owner,
         "revoke" => FacetKind::Revoke,
         _ => FacetKind::Grant,
     };
-    (object, Some((facet, whom.to_string())), String::new())
+    (object, Some((facet, key.to_string())), String::new())
 }
 
-/// `7 name` as number and name.
+/// Splits `7 name` into number and name.
 fn numbered(key: &str) -> Option<(u32, &str)> {
     let (number, name) = key.split_once(' ')?;
     Some((number.parse().ok()?, name))
 }
 
-/// A sequence that only feeds its column's default is a part of that column.
-fn is_of_a_default(sequence: &Row, rows: &[Row]) -> bool {
+/// Whether a sequence only supplies the default of its column. It is part of the column then.
+fn is_part_of_default(sequence: &Row, rows: &[Row]) -> bool {
     let Some((number, table)) = numbered(&sequence.key) else { return false };
     let table = unquoted(table);
     rows.iter().any(|row| {
@@ -168,11 +168,11 @@ fn is_of_a_default(sequence: &Row, rows: &[Row]) -> bool {
     })
 }
 
-/// A constraint by what it means. A name that Postgres made up says nothing and is left out; one that somebody chose can
-/// be referred to, and counts.
+/// Returns the facet and value of a constraint, which is identified by its meaning. A name that Postgres generated is
+/// left out. Any other name is part of the value, because statements can refer to it.
 fn constraint(row: &Row, meaning: &str, columns: &HashMap<&str, Columns>) -> ((FacetKind, String), String) {
     let empty = Columns::new();
-    let own = columns.get(row.object.as_str()).unwrap_or(&empty);
+    let table_columns = columns.get(row.object.as_str()).unwrap_or(&empty);
     let (kind, suffix) = match row.facet.as_str() {
         "constraint p" => (FacetKind::PrimaryKey, "_pkey"),
         "constraint u" => (FacetKind::Unique, "_key"),
@@ -181,45 +181,48 @@ fn constraint(row: &Row, meaning: &str, columns: &HashMap<&str, Columns>) -> ((F
         _ => (FacetKind::Exclusion, "_excl"),
     };
     let (key, mut value) = match kind {
-        FacetKind::ForeignKey => foreign_key(&row.value, own, columns),
-        FacetKind::PrimaryKey => (String::new(), key_columns(&row.value, own).join(" ")),
+        FacetKind::ForeignKey => foreign_key(&row.value, table_columns, columns),
+        FacetKind::PrimaryKey => (String::new(), key_columns(&row.value, table_columns).join(" ")),
         FacetKind::Unique => {
-            let [key, rest] = key_columns(&row.value, own);
-            (key, rest)
+            let [key, options] = key_columns(&row.value, table_columns);
+            (key, options)
         }
         _ => (meaning.to_string(), String::new()),
     };
-    if !is_made_up(&row.key, suffix) {
+    if !is_generated_name(&row.key, suffix) {
         value = format!("{value} named {}", row.key).trim_start().to_string();
     }
     ((kind, key), value)
 }
 
-/// Whether a name ends as those do that Postgres makes up.
-fn is_made_up(name: &str, suffix: &str) -> bool {
+/// Whether a name has the suffix of the names that Postgres generates.
+fn is_generated_name(name: &str, suffix: &str) -> bool {
     name.trim_end_matches(|it: char| it.is_ascii_digit()).ends_with(suffix)
 }
 
-/// `1 2 3 DEFERRABLE` (one key column, number 2; another included, number 3) as key and rest.
-fn key_columns(value: &str, own: &Columns) -> [String; 2] {
+/// Splits `1 2 3 DEFERRABLE` (one key column, number 2, and one included column, number 3) into key and options.
+fn key_columns(value: &str, table_columns: &Columns) -> [String; 2] {
     let mut words = value.split(' ');
     let count: usize = words.next().and_then(|count| count.parse().ok()).unwrap_or(0);
-    let (mut names, mut rest) = (Vec::new(), Vec::new());
+    let (mut names, mut options) = (Vec::new(), Vec::new());
     for word in words {
         match word.parse::<u32>() {
-            Ok(number) if rest.is_empty() => names.push(own.get(&number).map_or(word, String::as_str)),
-            _ => rest.push(word),
+            Ok(number) if options.is_empty() => {
+                names.push(table_columns.get(&number).map_or(word, String::as_str));
+            }
+            _ => options.push(word),
         }
     }
     let (keys, included) = names.split_at(count.min(names.len()));
     let included =
         if included.is_empty() { String::new() } else { format!("INCLUDE ({})", included.join(", ")) };
-    let rest = [included, rest.join(" ")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
-    [format!("({})", keys.join(", ")), rest.join(" ")]
+    let options =
+        [included, options.join(" ")].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
+    [format!("({})", keys.join(", ")), options.join(" ")]
 }
 
-/// `{2} tasks {1} acs  DEFERRABLE` as what it references, and what happens then.
-fn foreign_key(value: &str, own: &Columns, columns: &HashMap<&str, Columns>) -> (String, String) {
+/// Splits `{2} tasks {1} acs  DEFERRABLE` into its columns with what they reference, and its actions.
+fn foreign_key(value: &str, table_columns: &Columns, columns: &HashMap<&str, Columns>) -> (String, String) {
     let empty = Columns::new();
     let list = |text: &str, names: &Columns| {
         let numbers = text.trim_matches(['{', '}']).split(',');
@@ -228,7 +231,7 @@ fn foreign_key(value: &str, own: &Columns, columns: &HashMap<&str, Columns>) -> 
         });
         names.collect::<Vec<_>>().join(", ")
     };
-    // The table's name may have spaces in quotes, so it is what stands between the two lists.
+    // A quoted table name may contain spaces, so the name is everything between the two lists.
     let parsed = || {
         let (keys, rest) = value.split_once("} ")?;
         let (parent, rest) = rest.split_once(" {")?;
@@ -237,7 +240,7 @@ fn foreign_key(value: &str, own: &Columns, columns: &HashMap<&str, Columns>) -> 
     };
     let Some((keys, parent, parent_keys, rest)) = parsed() else { return (value.to_string(), String::new()) };
     let name = unquoted(parent);
-    let parents = columns.get(name.as_str()).unwrap_or(&empty);
+    let parent_columns = columns.get(name.as_str()).unwrap_or(&empty);
     let action = |letter: Option<char>| match letter {
         Some('r') => "RESTRICT",
         Some('c') => "CASCADE",
@@ -259,12 +262,19 @@ fn foreign_key(value: &str, own: &Columns, columns: &HashMap<&str, Columns>) -> 
         parts.push("MATCH FULL".into());
     }
     for word in rest.split(' ').filter(|word| !word.is_empty()) {
-        parts.push(if word.starts_with('{') { format!("({})", list(word, own)) } else { word.to_string() });
+        parts.push(if word.starts_with('{') {
+            format!("({})", list(word, table_columns))
+        } else {
+            word.to_string()
+        });
     }
-    (format!("({}) references {name}({})", list(keys, own), list(parent_keys, parents)), parts.join(" "))
+    (
+        format!("({}) references {name}({})", list(keys, table_columns), list(parent_keys, parent_columns)),
+        parts.join(" "),
+    )
 }
 
-/// A name as the server spells it, without the quotes it may need there.
+/// Removes the quotes that the server adds to some names.
 fn unquoted(name: &str) -> String {
     match name.strip_prefix('"').and_then(|name| name.strip_suffix('"')) {
         Some(inner) => inner.replace("\"\"", "\""),
@@ -272,7 +282,8 @@ fn unquoted(name: &str) -> String {
     }
 }
 
-/// An index by its name, or by what it means where Postgres made the name up.
+/// Returns the object, facet and value of an index. It is identified by its name, or by its definition if Postgres
+/// generated the name.
 fn index(row: &Row, meaning: &str) -> ((ObjectKind, String), Option<(FacetKind, String)>, String) {
     let name = &row.object;
     let unique = format!("CREATE UNIQUE INDEX {name} ON ");
@@ -282,23 +293,24 @@ fn index(row: &Row, meaning: &str) -> ((ObjectKind, String), Option<(FacetKind, 
         (_, Some(rest)) => format!("on {rest}"),
         _ => meaning.to_string(),
     };
-    let whole = Some((FacetKind::Definition, String::new()));
-    let is_made_up = is_made_up(&unquoted(name), "_idx");
-    let name = if is_made_up { text.trim_end_matches(" INVALID").to_string() } else { unquoted(name) };
-    ((ObjectKind::Index, name), whole, text)
+    let definition = Some((FacetKind::Definition, String::new()));
+    let is_generated = is_generated_name(&unquoted(name), "_idx");
+    let name = if is_generated { text.trim_end_matches(" INVALID").to_string() } else { unquoted(name) };
+    ((ObjectKind::Index, name), definition, text)
 }
 
-/// Whether a trigger or a rule may delete rows when others are written.
+/// Whether a trigger, a rule or a function may delete rows when other rows are written.
 fn writes_may_delete(rows: &[Row]) -> bool {
     let functions: Vec<&Row> = rows.iter().filter(|row| row.kind == "function").collect();
-    let is_harmless = |trigger: &Row| {
-        let called = trigger.value.rsplit_once("EXECUTE FUNCTION ").map_or("", |(_, call)| call);
-        let name = unquoted(called.split('(').next().unwrap_or_default());
+    // Functions in PL/pgSQL are checked below, by their bodies.
+    let calls_plpgsql = |trigger: &Row| {
+        let call = trigger.value.rsplit_once("EXECUTE FUNCTION ").map_or("", |(_, after)| after);
+        let name = unquoted(call.split('(').next().unwrap_or_default());
         functions.iter().any(|row| row.object == name && row.value.contains(" LANGUAGE plpgsql "))
     };
     let triggers: Vec<&Row> = rows.iter().filter(|row| row.kind == "trigger").collect();
     rows.iter().any(|row| row.facet == "rule")
-        || triggers.iter().any(|trigger| !is_harmless(trigger))
-        // A default or a condition may call it as well as a trigger.
-        || functions.iter().any(|row| may_delete_in_a_body(&row.value))
+        || triggers.iter().any(|trigger| !calls_plpgsql(trigger))
+        // Not only triggers call functions: defaults and CHECK constraints do too.
+        || functions.iter().any(|row| body_may_delete(&row.value))
 }

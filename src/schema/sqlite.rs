@@ -1,6 +1,6 @@
-//! SQLite's `sqlite_schema` as a canonical schema.
+//! Builds a canonical schema from SQLite's `sqlite_schema`.
 //!
-//! It must work on the stored texts alone: no database is asked, so equal texts need to be understood only once.
+//! Works on the stored texts alone, without a connection, so equal texts need to be parsed only once.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -19,11 +19,11 @@ pub struct Row {
     pub name: String,
     /// The table it belongs to.
     pub table: String,
-    /// Its text; SQLite has none for an index that a constraint made.
+    /// The object's definition. `None` for an index that a constraint created.
     pub sql: Option<String>,
 }
 
-/// The tables that a virtual table of SQLite's own keeps its data in, by the ends of their names.
+/// Returns the name suffixes of the shadow tables of a virtual table module that is part of SQLite.
 fn shadows(module: &str) -> &'static [&'static str] {
     match module {
         "fts3" | "fts4" => &["_content", "_segments", "_segdir", "_docsize", "_stat"],
@@ -33,7 +33,7 @@ fn shadows(module: &str) -> &'static [&'static str] {
     }
 }
 
-/// The canonical schema of these rows, without the tables of SQLite and of migration tools.
+/// Builds the canonical schema from these rows, without the tables of SQLite and of migration tools.
 #[must_use]
 pub fn schema(rows: &[Row]) -> Schema {
     let shadows: HashSet<String> = rows.iter().flat_map(shadow_tables).collect();
@@ -41,7 +41,7 @@ pub fn schema(rows: &[Row]) -> Schema {
     let mut objects = Objects::new();
     let mut columns: HashMap<String, Vec<String>> = HashMap::new();
     for row in rows.iter().filter(|row| row.kind == "table" && !is_internal(row, &shadows)) {
-        if let Some(table) = parsed(row) {
+        if let Some(table) = parse_table(row) {
             columns.insert(row.name.to_ascii_lowercase(), table.columns.clone());
             tables.insert(row.name.to_ascii_lowercase(), table);
         } else {
@@ -49,35 +49,40 @@ pub fn schema(rows: &[Row]) -> Schema {
             objects.insert((kind, row.name.to_ascii_lowercase()), definition(row));
         }
     }
-    let is_books = |name: &String, table: &Table| bookkeeping::is_bookkeeping(name, &table.columns);
-    let books: Vec<String> =
-        tables.iter().filter(|(name, table)| is_books(name, table)).map(|(name, _)| name.clone()).collect();
-    objects.extend(resolve(tables).into_iter().filter(|((_, name), _)| !books.contains(name)));
-    // In a view or a trigger, what is quoted twice and names nothing is a string.
+    let is_bookkeeping = |name: &String, table: &Table| bookkeeping::is_bookkeeping(name, &table.columns);
+    let bookkeeping_tables: Vec<String> = tables
+        .iter()
+        .filter(|(name, table)| is_bookkeeping(name, table))
+        .map(|(name, _)| name.clone())
+        .collect();
+    objects.extend(resolve(tables).into_iter().filter(|((_, name), _)| !bookkeeping_tables.contains(name)));
+    // In a view or a trigger, a double-quoted word that names nothing is a string.
     let names = rows.iter().map(|row| canonical_name(&row.name));
-    let known: Vec<String> =
+    let known_names: Vec<String> =
         columns.values().flatten().cloned().chain(names).chain(PSEUDO_TABLES.map(String::from)).collect();
-    // What a trigger on a ledger does is done to the project.
-    let is_books = |row: &Row| row.kind != "trigger" && books.contains(&row.table.to_ascii_lowercase());
-    let is_mine = |row: &&Row| row.kind != "table" && !is_books(row);
-    for row in rows.iter().filter(is_mine) {
+    // A trigger on a ledger is part of the schema, because it acts on the project.
+    let belongs_to_bookkeeping =
+        |row: &Row| row.kind != "trigger" && bookkeeping_tables.contains(&row.table.to_ascii_lowercase());
+    let is_included = |row: &&Row| row.kind != "table" && !belongs_to_bookkeeping(row);
+    for row in rows.iter().filter(is_included) {
         let (kind, facets) = match row.kind.as_str() {
-            // Without a text it belongs to a constraint, which is a facet of its table.
+            // An index without a definition belongs to a constraint, which is a facet of the table.
             "index" if row.sql.is_none() => continue,
             "index" => (
                 ObjectKind::Index,
                 index(row, columns.get(&row.table.to_ascii_lowercase()).map(Vec::as_slice)),
             ),
-            "view" => (ObjectKind::View, whole(row, Some(&known))),
-            _ => (ObjectKind::Trigger, whole(row, Some(&known))),
+            "view" => (ObjectKind::View, definition_with_names(row, Some(&known_names))),
+            _ => (ObjectKind::Trigger, definition_with_names(row, Some(&known_names))),
         };
         objects.insert((kind, row.name.to_ascii_lowercase()), facets);
     }
-    let arms =
+    let may_delete =
         |row: &Row| matches!(row.kind.as_str(), "trigger" | "table") && deletes_or_replaces(&row_tokens(row));
-    Schema::new(objects, rows.iter().any(arms))
+    Schema::new(objects, rows.iter().any(may_delete))
 }
 
+/// Returns the objects of the tables. Foreign keys without parent columns get the parent's primary key.
 fn resolve(tables: BTreeMap<String, Table>) -> Objects {
     let keys: HashMap<String, Vec<String>> =
         tables.iter().map(|(name, table)| (name.clone(), table.primary_key.clone())).collect();
@@ -87,7 +92,7 @@ fn resolve(tables: BTreeMap<String, Table>) -> Objects {
             let parent_key = keys.get(&key.parent).filter(|key| !key.is_empty()).map(Vec::as_slice);
             let (facet, actions) = key.facet(parent_key);
             let value = table.facets.entry(facet).or_default();
-            // The same key twice: both act.
+            // If the same key exists twice, both act.
             let separator = if value.is_empty() || actions.is_empty() { "" } else { " and " };
             *value = format!("{value}{separator}{actions}");
         }
@@ -104,7 +109,7 @@ fn is_virtual(row: &Row) -> bool {
     row_tokens(row).get(1).is_some_and(|token| token.is("VIRTUAL"))
 }
 
-/// The names of the tables that belong to a virtual table.
+/// Returns the names of a virtual table's shadow tables.
 fn shadow_tables(row: &Row) -> Vec<String> {
     let tokens = row_tokens(row);
     let using = tokens.iter().position(|token| token.is("USING"));
@@ -122,13 +127,13 @@ fn is_internal(row: &Row, shadows: &HashSet<String>) -> bool {
     name.starts_with("sqlite_") || shadows.contains(&name)
 }
 
-fn parsed(row: &Row) -> Option<Table> {
+fn parse_table(row: &Row) -> Option<Table> {
     let tokens = row_tokens(row);
     let open = tokens.iter().position(|token| token.is_symbol("("))?;
     if is_virtual(row) { None } else { table::parse(&tokens[open..]) }
 }
 
-/// The tokens after the object's name, which may have its schema's name before it.
+/// Returns the tokens after the object's name, which may be qualified by the schema's name.
 fn body<'a, 'b>(tokens: &'a [Token<'b>], row: &Row) -> &'a [Token<'b>] {
     let is_name = |token: &Token<'_>| token.name().is_some_and(|name| name.eq_ignore_ascii_case(&row.name));
     match tokens.iter().skip(2).position(is_name) {
@@ -137,18 +142,19 @@ fn body<'a, 'b>(tokens: &'a [Token<'b>], row: &Row) -> &'a [Token<'b>] {
     }
 }
 
-/// The names that a trigger has for the row before and after.
+/// The names of the old and the new row in a trigger.
 const PSEUDO_TABLES: [&str; 2] = ["old", "new"];
 
-/// An object that is compared as a whole: its text after its name, in canonical spelling.
+/// Returns the whole definition of an object as one facet: its text after its name, in canonical spelling.
 fn definition(row: &Row) -> Facets {
-    whole(row, None)
+    definition_with_names(row, None)
 }
 
-fn whole(row: &Row, names: Option<&[String]>) -> Facets {
+/// The same, with the names that tell a double-quoted name from a string.
+fn definition_with_names(row: &Row, names: Option<&[String]>) -> Facets {
     let tokens = row_tokens(row);
     let body = body(&tokens, row);
-    // The only kind of trigger that SQLite has may say so or not.
+    // `FOR EACH ROW` is optional, because SQLite has no other kind of trigger.
     let each_row = body.windows(3).position(|it| it[0].is("FOR") && it[1].is("EACH") && it[2].is("ROW"));
     let text = match each_row {
         Some(index) if row.kind == "trigger" => {

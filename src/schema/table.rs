@@ -1,13 +1,13 @@
-//! A SQLite `CREATE TABLE` statement as facets.
+//! Parses a SQLite `CREATE TABLE` statement into facets.
 //!
-//! It must give one result for a constraint written at its column and the same written at the table. What it can't
-//! read it does not guess: the caller keeps the whole definition instead.
+//! A constraint gives the same facets whether it is written at its column or at the table. A statement that cannot be
+//! parsed gives `None`; callers then compare the whole definition.
 
 use super::expression::{bracket_length, expression, name, split_commas};
 use super::{FacetKind, Facets};
 use crate::sql::{Token, TokenKind};
 
-/// A table as read, with its foreign keys still to be resolved against its parents' primary keys.
+/// A parsed table. Foreign keys are not yet resolved against the primary keys of their parents.
 pub(super) struct Table {
     pub(super) columns: Vec<String>,
     pub(super) primary_key: Vec<String>,
@@ -15,7 +15,7 @@ pub(super) struct Table {
     pub(super) facets: Facets,
 }
 
-/// A foreign key as written: without the parent's columns it means the parent's primary key.
+/// A foreign key as written. Without parent columns it references the parent's primary key.
 pub(super) struct ForeignKey {
     columns: Vec<String>,
     pub(super) parent: String,
@@ -24,7 +24,7 @@ pub(super) struct ForeignKey {
 }
 
 impl ForeignKey {
-    /// Its facet, given the primary key of its parent where that is known.
+    /// Returns its facet. `parent_key` is the primary key of the parent, if known.
     pub(super) fn facet(&self, parent_key: Option<&[String]>) -> ((FacetKind, String), String) {
         let parent_columns = match parent_key {
             Some(key) if self.parent_columns.is_empty() => key,
@@ -40,7 +40,7 @@ impl ForeignKey {
     }
 }
 
-/// Reads the tokens after the table's name; `None` where they are not understood.
+/// Parses the tokens after the table's name. Returns `None` if they cannot be parsed.
 pub(super) fn parse(tokens: &[Token<'_>]) -> Option<Table> {
     let length = bracket_length(tokens)?;
     let items = split_commas(&tokens[1..length - 1]);
@@ -82,7 +82,7 @@ impl<'a, 'b> Cursor<'a, 'b> {
         Some(first)
     }
 
-    /// Takes these words if they come next.
+    /// Consumes these words if they come next. Returns whether they did.
     fn take(&mut self, words: &[&str]) -> bool {
         let found = self.tokens.len() >= words.len()
             && self.tokens.iter().zip(words).all(|(token, word)| token.is(word));
@@ -92,7 +92,7 @@ impl<'a, 'b> Cursor<'a, 'b> {
         found
     }
 
-    /// Takes what stands in the brackets that come next.
+    /// Consumes the brackets that come next, and returns their content.
     fn brackets(&mut self) -> Option<&'a [Token<'b>]> {
         self.tokens.first().filter(|token| token.is_symbol("("))?;
         let length = bracket_length(self.tokens)?;
@@ -101,6 +101,7 @@ impl<'a, 'b> Cursor<'a, 'b> {
         Some(&inside[1..length - 1])
     }
 
+    /// Consumes an `ON CONFLICT` clause, and returns it unless it is the default.
     fn conflict(&mut self) -> Option<String> {
         if !self.take(&["ON", "CONFLICT"]) {
             return Some(String::new());
@@ -181,7 +182,7 @@ impl Reader<'_> {
         Some(())
     }
 
-    /// `INTEGER PRIMARY KEY DESC` at a column is, unlike any other spelling, no alias of the rowid.
+    /// `INTEGER PRIMARY KEY DESC` at a column is not an alias of the rowid, unlike every other spelling.
     fn column_primary_key(&mut self, cursor: &mut Cursor<'_, '_>, column_name: &str) -> Option<()> {
         let descending = cursor.take(&["DESC"]);
         cursor.take(&["ASC"]);
@@ -230,7 +231,7 @@ impl Reader<'_> {
         Some(())
     }
 
-    /// `a COLLATE binary ASC` is `a`; the flag says whether AUTOINCREMENT stood among them.
+    /// Returns the columns in canonical spelling (`a` for `a COLLATE binary ASC`), and whether AUTOINCREMENT follows.
     fn indexed_columns(&self, tokens: &[Token<'_>]) -> (Vec<String>, bool) {
         let automatic = tokens.last().is_some_and(|token| token.is("AUTOINCREMENT"));
         let tokens = if automatic { &tokens[..tokens.len() - 1] } else { tokens };
@@ -266,7 +267,7 @@ fn column_names(tokens: &[Token<'_>]) -> Vec<String> {
     split_commas(tokens).into_iter().filter_map(|column| column.first()).map(name).collect()
 }
 
-/// What a foreign key does, without what it does by default. SQLite parses MATCH and ignores it.
+/// Returns the actions of a foreign key, except the default ones. SQLite parses MATCH and ignores it.
 fn actions(cursor: &mut Cursor<'_, '_>) -> Option<String> {
     let mut found = [String::new(), String::new(), String::new()];
     loop {
@@ -300,7 +301,7 @@ fn actions(cursor: &mut Cursor<'_, '_>) -> Option<String> {
     Some(found.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" "))
 }
 
-/// The words and sizes of a type: `varchar ( 10 )` is `VARCHAR(10)`.
+/// Returns a type in canonical spelling: `varchar ( 10 )` becomes `VARCHAR(10)`.
 fn data_type(cursor: &mut Cursor<'_, '_>) -> Option<String> {
     const ENDS: [&str; 11] = [
         "CONSTRAINT",
@@ -334,7 +335,8 @@ fn data_type(cursor: &mut Cursor<'_, '_>) -> Option<String> {
     Some(text)
 }
 
-/// A default; `DEFAULT NULL` is none, brackets around a value don't count, and a bare word is a string.
+/// Returns a default in canonical spelling. `DEFAULT NULL` is no default, brackets around a value are removed, and a
+/// bare word is a string.
 fn default(cursor: &mut Cursor<'_, '_>) -> Option<String> {
     if let Some(body) = cursor.brackets() {
         return Some(default_value(&expression(body, Some(&[]))));
@@ -343,14 +345,17 @@ fn default(cursor: &mut Cursor<'_, '_>) -> Option<String> {
     let value = match first.text.to_ascii_lowercase().as_str() {
         "+" => expression(&[*cursor.next()?], None),
         "-" => format!("-{}", expression(&[*cursor.next()?], None)),
-        lower if first.kind != TokenKind::Word || WORDS.contains(&lower) => expression(&[*first], Some(&[])),
+        lower if first.kind != TokenKind::Word || DEFAULT_KEYWORDS.contains(&lower) => {
+            expression(&[*first], Some(&[]))
+        }
         _ => format!("'{}'", first.text),
     };
     Some(default_value(&value))
 }
 
-/// The words that are no string where a default stands without brackets.
-const WORDS: [&str; 6] = ["null", "true", "false", "current_timestamp", "current_date", "current_time"];
+/// The words that are not strings in a default without brackets.
+const DEFAULT_KEYWORDS: [&str; 6] =
+    ["null", "true", "false", "current_timestamp", "current_date", "current_time"];
 
 fn default_value(value: &str) -> String {
     let value = match value {
@@ -367,11 +372,11 @@ fn default_value(value: &str) -> String {
 }
 
 fn collation(cursor: &mut Cursor<'_, '_>) -> Option<String> {
-    let rule = name(cursor.next()?).to_ascii_uppercase();
-    Some(if rule == "BINARY" { String::new() } else { format!("COLLATE {rule}") })
+    let collation = name(cursor.next()?).to_ascii_uppercase();
+    Some(if collation == "BINARY" { String::new() } else { format!("COLLATE {collation}") })
 }
 
-/// One column of an index or a key: its expression, its collation unless BINARY, DESC.
+/// Returns one column of an index or key: its expression, its collation unless it is BINARY, and DESC.
 pub(super) fn indexed_column(tokens: &[Token<'_>], columns: Option<&[String]>) -> String {
     let (mut tokens, mut suffix) = (tokens, String::new());
     match tokens.split_last() {
@@ -379,12 +384,12 @@ pub(super) fn indexed_column(tokens: &[Token<'_>], columns: Option<&[String]>) -
         Some((last, rest)) if last.is("ASC") => tokens = rest,
         _ => {}
     }
-    if let [rest @ .., keyword, rule] = tokens
+    if let [rest @ .., keyword, collation] = tokens
         && keyword.is("COLLATE")
     {
-        let rule = name(rule).to_ascii_uppercase();
-        if rule != "BINARY" {
-            suffix = format!(" COLLATE {rule}{suffix}");
+        let collation = name(collation).to_ascii_uppercase();
+        if collation != "BINARY" {
+            suffix = format!(" COLLATE {collation}{suffix}");
         }
         tokens = rest;
     }

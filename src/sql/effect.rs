@@ -1,27 +1,28 @@
-//! What a statement may do to rows that exist, by its words and, on Postgres, by a parse.
+//! Classifies what a statement may do to existing rows, by its tokens and, on Postgres, with a parser.
 //!
-//! What is not known to be harmless is taken to delete: then rows are counted before and after, which costs time and nothing else.
+//! A statement that is not known to be harmless counts as deleting. Then rows are counted before and after it, which
+//! only costs time.
 
 use squawk_syntax::{SourceFile, SyntaxKind};
 
 use super::{Dialect, Token, TokenKind};
 
-/// What a statement may do to rows that exist, from harmless to most dangerous.
+/// What a statement may do to existing rows, from harmless to most dangerous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Effect {
-    /// Defines something; no row is touched.
+    /// It defines something and touches no row.
     Defines,
-    /// Writes rows; it deletes none itself, but a trigger or a conflict rule of the schema may.
+    /// It writes rows. It deletes none itself, but a trigger or a conflict rule of the schema may.
     Writes,
-    /// May delete rows.
+    /// It may delete rows.
     Deletes,
-    /// Drops a table: with foreign keys enforced, this deletes the rows of its children.
+    /// It drops a table. If foreign keys are enforced, this also deletes the rows of its child tables.
     DropsTable,
 }
 
-/// The functions of Postgres that are known to delete nothing, whatever they are given. Any other may be somebody's own, those of
-/// extensions among them.
+/// The Postgres functions that are known to delete nothing, whatever their arguments. Any other function may be
+/// user-defined or part of an extension.
 const HARMLESS: &str = "abs age array_agg array_append array_length array_position array_remove array_to_string avg bool_and \
      bool_or btrim cardinality ceil char_length chr clock_timestamp coalesce concat concat_ws count \
      current_setting currval date_part date_trunc decode dense_rank encode extract first_value floor format \
@@ -32,15 +33,15 @@ const HARMLESS: &str = "abs age array_agg array_append array_length array_positi
      round row row_number rpad rtrim setval sha256 split_part statement_timestamp string_agg string_to_array \
      strpos substr substring sum to_char to_jsonb to_timestamp trim";
 
-/// What a statement may do to rows.
-pub(super) fn effect(sql: &str, found: &[Token<'_>], dialect: Dialect) -> Effect {
-    let first = &found[0];
-    if first.is("DROP") && found.get(1).is_some_and(|token| token.is("TABLE")) {
+/// Returns what a statement may do to existing rows.
+pub(super) fn effect(sql: &str, tokens: &[Token<'_>], dialect: Dialect) -> Effect {
+    let first = &tokens[0];
+    if first.is("DROP") && tokens.get(1).is_some_and(|token| token.is("TABLE")) {
         return Effect::DropsTable;
     }
     match dialect {
-        Dialect::Sqlite => in_sqlite(found),
-        Dialect::Postgres => in_postgres(sql, found),
+        Dialect::Sqlite => in_sqlite(tokens),
+        Dialect::Postgres => in_postgres(sql, tokens),
     }
 }
 
@@ -49,115 +50,117 @@ fn is_any(token: &Token<'_>, words: &str) -> bool {
     words.split_whitespace().any(|word| token.is(word))
 }
 
-/// A function of SQLite deletes nothing; a module of a virtual table may do anything.
-fn in_sqlite(found: &[Token<'_>]) -> Effect {
+/// SQLite's functions delete nothing. The module of a virtual table may do anything.
+fn in_sqlite(tokens: &[Token<'_>]) -> Effect {
     const DEFINES: &str =
         "ALTER ANALYZE BEGIN COMMIT CREATE DROP END EXPLAIN REINDEX RELEASE ROLLBACK SAVEPOINT VACUUM";
-    let first = &found[0];
+    let first = &tokens[0];
     if is_any(first, "INSERT UPDATE WITH") {
-        // A search index takes its commands as a row's values.
-        let is_command = found.windows(3).any(|it| {
+        // A full-text index takes commands as inserted values: `INSERT INTO fts(fts) VALUES (...)`.
+        let is_command = tokens.windows(3).any(|it| {
             it[1].is_symbol("(")
                 && it[0]
                     .name()
                     .zip(it[2].name())
                     .is_some_and(|(table, column)| table.eq_ignore_ascii_case(&column))
         });
-        return if is_command || deletes_or_replaces(found) { Effect::Deletes } else { Effect::Writes };
+        return if is_command || deletes_or_replaces(tokens) { Effect::Deletes } else { Effect::Writes };
     }
     if is_any(first, "SELECT VALUES PRAGMA") {
         return Effect::Writes;
     }
-    let is_virtual = first.is("CREATE") && found.get(1).is_some_and(|token| token.is("VIRTUAL"));
+    let is_virtual = first.is("CREATE") && tokens.get(1).is_some_and(|token| token.is("VIRTUAL"));
     if is_any(first, DEFINES) && !is_virtual { Effect::Defines } else { Effect::Deletes }
 }
 
-fn in_postgres(sql: &str, found: &[Token<'_>]) -> Effect {
-    /// What these make is not run by making it.
-    const MADE: &str = "AGGREGATE CAST COLLATION CONSTRAINT CONVERSION DOMAIN EXTENSION FUNCTION OPERATOR POLICY PROCEDURE RULE \
+fn in_postgres(sql: &str, tokens: &[Token<'_>]) -> Effect {
+    /// Creating one of these does not run it.
+    const NOT_RUN: &str = "AGGREGATE CAST COLLATION CONSTRAINT CONVERSION DOMAIN EXTENSION FUNCTION OPERATOR POLICY PROCEDURE RULE \
          SCHEMA SEQUENCE STATISTICS TEXT TRANSFORM TRIGGER TYPE VIEW";
     const HARMLESS_VERBS: &str = "ABORT ANALYZE BEGIN CLOSE COMMENT COMMIT DROP END GRANT LISTEN LOCK NOTIFY RELEASE RESET REVOKE \
          ROLLBACK SAVEPOINT SET SHOW START";
     const MODIFIERS: &str =
         "CONCURRENTLY GLOBAL LOCAL ONLY OR RECURSIVE REPLACE TEMP TEMPORARY UNIQUE UNLOGGED";
-    let first = &found[0];
-    let has = |word: &str| found.iter().any(|token| token.is(word));
+    let first = &tokens[0];
+    let has = |word: &str| tokens.iter().any(|token| token.is(word));
     if is_any(first, HARMLESS_VERBS) {
         return Effect::Defines;
     }
     if first.is("EXPLAIN") {
-        // Without ANALYZE, which may stand in brackets, it runs nothing.
+        // Without ANALYZE, which can be inside parentheses, it runs nothing.
         return if has("ANALYZE") || has("ANALYSE") { Effect::Deletes } else { Effect::Defines };
     }
     if first.is("CREATE") {
-        let kind = found.iter().skip(1).find(|token| !is_any(token, MODIFIERS));
+        let kind = tokens.iter().skip(1).find(|token| !is_any(token, MODIFIERS));
         let is_table = kind.is_some_and(|kind| kind.is("TABLE"));
         let is_of_query = kind.is_some_and(|kind| kind.is("MATERIALIZED")) || (is_table && has("AS"));
         let is_index = kind.is_some_and(|kind| kind.is("INDEX"));
         return match kind {
-            _ if is_of_query => evaluates(sql, found, Effect::Writes),
-            _ if is_index => evaluates(sql, found, Effect::Defines),
-            // A default is run once there are rows.
+            _ if is_of_query => evaluates(sql, tokens, Effect::Writes),
+            _ if is_index => evaluates(sql, tokens, Effect::Defines),
+            // A default runs only when rows are inserted.
             Some(_) if is_table => Effect::Defines,
-            Some(kind) if is_any(kind, MADE) => Effect::Defines,
+            Some(kind) if is_any(kind, NOT_RUN) => Effect::Defines,
             _ => Effect::Deletes,
         };
     }
-    // What an ALTER runs of conditions and defaults need not stand in it.
+    // An ALTER can run conditions and defaults that are not in its own text, so it counts at least as a write.
     if first.is("ALTER") {
-        return evaluates(sql, found, Effect::Writes);
+        return evaluates(sql, tokens, Effect::Writes);
     }
     if is_any(first, "INSERT UPDATE MERGE WITH VALUES TABLE") {
-        return evaluates(sql, found, Effect::Writes);
+        return evaluates(sql, tokens, Effect::Writes);
     }
     Effect::Deletes
 }
 
-/// The effect of a statement that runs expressions: what it is where they are harmless.
-fn evaluates(sql: &str, found: &[Token<'_>], otherwise: Effect) -> Effect {
-    if deletes_or_replaces(found) {
+/// Returns the effect of a statement that runs expressions: `if_harmless` if none of them can delete rows.
+fn evaluates(sql: &str, tokens: &[Token<'_>], if_harmless: Effect) -> Effect {
+    if deletes_or_replaces(tokens) {
         return Effect::Deletes;
     }
-    if !found.iter().any(|token| token.is_symbol("(")) {
-        return otherwise;
+    if !tokens.iter().any(|token| token.is_symbol("(")) {
+        return if_harmless;
     }
     let parsed = SourceFile::parse(sql);
-    let is_own = |call: squawk_syntax::SyntaxNode| {
+    let is_unknown = |call: squawk_syntax::SyntaxNode| {
         let name = call.children().next().map(|name| name.text().to_string()).unwrap_or_default();
         let name = name.trim().to_ascii_lowercase();
         let name = name.strip_prefix("pg_catalog.").unwrap_or(&name);
         !HARMLESS.split_whitespace().any(|it| it == name)
     };
-    let calls_own =
-        parsed.syntax_node().descendants().filter(|node| node.kind() == SyntaxKind::CALL_EXPR).any(is_own);
-    if !parsed.errors().is_empty() || calls_own { Effect::Deletes } else { otherwise }
+    let calls_unknown = parsed
+        .syntax_node()
+        .descendants()
+        .filter(|node| node.kind() == SyntaxKind::CALL_EXPR)
+        .any(is_unknown);
+    if !parsed.errors().is_empty() || calls_unknown { Effect::Deletes } else { if_harmless }
 }
 
-/// Whether a `CREATE` makes writes that come after it delete rows.
-pub(super) fn arms(tokens: &[Token<'_>], dialect: Dialect) -> bool {
+/// Whether a `CREATE` makes later writes delete rows.
+pub(super) fn enables_deletes(tokens: &[Token<'_>], dialect: Dialect) -> bool {
     let kinds = |word: &str| tokens.iter().take(4).any(|token| token.is(word));
     match dialect {
         Dialect::Sqlite => deletes_or_replaces(tokens),
         Dialect::Postgres if kinds("TRIGGER") || kinds("RULE") => true,
         Dialect::Postgres => {
-            // Its body is a text, or stands there as it is.
+            // The body is a string, or plain SQL in the statement.
             (kinds("FUNCTION") || kinds("PROCEDURE"))
-                && tokens
-                    .iter()
-                    .any(|token| token.kind != TokenKind::Symbol && may_delete_in_a_body(token.text))
+                && tokens.iter().any(|token| token.kind != TokenKind::Symbol && body_may_delete(token.text))
         }
     }
 }
 
-/// Whether the text of a function may delete rows, by its words: it may say so itself, or run what nobody sees here.
-pub(crate) fn may_delete_in_a_body(body: &str) -> bool {
+/// Whether the body of a function may delete rows, by its words: it deletes rows itself, or runs something that is not
+/// visible here.
+pub(crate) fn body_may_delete(body: &str) -> bool {
     const WORDS: [&str; 6] = ["delete", "truncate", "execute", "perform", "merge", "call"];
     let words = body.split(|it: char| !(it.is_ascii_alphanumeric() || it == '_'));
     words.into_iter().any(|word| WORDS.iter().any(|harmful| word.eq_ignore_ascii_case(harmful)))
 }
 
-/// Whether a statement has a word by which rows are deleted: `ON DELETE` of a foreign key is none, it acts only where
-/// something else deletes.
+/// Whether a statement contains a keyword that deletes rows. `ON DELETE` of a foreign key does not count: it acts only
+/// when another statement deletes.
 pub(crate) fn deletes_or_replaces(tokens: &[Token<'_>]) -> bool {
     let deletes = |pair: &[Token<'_>]| pair[1].is("DELETE") && !pair[0].is("ON");
     let is_first = tokens.first().is_some_and(|first| first.is("DELETE") || first.is("REPLACE"));

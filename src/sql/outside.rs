@@ -1,70 +1,71 @@
-//! What a statement of Postgres reaches for outside of its project's schema.
+//! Finds what a Postgres statement reads or changes outside its project's schema.
 //!
-//! Works on text alone, by a real parser of Postgres' SQL. What a text cannot tell (a function that writes elsewhere) the server
-//! is asked when the reference is made: see `store/postgres/proof.rs`.
+//! Works on the text alone, with a parser for Postgres SQL. The text does not show everything: a function can write to
+//! another schema. The server reveals that when the reference is built, see `store/postgres/confinement.rs`.
 
 mod tokens;
 
 use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode};
 
 use super::{Dialect, Token, tokens};
-use tokens::{block, database, every_project, qualified, session};
+use tokens::{block, database, qualified, session, unfiltered_catalog};
 
-/// What a statement reaches for.
+/// Something outside the project's schema that a statement reads or changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OutsideReference {
-    /// It creates, changes, writes or locks something in another schema, with this name.
+    /// The statement creates, changes, writes or locks something in another schema: its name.
     Schema(String),
-    /// It makes, changes or drops an extension, which the whole database has.
+    /// The statement creates, changes or drops an extension, which belongs to the whole database.
     Extension,
-    /// It changes something else that belongs to the whole database or server: this.
+    /// The statement changes something else that belongs to the whole database or server: what that is.
     Database(&'static str),
-    /// It writes the server's own catalogs.
-    Catalogs(String),
-    /// It looks into this catalog without saying in which schema, and sees the objects of all projects.
-    EveryProject(String),
-    /// It changes what the rest of the script runs with, or moves data past the server's SQL: this.
+    /// The statement writes to a system catalog: its name.
+    SystemCatalog(String),
+    /// The statement reads a catalog without a condition on the schema, and sees the objects of all projects: its name.
+    UnfilteredCatalog(String),
+    /// The statement changes the session for the rest of the script, or transfers data from or to somewhere else: its
+    /// keyword.
     Session(&'static str),
 }
 
 impl OutsideReference {
-    /// What is wrong, and what to do about it.
+    /// Returns a message that says what is wrong, and a hint that says what to do.
     #[must_use]
     pub fn explain(&self) -> (String, String) {
         match self {
             Self::Schema(name) => (
-                format!("{name} is in another schema than the project's"),
-                "leave out the schema's name: a migration changes one project's schema alone, whichever that is".into(),
+                format!("{name} is not in the project's schema"),
+                "remove the schema name: a migration runs in each project's schema and may change only that schema".into(),
             ),
             Self::Extension => (
                 "an extension belongs to the whole database, not to one project".into(),
-                "make it once by hand in a schema of its own (CREATE EXTENSION ... SCHEMA extensions) and name that schema where \
-                 it is used; or say here CREATE EXTENSION IF NOT EXISTS ... SCHEMA extensions"
+                "create it once by hand in a separate schema (CREATE EXTENSION ... SCHEMA extensions) and qualify its objects \
+                 with that schema; or write CREATE EXTENSION IF NOT EXISTS ... SCHEMA extensions here"
                     .into(),
             ),
             Self::Database(what) => (
-                format!("{what} belongs to the whole database or server, not to one project"),
-                "do it once by hand, outside of the migrations: they run once for each project".into(),
+                format!("{what} affects the whole database or server, not only one project"),
+                "run it once by hand, outside the migrations: they run once for each project".into(),
             ),
-            Self::Catalogs(name) => (
-                format!("{name} is one of the server's own catalogs"),
-                "use ALTER instead: what is written there by hand is past every check of the server".into(),
+            Self::SystemCatalog(name) => (
+                format!("{name} is a system catalog"),
+                "use ALTER instead: the server does not check direct changes to its catalogs".into(),
             ),
-            Self::EveryProject(name) => (
-                format!("{name} is read without a schema, so it shows the objects of all projects"),
-                format!("ask for the project's own: {}", own_rows(name)),
+            Self::UnfilteredCatalog(name) => (
+                format!("{name} is read without a condition on the schema, so it shows the objects of all projects"),
+                format!("restrict it to the project's schema: {}", schema_condition(name)),
             ),
             Self::Session(word) => (
-                format!("{word} reaches beyond the project's own database"),
-                "remove it: a migration is about one project's database alone, whichever that is".into(),
+                format!("{word} affects more than the project's own database"),
+                "remove it: a migration runs in each project's database and may change only that database".into(),
             ),
         }
     }
 }
 
-/// The condition for rows of a catalog to be about the current schema.
-fn own_rows(catalog: &str) -> &'static str {
+/// Returns the condition that restricts a query of a catalog to the current schema.
+fn schema_condition(catalog: &str) -> &'static str {
     match catalog {
         "pg_type" => "AND typnamespace = current_schema()::regnamespace",
         "pg_proc" => "AND pronamespace = current_schema()::regnamespace",
@@ -79,24 +80,26 @@ fn own_rows(catalog: &str) -> &'static str {
     }
 }
 
-/// What a statement reaches for; `None` where it keeps to its schema, as far as its text tells.
-pub(super) fn elsewhere(sql: &str, found: &[Token<'_>]) -> Option<OutsideReference> {
-    let is_code = ["DO", "SELECT", "WITH", "INSERT", "UPDATE", "DELETE"].iter().any(|word| found[0].is(word));
-    database(found)
-        .or_else(|| session(found))
-        .or_else(|| names(sql))
-        .or_else(|| is_code.then(|| every_project(found)).flatten())
-        .or_else(|| if found[0].is("DO") { block(found) } else { None })
+/// Returns the first thing outside the project's schema that a statement reads or changes. `None` if its text shows
+/// nothing of the kind.
+pub(super) fn outside_reference(sql: &str, tokens: &[Token<'_>]) -> Option<OutsideReference> {
+    let is_code =
+        ["DO", "SELECT", "WITH", "INSERT", "UPDATE", "DELETE"].iter().any(|word| tokens[0].is(word));
+    database(tokens)
+        .or_else(|| session(tokens))
+        .or_else(|| name_outside(sql))
+        .or_else(|| is_code.then(|| unfiltered_catalog(tokens)).flatten())
+        .or_else(|| if tokens[0].is("DO") { block(tokens) } else { None })
 }
 
-/// The first name in another schema that the statement creates, changes, writes or locks.
-fn names(sql: &str) -> Option<OutsideReference> {
+/// Returns the first name in another schema that the statement creates, changes, writes or locks.
+fn name_outside(sql: &str) -> Option<OutsideReference> {
     let parsed = SourceFile::parse(sql);
     let root = parsed.syntax_node();
     if !parsed.errors().is_empty() {
-        // What the parser does not know is looked at word by word.
-        let found = tokens(sql, Dialect::Postgres).ok()?;
-        return qualified(&found);
+        // The parser does not know this statement, so only its tokens are checked.
+        let tokens = tokens(sql, Dialect::Postgres).ok()?;
+        return qualified(&tokens);
     }
     root.descendants().filter(is_whole_path).find_map(|path| target(&path))
 }
@@ -109,9 +112,9 @@ fn is_whole_path(node: &SyntaxNode) -> bool {
     is_path(node) && !node.parent().is_some_and(|parent| is_path(&parent))
 }
 
-/// A name that is more than used: its last two parts.
+/// Returns the reference that a name makes to another schema or to a system catalog. `None` if the name is only used.
 fn target(path: &SyntaxNode) -> Option<OutsideReference> {
-    // Types, operators, collations and functions of a shared schema may be used.
+    // A migration may use types, operators, collations and functions of a shared schema.
     const USES: [SyntaxKind; 5] = [
         SyntaxKind::PATH_TYPE,
         SyntaxKind::OP,
@@ -123,8 +126,8 @@ fn target(path: &SyntaxNode) -> Option<OutsideReference> {
     if USES.contains(&parent.kind()) {
         return None;
     }
-    let around = parent.parent();
-    let is_read = around.as_ref().is_some_and(|it| {
+    let grandparent = parent.parent();
+    let is_read = grandparent.as_ref().is_some_and(|it| {
         it.kind() == SyntaxKind::LIKE_CLAUSE
             || (it.kind() == SyntaxKind::RELATION_FROM_ITEM && !is_locked(it))
     });
@@ -132,17 +135,17 @@ fn target(path: &SyntaxNode) -> Option<OutsideReference> {
         return None;
     }
     let text = path.text().to_string();
-    // The column that owns a sequence comes with its table.
+    // The column that owns a sequence is written with its table, so its name has one part more.
     let column = parent.kind() == SyntaxKind::QUALIFIED_COLUMN_NAME_REF;
     let parts = tokens(&text, Dialect::Postgres).ok()?.iter().filter_map(Token::name).count();
     let name = tokens(&text, Dialect::Postgres).ok()?.iter().rev().find_map(Token::name)?;
     if name.starts_with("pg_") && parts <= 2 {
-        return Some(OutsideReference::Catalogs(text));
+        return Some(OutsideReference::SystemCatalog(text));
     }
     (parts > 1 + usize::from(column)).then_some(OutsideReference::Schema(text))
 }
 
-/// Whether rows that are read are locked by it.
+/// Whether the query locks the rows that it reads (`FOR UPDATE`).
 fn is_locked(item: &SyntaxNode) -> bool {
     let select = item.ancestors().find(|it| it.kind() == SyntaxKind::SELECT);
     select.is_some_and(|it| it.children().any(|child| child.kind() == SyntaxKind::LOCKING_CLAUSE))
@@ -153,7 +156,7 @@ mod tests {
     use super::*;
 
     fn of(sql: &str) -> Option<OutsideReference> {
-        elsewhere(sql, &tokens(sql, Dialect::Postgres).unwrap())
+        outside_reference(sql, &tokens(sql, Dialect::Postgres).unwrap())
     }
 
     #[test]
@@ -181,8 +184,8 @@ mod tests {
             "DO $x$ BEGIN IF true THEN EXECUTE 'CREATE EXTENSION citext'; END IF; END $x$",
         ] {
             let found = of(sql);
-            let is_told = matches!(found, Some(OutsideReference::Database(_) | OutsideReference::Extension));
-            assert!(is_told, "{sql}: {found:?}");
+            let is_found = matches!(found, Some(OutsideReference::Database(_) | OutsideReference::Extension));
+            assert!(is_found, "{sql}: {found:?}");
         }
         for sql in [
             "CREATE EXTENSION IF NOT EXISTS citext WITH SCHEMA extensions",
@@ -244,7 +247,7 @@ mod tests {
             "DELETE FROM pg_catalog.pg_enum",
             "INSERT INTO pg_enum VALUES (1)",
         ] {
-            assert!(matches!(of(sql), Some(OutsideReference::Catalogs(_))), "{sql}: {:?}", of(sql));
+            assert!(matches!(of(sql), Some(OutsideReference::SystemCatalog(_))), "{sql}: {:?}", of(sql));
         }
     }
 
@@ -255,7 +258,7 @@ mod tests {
             "DO $$ BEGIN PERFORM 1 FROM information_schema.columns WHERE table_name = 'a'; END $$",
             "INSERT INTO a SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_tables WHERE tablename = 'b')",
         ] {
-            assert!(matches!(of(sql), Some(OutsideReference::EveryProject(_))), "{sql}: {:?}", of(sql));
+            assert!(matches!(of(sql), Some(OutsideReference::UnfilteredCatalog(_))), "{sql}: {:?}", of(sql));
         }
         for sql in [
             "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_type WHERE typname = 'mood' AND typnamespace = current_schema()::regnamespace) \

@@ -1,10 +1,10 @@
-//! Pragmas of SQLite in a script: which run where they stand, and which can't.
+//! Decides how a SQLite pragma in a script is handled: run in place, set before the transaction, skipped or refused.
 //!
-//! Decides by the pragma's name alone, so that a dry run and the run say the same.
+//! Decides by the pragma's text alone, so that a dry run and the run agree.
 
 use super::{Token, TokenKind};
 
-/// Settings of a database file that SQLite changes only before a transaction.
+/// Settings of a database file. SQLite changes them only outside a transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FileSettings {
     /// `journal_mode`.
@@ -17,16 +17,16 @@ pub struct FileSettings {
     pub encoding: Option<Encoding>,
 }
 
-/// A journal mode that lasts, or that ends one which does.
+/// A journal mode that the file stores, or that replaces a stored one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Journal {
     /// A write-ahead log.
     Wal,
-    /// A rollback journal; whether it is deleted, truncated or kept is the connection's business.
+    /// A rollback journal. Each connection decides whether to delete, truncate or keep it.
     Rollback,
 }
 
-/// How a database keeps its text.
+/// The text encoding of a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     /// UTF-8.
@@ -51,10 +51,10 @@ impl Encoding {
 }
 
 impl FileSettings {
-    /// None: the file stays as it is.
+    /// No settings: the file is not changed.
     pub const NONE: Self = Self { journal: None, auto_vacuum: None, page_size: None, encoding: None };
 
-    /// These settings, where `later` says nothing else.
+    /// Returns these settings, overridden by those that `later` sets.
     #[must_use]
     pub fn then(self, later: Self) -> Self {
         Self {
@@ -65,7 +65,8 @@ impl FileSettings {
         }
     }
 
-    /// The pragmas that make them, in the order in which SQLite takes them: the journal mode writes the file's first page.
+    /// Returns the pragmas that apply the settings. The journal mode comes last: it writes the file's first page, and
+    /// SQLite takes the other settings only before that.
     pub(crate) fn statements(self) -> impl Iterator<Item = String> {
         let page_size = self.page_size.map(|size| format!("PRAGMA page_size = {size}"));
         let encoding = self.encoding.map(|encoding| format!("PRAGMA encoding = '{}'", encoding.name()));
@@ -78,23 +79,24 @@ impl FileSettings {
     }
 }
 
-/// What becomes of a pragma in a script that runs in a transaction.
+/// How a pragma in a script is handled if the script runs in a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pragma {
-    /// It runs where it stands.
+    /// It runs at its place in the script.
     Run,
-    /// It is done before the transaction begins.
+    /// These settings are applied before the transaction begins.
     Before(FileSettings),
-    /// It is passed over: it lasts no longer than the connection, and SQLite refuses it in a transaction.
+    /// It is skipped: its effect ends with the connection, and SQLite refuses it in a transaction.
     Skip,
-    /// It is refused: it would change the schema, or the file, past SQLite's own checks.
+    /// It is refused: it would change the schema or the file without SQLite's own checks. Holds the pragma's name.
     Refuse(&'static str),
 }
 
-/// What becomes of a statement that begins with `PRAGMA`; `None` for any other.
+/// Returns how a `PRAGMA` statement is handled. `None` for any other statement.
 pub(super) fn pragma(tokens: &[Token<'_>]) -> Option<Pragma> {
-    /// Connections' settings and work on the file that SQLite refuses inside of a transaction, or that change its answers.
+    /// Settings of a connection and work on the file that SQLite refuses in a transaction, and settings that change the
+    /// results of queries.
     const SKIPPED: [&str; 9] = [
         "synchronous",
         "temp_store",
@@ -110,13 +112,13 @@ pub(super) fn pragma(tokens: &[Token<'_>]) -> Option<Pragma> {
     if !tokens.first()?.is("PRAGMA") {
         return None;
     }
-    let rest = match tokens {
-        [_, schema, dot, rest @ ..] if schema.kind == TokenKind::Word && dot.is_symbol(".") => rest,
-        [_, rest @ ..] => rest,
+    let unqualified = match tokens {
+        [_, schema, dot, tokens @ ..] if schema.kind == TokenKind::Word && dot.is_symbol(".") => tokens,
+        [_, tokens @ ..] => tokens,
         [] => return None,
     };
-    let name = rest.first()?;
-    let value = match rest.get(1..)? {
+    let name = unqualified.first()?;
+    let value = match unqualified.get(1..)? {
         [open, value, ..] if open.is_symbol("=") || open.is_symbol("(") => Some(value),
         _ => None,
     };
@@ -139,7 +141,7 @@ pub(super) fn pragma(tokens: &[Token<'_>]) -> Option<Pragma> {
         } else if is("delete") || is("truncate") || is("persist") {
             Pragma::Before(FileSettings { journal: Some(Journal::Rollback), ..settings })
         } else {
-            // Without a journal on the disk a killed process leaves a broken file.
+            // Without a journal on disk, a killed process leaves a corrupt file.
             Pragma::Skip
         }
     } else if name.is("auto_vacuum") {

@@ -1,10 +1,10 @@
-//! A script as statements, and what each may do to a transaction and to rows.
+//! Splits a script into statements and classifies what each may do to the transaction and to rows.
 //!
-//! It must not run anything or know a database's contents. Where it can't be sure it errs to the careful side:
-//! a statement that may delete rows is one that does.
+//! Works on the text alone. When in doubt it assumes the more dangerous effect: a statement that may delete rows counts
+//! as one that does.
 
-use super::effect::{Effect, arms, effect};
-use super::outside::{OutsideReference, elsewhere};
+use super::effect::{Effect, effect, enables_deletes};
+use super::outside::{OutsideReference, outside_reference};
 use super::pragma::{Pragma, pragma};
 use super::{Dialect, Scanner, Token, TokenKind, Unclosed, tokens};
 
@@ -16,61 +16,61 @@ pub struct Statement {
     pub sql: String,
     /// The line it starts on, counted from one.
     pub line: u32,
-    /// What it may do to the transaction around it.
+    /// What it may do to the surrounding transaction.
     pub control: Control,
-    /// What it may do to rows that exist.
+    /// What it may do to existing rows.
     pub effect: Effect,
-    /// Whether writes that come after it may delete rows by themselves: it makes a trigger that deletes, or a
-    /// conflict rule that replaces.
-    pub arms: bool,
-    /// Whether it adds a value to an enum of Postgres, which before version 17 nobody can use before that is committed.
+    /// Whether later writes may delete rows because of it: it creates a trigger that deletes, or a constraint with
+    /// `ON CONFLICT REPLACE`.
+    pub enables_deletes: bool,
+    /// Whether it adds a value to a Postgres enum. Before Postgres 17 the value can be used only after the commit.
     pub adds_enum_value: bool,
-    /// Whether it says something that comes out differently each time: a random number, the time.
-    pub computes: bool,
-    /// The tables it drops or renames, spelled as the database keeps their names.
+    /// Whether it uses a value that differs each time it runs, such as a random number or the time.
+    pub is_volatile: bool,
+    /// The tables that it drops or renames, with their names as the database stores them.
     pub table_changes: Vec<TableChange>,
 }
 
-/// A table that goes away by its name.
+/// A table that is dropped or renamed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TableChange {
-    /// It is dropped.
+    /// The table is dropped: its name.
     Dropped(String),
-    /// It has another name from here on.
+    /// The table is renamed.
     Renamed {
-        /// Its name before.
+        /// The old name.
         from: String,
-        /// Its name afterwards.
+        /// The new name.
         to: String,
     },
 }
 
-/// What a statement may do to the transaction around it.
+/// What a statement may do to the surrounding transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Control {
     /// Nothing.
     None,
-    /// It begins, ends or leaves the transaction; the word says which.
-    Breaks(&'static str),
-    /// The database refuses it inside a transaction; the word says which.
-    Outside(&'static str),
-    /// It is a pragma that does not simply run where it stands.
+    /// It begins, ends or detaches (`PREPARE TRANSACTION`) the transaction: its keyword.
+    ControlsTransaction(&'static str),
+    /// The database refuses it inside a transaction: its keyword.
+    OutsideTransaction(&'static str),
+    /// It is a pragma that cannot simply run at its place in the script.
     Pragma(Pragma),
-    /// It reaches beyond the project's own database or schema.
+    /// It reads or changes something outside the project's own database or schema.
     OutsideSchema(OutsideReference),
 }
 
-/// Splits a script into its statements. Lines are counted from one.
+/// Splits a script into its statements. Lines are counted from one. Fails if a quote or comment is never closed.
 pub fn split(script: &str, dialect: Dialect) -> Result<Vec<Statement>, Unclosed> {
     let tokens = tokens(script, dialect)?;
     let mut statements = Vec::new();
-    let mut rest = tokens.as_slice();
-    while !rest.is_empty() {
-        let mut end = End::new(dialect);
-        let length = rest.iter().position(|token| end.is_at(token)).map_or(rest.len(), |index| index + 1);
-        let (tokens, following) = rest.split_at(length);
+    let mut remaining = tokens.as_slice();
+    while !remaining.is_empty() {
+        let mut end = EndFinder::new(dialect);
+        let last = remaining.iter().position(|token| end.is_end(token));
+        let (tokens, following) = remaining.split_at(last.map_or(remaining.len(), |index| index + 1));
         let body = match tokens.split_last() {
             Some((last, body)) if last.is_symbol(";") => body,
             _ => tokens,
@@ -82,98 +82,101 @@ pub fn split(script: &str, dialect: Dialect) -> Result<Vec<Statement>, Unclosed>
                 line: first.line,
                 control: control(sql, body, dialect),
                 effect: effect(sql, body, dialect),
-                arms: body[0].is("CREATE") && arms(body, dialect),
+                enables_deletes: body[0].is("CREATE") && enables_deletes(body, dialect),
                 adds_enum_value: adds_enum_value(body, dialect),
-                computes: !is_view(body) && computes(body, dialect),
-                table_changes: moves(body, dialect),
+                is_volatile: !is_view(body) && is_volatile(body, dialect),
+                table_changes: table_changes(body, dialect),
             });
         }
-        rest = following;
+        remaining = following;
     }
     Ok(statements)
 }
 
 /// Finds the semicolon that ends a statement, token by token.
-#[expect(clippy::struct_excessive_bools, reason = "what a scanner has seen so far")]
-struct End {
+#[expect(clippy::struct_excessive_bools, reason = "the state of a scanner")]
+struct EndFinder {
     dialect: Dialect,
-    seen: usize,
-    /// Whether it makes something; and whether that is a trigger or a routine.
+    /// The number of tokens so far.
+    token_count: usize,
+    /// Whether the statement is a `CREATE`, and whether it creates a trigger or a routine.
     creates: bool,
     has_body: bool,
-    /// Whether a trigger's body was begun, and whether the last tokens are `; END`.
-    is_begun: bool,
+    /// Whether a trigger's body has begun, and whether the last tokens are `; END`.
+    body_begun: bool,
     may_close: bool,
-    /// How many bodies and `CASE`s, and how many brackets, are open.
+    /// The number of open bodies and `CASE`s, and of open parentheses.
     bodies: u32,
-    brackets: u32,
+    parentheses: u32,
     /// Whether the last token was a semicolon, or `BEGIN`.
     after_semicolon: bool,
     after_begin: bool,
 }
 
-impl End {
+impl EndFinder {
     const fn new(dialect: Dialect) -> Self {
         Self {
             dialect,
-            seen: 0,
+            token_count: 0,
             creates: false,
             has_body: false,
-            is_begun: false,
+            body_begun: false,
             may_close: false,
             bodies: 0,
-            brackets: 0,
+            parentheses: 0,
             after_semicolon: false,
             after_begin: false,
         }
     }
 
-    /// Whether this token, the next one, ends the statement.
-    fn is_at(&mut self, token: &Token<'_>) -> bool {
-        self.creates |= self.seen == 0 && token.is("CREATE");
+    /// Takes the next token. Returns whether it ends the statement.
+    fn is_end(&mut self, token: &Token<'_>) -> bool {
+        self.creates |= self.token_count == 0 && token.is("CREATE");
         let ends = match self.dialect {
             Dialect::Sqlite => self.in_sqlite(token),
             Dialect::Postgres => self.in_postgres(token),
         };
-        self.seen += 1;
+        self.token_count += 1;
         self.after_semicolon = token.is_symbol(";");
         self.after_begin = token.is("BEGIN");
         ends
     }
 
-    /// The body of a trigger has semicolons of its own: it ends with `; END ;`, as `sqlite3_complete` has it.
+    /// The body of a trigger contains semicolons. It ends with `; END ;`, the same rule as in `sqlite3_complete`.
     fn in_sqlite(&mut self, token: &Token<'_>) -> bool {
-        self.has_body |= self.creates && self.seen < 4 && token.is("TRIGGER");
-        self.is_begun |= self.has_body && token.is("BEGIN");
-        let ends = token.is_symbol(";") && (!self.is_begun || self.may_close);
+        self.has_body |= self.creates && self.token_count < 4 && token.is("TRIGGER");
+        self.body_begun |= self.has_body && token.is("BEGIN");
+        let ends = token.is_symbol(";") && (!self.body_begun || self.may_close);
         self.may_close = token.is("END") && self.after_semicolon;
         ends
     }
 
-    /// The body of a function in standard SQL has semicolons of its own: from `BEGIN ATOMIC` to the `END` that belongs to it,
-    /// among those of `CASE`. So have the statements of a rule, in brackets.
+    /// The body of a function in standard SQL contains semicolons. It lasts from `BEGIN ATOMIC` to the matching `END`;
+    /// each `CASE` has an `END`, too. The statements of a rule contain semicolons inside parentheses.
     fn in_postgres(&mut self, token: &Token<'_>) -> bool {
-        self.has_body |= self.creates && self.seen < 4 && (token.is("FUNCTION") || token.is("PROCEDURE"));
+        self.has_body |=
+            self.creates && self.token_count < 4 && (token.is("FUNCTION") || token.is("PROCEDURE"));
         let is_opened = token.is("ATOMIC") && self.after_begin || self.bodies > 0 && token.is("CASE");
         if self.has_body && is_opened {
             self.bodies += 1;
         } else if token.is("END") {
             self.bodies = self.bodies.saturating_sub(1);
         } else if token.is_symbol("(") {
-            self.brackets += 1;
+            self.parentheses += 1;
         } else if token.is_symbol(")") {
-            self.brackets = self.brackets.saturating_sub(1);
+            self.parentheses = self.parentheses.saturating_sub(1);
         }
-        token.is_symbol(";") && self.bodies == 0 && self.brackets == 0
+        token.is_symbol(";") && self.bodies == 0 && self.parentheses == 0
     }
 }
 
-/// How many bytes a script's first statement takes, with its semicolon and what stands before it; and whether it has one.
-pub(crate) fn first_length(script: &str, dialect: Dialect) -> Result<(usize, bool), Unclosed> {
+/// Returns the length in bytes of a script's first statement, including its semicolon and the text before it. Also
+/// returns whether it has a semicolon.
+pub(crate) fn first_statement_length(script: &str, dialect: Dialect) -> Result<(usize, bool), Unclosed> {
     let mut scanner = Scanner::new(script, dialect);
-    let mut end = End::new(dialect);
+    let mut end = EndFinder::new(dialect);
     while let Some(token) = scanner.next_token()? {
-        if end.is_at(&token) {
+        if end.is_end(&token) {
             return Ok((token.start + token.text.len(), true));
         }
     }
@@ -186,10 +189,14 @@ fn control(sql: &str, tokens: &[Token<'_>], dialect: Dialect) -> Control {
     let has = |word: &str| tokens.iter().any(|token| token.is(word));
     if let Some(word) = BREAKS.into_iter().find(|word| first.is(word)) {
         // `ROLLBACK TO name` stays inside the transaction.
-        return if word == "ROLLBACK" && has("TO") { Control::None } else { Control::Breaks(word) };
+        return if word == "ROLLBACK" && has("TO") {
+            Control::None
+        } else {
+            Control::ControlsTransaction(word)
+        };
     }
     if first.is("PREPARE") && tokens.get(1).is_some_and(|token| token.is("TRANSACTION")) {
-        return Control::Breaks("PREPARE TRANSACTION");
+        return Control::ControlsTransaction("PREPARE TRANSACTION");
     }
     if let Some(word) = ["ATTACH", "DETACH"].into_iter().find(|word| first.is(word)) {
         return Control::OutsideSchema(OutsideReference::Session(word));
@@ -198,17 +205,19 @@ fn control(sql: &str, tokens: &[Token<'_>], dialect: Dialect) -> Control {
         return Control::OutsideSchema(OutsideReference::Session("VACUUM INTO"));
     }
     if first.is("VACUUM") {
-        return Control::Outside("VACUUM");
+        return Control::OutsideTransaction("VACUUM");
     }
     match dialect {
         Dialect::Sqlite => match pragma(tokens) {
             None | Some(Pragma::Run) => Control::None,
             Some(other) => Control::Pragma(other),
         },
-        Dialect::Postgres => match elsewhere(sql, tokens) {
-            Some(elsewhere) => Control::OutsideSchema(elsewhere),
-            // A view can be refreshed concurrently in a transaction.
-            None if has("CONCURRENTLY") && !first.is("REFRESH") => Control::Outside("CONCURRENTLY"),
+        Dialect::Postgres => match outside_reference(sql, tokens) {
+            Some(outside) => Control::OutsideSchema(outside),
+            // Unlike other statements with CONCURRENTLY, REFRESH is allowed in a transaction.
+            None if has("CONCURRENTLY") && !first.is("REFRESH") => {
+                Control::OutsideTransaction("CONCURRENTLY")
+            }
             None => Control::None,
         },
     }
@@ -218,8 +227,8 @@ fn is_view(tokens: &[Token<'_>]) -> bool {
     tokens[0].is("CREATE") && tokens.iter().take(4).any(|token| token.is("VIEW"))
 }
 
-/// Whether these words have a value that is another one each time they run.
-fn computes(tokens: &[Token<'_>], dialect: Dialect) -> bool {
+/// Whether the tokens contain a value that differs each time they run.
+fn is_volatile(tokens: &[Token<'_>], dialect: Dialect) -> bool {
     const WORDS: [&str; 5] =
         ["CURRENT_TIMESTAMP", "CURRENT_DATE", "CURRENT_TIME", "LOCALTIMESTAMP", "LOCALTIME"];
     const FUNCTIONS: [&str; 22] = [
@@ -246,7 +255,7 @@ fn computes(tokens: &[Token<'_>], dialect: Dialect) -> bool {
         "last_insert_rowid",
         "changes",
     ];
-    // In SQLite they tell the time of now where that, or nothing, is asked for.
+    // In SQLite these return the current time if called with 'now' or without an argument.
     const TIMES: [&str; 6] = ["date", "time", "datetime", "julianday", "unixepoch", "strftime"];
     let is = |token: &Token<'_>, words: &[&str]| words.iter().any(|word| token.is(word));
     let is_now = |token: &Token<'_>| {
@@ -267,23 +276,23 @@ fn computes(tokens: &[Token<'_>], dialect: Dialect) -> bool {
     })
 }
 
-/// The same for the text of a function or a block.
+/// Does the same as [`computes`] for the body of a function or a block.
 fn body_computes(literal: &str, dialect: Dialect) -> bool {
     let inner = literal.find('$').and_then(|start| literal[start + 1..].find('$').map(|end| start + end + 2));
     let inner = inner.map_or("", |start| &literal[start..literal.len() - start]);
-    tokens(inner, dialect).is_ok_and(|tokens| computes(&tokens, dialect))
+    tokens(inner, dialect).is_ok_and(|tokens| is_volatile(&tokens, dialect))
 }
 
 fn adds_enum_value(tokens: &[Token<'_>], dialect: Dialect) -> bool {
     let has = |first: &str, second: &str| tokens.windows(2).any(|it| it[0].is(first) && it[1].is(second));
-    // A block has it in its text.
+    // In a block, the words are part of a string.
     let in_block = || tokens.iter().any(|token| token.text.to_ascii_uppercase().contains("ADD VALUE"));
     dialect == Dialect::Postgres
         && ((tokens[0].is("ALTER") && has("ALTER", "TYPE") && has("ADD", "VALUE"))
             || (tokens[0].is("DO") && in_block()))
 }
 
-fn moves(tokens: &[Token<'_>], dialect: Dialect) -> Vec<TableChange> {
+fn table_changes(tokens: &[Token<'_>], dialect: Dialect) -> Vec<TableChange> {
     let name = |token: &Token<'_>| {
         let keeps_case = dialect == Dialect::Postgres && token.kind == TokenKind::Quoted;
         token.name().map(|name| if keeps_case { name } else { name.to_ascii_lowercase() })
@@ -313,7 +322,7 @@ fn moves(tokens: &[Token<'_>], dialect: Dialect) -> Vec<TableChange> {
 
 #[cfg(test)]
 mod tests {
-    use super::Control::{Breaks, None, Outside};
+    use super::Control::{ControlsTransaction, None, OutsideTransaction};
     use super::*;
 
     fn sqls(script: &str) -> Vec<String> {
@@ -338,15 +347,15 @@ mod tests {
         assert_eq!(
             found,
             [
-                Breaks("COMMIT"),
-                Breaks("END"),
-                Breaks("ROLLBACK"),
-                Breaks("BEGIN"),
+                ControlsTransaction("COMMIT"),
+                ControlsTransaction("END"),
+                ControlsTransaction("ROLLBACK"),
+                ControlsTransaction("BEGIN"),
                 Control::OutsideSchema(OutsideReference::Session("ATTACH")),
                 None,
                 None,
                 None,
-                Outside("VACUUM"),
+                OutsideTransaction("VACUUM"),
                 Control::OutsideSchema(OutsideReference::Session("VACUUM INTO"))
             ]
         );
@@ -361,7 +370,7 @@ mod tests {
 
     #[test]
     fn what_comes_out_differently_each_time_is_told() {
-        let computes = |sql: &str, dialect| split(sql, dialect).unwrap()[0].computes;
+        let is_volatile = |sql: &str, dialect| split(sql, dialect).unwrap()[0].is_volatile;
         for sql in [
             "INSERT INTO a VALUES (hex(randomblob(16)))",
             "INSERT INTO a VALUES (datetime('now'))",
@@ -369,32 +378,32 @@ mod tests {
             "INSERT INTO a VALUES (strftime('%s', 'now'))",
             "INSERT INTO a VALUES (date())",
         ] {
-            assert!(computes(sql, Dialect::Sqlite), "{sql}");
+            assert!(is_volatile(sql, Dialect::Sqlite), "{sql}");
         }
         for sql in
             ["INSERT INTO a VALUES (gen_random_uuid())", "DO $$ BEGIN INSERT INTO a VALUES (now()); END $$"]
         {
-            assert!(computes(sql, Dialect::Postgres), "{sql}");
+            assert!(is_volatile(sql, Dialect::Postgres), "{sql}");
         }
         for sql in [
             "INSERT INTO a VALUES (datetime('2020-01-01'), 'random()')",
             "CREATE VIEW v AS SELECT datetime('now')",
             "UPDATE a SET date = 1, now = 2, random = 3",
         ] {
-            assert!(!computes(sql, Dialect::Sqlite), "{sql}");
+            assert!(!is_volatile(sql, Dialect::Sqlite), "{sql}");
         }
     }
 
     #[test]
     fn tables_that_go_away_are_named() {
-        let moves = |sql: &str| split(sql, Dialect::Sqlite).unwrap()[0].table_changes.clone();
-        assert_eq!(moves("DROP TABLE IF EXISTS main.\"A b\""), [TableChange::Dropped("a b".into())]);
+        let changes = |sql: &str| split(sql, Dialect::Sqlite).unwrap()[0].table_changes.clone();
+        assert_eq!(changes("DROP TABLE IF EXISTS main.\"A b\""), [TableChange::Dropped("a b".into())]);
         let renamed = TableChange::Renamed { from: "a".into(), to: "b".into() };
-        assert_eq!(moves("ALTER TABLE main.A RENAME TO [b]"), [renamed]);
-        assert_eq!(moves("ALTER TABLE a RENAME COLUMN x TO y"), []);
-        let moves =
+        assert_eq!(changes("ALTER TABLE main.A RENAME TO [b]"), [renamed]);
+        assert_eq!(changes("ALTER TABLE a RENAME COLUMN x TO y"), []);
+        let changes =
             split("DROP TABLE a, \"B c\" CASCADE", Dialect::Postgres).unwrap()[0].table_changes.clone();
-        assert_eq!(moves, [TableChange::Dropped("a".into()), TableChange::Dropped("B c".into())]);
+        assert_eq!(changes, [TableChange::Dropped("a".into()), TableChange::Dropped("B c".into())]);
     }
 
     #[test]

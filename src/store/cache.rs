@@ -1,16 +1,16 @@
-//! Schemas that were understood already: a fleet mostly shares a handful.
+//! A cache of parsed schemas. Most projects of a fleet share a few schemas.
 //!
-//! It must not decide whether a schema is still what it was: a store knows what to ask by.
+//! Does not check whether a cached schema is current. A store looks it up by what it has just read from the database.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::schema::{Fingerprint, Schema};
 
-/// How many different schemas are remembered.
-const REMEMBERED: usize = 512;
+/// How many schemas are cached. A full cache is cleared.
+const CAPACITY: usize = 512;
 
-/// Schemas by what was read of them, and by their fingerprints.
+/// Schemas by the text that was read from the database, and by their fingerprints.
 #[derive(Default)]
 pub(super) struct SchemaCache(RwLock<CachedSchemas>);
 
@@ -30,15 +30,16 @@ impl SchemaCache {
         self.0.read().unwrap_or_else(PoisonError::into_inner).by_fingerprint.get(&fingerprint).cloned()
     }
 
-    /// Remembers a schema, by the text that was read of it where one tells all of it; gives the one that is kept.
+    /// Caches a schema by its fingerprint, and by the text read from the database if that describes it completely.
+    /// Returns the cached schema.
     pub(super) fn insert(&self, text: Option<Vec<u8>>, schema: Schema) -> Arc<Schema> {
-        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if known.by_text.len().max(known.by_fingerprint.len()) >= REMEMBERED {
-            *known = CachedSchemas::default();
+        let mut cached = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if cached.by_text.len().max(cached.by_fingerprint.len()) >= CAPACITY {
+            *cached = CachedSchemas::default();
         }
-        let kept = known.by_fingerprint.entry(schema.fingerprint()).or_insert_with(|| Arc::new(schema));
-        let kept = Arc::clone(kept);
-        known.by_text.extend(text.map(|text| (text, Arc::clone(&kept))));
-        kept
+        let shared = cached.by_fingerprint.entry(schema.fingerprint()).or_insert_with(|| Arc::new(schema));
+        let shared = Arc::clone(shared);
+        cached.by_text.extend(text.map(|text| (text, Arc::clone(&shared))));
+        shared
     }
 }

@@ -1,6 +1,6 @@
-//! The connection that applications get: one type over both kinds of database.
+//! The connection that applications get: one type for both kinds of database.
 //!
-//! It must not be established by itself: that would hide the real error and make missing files. Stores open it.
+//! Only stores open it. Its own `establish` would hide the real error and create missing files.
 #![allow(clippy::disallowed_methods, reason = "the derived code has an `establish`; nothing here calls it")]
 #![allow(missing_docs, reason = "the derived code has items without documentation")]
 
@@ -10,15 +10,15 @@ use diesel::SqliteConnection;
 
 use crate::error::Result;
 
-/// A diesel connection to a project's database, whichever kind that is.
+/// A diesel connection to a project's database, of either kind.
 #[derive(diesel::MultiConnection)]
 pub enum ProjectConnection {
     /// A SQLite file.
     Sqlite(SqliteConnection),
-    /// A Postgres schema, which is its `search_path`.
+    /// A Postgres schema, to which the `search_path` is set.
     #[cfg(feature = "postgres")]
     Postgres(PgConnection),
 }
 
-/// Opens connections to one project, as often as it is asked.
-pub type Connector = Box<dyn Fn() -> Result<ProjectConnection> + Send + Sync>;
+/// A function that opens a new connection to one project at each call.
+pub(crate) type Connector = Box<dyn Fn() -> Result<ProjectConnection> + Send + Sync>;

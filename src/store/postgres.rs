@@ -1,7 +1,6 @@
 //! Projects as schemas of one Postgres database.
 //!
-//! It must not let anything of a project reach another schema, and must not rely on what a session remembers: behind a
-//! pooler each transaction may run in another one. Settings are made for one transaction, locks are a transaction's.
+//! Settings and locks last for one transaction, since a pooler may run each transaction in another server session.
 
 mod access;
 mod bulk_inspect;
@@ -19,6 +18,7 @@ mod failure;
 mod ledger;
 mod leftovers;
 mod names;
+mod options;
 mod pg_dump;
 mod queries;
 mod roles;
@@ -40,13 +40,14 @@ use crate::backoff::Backoff;
 use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Inspection;
-use crate::project::{NamePattern, ProjectId};
+use crate::project::ProjectId;
 use crate::sql::{Dialect, quote_name, quote_text};
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
 use crate::store::{
-    Discovery, ExclusiveProject, Finding, IfInUse, LoadedSql, Maintenance, ReadSchema, Rows, Session,
-    Snapshot, SnapshotFile, Spares, Store, Template,
+    Create, DeferredCommits, Discovery, ExclusiveProject, Finding, IfInUse, Inspect, LoadedSql, Maintenance,
+    ReadSchema, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore, Spares, SqlText, Store,
+    Template,
 };
 
 use catalog::Reader;
@@ -55,25 +56,26 @@ use connection_url::ConnectionUrl;
 use queries::Queries;
 use session::PostgresSession;
 
-/// The longest name of a schema, in bytes: what is longer is cut off without a word, and two ids become one.
+pub use options::{Isolation, PostgresOptions};
+
+/// The longest name of a schema, in bytes. Postgres silently truncates longer names, so two ids could share a schema.
 const MAX_NAME: usize = 63;
-/// What begins the names of schemas that are tenantry's own.
+/// The prefix of tenantry's own schemas.
 const OWN: &str = "tenantry_";
-/// How many schemas are surveyed at most over one connection: see `connect` for what it remembers of them.
-const PART: usize = 1_000;
+/// The most schemas in one bulk inspection. The server process remembers every table it has seen; see `connect`.
+const MAX_BATCH: usize = 1_000;
+/// How many batches a small fleet is divided into: two are read in parallel, and the server plans queries for each.
+const BATCHES: usize = 2;
+/// A smaller batch is not worth its round trips.
+const MIN_BATCH: usize = 64;
 
-/// Into how many parts few schemas are divided for that: each asks the server to plan, and two are read at once.
-const PARTS: usize = 2;
-/// Fewer schemas are not worth another round of questions.
-const SMALL_PART: usize = 64;
-
-/// The best number of connections was measured: see `docs/design.md`.
+/// The number of connections that measured best; see `docs/performance.md`.
 const JOBS: usize = 4;
 
 /// How many projects wait for the server's disk together.
-const TOGETHER: usize = 8;
-/// Writes a record to the server's log that changes nothing. Its commit waits for the disk, and with it all that the
-/// statement sees.
+const COMMIT_BATCH: usize = 8;
+/// Writes a record without effect to the server's WAL. Its commit waits for the disk, which makes every commit that the
+/// statement sees durable too.
 const FLUSH: &str = "pg_catalog.pg_logical_emit_message(true, 'tenantry', '') IS NOT NULL";
 
 #[derive(QueryableByName)]
@@ -82,72 +84,32 @@ struct CommitsFound {
     found: Vec<bool>,
 }
 
-/// A Postgres database with a schema per project.
+/// A Postgres database with a schema for each project.
 pub struct PostgresStore {
     options: PostgresOptions,
     connections: Connections,
-    /// The fleet's own database, where this store is a private copy beside it.
+    /// The connections to the fleet's database, if this store is a scratch database beside it.
     fleet: Option<Connections>,
     schemas: SchemaCache,
-    /// The queries on the catalogs, as the server's version wants them.
+    /// The queries on the server's catalogs, for its version.
     queries: OnceLock<Arc<Queries>>,
-    /// Where the server's own programs are.
-    tools: OnceLock<PathBuf>,
-    /// Whether it was looked for what dead processes left.
-    swept: Once,
+    /// The folder with `pg_dump` and `pg_restore`.
+    client_programs: OnceLock<PathBuf>,
+    /// Whether the leftovers of killed processes were removed.
+    leftovers_removed: Once,
 }
 
-/// How a Postgres store behaves; the defaults suit most.
-#[derive(Clone, Debug)]
-pub struct PostgresOptions {
-    /// How ids and schema names relate; default `project_{id}`.
-    pub pattern: NamePattern,
-    /// How long to wait for a lock, at a time; default 2 s.
-    pub lock_timeout: Duration,
-    /// How often a project is tried again that waited in vain; default 3.
-    pub retries: u32,
-    /// How long one statement of a migration may run; no limit by default.
-    pub statement_timeout: Option<Duration>,
-    /// How long reading is tried again that lost its connection; default 10 s.
-    pub reconnect_timeout: Duration,
-    /// How many schemas are kept ready to become projects; default none.
-    pub spares: usize,
-    /// What keeps projects apart; default nothing but their names.
-    pub isolation: Isolation,
-}
-
-/// What keeps projects apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Isolation {
-    /// Every connection may reach every schema: a `search_path` leads to one, and is no wall.
-    None,
-    /// Each project has a role of its schema's name, which can log in and reaches that schema alone.
-    Role,
-}
-
-impl Default for PostgresOptions {
-    fn default() -> Self {
-        Self {
-            pattern: NamePattern::of_schemas(),
-            lock_timeout: Duration::from_secs(2),
-            retries: 3,
-            statement_timeout: None,
-            reconnect_timeout: Duration::from_secs(10),
-            spares: 0,
-            isolation: Isolation::None,
-        }
-    }
-}
-
-/// The name of a folder that is one database's own, by its URL: `DATABASE@HOST-PORT`.
+/// The folder name for a database's backups and journal: `DATABASE@HOST-PORT`.
 pub(crate) fn folder_name(url: &str) -> String {
     ConnectionUrl::parse(url).map_or_else(|_| "default".into(), |target| target.folder_name())
 }
 
 impl PostgresStore {
-    /// The store at `postgres://user:password@host:port/database`; what the URL leaves out libpq takes from its
-    /// environment. Connects to nothing yet. Errors when it is no such URL; the error doesn't repeat it.
+    /// Creates a store for `postgres://user:password@host:port/database`. libpq takes missing parts from its environment
+    /// variables. Does not connect.
+    ///
+    /// Fails with [`ErrorKind::Configuration`] if the URL is invalid. The error does not repeat the URL, which may have a
+    /// password.
     pub fn new(url: &str, options: PostgresOptions) -> Result<Self> {
         let target = ConnectionUrl::parse(url)?;
         let timeouts = Timeouts { lock: options.lock_timeout, statement: options.statement_timeout };
@@ -157,8 +119,8 @@ impl PostgresStore {
             fleet: None,
             schemas: SchemaCache::default(),
             queries: OnceLock::new(),
-            tools: OnceLock::new(),
-            swept: Once::new(),
+            client_programs: OnceLock::new(),
+            leftovers_removed: Once::new(),
         })
     }
 
@@ -166,40 +128,43 @@ impl PostgresStore {
         self.connections.target()
     }
 
-    /// A project's schema. Errors where the id can't be one's name, before anything is connected to.
+    /// The name of a project's schema. Fails without connecting if the id cannot be part of a schema name.
     fn name(&self, id: &ProjectId) -> Result<String> {
         let name = self.options.pattern.name(id);
         let refuse = |fault: String| {
             Err(Error::new(ErrorKind::Usage, fault)
                 .in_project(id)
-                .with_hint("on Postgres an id is of a-z 0-9 _ -, and with its pattern at most 63 bytes long"))
+                .with_hint("on Postgres an id has only a-z 0-9 _ -, and its schema name at most 63 bytes"))
         };
         if id.as_str().bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return refuse(format!("project id {:?} has upper case, which unquoted names lose", id.as_str()));
+            return refuse(format!(
+                "project id {:?} has upper-case letters, which Postgres folds to lower case in unquoted names",
+                id.as_str()
+            ));
         }
         if name.len() > MAX_NAME {
             return refuse(format!(
-                "its schema's name would be {} bytes long, and Postgres cuts it at 63",
+                "its schema name would have {} bytes, and Postgres truncates names to 63",
                 name.len()
             ));
         }
         if name.starts_with(OWN) || name.starts_with("pg_") || name == "information_schema" {
-            return refuse(format!("its schema's name would be {name}, which is not free"));
+            return refuse(format!("its schema name would be {name}, which is reserved"));
         }
         Ok(name)
     }
 
-    /// Does again, over another connection, what only reads and lost its own: until it goes through, or the time for that is
-    /// over. A server that was never reached is not waited for.
-    fn again<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    /// Retries work that only reads over a new connection if it lost its connection, until the reconnect timeout. Does not
+    /// wait for a server that was never reached.
+    fn retry_read<T>(&self, mut work: impl FnMut() -> Result<T>) -> Result<T> {
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
         let mut deadline = None;
         loop {
             match work() {
                 Err(error) if error.kind() == ErrorKind::Disconnected && self.connections.was_reached() => {
-                    let until =
-                        deadline.get_or_insert_with(|| Instant::now() + self.options.reconnect_timeout);
-                    if Instant::now() >= *until {
+                    let deadline =
+                        *deadline.get_or_insert_with(|| Instant::now() + self.options.reconnect_timeout);
+                    if Instant::now() >= deadline {
                         return Err(error);
                     }
                     backoff.sleep();
@@ -213,7 +178,7 @@ impl PostgresStore {
         Arc::clone(self.queries.get_or_init(|| Arc::new(Queries::new(server.version))))
     }
 
-    /// Asks the catalogs over a connection.
+    /// Reads the server's catalogs over a connection.
     fn reader<'a>(&'a self, link: &'a mut ServerConnection) -> Reader<'a> {
         Reader {
             target: self.target(),
@@ -230,8 +195,8 @@ impl PostgresStore {
 }
 
 fn missing(name: &str) -> Error {
-    Error::new(ErrorKind::NotFound, format!("there is no schema {name}"))
-        .with_hint("see which projects there are: tenantry list")
+    Error::new(ErrorKind::NotFound, format!("the schema {name} does not exist"))
+        .with_hint("list the projects: tenantry list")
 }
 
 impl Store for PostgresStore {
@@ -244,7 +209,7 @@ impl Store for PostgresStore {
     }
 
     fn is_at(&self, location: &str) -> bool {
-        // Whoever connects, it is one database.
+        // The user of the URL does not matter.
         let place = |location: &str| {
             location.rsplit_once('@').map_or_else(
                 || location.trim_start_matches("postgres://").to_string(),
@@ -278,30 +243,13 @@ impl Store for PostgresStore {
         Dialect::Postgres
     }
 
-    fn discover(&self) -> Result<Discovery> {
-        self.again(|| discover::discover(self))
-    }
-
-    fn inspect(&self, ids: &[ProjectId], read_schema: ReadSchema) -> Vec<Result<Inspection>> {
-        let inspections = bulk_inspect::inspect(self, ids, read_schema);
-        inspections.into_iter().zip(ids).map(|(it, id)| it.map_err(|error| error.in_project(id))).collect()
-    }
-
-    fn ledger_verifies_schemas(&self) -> bool {
+    fn exists(&self) -> bool {
+        // A database cannot be missing: connecting to it fails.
         true
     }
 
-    fn inspect_batch_size(&self, projects: usize) -> usize {
-        projects.div_ceil(PARTS).clamp(SMALL_PART, PART)
-    }
-
-    fn read(&self, id: &ProjectId, work: &dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()> {
-        let read = || {
-            let mut session = self.session(id)?;
-            session.begin_reading()?;
-            work(&mut session)
-        };
-        self.again(read).map_err(|error| error.in_project(id))
+    fn deferred_commits(&self) -> Option<&dyn DeferredCommits> {
+        Some(self)
     }
 
     fn maintain(&self, id: &ProjectId, maintenance: Maintenance) -> Result<()> {
@@ -318,8 +266,106 @@ impl Store for PostgresStore {
         self.options.retries
     }
 
+    fn supports_begin_if_unchanged(&self) -> bool {
+        true
+    }
+
+    fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>> {
+        Ok(Box::new(self.session(id).map_err(|error| error.in_project(id))?))
+    }
+
+    fn connector(&self, id: &ProjectId) -> Result<Connector> {
+        let name = self.name(id)?;
+        let target = match self.options.isolation {
+            Isolation::None => {
+                let path = quote_name(&name).replace('\\', "\\\\");
+                self.target().with("options", &format!("-c search_path={path}"))
+            }
+            // The role has its search_path as a default, which works through any pooler. libpq looks up its password.
+            Isolation::Role => self.target().with_user(&name),
+        };
+        Ok(Box::new(move || open_for_application(&target, &name)))
+    }
+}
+
+impl Inspect for PostgresStore {
+    fn discover(&self) -> Result<Discovery> {
+        self.retry_read(|| discover::discover(self))
+    }
+
+    fn inspect(&self, ids: &[ProjectId], read_schema: ReadSchema) -> Vec<Result<Inspection>> {
+        let inspections = bulk_inspect::inspect(self, ids, read_schema);
+        inspections.into_iter().zip(ids).map(|(it, id)| it.map_err(|error| error.in_project(id))).collect()
+    }
+
+    fn inspect_batch_size(&self, projects: usize) -> usize {
+        projects.div_ceil(BATCHES).clamp(MIN_BATCH, MAX_BATCH)
+    }
+
+    fn ledger_verifies_schemas(&self) -> bool {
+        true
+    }
+
+    fn read(&self, id: &ProjectId, work: &dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()> {
+        let read = || {
+            let mut session = self.session(id)?;
+            session.begin_reading()?;
+            work(&mut session)
+        };
+        self.retry_read(read).map_err(|error| error.in_project(id))
+    }
+}
+
+impl Create for PostgresStore {
+    fn spares(&self) -> Option<&dyn SpareStore> {
+        (self.options.spares > 0).then_some(self as &dyn SpareStore)
+    }
+
+    fn create(&self, id: &ProjectId, template: Template<'_>) -> Result<()> {
+        create::create(self, id, template).map_err(|error| error.in_project(id))
+    }
+
+    fn scratch(&self, catalog: &Catalog, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()> {
+        self.retry_read(|| create::scratch(self, catalog, work))
+    }
+}
+
+impl Snapshots for PostgresStore {
+    fn snapshot_to(&self, id: &ProjectId, file: &Path) -> Result<Snapshot> {
+        self.retry_read(|| snapshot::snapshot_to(self, id, file)).map_err(|error| error.in_project(id))
+    }
+
+    fn restore_scratch(
+        &self,
+        snapshot: SnapshotFile<'_>,
+        work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<()> {
+        self.retry_read(|| snapshot::restore_scratch(self, snapshot, &mut |session| work(session)))
+    }
+
+    fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>> {
+        snapshot::restore_as(self, id, snapshot).map_err(|error| error.in_project(id))
+    }
+
+    fn lock_exclusive(&self, id: &ProjectId, _if_in_use: IfInUse) -> Result<Box<dyn ExclusiveProject + '_>> {
+        // Other sessions find the new schema by its name.
+        Ok(Box::new(snapshot::lock_exclusive(self, id).map_err(|error| error.in_project(id))?))
+    }
+}
+
+impl SqlText for PostgresStore {
+    fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
+        sql_text::dump(self, id, out).map_err(|error| error.in_project(id))
+    }
+
+    fn load_sql(&self, text: &Path, file: &Path) -> Result<LoadedSql> {
+        sql_text::load(self, text, file)
+    }
+}
+
+impl DeferredCommits for PostgresStore {
     fn commit_batch_size(&self) -> usize {
-        TOGETHER
+        COMMIT_BATCH
     }
 
     fn flush_commits(&self, ids: &[ProjectId], run: &str) -> Result<Vec<bool>> {
@@ -335,75 +381,15 @@ impl Store for PostgresStore {
             .map_err(|error| failure::describe("cannot wait for the server's disk", self.target(), &error))?;
         Ok(found)
     }
+}
 
-    fn supports_begin_if_unchanged(&self) -> bool {
-        true
-    }
-
-    fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>> {
-        Ok(Box::new(self.session(id).map_err(|error| error.in_project(id))?))
-    }
-
-    fn create(&self, id: &ProjectId, template: Template<'_>) -> Result<()> {
-        create::create(self, id, template).map_err(|error| error.in_project(id))
-    }
-
-    fn snapshot_to(&self, id: &ProjectId, file: &Path) -> Result<Snapshot> {
-        self.again(|| snapshot::snapshot_to(self, id, file)).map_err(|error| error.in_project(id))
-    }
-
-    fn restore_scratch(
-        &self,
-        snapshot: SnapshotFile<'_>,
-        work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
-    ) -> Result<()> {
-        self.again(|| snapshot::restore_scratch(self, snapshot, &mut |session| work(session)))
-    }
-
-    fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>> {
-        snapshot::restore_as(self, id, snapshot).map_err(|error| error.in_project(id))
-    }
-
-    fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
-        sql_text::dump(self, id, out).map_err(|error| error.in_project(id))
-    }
-
-    fn load_sql(&self, text: &Path, file: &Path) -> Result<LoadedSql> {
-        sql_text::load(self, text, file)
-    }
-
-    fn lock_exclusive(&self, id: &ProjectId, _if_in_use: IfInUse) -> Result<Box<dyn ExclusiveProject + '_>> {
-        // Whoever has it open finds what took its place by its name.
-        Ok(Box::new(snapshot::lock_exclusive(self, id).map_err(|error| error.in_project(id))?))
-    }
-
-    fn spare_count(&self) -> usize {
-        self.options.spares
-    }
-
-    fn top_up_spares(&self, template: Template<'_>) -> Result<Spares> {
+impl SpareStore for PostgresStore {
+    fn top_up(&self, template: Template<'_>) -> Result<Spares> {
         create::top_up_spares(self, template)
-    }
-
-    fn scratch(&self, catalog: &Catalog, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()> {
-        self.again(|| create::scratch(self, catalog, work))
-    }
-
-    fn connector(&self, id: &ProjectId) -> Result<Connector> {
-        let name = self.name(id)?;
-        let target = match self.options.isolation {
-            Isolation::None => {
-                let path = quote_name(&name).replace('\\', "\\\\");
-                self.target().with("options", &format!("-c search_path={path}"))
-            }
-            // The role brings its search_path along, through any pooler; libpq finds its password.
-            Isolation::Role => self.target().with_user(&name),
-        };
-        Ok(Box::new(move || open_for_application(&target, &name)))
     }
 }
 
-/// An application's connection, whose `search_path` is the project's schema for as long as it is open.
+/// Opens an application's connection whose `search_path` is the project's schema.
 fn open_for_application(target: &ConnectionUrl, name: &str) -> Result<ProjectConnection> {
     #[derive(QueryableByName)]
     struct Place {
@@ -411,12 +397,12 @@ fn open_for_application(target: &ConnectionUrl, name: &str) -> Result<ProjectCon
         place: Option<String>,
     }
     let pooled = || {
-        Error::new(ErrorKind::Configuration, "a pooler is in between, and it gives each transaction another connection").with_hint(
-            "an application's search_path would be lost there: name the server itself, or give each project a role of its \
-             own with isolation = \"role\"",
+        Error::new(ErrorKind::Configuration, "the connection goes through a pooler that gives each transaction another server connection").with_hint(
+            "an application's search_path would be lost: connect to the server directly, or give each project its own \
+             role with isolation = \"role\"",
         )
     };
-    #[expect(clippy::disallowed_methods, reason = "Postgres makes nothing by being connected to")]
+    #[expect(clippy::disallowed_methods, reason = "connecting to Postgres creates nothing")]
     let mut connection = PgConnection::establish(&target.conninfo()).map_err(|error| {
         let message = error.to_string();
         if message.contains("startup parameter") {

@@ -1,6 +1,6 @@
-//! A project opened: the seam's half that reads rows and writes.
+//! One opened project: reading its rows, running scripts, and committing.
 //!
-//! Like the other half it must not know which database it is, nor decide what a project needs.
+//! Does not decide what a project needs, and hides which database it is.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,26 +9,28 @@ use std::time::{Duration, SystemTime};
 use super::Contents;
 use crate::catalog::{Migration, Script};
 use crate::error::Result;
-use crate::ledger::Entry;
+use crate::ledger::NewHistoryRow;
 use crate::plan::Inspection;
+use crate::project::ProjectId;
 use crate::schema::Schema;
 use crate::sql::pragma::FileSettings;
 
-/// How a session's transaction is begun.
+/// How [`Session::begin`] starts a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mode {
-    /// Whether foreign keys are enforced. A plan that drops a table runs without: see traps in `docs/design.md`.
+    /// Who enforces foreign keys. A plan that drops a table runs without enforcement, since dropping it would delete the
+    /// rows that reference it.
     pub foreign_keys: ForeignKeys,
-    /// Whether the lock outlives the transaction, for migrations that can't run in one.
+    /// How long the lock is held: beyond the transaction for migrations that cannot run in one.
     pub lock: Lock,
-    /// What [`Session::inspect`] goes by.
+    /// Where [`Session::inspect`] takes the schema from.
     pub schema: SchemaSource,
-    /// The settings of the database's file that are made before the transaction.
+    /// Settings of the database file that are applied before the transaction.
     pub file: FileSettings,
 }
 
 impl Mode {
-    /// A transaction as any: foreign keys are enforced, and the schema is read.
+    /// An ordinary transaction: foreign keys are enforced and the schema is read.
     pub const PLAIN: Self = Self {
         foreign_keys: ForeignKeys::Enforced,
         lock: Lock::Transaction,
@@ -37,32 +39,22 @@ impl Mode {
     };
 }
 
-/// What a schema under the lock is known by.
+/// Where the schema of a locked project comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SchemaSource {
-    /// By reading it.
+    /// From the database.
     Live,
-    /// By what the ledger says of it, which is read: enough where the schema that comes out is read anyway before it is
-    /// committed, since only from the schema that was expected can the expected one come out.
+    /// From the fingerprint in the ledger. Enough for a plan that runs migrations: the resulting schema is read and
+    /// compared before the commit, and only the expected schema leads to the expected one.
     Ledger,
 }
 
-/// How much of a project [`Store::inspect`](super::Store::inspect) reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadSchema {
-    /// All of it.
-    Always,
-    /// No schema where the ledger says that it was proven to be what its versions lead to, and nothing about it has changed
-    /// since.
-    IfUnverified,
-}
-
-/// Whether foreign keys are enforced.
+/// Who enforces foreign keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForeignKeys {
-    /// By the database, statement by statement.
+    /// The database, statement by statement.
     Enforced,
-    /// By tenantry, which compares violations before and after.
+    /// tenantry, which compares violations before and after.
     Compared,
 }
 
@@ -75,7 +67,7 @@ pub enum Lock {
     Session,
 }
 
-/// One of a migration's scripts, to be run.
+/// A migration's script to run.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
     /// The migration.
@@ -87,131 +79,132 @@ pub struct Step<'a> {
 /// A script that was run.
 #[derive(Clone, Copy, Debug)]
 pub struct ScriptRun {
-    /// When it began.
+    /// When it started.
     pub started: SystemTime,
     /// How long it took.
     pub took: Duration,
-    /// Whether the database saw that it may delete rows, by whatever trigger; where it can't tell, it says no.
+    /// Whether the database saw that it may delete rows, for example by a trigger. `false` if the database cannot tell.
     pub deletes: bool,
 }
 
-/// A project's rows, as text. Names in the SQL given here are those of the project's own tables.
+/// A project's rows, as text. SQL passed here names the project's own tables without a schema.
 pub trait Rows {
-    /// The columns of a table or view, in order; none where there is no such table.
+    /// The columns of a table or view, in order. Empty if there is no such table.
     fn columns(&mut self, table: &str) -> Result<Vec<String>>;
 
-    /// Gives these expressions for each row of `from`, which goes on as in a `SELECT`, to `visit`, one row after the other,
-    /// until it says false. NULL is `None`.
-    fn each(
+    /// Evaluates expressions for each row of `from`, the rest of a `SELECT`, and passes them to `visit` until it returns
+    /// `false`. NULL is `None`.
+    fn for_each_row(
         &mut self,
         expressions: &[String],
         from: &str,
         visit: &mut dyn FnMut(Vec<Option<String>>) -> Result<bool>,
     ) -> Result<()>;
 
-    /// The first row that a query gives, spelled `column = value, ...`.
+    /// The first row of a query, as `column = value, ...`.
     fn first(&mut self, query: &str) -> Result<Option<String>>;
 
-    /// Sums up all rows.
+    /// Summarizes all rows.
     fn contents(&mut self) -> Result<Contents>;
 
-    /// What the database itself finds wrong, and what it could not look at.
+    /// Runs the database's own checks.
     fn health(&mut self) -> Result<Health>;
 }
 
-/// What a database finds when it looks at itself.
+/// The result of a database's own checks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
-    /// What is wrong: what can't be read, rows that point at nothing.
-    pub damage: Vec<String>,
-    /// Constraints that were never validated; wrong only where the migrations don't leave them so.
+    /// Damage: unreadable pages, rows that reference missing rows.
+    pub errors: Vec<String>,
+    /// Constraints that were never validated. A fault only if the migrations do not leave them so.
     pub unvalidated: Vec<String>,
     /// What could not be checked, and why.
     pub unchecked: Vec<String>,
 }
 
-/// A project opened for writing: the only way to change one. Dropping it rolls back what is not committed.
+/// A project opened for writing: the only way to change one. Dropping it rolls back everything that is not committed.
 pub trait Session: Rows {
-    /// Runs one statement of SQL that changes rows; gives how many.
+    /// Runs one SQL statement that changes rows. Returns how many.
     fn change(&mut self, sql: &str) -> Result<u64>;
 
-    /// Begins a transaction and takes the project's lock, waiting at most the lock timeout.
+    /// Begins a transaction and locks the project. Fails with [`ErrorKind::Locked`](crate::ErrorKind::Locked) after the
+    /// lock timeout.
     fn begin(&mut self, mode: Mode) -> Result<()>;
 
-    /// Begins a transaction as [`Session::begin`] does, on a project that is taken to be as it was seen without a lock: to be
-    /// compared under it, by the database, together with whatever is sent to it first, which errors with
-    /// [`ErrorKind::VersionMismatch`](crate::ErrorKind::VersionMismatch) where the project is another one by now. Says
-    /// whether it has; where not, nothing is begun.
-    fn begin_if_unchanged(&mut self, mode: Mode, seen: &Inspection) -> Result<bool> {
-        let _ = (mode, seen);
-        Ok(false)
-    }
+    /// Begins a transaction like [`Session::begin`] on a project that is expected to be as inspected before. The first
+    /// scripts are sent together with a check of that, and fail with
+    /// [`ErrorKind::VersionMismatch`](crate::ErrorKind::VersionMismatch) if the project changed since. Returns `false`
+    /// if this is not possible here; no transaction is started then.
+    fn begin_if_unchanged(&mut self, mode: Mode, inspected: &Inspection) -> Result<bool>;
 
-    /// Reads ledger and schema as they are under the lock.
+    /// Reads ledger and schema under the lock.
     fn inspect(&mut self) -> Result<Inspection>;
 
-    /// Keeps everybody else from changing any row until the transaction ends, where its beginning does not.
-    fn lock_rows(&mut self) -> Result<()> {
-        Ok(())
-    }
+    /// Prevents all others from changing any row until the transaction ends.
+    fn lock_rows(&mut self) -> Result<()>;
 
-    /// Counts the rows of each table.
+    /// Counts the rows of every table.
     fn count_rows(&mut self) -> Result<RowCounts>;
 
-    /// Has the numbers of new rows go on from this one; says whether anything of this name numbers rows.
+    /// Makes a sequence continue after `to`. Returns `false` if there is no sequence of this name.
     fn raise_sequence(&mut self, name: &str, to: i64) -> Result<bool>;
 
-    /// Counts violated foreign keys: none where the database never lets any be.
+    /// Counts violated foreign keys. Always empty if the database never allows any.
     fn violations(&mut self) -> Result<ForeignKeyViolations>;
 
-    /// Runs these scripts, one after the other; says of each when it began and how long it took. One that can't run in a
-    /// transaction comes alone. Errors name the migration.
+    /// Runs scripts in order. A script that cannot run in a transaction is passed alone. Errors name the migration.
     fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<ScriptRun>>;
 
-    /// Makes the ledger's tables where they are missing: a script may name them.
-    fn make_ledger(&mut self) -> Result<()>;
+    /// Creates the ledger's tables if they are missing, since a script may use them.
+    fn create_ledger(&mut self) -> Result<()>;
 
-    /// Runs a script, reads the schema that comes out, and undoes it.
+    /// Runs a script, reads the resulting schema, and undoes the script.
     fn try_script(&mut self, step: Step<'_>) -> Result<Arc<Schema>>;
 
-    /// Writes ledger rows, making the ledger's tables where they are missing.
-    fn record(&mut self, entries: &[Entry], run: &str) -> Result<()>;
+    /// Writes ledger rows, creating the ledger's tables if they are missing.
+    fn record(&mut self, entries: &[NewHistoryRow], run: &str) -> Result<()>;
 
-    /// Errors where what was run since `begin` changed anything outside of the project, as far as the database can tell.
-    fn require_confined(&mut self) -> Result<()> {
-        Ok(())
-    }
+    /// Fails if this transaction changed anything outside of the project, as far as the database can tell.
+    fn require_confined(&mut self) -> Result<()>;
 
-    /// Reads the schema as it is now.
+    /// Reads the current schema.
     fn schema(&mut self) -> Result<Arc<Schema>>;
 
-    /// Whether [`Session::commit`] commits, or somebody else does, all of it together.
-    fn can_commit(&self) -> bool {
-        true
-    }
+    /// Whether [`Session::commit`] commits. If not, somebody else commits everything together, and a plan cannot be
+    /// committed in parts.
+    fn can_commit(&self) -> bool;
 
-    /// Makes everything since `begin` durable.
+    /// Commits, durably.
     fn commit(&mut self) -> Result<()>;
 
-    /// Commits everything since `begin`, whole or not at all like any commit; durable it is once [`Store::flush_commits`](super::Store::flush_commits) has ended.
-    fn commit_async(&mut self) -> Result<()> {
-        self.commit()
-    }
+    /// Commits without waiting for the disk, if the store has [`DeferredCommits`]; like [`Session::commit`] otherwise.
+    /// The commit is durable once [`DeferredCommits::flush_commits`] returned.
+    fn commit_async(&mut self) -> Result<()>;
 
-    /// Undoes everything since `begin`.
+    /// Rolls back everything since `begin`.
     fn rollback(&mut self) -> Result<()>;
 }
 
-/// What can be counted before and after a migration, to prove that no row was eaten.
+/// Commits that become durable in batches, so that several projects wait for the disk together.
+pub trait DeferredCommits {
+    /// How many projects to flush together.
+    fn commit_batch_size(&self) -> usize;
+
+    /// Makes the commits of [`Session::commit_async`] durable. Returns for each project whether the run's commit is
+    /// there: a server that crashed in between may have lost it.
+    fn flush_commits(&self, ids: &[ProjectId], run: &str) -> Result<Vec<bool>>;
+}
+
+/// What is counted before and after a migration, to find lost rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RowCounts {
     /// Rows by table.
     pub rows: BTreeMap<String, u64>,
-    /// The highest number that was ever given to a row, by whatever numbers rows: a table, or a column of one.
+    /// The highest number given out by each sequence: a table's row ids, or a column's sequence.
     pub sequences: BTreeMap<String, i64>,
-    /// The partitioned tables that a partition belongs to, by its name.
+    /// For each partition, the partitioned tables it belongs to.
     pub partitions: BTreeMap<String, Vec<String>>,
 }
 
-/// Violated foreign keys by child and parent table.
-pub type ForeignKeyViolations = BTreeMap<(String, String), u64>;
+/// How many rows violate a foreign key, by child and parent table.
+pub(crate) type ForeignKeyViolations = BTreeMap<(String, String), u64>;

@@ -1,7 +1,7 @@
 //! Projects as SQLite files in one folder.
 //!
-//! It must not open what is not plainly a project's file, and must not open a project's file other than through
-//! SQLite: closing a file of one's own drops the locks that this process's connections hold on it.
+//! A project's file is opened through SQLite only: closing any other descriptor of a file would drop the locks that this
+//! process's connections hold on it.
 
 mod contents;
 mod create;
@@ -12,6 +12,7 @@ mod file;
 mod health;
 mod ledger;
 mod memory;
+mod options;
 mod read;
 mod rows;
 mod session;
@@ -38,8 +39,8 @@ use crate::sql::Dialect;
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
 use crate::store::{
-    Discovery, ExclusiveProject, Finding, IfInUse, LoadedSql, Maintenance, ReadSchema, Rows, Session,
-    Snapshot, SnapshotFile, Store, Template,
+    Create, DeferredCommits, Discovery, ExclusiveProject, Finding, IfInUse, Inspect, LoadedSql, Maintenance,
+    ReadSchema, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore, SqlText, Store, Template,
 };
 use rows::SqliteRows;
 
@@ -47,11 +48,12 @@ use create::TemplateCache;
 use session::SqliteSession;
 
 pub use memory::MemoryStore;
+pub use options::SqliteOptions;
 
-/// Which number of projects at once is best was measured: see `docs/design.md`.
+/// The number of projects at once that measured best; see `docs/performance.md`.
 const JOBS: usize = 16;
 
-/// A folder of SQLite files, one per project.
+/// A folder of SQLite files, one for each project.
 pub struct SqliteStore {
     directory: PathBuf,
     pattern: NamePattern,
@@ -62,41 +64,20 @@ pub struct SqliteStore {
     aliases: Mutex<Option<Aliases>>,
 }
 
-/// The files with several names in the store, and when that was looked up.
+/// The files of the store that have several names, and when they were listed.
 struct Aliases {
-    at: Instant,
+    listed_at: Instant,
     reasons: HashMap<String, String>,
 }
 
-/// How long reading rows may take.
-const UNHURRIED: Duration = Duration::from_hours(24);
+/// The time limit for reading a project's rows.
+const ROW_READ_TIMEOUT: Duration = Duration::from_hours(24);
 
-/// For how long what was found out about aliases holds.
-const ALIASES_HOLD: Duration = Duration::from_secs(1);
-
-/// How a SQLite store behaves; the defaults suit most.
-#[derive(Clone, Debug)]
-pub struct SqliteOptions {
-    /// How ids and file names relate; default `project_{id}.db`.
-    pub pattern: NamePattern,
-    /// How long to wait for another process's lock; default 5 s.
-    pub lock_timeout: Duration,
-    /// How long reading one project's ledger and schema may take; default 10 s.
-    pub read_timeout: Duration,
-}
-
-impl Default for SqliteOptions {
-    fn default() -> Self {
-        Self {
-            pattern: NamePattern::default(),
-            lock_timeout: Duration::from_secs(5),
-            read_timeout: Duration::from_secs(10),
-        }
-    }
-}
+/// For how long a list of aliases is used.
+const ALIASES_LIFETIME: Duration = Duration::from_secs(1);
 
 impl SqliteStore {
-    /// The store in a folder, which need not exist before the first `create`.
+    /// Creates a store for a folder, which need not exist before the first create.
     pub fn new(directory: impl Into<PathBuf>, options: SqliteOptions) -> Self {
         Self {
             directory: directory.into(),
@@ -121,26 +102,27 @@ impl SqliteStore {
         self.directory.join(self.pattern.name(id))
     }
 
-    /// A project's file, told from what only looks like one.
+    /// The path and metadata of a project's file. Fails for anything else with that name.
     fn require(&self, id: &ProjectId) -> Result<(PathBuf, Metadata)> {
         let path = self.path(id);
         let metadata = file::require_database(&path)?;
-        // More than one name is rare, and only then is it worth looking whether another is in the fleet too.
+        // Files with several hard links are rare; only then the folder is searched for the others.
         match if metadata.nlink() > 1 { self.alias(&self.pattern.name(id))? } else { None } {
             None => Ok((path, metadata)),
-            Some(reason) => Err(Error::new(ErrorKind::SeveralNames, format!("it is {reason}"))
+            Some(reason) => Err(Error::new(ErrorKind::SharedFile, format!("it is {reason}"))
                 .with_hint("remove the names that its application does not use")),
         }
     }
 
-    /// Why a file with several names is left alone; `None` where the others are outside the store.
+    /// Why a file with several names is skipped; `None` if its other names are outside of the store.
     fn alias(&self, name: &str) -> Result<Option<String>> {
         let mut aliases = self.aliases.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = if let Some(known) = aliases.take().filter(|it| it.at.elapsed() < ALIASES_HOLD) {
+        let known = if let Some(known) = aliases.take().filter(|it| it.listed_at.elapsed() < ALIASES_LIFETIME)
+        {
             known
         } else {
             let reasons = discover::aliases(&self.directory, &self.pattern)?;
-            Aliases { at: Instant::now(), reasons }
+            Aliases { listed_at: Instant::now(), reasons }
         };
         let reason = known.reasons.get(name).cloned();
         *aliases = Some(known);
@@ -166,19 +148,40 @@ impl SqliteStore {
 
 fn require_writable(metadata: &Metadata) -> Result<()> {
     if metadata.permissions().readonly() {
-        return Err(Error::new(ErrorKind::ReadOnly, "it is marked read-only").with_hint(
-            "give write permission to whoever runs this, or leave the project out with --except",
-        ));
+        return Err(Error::new(ErrorKind::ReadOnly, "it is read-only")
+            .with_hint("give this user write permission, or exclude the project with --except"));
     }
     Ok(())
 }
 
 impl Store for SqliteStore {
+    fn validate_id(&self, _id: &ProjectId) -> Result<()> {
+        // Every id is a file name.
+        Ok(())
+    }
+
+    fn explain_failure(&self, _message: &str) -> Option<String> {
+        // Nothing outside a SQLite file takes part in a migration.
+        None
+    }
+
+    fn retries(&self) -> u32 {
+        // SQLite itself waits for a lock until the timeout.
+        0
+    }
+
+    fn supports_begin_if_unchanged(&self) -> bool {
+        false
+    }
+
+    fn deferred_commits(&self) -> Option<&dyn DeferredCommits> {
+        None
+    }
+
     fn location(&self) -> String {
         format!("sqlite:{}", self.directory.display())
     }
 
-    /// A folder has many names.
     fn pattern(&self) -> String {
         self.pattern.to_string()
     }
@@ -197,7 +200,7 @@ impl Store for SqliteStore {
     fn owns(&self, taken_of: &str, place: &str, id: &ProjectId, kept_at: &str) -> bool {
         let name = self.pattern.name(id);
         let is_named = Path::new(place).file_name().is_some_and(|place| place == name.as_str());
-        // What is kept in the fleet's own folder moves with it.
+        // Backups in the fleet's folder move together with it.
         let is_inside = || {
             let (kept, own) = (std::fs::canonicalize(kept_at), std::fs::canonicalize(&self.directory));
             kept.ok().zip(own.ok()).is_some_and(|(kept, own)| kept.starts_with(own))
@@ -221,21 +224,6 @@ impl Store for SqliteStore {
         Dialect::Sqlite
     }
 
-    fn discover(&self) -> Result<Discovery> {
-        discover::discover(&self.directory, &self.pattern)
-    }
-
-    fn inspect(&self, ids: &[ProjectId], _detail: ReadSchema) -> Vec<Result<Inspection>> {
-        ids.iter().map(|id| self.inspect_one(id)).collect()
-    }
-
-    fn read(&self, id: &ProjectId, work: &dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()> {
-        // How long depends on what is read: a whole database, if need be.
-        let reader = read::Reader { lock_timeout: self.lock_timeout, deadline: UNHURRIED };
-        let read = || reader.read(&self.require(id)?.0, |connection| work(&mut SqliteRows(connection)));
-        read().map_err(|error| error.in_project(id))
-    }
-
     fn maintain(&self, id: &ProjectId, maintenance: Maintenance) -> Result<()> {
         let connection = self.open_for_writing(id).map_err(|error| error.in_project(id))?;
         rows::maintain(&connection, maintenance).map_err(|error| error.in_project(id))
@@ -248,55 +236,49 @@ impl Store for SqliteStore {
     fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>> {
         let connection = self.open_for_writing(id).map_err(|error| error.in_project(id))?;
         let uri = file::uri(&self.path(id), "mode=rw");
-        Ok(Box::new(SqliteSession::new(connection, &self.schemas).of_file(uri, self.lock_timeout)))
+        Ok(Box::new(SqliteSession::new(connection, &self.schemas).with_file(uri, self.lock_timeout)))
+    }
+
+    fn connector(&self, id: &ProjectId) -> Result<Connector> {
+        let (path, _) = self.require(id).map_err(|error| error.in_project(id))?;
+        Ok(connector(file::uri(&path, "mode=rw")))
+    }
+}
+
+impl Inspect for SqliteStore {
+    fn inspect_batch_size(&self, _projects: usize) -> usize {
+        1
+    }
+
+    fn ledger_verifies_schemas(&self) -> bool {
+        false
+    }
+
+    fn discover(&self) -> Result<Discovery> {
+        discover::discover(&self.directory, &self.pattern)
+    }
+
+    fn inspect(&self, ids: &[ProjectId], _read_schema: ReadSchema) -> Vec<Result<Inspection>> {
+        ids.iter().map(|id| self.inspect_one(id)).collect()
+    }
+
+    fn read(&self, id: &ProjectId, work: &dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()> {
+        // A caller may read a whole database.
+        let reader = read::Reader { lock_timeout: self.lock_timeout, deadline: ROW_READ_TIMEOUT };
+        let read = || reader.read(&self.require(id)?.0, |connection| work(&mut SqliteRows(connection)));
+        read().map_err(|error| error.in_project(id))
+    }
+}
+
+impl Create for SqliteStore {
+    fn spares(&self) -> Option<&dyn SpareStore> {
+        None
     }
 
     fn create(&self, id: &ProjectId, template: Template<'_>) -> Result<()> {
         let image = self.template.image(template)?;
-        create::install(&self.directory, &self.pattern.name(id), |file| file.write_all(&image))
+        create::create_file(&self.directory, &self.pattern.name(id), |file| file.write_all(&image))
             .map_err(|error| error.in_project(id))
-    }
-
-    fn snapshot_to(&self, id: &ProjectId, file: &Path) -> Result<Snapshot> {
-        let copy = || {
-            let (path, metadata) = self.require(id)?;
-            let mode = if metadata.permissions().readonly() { "mode=ro" } else { "mode=rw" };
-            let connection = session::connect(&file::uri(&path, mode), self.lock_timeout)?;
-            snapshot::copy_out(&connection, &self.schemas, self.place(id), file)
-        };
-        copy().map_err(|error| error.in_project(id))
-    }
-
-    fn restore_scratch(
-        &self,
-        snapshot: SnapshotFile<'_>,
-        work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
-    ) -> Result<()> {
-        work(&mut SqliteSession::new(snapshot::open_private(snapshot.file)?, &self.schemas))
-    }
-
-    fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>> {
-        snapshot::restore_as(&self.directory, &self.pattern.name(id), snapshot.file)
-            .map(|()| Vec::new())
-            .map_err(|error| error.in_project(id))
-    }
-
-    fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
-        sql_text::export(out, |file| self.snapshot_to(id, file)).map_err(|error| error.in_project(id))
-    }
-
-    fn load_sql(&self, text: &Path, file: &Path) -> Result<LoadedSql> {
-        sql_text::load(text, file)
-            .map(|()| LoadedSql { place: file.display().to_string(), ..LoadedSql::default() })
-    }
-
-    fn lock_exclusive(&self, id: &ProjectId, if_in_use: IfInUse) -> Result<Box<dyn ExclusiveProject + '_>> {
-        let hold = || {
-            let (path, metadata) = self.require(id)?;
-            require_writable(&metadata)?;
-            snapshot::ExclusiveFile::new(self, path, if_in_use)
-        };
-        Ok(Box::new(hold().map_err(|error| error.in_project(id))?))
     }
 
     fn scratch(
@@ -308,16 +290,57 @@ impl Store for SqliteStore {
             .map_err(|error| failure::describe("cannot open a private database", error))?;
         work(&mut SqliteSession::new(connection, &self.schemas))
     }
+}
 
-    fn connector(&self, id: &ProjectId) -> Result<Connector> {
-        let (path, _) = self.require(id).map_err(|error| error.in_project(id))?;
-        Ok(connector(file::uri(&path, "mode=rw")))
+impl Snapshots for SqliteStore {
+    fn snapshot_to(&self, id: &ProjectId, file: &Path) -> Result<Snapshot> {
+        let copy = || {
+            let (path, metadata) = self.require(id)?;
+            let mode = if metadata.permissions().readonly() { "mode=ro" } else { "mode=rw" };
+            let connection = session::connect(&file::uri(&path, mode), self.lock_timeout)?;
+            snapshot::take_snapshot(&connection, &self.schemas, self.place(id), file)
+        };
+        copy().map_err(|error| error.in_project(id))
+    }
+
+    fn restore_scratch(
+        &self,
+        snapshot: SnapshotFile<'_>,
+        work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<()> {
+        work(&mut SqliteSession::new(snapshot::open_scratch(snapshot.file)?, &self.schemas))
+    }
+
+    fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>> {
+        snapshot::restore_as(&self.directory, &self.pattern.name(id), snapshot.file)
+            .map(|()| Vec::new())
+            .map_err(|error| error.in_project(id))
+    }
+
+    fn lock_exclusive(&self, id: &ProjectId, if_in_use: IfInUse) -> Result<Box<dyn ExclusiveProject + '_>> {
+        let hold = || {
+            let (path, metadata) = self.require(id)?;
+            require_writable(&metadata)?;
+            snapshot::ExclusiveFile::new(self, path, if_in_use)
+        };
+        Ok(Box::new(hold().map_err(|error| error.in_project(id))?))
     }
 }
 
-/// What opens an application's connections to a file that is there.
+impl SqlText for SqliteStore {
+    fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
+        sql_text::export(out, |file| self.snapshot_to(id, file)).map_err(|error| error.in_project(id))
+    }
+
+    fn load_sql(&self, text: &Path, file: &Path) -> Result<LoadedSql> {
+        sql_text::load(text, file)
+            .map(|()| LoadedSql { place: file.display().to_string(), ..LoadedSql::default() })
+    }
+}
+
+/// Returns a function that opens an application's connections to an existing file.
 fn connector(uri: String) -> Connector {
-    /// diesel would wait for no lock at all.
+    /// diesel itself sets no busy timeout.
     const SETTINGS: &str = "PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = ON";
     Box::new(move || {
         let failed =

@@ -1,4 +1,4 @@
-//! Backups: taken under writers, proven by restoring them, put back, removed.
+//! Backups: create, check, restore and prune.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ fn steps(report: &Report, id: &str) -> Vec<u64> {
 const NOTES: (&str, &str) =
     ("1_notes", "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT);\n-- down\nDROP TABLE notes;\n");
 
-/// A world whose project 1 is at head with the application's rows.
+/// Adds project 1, with the application's rows, at the newest version.
 fn with_rows(world: &mut World) {
     world.with_legacy_as(1, "1").expect(0, &["upgrade", "1"]);
 }
@@ -53,19 +53,19 @@ fn a_backup_is_restored_and_the_restore_undone(world: &mut World) {
     let report = world.expect(0, &["backup", "check", "1", "--level", "4"]);
     assert_eq!((report.outcome("1"), steps(&report, "1")), ("verified", vec![1, 2, 3, 3, 4]));
     let table = before.iter().find(|(_, rows)| !rows.is_empty()).unwrap().0.clone();
-    let off = world.either("PRAGMA foreign_keys = OFF", "SET session_replication_role = replica");
-    world.execute("1", &format!("{off}; DELETE FROM {table}; CREATE TABLE oops (a INTEGER)"));
-    let spoilt = world.contents("1");
-    assert_ne!(before, spoilt);
+    let disable_keys = world.either("PRAGMA foreign_keys = OFF", "SET session_replication_role = replica");
+    world.execute("1", &format!("{disable_keys}; DELETE FROM {table}; CREATE TABLE oops (a INTEGER)"));
+    let changed = world.contents("1");
+    assert_ne!(before, changed);
     let report = world.expect(0, &["backup", "restore", "1"]);
     assert_eq!((report.outcome("1"), before == world.contents("1")), ("restored", true));
     world.assert_sound("1");
     assert_eq!(world.expect(0, &["status", "1"]).outcome("1"), "up_to_date");
-    // What it says how to undo it undoes it.
+    // The command in the note undoes the restore.
     let undo = report.project("1")["notes"].to_string();
     let undo = undo.split("--from ").nth(1).unwrap().split('"').next().unwrap();
     world.expect(0, &["backup", "restore", "1", "--from", undo]);
-    assert_eq!(spoilt, world.contents("1"));
+    assert_eq!(changed, world.contents("1"));
     world.expect(0, &["backup", "restore", "1", "--from", "good"]);
     assert_eq!(before, world.contents("1"));
     assert_eq!(world.expect(3, &["backup", "restore", "1", "--from", "better"]).error("1").0, "not_found");
@@ -79,7 +79,7 @@ fn a_backup_is_of_a_moment_and_can_be_another_project(world: &mut World) {
         world.execute("1", &format!("INSERT INTO notes (text) VALUES ('{text}')"));
         world.expect(0, &["backup", "create", "1"]);
         std::thread::sleep(std::time::Duration::from_millis(5));
-        moments.push(tenantry::time::Moment::now().to_string());
+        moments.push(tenantry::time::Timestamp::now().to_string());
     }
     world.expect(0, &["backup", "restore", "1", "--at", &moments[1], "--as", "copy"]);
     assert_eq!(world.query("copy", "SELECT text FROM notes ORDER BY id"), ["one", "two"]);
@@ -129,12 +129,12 @@ fn what_failed_its_check_is_no_backup_to_count_on(world: &mut World) {
     assert!(list.events("backup")[2]["failed"].is_string() && list.events("backup")[1]["failed"].is_null());
     assert!(world.run(&["backup", "list"]).stdout.contains("FAILED its check"));
     let report = world.expect(0, &["backup", "prune", "1", "--keep-last", "1"]);
-    assert_eq!(names(world, "1"), all[1..], "the good one is gone");
+    assert_eq!(names(world, "1"), all[1..], "the newest intact backup was removed");
     assert!(report.project("1")["notes"].to_string().contains("whose check failed"));
-    // Mended, it is one again.
+    // Repaired, it counts as a backup again.
     std::fs::write(&data, bytes).unwrap();
     world.expect(0, &["backup", "check", "1", "--level", "3"]);
-    // What a migration can't do is not the backup's fault.
+    // A migration that fails on the restored rows does not mark the backup as failed.
     world.with_migrations(&[NOTES, ("2_broken", "CREATE UNIQUE INDEX one_note ON notes (length(text));\n")]);
     world.execute("1", "INSERT INTO notes (text) VALUES ('a'), ('b')");
     world.expect(0, &["backup", "create", "1", "--label", "twice"]);
@@ -142,13 +142,13 @@ fn what_failed_its_check_is_no_backup_to_count_on(world: &mut World) {
     world.expect(3, &["backup", "check", "1", "--level", "4"]);
     let newest = world.expect(0, &["backup", "list"]).events("backup").pop().unwrap().clone();
     assert_eq!((&newest["verified"]["level"], newest["failed"].is_null()), (&3.into(), true));
-    // Nor is that it can't be written down.
-    let mark = folder(world).join(format!("{}.verified", names(world, "1").pop().unwrap()));
-    std::fs::remove_file(&mark).unwrap();
-    std::fs::create_dir_all(mark.join("in the way")).unwrap();
+    // Neither does a verification record that cannot be written.
+    let record = folder(world).join(format!("{}.verified", names(world, "1").pop().unwrap()));
+    std::fs::remove_file(&record).unwrap();
+    std::fs::create_dir_all(record.join("in the way")).unwrap();
     let report = world.expect(0, &["backup", "check", "1", "--level", "3"]);
-    assert!(report.project("1")["notes"].to_string().contains("can't be written down"));
-    // A part that has no project is done.
+    assert!(report.project("1")["notes"].to_string().contains("cannot be recorded"));
+    // A sample without projects is no error.
     let parts = [1, 2, 3].map(|part| {
         world
             .expect(0, &["backup", "check", "--all", "--sample", &format!("{part}/3"), "--level", "1"])
@@ -177,7 +177,7 @@ fn a_backup_is_checked_to_the_level_that_is_said(world: &mut World) {
         let list = world.expect(0, &["backup", "list"]);
         assert_eq!(list.events("backup")[0]["verified"]["level"].to_string(), level);
     }
-    // A rule that does not hold shows at the level that looks at it, and so does a migration that fails on these rows.
+    // Only the level that evaluates checks finds a violated one, or a migration that fails on these rows.
     world.execute("1", "INSERT INTO notes (text) VALUES ('far too long')");
     world.expect(0, &["backup", "create", "1"]);
     world.expect(0, &["backup", "check", "1", "--level", "3"]);
@@ -189,9 +189,9 @@ fn a_backup_is_checked_to_the_level_that_is_said(world: &mut World) {
     assert_eq!(world.run(&["backup", "check", "1", "--level", "5"]).code, 2);
 }
 
-/// The file of a project's newest backup with this end.
-fn newest_file(world: &World, id: &str, end: &str) -> PathBuf {
-    folder(world).join(format!("{}{end}", names(world, id).pop().unwrap()))
+/// The file of a project's newest backup with this extension.
+fn newest_file(world: &World, id: &str, extension: &str) -> PathBuf {
+    folder(world).join(format!("{}{extension}", names(world, id).pop().unwrap()))
 }
 
 fn a_change_of_the_backup_is_found_at_its_level(world: &mut World) {
@@ -199,7 +199,7 @@ fn a_change_of_the_backup_is_found_at_its_level(world: &mut World) {
     world.expect(0, &["backup", "create", "1"]);
     let (data, manifest) = (newest_file(world, "1", ".zst"), newest_file(world, "1", ".json"));
     let (bytes, document) = (std::fs::read(&data).unwrap(), std::fs::read(&manifest).unwrap());
-    let found = |what: &str| {
+    let assert_found = |what: &str| {
         let report = world.expect(3, &["backup", "check", "1", "--level", "1"]);
         let (kind, message) = report.error("1");
         assert!(kind == "check_failed" && message.contains(what), "{kind}: {message}");
@@ -212,20 +212,20 @@ fn a_change_of_the_backup_is_found_at_its_level(world: &mut World) {
             let mut flipped = bytes.clone();
             flipped[index] ^= 1 << bit;
             std::fs::write(file, &flipped).unwrap();
-            found(what);
+            assert_found(what);
         }
         std::fs::write(file, bytes).unwrap();
     }
     std::fs::write(&data, &bytes[..bytes.len() / 2]).unwrap();
-    found("byte(s), and had");
+    assert_found("byte(s), expected");
     std::fs::write(&data, [&bytes[..], b"x"].concat()).unwrap();
-    found("byte(s), and had");
+    assert_found("byte(s), expected");
     std::fs::write(&data, b"").unwrap();
-    found("byte(s), and had");
+    assert_found("byte(s), expected");
     std::fs::remove_file(&data).unwrap();
     assert_eq!(world.expect(3, &["backup", "check", "1"]).error("1").0, "not_found");
     std::fs::write(&data, &bytes).unwrap();
-    // A manifest that was made anew, seal and all, does not fit what is in the backup.
+    // A forged manifest, even with a valid seal, does not match the backup's contents.
     let text = String::from_utf8(document).unwrap();
     let forge = |edit: &dyn Fn(&mut serde_json::Value)| {
         let mut document: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -240,24 +240,24 @@ fn a_change_of_the_backup_is_found_at_its_level(world: &mut World) {
             &(|it: &mut serde_json::Value| it["schema"] = "00".into()) as &dyn Fn(&mut serde_json::Value),
             "schema is",
         ),
-        (&|it| it["tables"][&table]["rows"] = 7777.into(), "and had 7777"),
-        (&|it| it["tables"][&table]["hash"] = "00".into(), "are not those"),
+        (&|it| it["tables"][&table]["rows"] = 7777.into(), "but had 7777"),
+        (&|it| it["tables"][&table]["hash"] = "00".into(), "different rows"),
         (&|it| it["tables"]["extra"] = serde_json::json!({"rows": 0, "hash": ""}), "no table extra"),
-        (&|it| drop(it["tables"].as_object_mut().unwrap().remove(&table)), "that it had not"),
-        (&|it| it["properties"]["user_version"] = 9.into(), "of itself"),
+        (&|it| drop(it["tables"].as_object_mut().unwrap().remove(&table)), "an unexpected table"),
+        (&|it| it["properties"]["user_version"] = 9.into(), "has the properties"),
     ] {
         std::fs::write(&manifest, forge(edit)).unwrap();
         let report = world.expect(3, &["backup", "check", "1"]);
         let (kind, message) = report.error("1");
         assert!(kind == "check_failed" && message.contains(what), "{what}: {message}");
     }
-    // That of another project, or under another name, is none of this one's.
+    // A manifest of another project is rejected.
     std::fs::write(&manifest, forge(&|it| it["project"] = "2".into())).unwrap();
     assert!(world.expect(3, &["backup", "check", "1"]).error("1").1.contains("another backup"));
     std::fs::write(&manifest, &text).unwrap();
     assert_eq!(world.expect(0, &["backup", "check", "1", "--level", "4"]).outcome("1"), "verified");
     assert_eq!(before, world.contents("1"));
-    // By its file it is found wherever it lies.
+    // Given by its file, a backup is found in any folder.
     let moved = world.folder().join("elsewhere");
     std::fs::rename(folder(world), &moved).unwrap();
     let file = moved.join("1").join(manifest.file_name().unwrap());
@@ -289,12 +289,12 @@ fn a_fleet_is_checked_and_its_coverage_told(world: &mut World) {
         (&serde_json::json!(["d"]), &serde_json::Value::Null)
     );
     world.expect(0, &["backup", "create", "b", "d"]);
-    // What was not restored is not proven.
+    // A check at level 1 does not restore the backup, so it does not count as a verification.
     for (level, wanted) in [("1", "1 of 2 have"), ("3", "2 of 2 have"), ("1", "2 of 2 have")] {
         let ran = world.run(&["backup", "check", "--all", "--only", "[ad]", "--level", level]);
         assert!(ran.code == 0 && ran.stdout.contains(wanted), "{level}: {}", ran.stdout);
     }
-    // All samples together are the fleet.
+    // All samples together cover the fleet.
     let parts: u64 = (1..=3)
         .map(|part| {
             let sample = format!("{part}/3");
@@ -317,24 +317,24 @@ fn backups_that_are_not_kept_are_removed(world: &mut World) {
         }
     }
     let all = names(world, "1");
-    assert_eq!(world.run(&["backup", "prune", "--all"]).code, 2, "nothing said what is kept");
+    assert_eq!(world.run(&["backup", "prune", "--all"]).code, 2, "no option states what to keep");
     let report = world.expect(0, &["backup", "prune", "--all", "--keep-last", "2"]);
     assert_eq!(report.outcome("1"), "pruned");
-    // The last two, and the one that is verified.
+    // The last two and the verified one remain.
     assert_eq!(names(world, "1"), [all[1].clone(), all[4].clone(), all[5].clone()]);
-    let left = crate::world::snapshot(&folder(world).join("1")).len();
-    assert_eq!(left, 7, "files of removed backups are left");
+    let file_count = crate::world::snapshot(&folder(world).join("1")).len();
+    assert_eq!(file_count, 7, "files of removed backups remain");
     assert_eq!(world.expect(0, &["backup", "prune", "1", "--keep-within", "1d"]).outcome("1"), "up_to_date");
     world.expect(0, &["backup", "check", "1"]);
 }
 
-/// A migration outside a transaction that fails where notes have no text.
+/// A migration outside a transaction. Its second statement fails if two notes have the same text.
 const OUTSIDE: (&str, &str) = (
     "2_outside",
     "CREATE TABLE steps (id INTEGER);\nCREATE UNIQUE INDEX steps_unique ON notes (text);\n-- metadata\nrun_in_transaction = false\n",
 );
 
-/// The projects that it fails on.
+/// The projects on which it fails.
 const FAILING: [&str; 5] = ["3", "7", "20", "41", "50"];
 
 fn an_upgrade_that_fails_in_part_is_put_back(world: &mut World) {
@@ -350,7 +350,7 @@ fn an_upgrade_that_fails_in_part_is_put_back(world: &mut World) {
     assert_eq!((report.count("upgraded"), report.count("failed")), (45, 5));
     for id in FAILING {
         assert!(
-            report.project(id)["notes"].to_string().contains("put back to what it was"),
+            report.project(id)["notes"].to_string().contains("restored to its state before this run"),
             "{}",
             report.project(id)
         );
@@ -361,7 +361,7 @@ fn an_upgrade_that_fails_in_part_is_put_back(world: &mut World) {
     assert_eq!(world.expect(0, &["status"]).count("planned"), 5, "some project is dirty");
 }
 
-/// What an application wrote while a migration ran outside a transaction is never thrown away unasked.
+/// Rows that an application wrote while a migration ran outside a transaction are never discarded unless requested.
 #[test]
 fn rows_that_somebody_committed_meanwhile_are_not_put_back() {
     const SLOW: (&str, &str) = (
@@ -379,7 +379,7 @@ fn rows_that_somebody_committed_meanwhile_are_not_put_back() {
         ]);
         let mut command = world.command(&["--format", "json", "upgrade-all", "--backup"]);
         let running = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        // Once it says that it begins, it has let go of its locks.
+        // Once the ledger has the migration's `start` row, the run has released its locks.
         while world.query("a", "SELECT count(*) FROM tenantry_history WHERE version = '3'") == ["0"] {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
@@ -388,33 +388,34 @@ fn rows_that_somebody_committed_meanwhile_are_not_put_back() {
         }
         let output = running.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(3));
-        let said = String::from_utf8(output.stdout).unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
         let texts = world.query("a", "SELECT text FROM notes ORDER BY id");
         if writes {
-            assert_eq!(texts, ["same", "same", "new", "newer"], "{said}");
+            assert_eq!(texts, ["same", "same", "new", "newer"], "{printed}");
             assert!(
-                said.contains("left as it is") && said.contains("tenantry backup restore a --from"),
-                "{said}"
+                printed.contains("not restored automatically")
+                    && printed.contains("tenantry backup restore a --from"),
+                "{printed}"
             );
-            assert!(said.contains("wrote into notes"), "{said}");
+            assert!(printed.contains("changed rows of notes"), "{printed}");
         } else {
-            assert_eq!(texts, ["same", "same"], "{said}");
-            assert!(said.contains("put back to what it was"), "{said}");
+            assert_eq!(texts, ["same", "same"], "{printed}");
+            assert!(printed.contains("restored to its state before this run"), "{printed}");
             assert_eq!(world.versions("a"), ["1"]);
         }
     }
 }
 
-/// Two fleets in one store have nothing to do with each other's backups and runs.
+/// Two fleets in one store share no backups and no runs.
 fn a_backup_belongs_to_one_fleets_project(world: &mut World) {
     let pattern = |name: &str| world.either(format!("{name}_{{id}}.db"), format!("{name}_{{id}}"));
     let (shop, crm) = (pattern("shop"), pattern("crm"));
     world.with_migrations(&[NOTES]);
-    let of = |pattern: &str, arguments: &[&str]| {
+    let run_in = |pattern: &str, arguments: &[&str]| {
         world.run(&[&["--pattern", pattern, "--format", "json"], arguments].concat())
     };
     let names = |pattern: &str| {
-        let list = of(pattern, &["backup", "list"]);
+        let list = run_in(pattern, &["backup", "list"]);
         Report::of(list.stdout.as_bytes())
             .events("backup")
             .iter()
@@ -422,33 +423,33 @@ fn a_backup_belongs_to_one_fleets_project(world: &mut World) {
             .collect::<Vec<_>>()
     };
     for (pattern, ids) in [(&shop, &["1", "2"][..]), (&crm, &["1"])] {
-        assert_eq!(of(pattern, &[&["create"], ids].concat()).code, 0);
+        assert_eq!(run_in(pattern, &[&["create"], ids].concat()).code, 0);
     }
-    assert_eq!(of(&shop, &["backup", "create", "1"]).code, 0);
-    assert_eq!(of(&crm, &["backup", "restore", "1"]).code, 3, "another fleet's backup was taken");
-    let [theirs] = names(&shop).try_into().unwrap();
+    assert_eq!(run_in(&shop, &["backup", "create", "1"]).code, 0);
+    assert_eq!(run_in(&crm, &["backup", "restore", "1"]).code, 3, "another fleet's backup was restored");
+    let [shop_backup] = names(&shop).try_into().unwrap();
     assert_eq!(names(&crm), Vec::<String>::new());
-    let refused = of(&crm, &["backup", "restore", "1", "--from", &theirs]);
+    let refused = run_in(&crm, &["backup", "restore", "1", "--from", &shop_backup]);
     assert!(
         refused.code == 3 && refused.stdout.contains("another project") && refused.stdout.contains("--as"),
         "{}",
         refused.stdout
     );
-    // Wanted otherwise.
-    assert_eq!(of(&crm, &["backup", "restore", "1", "--from", &theirs, "--as", "9"]).code, 0);
+    // With `--as`, another fleet's backup can be restored.
+    assert_eq!(run_in(&crm, &["backup", "restore", "1", "--from", &shop_backup, "--as", "9"]).code, 0);
     for _ in 0..2 {
-        assert_eq!(of(&crm, &["backup", "create", "1"]).code, 0);
+        assert_eq!(run_in(&crm, &["backup", "create", "1"]).code, 0);
     }
-    assert_eq!(of(&crm, &["backup", "prune", "--all", "--keep-last", "1"]).code, 0);
+    assert_eq!(run_in(&crm, &["backup", "prune", "--all", "--keep-last", "1"]).code, 0);
     assert_eq!((names(&shop).len(), names(&crm).len()), (1, 1));
-    assert_eq!(of(&shop, &["backup", "restore", "1"]).code, 0);
-    // A run is undone on the fleet that it was about.
-    let ran = of(&shop, &["stamp", "2", "--to", "0", "--force"]);
+    assert_eq!(run_in(&shop, &["backup", "restore", "1"]).code, 0);
+    // A run can only be rolled back on its own fleet.
+    let ran = run_in(&shop, &["stamp", "2", "--to", "0", "--force"]);
     let run = Report::of(ran.stdout.as_bytes()).events("run_started")[0]["run"]
         .as_str()
         .unwrap_or_default()
         .to_string();
-    let undone = of(&crm, &["runs", "rollback", &run]);
+    let undone = run_in(&crm, &["runs", "rollback", &run]);
     assert!(
         undone.code == 2 && undone.stderr.contains("another fleet"),
         "{}{}",
@@ -468,7 +469,7 @@ fn an_upgrade_with_checked_backups_takes_one_of_each_project(world: &mut World) 
     let list = world.expect(0, &["backup", "list"]);
     assert_eq!(list.events("backup").len() as u64, count);
     assert!(list.events("backup").iter().all(|it| it["verified"]["level"] == 3));
-    // Nothing to do, no backup.
+    // Without pending migrations, no backup is made.
     world.expect(0, &["upgrade-all", "--backup"]);
     assert_eq!(world.expect(0, &["backup", "list"]).events("backup").len() as u64, count);
     assert_eq!(world.expect(0, &["backup", "check", "--all", "--level", "4"]).count("verified"), count);
@@ -492,5 +493,5 @@ fn only_the_owner_can_read_backups(world: &mut World) {
     let files: Vec<_> = std::fs::read_dir(root.join("1")).unwrap().map(|it| it.unwrap().path()).collect();
     assert_eq!(files.len(), 2);
     assert!(files.iter().all(|file| mode(file) == 0o600), "{files:?}");
-    assert_eq!(std::fs::read_dir(&root).unwrap().count(), 1, "something was left");
+    assert_eq!(std::fs::read_dir(&root).unwrap().count(), 1, "temporary files remain");
 }

@@ -1,4 +1,4 @@
-//! Backups among writers, flipped bits and killed processes.
+//! Backups with concurrent writers, damaged files and killed processes.
 
 use std::collections::BTreeMap;
 use std::process::{Child, Stdio};
@@ -21,10 +21,10 @@ const NOTES: (&str, &str) = (
     "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT);\nCREATE INDEX notes_text ON notes (text);\n",
 );
 
-/// How many of the newest rows the writer leaves: a copy is to take long enough, not ever longer.
+/// How many of the newest rows the writer keeps: enough for a copy to take a while, but not longer and longer.
 const ROWS: u64 = 5000;
 
-/// Writes rows one commit at a time until it is told to stop; says which is committed. There is never a gap between them.
+/// Writes rows, one per commit, until `stop` is set, and stores the last committed id. The ids have no gaps.
 fn write(world: &World, stop: &AtomicBool, committed: &AtomicU64, mode: Option<&str>) {
     let mut run: Box<dyn FnMut(&str)> = if let Some(mode) = mode {
         let connection = world.connect("1");
@@ -51,7 +51,7 @@ fn write(world: &World, stop: &AtomicBool, committed: &AtomicU64, mode: Option<&
     }
 }
 
-/// Stops the writer, also where the test fails: its scope would wait for it for ever.
+/// Stops the writer when dropped, even if the test panics; otherwise the scope would wait for the writer forever.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -84,7 +84,7 @@ fn backups_under_a_writer(world: &mut World, mode: Option<&str>) {
             world.assert_sound(&copy);
         }
     });
-    assert!(committed.load(Ordering::SeqCst) > 20, "nobody wrote");
+    assert!(committed.load(Ordering::SeqCst) > 20, "the writer wrote too few rows");
 }
 
 #[test]
@@ -110,10 +110,10 @@ fn trap_18_no_flipped_bit_and_no_cut_is_missed() {
     let mut files = Vec::new();
     for id in 1..=world.legacy_count() {
         let stem = folder(&world).join(names(&world, &id.to_string()).pop().unwrap());
-        for end in ["zst", "json"] {
+        for extension in ["zst", "json"] {
             files.push((
                 id.to_string(),
-                stem.with_file_name(format!("{}.{end}", stem.file_name().unwrap().to_str().unwrap())),
+                stem.with_file_name(format!("{}.{extension}", stem.file_name().unwrap().to_str().unwrap())),
             ));
         }
     }
@@ -140,7 +140,7 @@ fn spawn(world: &World, arguments: &[&str]) -> Child {
     world.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// Starts a command, and kills it after a random time.
+/// Starts a command and kills it after a random time. Returns whether it was still running.
 fn killed(world: &World, random: &mut Random, at_most: Duration, arguments: &[&str]) -> bool {
     let mut child = spawn(world, arguments);
     std::thread::sleep(Duration::from_micros(random.below(at_most.as_micros().try_into().unwrap())));
@@ -165,13 +165,13 @@ fn a_killed_backup_is_none_and_a_killed_prune_leaves_whole_ones(world: &mut Worl
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     world.with_migrations(&[NOTES]).expect(0, &[&["create"], &ids[..]].concat());
     let (create, prune) = (["backup", "create", "--all"], ["backup", "prune", "--all", "--keep-last", "1"]);
-    let whole = time(world, &create);
-    let (mut random, mut inside) = (Random::new(), 0);
+    let duration = time(world, &create);
+    let (mut random, mut interrupted) = (Random::new(), 0);
     for _ in 0..repeated(world.either(8, 2)) {
-        inside += usize::from(killed(world, &mut random, whole, &create));
+        interrupted += usize::from(killed(world, &mut random, duration, &create));
         world.expect(0, &create);
-        killed(world, &mut random, whole / 4, &prune);
-        // Whatever is listed is whole.
+        killed(world, &mut random, duration / 4, &prune);
+        // Every listed backup is complete.
         for event in world.expect(0, &["backup", "list"]).events("backup") {
             let name = event["name"].as_str().unwrap();
             world.expect(0, &["backup", "check", name, "--level", world.either("3", "1")]);
@@ -179,7 +179,7 @@ fn a_killed_backup_is_none_and_a_killed_prune_leaves_whole_ones(world: &mut Worl
         world.expect(0, &prune);
         assert_eq!(world.expect(0, &["backup", "check", "--all"]).count("verified"), ids.len() as u64);
     }
-    assert!(inside > 0, "no kill fell into a run: this proves nothing");
+    assert!(interrupted > 0, "no kill hit a running command: the test proves nothing");
 }
 
 fn a_killed_restore_leaves_the_old_project_or_the_new_one(world: &mut World) {
@@ -189,14 +189,15 @@ fn a_killed_restore_leaves_the_old_project_or_the_new_one(world: &mut World) {
     world.execute("1", "UPDATE notes SET text = 'new'; INSERT INTO notes (text) VALUES ('more')");
     world.expect(0, &["backup", "create", "1", "--label", "new"]);
     let states = BTreeMap::from([("old", vec!["old"]), ("new", vec!["more", "new"])]);
-    let whole = time(world, &["backup", "restore", "1", "--from", "old"]);
-    let (mut random, mut inside) = (Random::new(), 0);
+    let duration = time(world, &["backup", "restore", "1", "--from", "old"]);
+    let (mut random, mut interrupted) = (Random::new(), 0);
     for number in 0..repeated(world.either(20, 4)) {
         let to = if number % 2 == 0 { "new" } else { "old" };
         if number % 4 >= 2 && !world.is_postgres() {
             world.execute("1", "PRAGMA journal_mode = WAL");
         }
-        inside += usize::from(killed(world, &mut random, whole, &["backup", "restore", "1", "--from", to]));
+        interrupted +=
+            usize::from(killed(world, &mut random, duration, &["backup", "restore", "1", "--from", to]));
         let found = world.query("1", "SELECT text FROM notes ORDER BY text");
         assert!(states.values().any(|state| *state == found), "half restored: {found:?}");
         world.assert_sound("1");
@@ -204,7 +205,7 @@ fn a_killed_restore_leaves_the_old_project_or_the_new_one(world: &mut World) {
         assert_eq!(world.query("1", "SELECT text FROM notes ORDER BY text"), states[to]);
         assert_eq!(world.expect(0, &["status", "1"]).outcome("1"), "up_to_date");
     }
-    assert!(inside > 0, "no kill fell into a run: this proves nothing");
+    assert!(interrupted > 0, "no kill hit a running command: the test proves nothing");
 }
 
 #[test]
@@ -215,12 +216,12 @@ fn a_project_that_others_have_open_or_nobody_can_read_is_restored_by_force_only(
         world.execute("1", &format!("PRAGMA journal_mode = {mode}; DELETE FROM notes"));
         world.expect(0, &["backup", "create", "1"]);
         world.execute("1", "INSERT INTO notes (text) VALUES ('later')");
-        // It holds no lock, and has it open all the same.
+        // The application holds no lock, but it has the file open.
         let application = world.application("1", "SELECT count(*) FROM notes");
         let report = world.expect(3, &["--lock-timeout", "0.2", "backup", "restore", "1"]);
         assert_eq!(report.error("1").0, "locked", "{mode}");
         assert_eq!(world.query("1", "SELECT text FROM notes"), ["later"]);
-        // What a command says to do next is one of its own options.
+        // A hint names only options that the failed command has.
         let hint = |report: &crate::world::Report| report.project("1")["error"]["hint"].to_string();
         assert!(hint(&report).contains("--force"), "{}", hint(&report));
         let dropped = world.expect(3, &["--lock-timeout", "0.2", "drop", "1", "--yes"]);
@@ -235,7 +236,7 @@ fn a_project_that_others_have_open_or_nobody_can_read_is_restored_by_force_only(
         drop(application);
         world.assert_sound("1");
     }
-    // A file that is no database any more is set aside with what lies beside it.
+    // A file that is no longer a database is renamed, together with the files beside it.
     world.expect(0, &["backup", "create", "2"]);
     std::fs::write(world.path("2"), "no database at all, but long enough to be read as one".repeat(100))
         .unwrap();
@@ -245,7 +246,7 @@ fn a_project_that_others_have_open_or_nobody_can_read_is_restored_by_force_only(
     assert_eq!(world.expect(0, &["status"]).count("up_to_date"), 2);
     let aside = world.files().into_keys().filter(|path| path.to_str().unwrap().contains("damaged")).count();
     assert_eq!(aside, 1);
-    // What a database that is gone left behind is not taken for the new one's.
+    // A WAL left by a deleted database is not used for the restored one.
     std::fs::remove_file(world.path("2")).unwrap();
     std::fs::write(world.data().join("project_2.db-wal"), "stale").unwrap();
     assert_eq!(world.expect(3, &["backup", "restore", "2"]).error("2").0, "already_exists");
@@ -255,7 +256,7 @@ fn a_project_that_others_have_open_or_nobody_can_read_is_restored_by_force_only(
 fn a_forced_restore_killed_at_any_operation_loses_nothing_that_is_only_in_a_wal() {
     let tools = tempfile::tempdir().unwrap();
     let library = fault_library(tools.path());
-    let (mut at, mut new) = (1, 0);
+    let (mut at, mut swapped) = (1, 0);
     loop {
         let mut world = World::sqlite();
         world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
@@ -272,13 +273,20 @@ fn a_forced_restore_killed_at_any_operation_loses_nothing_that_is_only_in_a_wal(
             break;
         }
         assert!(found == ["only there"] || found.is_empty(), "{found:?}");
-        new += usize::from(found.is_empty());
-        // Before the new one has its name, nothing of the old one is gone.
-        let left = world.files().into_keys().any(|path| path.extension().is_some_and(|it| it == "new"));
-        assert!(!left || !found.is_empty(), "operation {at}: the row is lost, and the new file not there");
+        swapped += usize::from(found.is_empty());
+        // As long as the new file has its temporary name, the old database has lost no data.
+        let has_new_file =
+            world.files().into_keys().any(|path| path.extension().is_some_and(|it| it == "new"));
+        assert!(
+            !has_new_file || !found.is_empty(),
+            "operation {at}: the row is lost, and the new file is not in place"
+        );
         at += 1;
     }
-    assert!(at > 20 && new > 0, "{at} operations, {new} of them after the swap: this proves nothing");
+    assert!(
+        at > 20 && swapped > 0,
+        "{at} operations, {swapped} of them after the swap: the test proves nothing"
+    );
 }
 
 #[test]
@@ -298,9 +306,9 @@ fn what_killed_processes_were_making_is_swept_by_prune_after_a_day() {
         age(&path);
         path
     };
-    // One that is still written to is old by its folder alone.
+    // The folder that is still written to is old, but the file in it is new.
     let (abandoned, written) = (make(".new-abandoned", true), make(".new-written", false));
-    let others = make("not-ours", true);
+    let unrelated = make("not-ours", true);
     let note = folder(&world).join("1/.new-note");
     std::fs::write(&note, "half").unwrap();
     age(&note);
@@ -308,10 +316,10 @@ fn what_killed_processes_were_making_is_swept_by_prune_after_a_day() {
     std::fs::write(&data, "a copy without a manifest").unwrap();
     let prune = ["backup", "prune", "--all", "--keep-last", "1"];
     world.expect(0, &[&prune[..], &["--dry-run"]].concat());
-    assert!([&abandoned, &written, &others, &note, &data].iter().all(|path| path.exists()));
+    assert!([&abandoned, &written, &unrelated, &note, &data].iter().all(|path| path.exists()));
     world.expect(0, &prune);
     assert_eq!(
-        [&abandoned, &written, &others, &note, &data].map(|path| path.exists()),
+        [&abandoned, &written, &unrelated, &note, &data].map(|path| path.exists()),
         [false, true, true, false, false]
     );
     assert_eq!(names(&world, "1").len(), 1);

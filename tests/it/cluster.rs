@@ -1,5 +1,5 @@
-//! The Postgres cluster that `scripts/postgres` brings up for the tests, and servers of a test's own, spoken to by their own
-//! `psql` and `pg_dump`.
+//! The Postgres cluster that `scripts/postgres` starts for the tests, and servers private to one test. Tests use the
+//! server's own `psql` and `pg_dump`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -8,11 +8,11 @@ use tempfile::TempDir;
 
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
-        panic!("{name} is not set: run the tests by scripts/test, or scripts/postgres cargo test")
+        panic!("{name} is not set: run the tests with scripts/test or scripts/postgres cargo test")
     })
 }
 
-/// One of the server's programs, run as whoever may run a server.
+/// One of the server's programs, run as a user that may run a server.
 fn server_program(name: &str) -> Command {
     let user = variable("TENANTRY_TEST_POSTGRES_AS");
     let mut words = user.split_whitespace().map(str::to_string).chain([name.to_string()]);
@@ -37,12 +37,12 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// A new one on the cluster that all tests share.
+    /// Creates a database on the cluster that all tests share.
     pub(crate) fn new() -> Self {
         Self::on(&variable("TENANTRY_TEST_POSTGRES"), 5432, "template0")
     }
 
-    /// A new one on a server, as a copy of another.
+    /// Creates a database on a server, as a copy of `template`.
     pub(crate) fn on(socket: &str, port: u16, template: &str) -> Self {
         let name = format!("test_{}", uuid::Uuid::now_v7().simple());
         let database = Self { socket: socket.into(), port, name };
@@ -52,7 +52,7 @@ impl Database {
         database
     }
 
-    /// Another database of the same server.
+    /// Another database on the same server.
     pub(crate) fn neighbour(&self, name: &str) -> Self {
         Self { name: name.into(), ..self.clone() }
     }
@@ -68,7 +68,7 @@ impl Database {
         command
     }
 
-    /// A `psql`, with a project's schema as its `search_path` where one is named.
+    /// A `psql` command. If a project is given, its schema is the `search_path`.
     pub(crate) fn psql(&self, project: Option<&str>) -> Command {
         let mut command = self.program("psql");
         command.args(["-X", "-q", "-A", "-t", "-F", "|", "-P", "null=NULL", "-v", "ON_ERROR_STOP=1"]);
@@ -77,21 +77,21 @@ impl Database {
         command
     }
 
-    /// Runs psql; gives the lines it printed.
+    /// Runs `psql` and returns the lines it printed.
     pub(crate) fn run(&self, arguments: &[&str]) -> Vec<String> {
         let mut command = self.psql(None);
         command.args(arguments);
         output(command).lines().map(str::to_string).collect()
     }
 
-    /// The same in a project's schema.
+    /// Like [`Database::run`], in a project's schema.
     pub(crate) fn run_in(&self, id: &str, arguments: &[&str]) -> Vec<String> {
         let mut command = self.psql(Some(id));
         command.args(arguments);
         output(command).lines().map(str::to_string).collect()
     }
 
-    /// The whole database as SQL, but for what `pg_dump` makes up anew each time.
+    /// A dump of the database, without the random tokens that `pg_dump` writes.
     pub(crate) fn dump(&self, arguments: &[&str]) -> String {
         let is_random = |line: &&str| line.starts_with("\\restrict") || line.starts_with("\\unrestrict");
         let mut command = self.program("pg_dump");
@@ -100,9 +100,9 @@ impl Database {
     }
 }
 
-/// A folder that whoever runs servers may write in.
+/// A temporary folder in which the server's user can write.
 fn server_folder() -> TempDir {
-    // A socket's path may have a hundred bytes or so.
+    // A socket's path is limited to about 100 bytes.
     let folder = tempfile::Builder::new().prefix("tenantry-").tempdir_in("/tmp").unwrap();
     let mut open = std::fs::metadata(folder.path()).unwrap().permissions();
     std::os::unix::fs::PermissionsExt::set_mode(&mut open, 0o777);
@@ -110,13 +110,13 @@ fn server_folder() -> TempDir {
     folder
 }
 
-/// A server of a test's own, which may be stopped and started again.
+/// A server private to one test, which can be stopped and started again.
 pub(crate) struct Server {
     folder: TempDir,
 }
 
 impl Server {
-    /// A server with these lines in its configuration, and these in its `pg_hba.conf`.
+    /// Starts a server with these lines added to its configuration, and with this `pg_hba.conf` unless it is empty.
     pub(crate) fn new(settings: &str, hba: &str) -> Self {
         let server = Self { folder: server_folder() };
         let mut init = server_program(&format!("{}/initdb", variable("TENANTRY_TEST_POSTGRES_BIN")));
@@ -141,14 +141,14 @@ impl Server {
         self.folder.path().join("data")
     }
 
-    /// Adds to a file of the server's.
+    /// Appends to a file in the server's data directory.
     pub(crate) fn append(&self, file: &str, text: &str) {
         let path = self.data().join(file);
         let before = std::fs::read_to_string(&path).unwrap_or_default();
         self.write(file, &(before + text));
     }
 
-    /// Writes a file that only the server may read.
+    /// Writes a file in the data directory that only the server's user can read.
     pub(crate) fn write(&self, file: &str, text: &str) {
         let mut command = server_program("sh");
         command.args(["-c", "umask 077; cat > \"$0\""]).arg(self.data().join(file)).stdin(Stdio::piped());
@@ -165,7 +165,7 @@ impl Server {
     fn control(&self, arguments: &[&str]) {
         let mut command = server_program(&format!("{}/pg_ctl", variable("TENANTRY_TEST_POSTGRES_BIN")));
         command.arg("-D").arg(self.data()).arg("-l").arg(self.folder.path().join("log")).args(arguments);
-        // A server that is started keeps what it was given for its output.
+        // A started server keeps the output of `pg_ctl` open, so reading it would not end before the server does.
         let status =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
         let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
@@ -176,7 +176,7 @@ impl Server {
         self.control(&["-w", "start"]);
     }
 
-    /// Stops it as a crash would.
+    /// Stops the server with mode `immediate`, as a crash would.
     pub(crate) fn crash(&self) {
         self.control(&["-m", "immediate", "stop"]);
     }
@@ -190,26 +190,26 @@ impl Drop for Server {
     fn drop(&mut self) {
         let mut command = server_program(&format!("{}/pg_ctl", variable("TENANTRY_TEST_POSTGRES_BIN")));
         command.arg("-D").arg(self.data()).args(["-m", "immediate", "stop"]);
-        // It may be stopped already.
+        // The server may already be stopped.
         let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
         let mut remove = server_program("rm");
         let _ = remove.arg("-rf").arg(self.data()).status();
     }
 }
 
-/// A `pgbouncer` in front of a server, giving each transaction another connection.
+/// A `pgbouncer` in front of a server, in transaction mode: each transaction may use another connection.
 pub(crate) struct Pooler {
     process: Child,
     folder: TempDir,
 }
 
 impl Pooler {
-    /// One that takes everybody for the user postgres.
+    /// Starts a pooler that connects every client as the user `postgres`.
     pub(crate) fn new(socket: &str, settings: &str) -> Self {
         Self::start(socket, "user=postgres", "any", settings, "")
     }
 
-    /// One that these users log in through as themselves.
+    /// Starts a pooler through which these users log in under their own names.
     pub(crate) fn for_users(socket: &str, users: &[&str]) -> Self {
         let lines: Vec<_> = users.iter().map(|user| format!("\"{user}\" \"\"")).collect();
         Self::start(socket, "", "trust", "", &lines.join("\n"))
@@ -241,7 +241,7 @@ impl Pooler {
         self.folder.path().display().to_string()
     }
 
-    /// A database through the pooler.
+    /// The URL of a database through the pooler.
     pub(crate) fn url(&self, database: &Database) -> String {
         format!("postgres://postgres@/{}?host={}", database.name, self.socket())
     }
@@ -249,7 +249,7 @@ impl Pooler {
 
 impl Drop for Pooler {
     fn drop(&mut self) {
-        // setpriv becomes the program, so this is its process.
+        // `setpriv` replaces itself with the program, so this kills the pooler.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -1,4 +1,4 @@
-//! The command line as a contract: exit codes, JSON, settings, messages.
+//! The contract of the command line: exit codes, JSON, settings, messages.
 
 use crate::world::{Ran, World};
 
@@ -83,11 +83,11 @@ fn many_projects_are_told_in_groups() {
     let stdout = world.run(&["upgrade-all", "--dry-run"]).stdout;
     let expected = format!(
         "sqlite:{}\nproject: newest version 20260114000000_reference_foreign_keys\ndry run: nothing is changed\n\n     \
-         1  BLOCKED needs baseline: it has no ledger, and its schema is that of no version; nearest is \
-         20260112000000_complete_initial_schema: table runs: extra column host TEXT\n        7\n        hint: mend the schema, \
-         or record a version in spite of it: tenantry stamp ID --to VERSION --force\n\n    \
+         1  BLOCKED needs baseline: it has no ledger, and its schema matches no version; the closest is \
+         20260112000000_complete_initial_schema: table runs: extra column host TEXT\n        7\n        hint: fix the schema, \
+         or record a version despite the difference: tenantry stamp ID --to VERSION --force\n\n    \
          39  no ledger: would record 20260112000000 and would run 20260113000000, 20260114000000\n        \
-         1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, and 27 more\n\n40 projects: 1 blocked, 39 planned in ",
+         1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, and 27 more\n\n40 projects: 1 blocked, 39 planned (",
         world.data().display()
     );
     assert!(stdout.starts_with(&expected), "{stdout}\n---\n{expected}");
@@ -130,16 +130,20 @@ fn a_new_folder_becomes_a_fleet_in_four_commands() {
         Ran::of(command.current_dir(folder.path()).args(arguments).env_remove("TENANTRY_STORE"))
     };
     assert_eq!(run(&["init"]).code, 0);
-    let again = run(&["init"]);
-    assert!(again.code != 0 && again.stderr.contains("nothing was overwritten"), "{}", again.stderr);
+    let second = run(&["init"]);
+    assert!(second.code != 0 && second.stderr.contains("nothing was overwritten"), "{}", second.stderr);
     assert_eq!(run(&["create", "1"]).code, 2, "there is no migration yet");
-    let made = run(&["migration", "new", "Add notes!"]);
-    let up = folder.path().join(made.stdout.trim()).join("up.sql");
-    assert!(made.stdout.trim().ends_with("_add_notes"), "{}", made.stdout);
+    let created = run(&["migration", "new", "Add notes!"]);
+    let up = folder.path().join(created.stdout.trim()).join("up.sql");
+    assert!(created.stdout.trim().ends_with("_add_notes"), "{}", created.stdout);
     let empty = run(&["create", "1"]);
-    assert!(empty.code == 2 && empty.stderr.contains("up.sql"), "an unfilled migration: {}", empty.stderr);
+    assert!(
+        empty.code == 2 && empty.stderr.contains("up.sql"),
+        "an empty migration was run: {}",
+        empty.stderr
+    );
     std::fs::write(up, "CREATE TABLE notes (id INTEGER PRIMARY KEY);\n").unwrap();
-    assert_ne!(run(&["migration", "new", "more"]).stdout, made.stdout);
+    assert_ne!(run(&["migration", "new", "more"]).stdout, created.stdout);
     std::fs::remove_dir_all(folder.path().join("migrations").join("x")).ok();
     for entry in std::fs::read_dir(folder.path().join("migrations")).unwrap() {
         let path = entry.unwrap().path();
@@ -151,17 +155,17 @@ fn a_new_folder_becomes_a_fleet_in_four_commands() {
     assert!(run(&["migration", "list"]).stdout.contains("  add_notes"));
     assert_eq!(run(&["doctor"]).code, 0);
     assert_eq!(run(&["--set", "project", "migration", "new", "x"]).code, 2);
-    // A number that would come before the others as text is not given.
+    // `migration new` refuses a number that would sort before the others as text.
     std::fs::create_dir_all(folder.path().join("short/9_last")).unwrap();
     let refused = run(&["--migrations", "short", "migration", "new", "more"]);
     assert!(
-        refused.code == 2 && refused.stderr.contains("10 would come before 9_last"),
+        refused.code == 2 && refused.stderr.contains("10 would sort before 9_last"),
         "{}",
         refused.stderr
     );
     std::fs::create_dir_all(folder.path().join("short/sqlite/9_last")).unwrap();
     assert!(run(&["--migrations", "short", "migration", "new", "more"]).stdout.contains("10_more"));
-    // A set of the sources goes on in its own style.
+    // For a set in the source tree, numbering continues in that set's style.
     for (set, folder_of, next) in [
         ("foundation", "sqlite/0003_planning", "0004_more"),
         ("prompt-train", "postgres/014_members", "015_more"),
@@ -170,10 +174,16 @@ fn a_new_folder_becomes_a_fleet_in_four_commands() {
         let root = folder.path().join("migrations").join(set);
         std::fs::create_dir_all(root.join(folder_of)).unwrap();
         let store = if set == "prompt-train" { "postgres:///x" } else { "sqlite:data" };
-        let made = run(&["--store", store, "--set", set, "migration", "new", "more"]);
-        assert!(made.code == 0 && made.stdout.trim().ends_with(next), "{}{}", made.stdout, made.stderr);
+        let created = run(&["--store", store, "--set", set, "migration", "new", "more"]);
+        assert!(
+            created.code == 0 && created.stdout.trim().ends_with(next),
+            "{}{}",
+            created.stdout,
+            created.stderr
+        );
         for script in ["up.sql", "down.sql"] {
-            let text = std::fs::read_to_string(folder.path().join(made.stdout.trim()).join(script)).unwrap();
+            let text =
+                std::fs::read_to_string(folder.path().join(created.stdout.trim()).join(script)).unwrap();
             assert!(text.lines().all(|line| line.is_empty() || line.starts_with("--")), "{text}");
         }
     }
@@ -210,10 +220,10 @@ fn a_broken_store_or_set_is_named() {
     assert_eq!(world.run(&["--lock-timeout", "-1", "status"]).code, 2);
 }
 
-/// Replaces every time that took, such as `33 ms`, by `TIME`.
+/// Replaces elapsed times, such as `33 ms`, by `TIME`.
 fn without_times(text: &str) -> String {
-    let line = |line: &str| match line.rsplit_once(" in ") {
-        Some((before, _)) if line.contains(" projects: ") => format!("{before} in TIME"),
+    let line = |line: &str| match line.rsplit_once(" (") {
+        Some((before, _)) if line.contains(" projects: ") => format!("{before} (TIME)"),
         _ => line.to_string(),
     };
     text.lines().map(line).collect::<Vec<_>>().join("\n")
@@ -248,7 +258,7 @@ fn open_files_do_not_grow_with_the_fleet() {
             world.execute(&number.to_string(), "PRAGMA journal_mode = WAL");
         }
     }
-    // Four a worker and 32 more, whatever the number of projects.
+    // The limit is four files per worker plus 32, for any number of projects.
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tenantry")]);
     command.current_dir(world.folder()).args(["--store", "sqlite:data", "--jobs", "8", "upgrade-all"]);

@@ -1,9 +1,9 @@
-//! Ways to a server: through a pooler, encrypted, by a password, and when it has no slot left.
+//! Connections to a server: through a pooler, with TLS, with a password, and without a free connection slot.
 
 use crate::cluster::{Pooler, Server};
 use crate::world::{Ran, World};
 
-/// A command on another URL than the world's own.
+/// Runs a command on another store URL than the world's.
 pub(crate) fn run_on(world: &World, url: &str, arguments: &[&str]) -> Ran {
     Ran::of(&mut world.command_on(url, arguments))
 }
@@ -16,7 +16,7 @@ fn trap_31_a_pooler_that_gives_each_transaction_another_connection_is_worked_thr
     let url = pooler.url(world.database());
     let before: Vec<_> = (1..=3).map(|id| world.contents(&id.to_string())).collect();
     let status = run_on(&world, &url, &["status"]);
-    assert!(status.code == 0 && status.stdout.contains("3 planned"), "{}{}", status.stdout, status.stderr);
+    assert!(status.code == 0 && status.stdout.contains("3 pending"), "{}{}", status.stdout, status.stderr);
     world.upgrade_four_times_at_once(&url);
     assert_eq!(before, (1..=3).map(|id| world.contents(&id.to_string())).collect::<Vec<_>>());
     assert_eq!(run_on(&world, &url, &["create", "7"]).code, 0);
@@ -31,14 +31,15 @@ fn a_locked_ledger_is_waited_for_no_longer_through_a_pooler() {
     world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]).expect(0, &["create", "1", "2"]);
     let pooler = Pooler::new(&world.database().socket, "");
     for url in [world.url(), pooler.url(world.database())] {
-        // Whoever waits for longer gets the lock after all, and says nothing of it.
+        // The holder's session ends after 5 seconds. A command that waited longer than its lock timeout would get the
+        // lock then and report no error.
         let hold = "SET idle_in_transaction_session_timeout = '5s'; BEGIN; LOCK TABLE tenantry_history";
         let holder = world.application("1", hold);
         let ran = run_on(&world, &url, &["--lock-timeout", "0.2", "status"]);
-        let said = format!("{}{}", ran.stdout, ran.stderr);
+        let output = format!("{}{}", ran.stdout, ran.stderr);
         assert!(
-            ran.code == 3 && said.contains("lock timeout") && said.contains("1 up to date"),
-            "{url}: {said}"
+            ran.code == 3 && output.contains("lock timeout") && output.contains("1 up to date"),
+            "{url}: {output}"
         );
         drop(holder);
     }
@@ -51,7 +52,7 @@ fn trap_31_what_a_pooler_would_lose_is_refused_with_a_hint() {
     world.with_migrations(&[one]).expect(0, &["create", "a"]);
     let index = "CREATE INDEX CONCURRENTLY ix ON one (x);\n-- metadata\nrun_in_transaction = false\n";
     world.with_migrations(&[one, ("2_index", index)]);
-    // One that refuses what it does not know, and one that was told to pass over it.
+    // A pooler that rejects unknown startup parameters, and one that is configured to ignore them.
     for settings in ["", "ignore_startup_parameters = options"] {
         let pooler = Pooler::new(&world.database().socket, settings);
         let url = pooler.url(world.database());
@@ -68,8 +69,8 @@ fn trap_31_what_a_pooler_would_lose_is_refused_with_a_hint() {
             [("1_one/up.sql", world.script("1_one"))],
         )
         .unwrap();
-        let options = tenantry::store::postgres::PostgresOptions::default();
-        let store = tenantry::store::postgres::PostgresStore::new(&url, options).unwrap();
+        let options = tenantry::store::PostgresOptions::default();
+        let store = tenantry::store::PostgresStore::new(&url, options).unwrap();
         let manager = tenantry::Manager::new(store, catalog).unwrap();
         let error = manager.connection(&"a".parse().unwrap()).err().unwrap();
         assert!(error.summary().contains("pooler"), "{}", error.summary());
@@ -78,12 +79,12 @@ fn trap_31_what_a_pooler_would_lose_is_refused_with_a_hint() {
     assert_eq!(world.expect(0, &["upgrade-all"]).outcome("a"), "upgraded");
 }
 
-/// A port that nobody listens on at the moment.
+/// A port that is currently unused.
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// A certificate for a name with its key, both as PEM, signed by itself.
+/// A self-signed certificate for a host name, and its key, both as PEM.
 fn certificate(name: &str) -> (String, String) {
     use openssl::{asn1::Asn1Time, bn::BigNum, hash::MessageDigest, pkey::PKey, rsa::Rsa, x509};
     let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
@@ -119,7 +120,7 @@ fn an_encrypted_connection_is_checked_and_a_password_works_and_is_never_shown() 
         "listen_addresses = 'localhost'\nport = {port}\nssl = off\npassword_encryption = scram-sha-256"
     );
     let server = Server::new(&settings, "");
-    // The socket's name has the port in it.
+    // The socket's file name contains the port.
     let mut world = World::on(&server, port);
     world.with_legacy();
     world
@@ -134,15 +135,16 @@ fn an_encrypted_connection_is_checked_and_a_password_works_and_is_never_shown() 
     let root = world.folder().join("root.crt");
     std::fs::write(&root, &certificate).unwrap();
     let name = world.database().name.clone();
-    let url = |host: &str, rest: &str| format!("postgres://ann:{ENCODED}@{host}:{port}/{name}?{rest}");
+    let url =
+        |host: &str, parameters: &str| format!("postgres://ann:{ENCODED}@{host}:{port}/{name}?{parameters}");
 
     let ran = run_on(&world, &url("localhost", "sslmode=require"), &["status"]);
-    assert!(ran.code == 0 && ran.stdout.contains("3 planned"), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.code == 0 && ran.stdout.contains("3 pending"), "{}{}", ran.stdout, ran.stderr);
     let full = format!("sslmode=verify-full&sslrootcert={}", root.display());
     let ran = run_on(&world, &url("localhost", &full), &["upgrade-all"]);
     assert!(ran.code == 0 && ran.stdout.contains("3 upgraded"), "{}{}", ran.stdout, ran.stderr);
     assert!(run_on(&world, &url("localhost", &full), &["doctor"]).stdout.contains(", encrypted"));
-    // The same password in the environment, in a file, in a service, and as nobody encoded it.
+    // The same password from the environment, from a password file, with a service file, and unencoded in the URL.
     let pass = world.folder().join("pass");
     std::fs::write(&pass, format!("localhost:{port}:*:ann:{}\n", SECRET.replace(':', "\\:"))).unwrap();
     std::fs::set_permissions(&pass, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -177,15 +179,15 @@ fn an_encrypted_connection_is_checked_and_a_password_works_and_is_never_shown() 
         let ran = Ran::of(&mut command);
         assert_eq!(ran.code, 0, "{environment:?}: {}{}", ran.stdout, ran.stderr);
     }
-    let written = format!("postgres://ann:{SECRET}@localhost:{port}/{name}");
-    assert_eq!(run_on(&world, &written, &["status"]).code, 0);
+    let unencoded = format!("postgres://ann:{SECRET}@localhost:{port}/{name}");
+    assert_eq!(run_on(&world, &unencoded, &["status"]).code, 0);
 
-    // Whatever goes wrong, the password is in no output.
-    let other = "sslmode=verify-full&sslrootcert=/nowhere";
+    // No error shows the password.
+    let missing_root = "sslmode=verify-full&sslrootcert=/nowhere";
     let wrong_host = format!("postgres://ann:{ENCODED}@127.0.0.1:{port}/{name}?{full}");
     let mut failures = 0;
     let urls = [
-        url("localhost", other),
+        url("localhost", missing_root),
         wrong_host,
         url("localhost", "sslmode=nonsense"),
         url("nowhere.invalid", ""),
@@ -224,15 +226,15 @@ fn a_server_without_a_free_slot_is_asked_again_and_then_named() {
     for number in 4..=30 {
         world.with_legacy_as(number, &number.to_string());
     }
-    // Four of the eight are somebody else's: forty workers share what is left.
-    let others: Vec<_> = (0..4).map(|_| world.application("1", "SELECT 1")).collect();
+    // Other sessions hold four of the eight slots. Forty workers share the remaining four.
+    let first_four: Vec<_> = (0..4).map(|_| world.application("1", "SELECT 1")).collect();
     assert_eq!(world.expect(0, &["--jobs", "40", "upgrade-all"]).count("upgraded"), 30);
-    let rest: Vec<_> = (0..4).map(|_| world.application("1", "SELECT 1")).collect();
+    let last_four: Vec<_> = (0..4).map(|_| world.application("1", "SELECT 1")).collect();
     let ran = world.run(&["status"]);
     assert!(
         ran.code == 1 && ran.stderr.contains("too many clients") && ran.stderr.contains("max_connections"),
         "{}",
         ran.stderr
     );
-    drop((others, rest));
+    drop((first_four, last_four));
 }

@@ -1,4 +1,4 @@
-//! Connections that are cut, servers that restart, processes that are killed: what is lost, and what is left behind.
+//! Cut connections, restarted servers and killed processes: what is lost, and which temporary objects remain.
 
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ fn fleet(world: &mut World, count: usize) {
     world.expect(0, &[&["create"], ids.as_slice()].concat());
 }
 
-/// Runs a command, and cuts all connections to the fleet's database again and again meanwhile.
+/// Runs a command while all connections to the fleet's database are cut at this interval.
 fn run_while_cutting(world: &World, arguments: &[&str], every: Duration) -> Ran {
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -79,7 +79,7 @@ fn a_server_that_restarts_costs_only_what_was_in_flight() {
     let output = child.wait_with_output().unwrap();
     let report = Report::of(&output.stdout);
     assert_eq!((output.status.code(), report.count("verified")), (Some(0), 12), "{:?}", report.0);
-    // A server that was never there is not waited for.
+    // A server that cannot be reached at the start is not waited for.
     let start = std::time::Instant::now();
     let ran = Ran::of(&mut world.command_on("postgres://postgres@/nothing?host=/nowhere", &["status"]));
     assert!(ran.code == 1 && start.elapsed() < Duration::from_secs(5), "{}", ran.stderr);
@@ -91,61 +91,61 @@ fn a_killed_process_leaves_nothing_that_the_next_does_not_remove() {
     let mut world = World::on(&server, 5432);
     fleet(&mut world, 4);
     world.expect(0, &["backup", "create", "--all"]);
-    let mut left = 0;
+    let mut leftovers = 0;
     for pause in [150, 300, 450, 600] {
         let mut command = world.command(&["backup", "check", "--all"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(pause));
         child.kill().unwrap();
         child.wait().unwrap();
-        // What pg_restore still has open is not free yet.
+        // `pg_restore` may still be connected to the scratch database for a moment.
         std::thread::sleep(Duration::from_millis(300));
-        left += left_behind(&world).len();
+        leftovers += left_behind(&world).len();
     }
-    assert!(left > 0, "no kill left anything: the test shows nothing");
+    assert!(leftovers > 0, "no kill left anything behind: the test proves nothing");
     assert!(world.run(&["doctor"]).stdout.contains("doctor --clean"));
     world.expect(0, &["backup", "check", "1"]);
     assert_eq!(left_behind(&world), Vec::<String>::new());
-    // What lives is not touched: a check that runs while another cleans up.
+    // Objects in use are not removed: a check runs while another process cleans up.
     let mut command = world.command(&["--format", "json", "backup", "check", "--all"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     for _ in 0..5 {
         world.run(&["doctor", "--clean"]);
     }
     assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
-    // What should never have been committed is found as well.
+    // A scratch schema that was committed, which tenantry itself never does, is found as well.
     world.database().run(&["-c", "CREATE SCHEMA tenantry_scratch_01a21b03577d799587fea2ac1111cabc"]);
     assert!(world.run(&["doctor"]).stdout.contains("tenantry_scratch_01a21b03577d799587fea2ac1111cabc"));
     world.expect(0, &["doctor", "--clean"]);
     assert_eq!(left_behind(&world), Vec::<String>::new());
 }
 
-/// Another fleet of the same server has its locks in its own database, where nobody else sees them.
+/// Another fleet on the same server takes its advisory locks in its own database, where this fleet cannot see them.
 #[test]
 fn what_is_private_to_another_fleet_is_left_alone() {
     let server = Server::new("", "");
     let mut world = World::on(&server, 5432);
     fleet(&mut world, 1);
     let number = "SELECT oid FROM pg_database WHERE datname = current_database()";
-    let own = format!(
+    let this_fleet = format!(
         "tenantry_scratch_{}_01a21b03577d799587fea2ac1111cabc",
         world.database().run(&["-c", number])[0]
     );
-    let others = "tenantry_scratch_1_01a21b03577d799587fea2ac1111cabc";
-    let pooled = own.replace("_01a2", "_p_01a2");
-    for name in [&own, others, &pooled] {
+    let other_fleet = "tenantry_scratch_1_01a21b03577d799587fea2ac1111cabc";
+    let pooled = this_fleet.replace("_01a2", "_p_01a2");
+    for name in [&this_fleet, other_fleet, &pooled] {
         world.database().run(&["-c", &format!("CREATE DATABASE {name}")]);
     }
-    assert!(world.run(&["doctor"]).stdout.contains(&own));
+    assert!(world.run(&["doctor"]).stdout.contains(&this_fleet));
     world.expect(0, &["backup", "create", "1"]);
     world.expect(0, &["backup", "check", "1"]);
-    let left = "SELECT datname FROM pg_database WHERE datname LIKE 'tenantry%' ORDER BY 1";
-    let mut expected = [others.to_string(), pooled];
+    let remaining = "SELECT datname FROM pg_database WHERE datname LIKE 'tenantry%' ORDER BY 1";
+    let mut expected = [other_fleet.to_string(), pooled];
     expected.sort();
-    assert_eq!(world.database().run(&["-c", left]), expected);
+    assert_eq!(world.database().run(&["-c", remaining]), expected);
 }
 
-/// What has a time without a zone means UTC in a set's rules, whatever the database says.
+/// In a set's rules, a time without a zone is UTC, regardless of the database's time zone.
 #[test]
 fn a_check_reads_times_as_utc_whatever_was_looked_at_before() {
     let mut world = World::postgres();
@@ -164,27 +164,27 @@ fn a_check_reads_times_as_utc_whatever_was_looked_at_before() {
 fn a_file_that_was_never_finished_is_removed_by_the_next_create() {
     let mut world = World::sqlite();
     world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
-    let left = |world: &World| {
+    let hidden_files = |world: &World| {
         let names =
             std::fs::read_dir(world.data()).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.starts_with('.')).count()
     };
     let dead = ".project_7.db.01a21b03577d799587fea2ac1111cabc.new";
     std::fs::write(world.data().join(dead), "half").unwrap();
-    // Somebody's own file, which is none of ours by its name.
+    // A user's file: its name does not match the names that tenantry gives.
     std::fs::write(world.data().join(".project_7.db.draft.new"), "mine").unwrap();
-    // One that a living process writes.
+    // A file that a running process is writing.
     let alive = std::fs::File::create(world.data().join(dead.replace("project_7", "project_8"))).unwrap();
     alive.lock().unwrap();
     assert!(world.run(&["doctor"]).stdout.contains("doctor --clean"));
     world.expect(0, &["create", "2"]);
-    assert_eq!(left(&world), 2);
+    assert_eq!(hidden_files(&world), 2);
     drop(alive);
     assert!(world.run(&["doctor", "--clean"]).stdout.contains("project_8"));
-    assert_eq!(left(&world), 1);
+    assert_eq!(hidden_files(&world), 1);
 }
 
-/// A role that owns the tables and may not see past their policies counts none of the hidden rows for all.
+/// If row-level security hides rows from the tables' owner, commands refuse to count only the visible rows.
 #[test]
 fn rows_that_a_policy_hides_are_never_taken_for_none() {
     let mut world = World::postgres();
@@ -217,15 +217,18 @@ fn rows_that_a_policy_hides_are_never_taken_for_none() {
         &["drop", "a", "--yes"],
     ] {
         let ran = run(&world, arguments);
-        let said = format!("{}{}", ran.stdout, ran.stderr);
-        assert_eq!(ran.code, 3, "{arguments:?}: {said}");
-        assert!(said.contains("row-level security") && said.contains("BYPASSRLS"), "{arguments:?}: {said}");
+        let output = format!("{}{}", ran.stdout, ran.stderr);
+        assert_eq!(ran.code, 3, "{arguments:?}: {output}");
+        assert!(
+            output.contains("row-level security") && output.contains("BYPASSRLS"),
+            "{arguments:?}: {output}"
+        );
     }
     world.with_migrations(&[("1_notes", sql), ("2_gone", "DELETE FROM notes;")]);
     let ran = run(&world, &["upgrade", "a"]);
     assert_eq!(ran.code, 3, "{}{}", ran.stdout, ran.stderr);
     assert_eq!(world.query("a", "SELECT count(*) FROM notes"), ["2"]);
-    // A role that sees all of them is told of what would be lost.
+    // A role that sees all rows gets the number of rows that would be lost.
     assert_eq!(world.expect(3, &["upgrade", "a"]).error("a").0, "rows_lost");
     world.database().run(&[
         "-c",
@@ -256,12 +259,12 @@ fn a_restore_keeps_tables_in_their_publications() {
     let dropped = world.run(&["drop", "a", "--yes"]);
     assert_eq!(dropped.code, 0, "{}{}", dropped.stdout, dropped.stderr);
     for publication in ["c", "p"] {
-        let said = format!("no longer in the publication {publication}");
-        assert!(dropped.stdout.contains(&said), "{}", dropped.stdout);
+        let note = format!("no longer in the publication {publication}");
+        assert!(dropped.stdout.contains(&note), "{}", dropped.stdout);
     }
 }
 
-/// What somebody made elsewhere of a project's tables never goes with it unseen.
+/// Objects of other schemas that depend on a project are never removed silently with it.
 #[test]
 fn what_depends_on_a_project_is_named_before_it_is_dropped_or_replaced() {
     let mut world = World::postgres();
@@ -294,7 +297,7 @@ fn what_depends_on_a_project_is_named_before_it_is_dropped_or_replaced() {
             "DROP SCHEMA elsewhere CASCADE; CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.t (a int)",
         ]);
     }
-    // A job that names the project is said when the project goes.
+    // Dropping a project reports the scheduled jobs that name it.
     database.run(&["-c", "CREATE SCHEMA cron; CREATE TABLE cron.job (jobid int, command text)"]);
     database.run(&["-c", "INSERT INTO cron.job VALUES (7, 'VACUUM project_a.one'), (8, 'SELECT 1')"]);
     let dropped = world.run(&["drop", "a", "--yes"]);

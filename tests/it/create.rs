@@ -1,4 +1,4 @@
-//! New databases: all or nothing, already migrated; and deleting them.
+//! Creating databases, all or nothing and already migrated, and dropping them.
 
 use std::process::Stdio;
 
@@ -25,15 +25,15 @@ fn a_new_database_is_what_replaying_the_migrations_gives(world: &mut World) {
     );
     world.with_migrations(&[("1_tables", tables), ("2_index", "CREATE INDEX ix ON t (x);")]);
     assert_eq!(world.expect(0, &["create", "a", "b"]).count("created"), 2);
-    // An empty database that is upgraded replays them.
+    // Upgrading an empty database runs all migrations.
     world.with_project("c", "CREATE TABLE gone (id INTEGER); DROP TABLE gone;");
     assert_eq!(world.expect(0, &["upgrade", "c"]).outcome("c"), "upgraded");
-    let books = [
+    let queries = [
         "SELECT version, name, checksum, action, forced, tool_version FROM tenantry_history ORDER BY sequence",
         "SELECT version FROM __diesel_schema_migrations ORDER BY version",
         "SELECT * FROM t",
     ];
-    let of_files = [
+    let sqlite_queries = [
         "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name",
         "SELECT * FROM sqlite_sequence",
         "PRAGMA user_version",
@@ -41,12 +41,12 @@ fn a_new_database_is_what_replaying_the_migrations_gives(world: &mut World) {
         "PRAGMA page_size",
         "PRAGMA journal_mode",
     ];
-    let of_schemas = [
+    let postgres_queries = [
         "SELECT relname, relkind FROM pg_class WHERE relnamespace = current_schema()::regnamespace ORDER BY relname",
         "SELECT last_value FROM t_id_seq",
         "SELECT enumlabel FROM pg_enum WHERE enumtypid = 'mood'::regtype ORDER BY enumsortorder",
     ];
-    for query in books.iter().chain(world.either(of_files.as_slice(), of_schemas.as_slice())) {
+    for query in queries.iter().chain(world.either(sqlite_queries.as_slice(), postgres_queries.as_slice())) {
         assert_eq!(world.query("a", query), world.query("c", query), "{query}");
         assert_eq!(world.query("a", query), world.query("b", query), "{query}");
     }
@@ -57,7 +57,7 @@ fn a_new_database_is_what_replaying_the_migrations_gives(world: &mut World) {
     if world.is_postgres() {
         return;
     }
-    assert_eq!(world.files().len(), 3, "something was left behind: {:?}", world.files().keys());
+    assert_eq!(world.files().len(), 3, "unexpected files: {:?}", world.files().keys());
 }
 
 fn a_project_that_exists_is_refused_and_left_as_it_was(world: &mut World) {
@@ -80,11 +80,11 @@ fn of_two_creates_of_one_id_one_succeeds(world: &mut World) {
         .map(|racer| String::from_utf8(racer.wait_with_output().unwrap().stdout).unwrap())
         .collect();
     for id in &ids {
-        let made = outputs.iter().flat_map(|output| output.lines()).filter(|line| {
+        let created = outputs.iter().flat_map(|output| output.lines()).filter(|line| {
             let event: serde_json::Value = serde_json::from_str(line).unwrap();
             event["project"] == **id && event["outcome"] == "created"
         });
-        assert_eq!(made.count(), 1, "project {id}");
+        assert_eq!(created.count(), 1, "project {id}");
     }
     assert_eq!(world.expect(0, &["status"]).count("up_to_date"), 40);
     assert_eq!(world.run(&["list"]).stdout.lines().count(), 40);
@@ -92,12 +92,12 @@ fn of_two_creates_of_one_id_one_succeeds(world: &mut World) {
 
 fn drop_keeps_the_rows(world: &mut World) {
     world.with_legacy_as(1, "1").with_legacy_as(2, "2");
-    assert_eq!(world.run(&["drop", "1"]).code, 2, "nobody said yes");
+    assert_eq!(world.run(&["drop", "1"]).code, 2, "it was not confirmed with --yes");
     let rows = world.contents("1");
     world.expect(0, &["drop", "1", "--yes"]);
     world.expect(0, &["backup", "restore", "1", "--as", "back"]);
-    let kept = world.contents("back");
-    assert_eq!(kept, rows);
+    let restored = world.contents("back");
+    assert_eq!(restored, rows);
     assert_eq!(world.expect(0, &["drop", "2", "--yes", "--no-backup"]).outcome("2"), "dropped");
     assert_eq!(world.expect(3, &["upgrade", "2"]).error("2").0, "not_found");
 }
@@ -108,7 +108,7 @@ fn trap_17_a_last_copy_has_what_is_only_in_the_wal(world: &mut World) {
     let write = "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; UPDATE tasks SET title = 'only in the wal'";
     application.execute_batch(write).unwrap();
     let rows = world.contents("1");
-    // As a killed application leaves it.
+    // Copies the files as a killed application leaves them.
     for suffix in ["", "-wal"] {
         let file = |id: &str| world.data().join(format!("project_{id}.db{suffix}"));
         std::fs::copy(file("1"), file("2")).unwrap();
@@ -121,7 +121,7 @@ fn trap_17_a_last_copy_has_what_is_only_in_the_wal(world: &mut World) {
 
 fn drop_keeps_a_last_copy(world: &mut World) {
     world.with_legacy_as(1, "1").with_legacy_as(2, "2");
-    // A commit that is only in the WAL is in the copy.
+    // The backup contains a commit that is only in the WAL.
     world.execute("1", "PRAGMA journal_mode = WAL");
     let application = world.connect("1");
     application
@@ -151,7 +151,7 @@ fn drop_asks_and_waits_for_nobody(world: &mut World) {
     drop(application);
     assert_eq!(world.expect(0, &["drop", "1", "--yes", "--no-backup"]).outcome("1"), "dropped");
     assert!(world.files().is_empty());
-    // Twice within a second leaves two backups.
+    // Two drops within a second leave two backups.
     for _ in 0..2 {
         world.expect(0, &["create", "1"]);
         world.expect(0, &["drop", "1", "--yes"]);

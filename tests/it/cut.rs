@@ -1,5 +1,5 @@
-//! A connection that is cut at any point of any command: what only reads goes on, what changes a project changes it wholly or not
-//! at all, and says so of that project.
+//! Connections cut at any point of a command. Commands that only read continue. Commands that change a project change
+//! it completely or not at all, and report the failure for that project.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::faults::repeated;
 use crate::world::World;
 
-/// Stands between a command and the server, and cuts all connections once, after so many messages from the command.
+/// A proxy between a command and the server. Cuts all connections once, after a number of messages from the command.
 struct Proxy {
     folder: TempDir,
     wire: Arc<Wire>,
@@ -20,8 +20,9 @@ struct Proxy {
 
 struct Wire {
     server: PathBuf,
-    seen: AtomicI64,
-    /// After how many messages it cuts; never, where it is less than one.
+    /// The number of messages from the command so far.
+    message_count: AtomicI64,
+    /// The number of messages after which all connections are cut. Never, if less than one.
     cut_after: AtomicI64,
     open: Mutex<Vec<UnixStream>>,
 }
@@ -31,41 +32,45 @@ impl Proxy {
         let folder = TempDir::new().unwrap();
         let listener = UnixListener::bind(folder.path().join(".s.PGSQL.5432")).unwrap();
         let server = server.join(".s.PGSQL.5432");
-        let wire =
-            Wire { server, seen: AtomicI64::new(0), cut_after: AtomicI64::new(-1), open: Mutex::default() };
+        let wire = Wire {
+            server,
+            message_count: AtomicI64::new(0),
+            cut_after: AtomicI64::new(-1),
+            open: Mutex::default(),
+        };
         let wire = Arc::new(wire);
-        let of_listener = Arc::clone(&wire);
-        // It ends with the test's process: nothing connects once the folder is gone.
+        let listener_wire = Arc::clone(&wire);
+        // The thread ends with the test's process. Nothing connects once the folder is deleted.
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                of_listener.carry(client);
+                listener_wire.forward(client);
             }
         });
         Self { folder, wire }
     }
 
-    fn seen(&self) -> i64 {
-        self.wire.seen.load(Ordering::SeqCst)
+    fn message_count(&self) -> i64 {
+        self.wire.message_count.load(Ordering::SeqCst)
     }
 
-    /// Counts anew, and cuts after so many.
+    /// Resets the count and cuts after this many messages.
     fn cut_after(&self, messages: i64) {
-        self.wire.seen.store(0, Ordering::SeqCst);
+        self.wire.message_count.store(0, Ordering::SeqCst);
         self.wire.cut_after.store(messages, Ordering::SeqCst);
     }
 }
 
 impl Wire {
-    fn carry(self: &Arc<Self>, client: UnixStream) {
+    fn forward(self: &Arc<Self>, client: UnixStream) {
         let Ok(server) = UnixStream::connect(&self.server) else { return };
         self.open.lock().unwrap().extend([client.try_clone().unwrap(), server.try_clone().unwrap()]);
         let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
         let (mut from_server, mut to_client) = (server, client);
         let wire = Arc::clone(self);
         std::thread::spawn(move || {
-            pass(&mut from_client, &mut to_server, || {
-                let is_cut =
-                    wire.seen.fetch_add(1, Ordering::SeqCst) + 1 == wire.cut_after.load(Ordering::SeqCst);
+            copy_stream(&mut from_client, &mut to_server, || {
+                let is_cut = wire.message_count.fetch_add(1, Ordering::SeqCst) + 1
+                    == wire.cut_after.load(Ordering::SeqCst);
                 if is_cut {
                     for stream in wire.open.lock().unwrap().drain(..) {
                         drop(stream.shutdown(std::net::Shutdown::Both));
@@ -74,19 +79,19 @@ impl Wire {
                 !is_cut
             });
         });
-        std::thread::spawn(move || pass(&mut from_server, &mut to_client, || true));
+        std::thread::spawn(move || copy_stream(&mut from_server, &mut to_client, || true));
     }
 }
 
-/// Passes on what comes, as long as `may`.
-fn pass(from: &mut UnixStream, to: &mut UnixStream, mut may: impl FnMut() -> bool) {
+/// Copies bytes from one stream to the other while `may_forward` returns true.
+fn copy_stream(from: &mut UnixStream, to: &mut UnixStream, mut may_forward: impl FnMut() -> bool) {
     let mut buffer = vec![0; 65536];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
-        if !may() || to.write_all(&buffer[..length]).is_err() {
+        if !may_forward() || to.write_all(&buffer[..length]).is_err() {
             break;
         }
     }
-    // The other side learns of it.
+    // Close both streams, so that both peers notice.
     drop((from.shutdown(std::net::Shutdown::Both), to.shutdown(std::net::Shutdown::Both)));
 }
 
@@ -100,20 +105,20 @@ const THREE: (&str, &str) = (
 );
 const FOUR: (&str, &str) = ("4_four", "CREATE TABLE four (id INTEGER);\n-- down\nDROP TABLE four;");
 
-/// Runs a command with a cut at several points, each on a fleet of its own; `may` says with which exit codes it may end, and
-/// `finish` brings the fleet to one end whatever happened.
+/// Runs a command with a cut at several points, each on its own copy of the fleet. The command may end with any of
+/// `exit_codes`. `finish` then brings the fleet to the same final state in every case.
 fn cut_at_points(
     original: &World,
     before: &[&[&str]],
     arguments: &[&str],
-    may: &[i32],
+    exit_codes: &[i32],
     finish: &dyn Fn(&World, i32),
 ) {
     let run = |cut_after: i64| {
         let world = original.copy();
         let proxy = Proxy::new(Path::new(&world.database().socket));
         let socket = proxy.folder.path().display().to_string();
-        // All of it at one place: backups belong to that.
+        // All commands use the proxy's URL: a backup belongs to the store that it was taken from.
         let url = world.url().replace(&world.database().socket, &socket);
         let command = |arguments: &[&str]| {
             let all = [&["--format", "json", "--jobs", "2"], arguments].concat();
@@ -124,18 +129,18 @@ fn cut_at_points(
         }
         proxy.cut_after(cut_after);
         let ran = command(arguments);
-        (proxy.seen(), ran, world)
+        (proxy.message_count(), ran, world)
     };
     let (messages, ran, world) = run(-1);
     assert_eq!(ran.code, 0, "{arguments:?}: {}{}", ran.stdout, ran.stderr);
     finish(&world, 0);
     let points = i64::from(repeated(3)).min(messages);
     for point in 0..points {
-        // The same points would be tried in every run of the tests otherwise.
+        // Includes the process id, so that each test run cuts at other points.
         let cut_after = 1 + (messages * point + i64::from(std::process::id()) % messages) / points;
         let (_, ran, world) = run(cut_after);
         let what = format!("{arguments:?} cut after {cut_after} of {messages}: {}{}", ran.stdout, ran.stderr);
-        assert!(may.contains(&ran.code), "{} {what}", ran.code);
+        assert!(exit_codes.contains(&ran.code), "{} {what}", ran.code);
         assert!(!ran.stdout.contains("aborted"), "{what}");
         finish(&world, ran.code);
         for id in ["a", "b"] {
@@ -144,13 +149,13 @@ fn cut_at_points(
             }
         }
         world.expect(0, &["status", "--check"]);
-        let left = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'tenantry%'";
+        let leftovers = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'tenantry%'";
         world.expect(0, &["doctor", "--clean"]);
-        assert_eq!(world.database().run(&["-c", left]), Vec::<String>::new(), "{what}");
+        assert_eq!(world.database().run(&["-c", leftovers]), Vec::<String>::new(), "{what}");
     }
 }
 
-/// A fleet at the newest version, or at the first.
+/// A fleet at the newest version if `is_new`, otherwise at the first.
 fn fleet(is_new: bool) -> World {
     let mut world = World::postgres();
     world.with_migrations(&[ONE]).expect(0, &["create", "a", "b"]);
@@ -165,7 +170,8 @@ fn fleet(is_new: bool) -> World {
     world
 }
 
-/// What began outside a transaction may be done in part: its project says so, and the command that it names goes on.
+/// Completes an upgrade. If a migration outside a transaction was interrupted, the project is dirty: first its index is
+/// dropped and the version before it is stamped.
 fn upgraded(world: &World, _: i32) {
     for id in ["a", "b"] {
         if world.run(&["upgrade", id]).code != 0 {

@@ -1,8 +1,8 @@
-//! What is found in a store's folder, and what is left alone (traps 15 and 16).
+//! Discovery: which files in a store's folder are projects, and which are skipped (traps 15 and 16).
 
 use crate::world::{Ran, World};
 
-fn left_out(world: &World) -> Vec<(String, String)> {
+fn skipped(world: &World) -> Vec<(String, String)> {
     let report = world.expect(0, &["status", "--allow-empty"]);
     let text = |event: &serde_json::Value, key: &str| event[key].as_str().unwrap().to_string();
     report.events("left_out").into_iter().map(|event| (text(event, "name"), text(event, "reason"))).collect()
@@ -22,13 +22,13 @@ fn trap_16_what_is_no_database_is_told_before_opening_and_never_touched() {
     std::fs::write(data.join("notes.txt"), "x").unwrap();
     assert!(Ran::of(std::process::Command::new("mkfifo").arg(data.join("project_pipe.db"))).code == 0);
     let before = world.snapshot();
-    let found = left_out(&world);
+    let found = skipped(&world);
     let reasons: Vec<_> = found.iter().map(|(name, reason)| format!("{name}: {reason}")).collect();
     assert_eq!(
         reasons,
         [
             "project_1.bak.db: project id \"1.bak\" has a character other than A-Z a-z 0-9 _ -",
-            "project_9.db-wal: project_9.db, to which it belongs, is gone",
+            "project_9.db-wal: left over from project_9.db, which does not exist",
             "project_dangling.db: a symbolic link",
             "project_empty.db: an empty file",
             "project_folder.db: a folder",
@@ -37,8 +37,8 @@ fn trap_16_what_is_no_database_is_told_before_opening_and_never_touched() {
         ]
     );
     let human = world.run(&["upgrade-all"]);
-    assert!(human.stdout.contains("left alone: project_pipe.db is a named pipe"), "{}", human.stdout);
-    // Asked for by name, it is refused.
+    assert!(human.stdout.contains("skipped project_pipe.db: a named pipe"), "{}", human.stdout);
+    // Requested by id, each is refused.
     for (id, kind) in
         [("link", "not_a_project"), ("pipe", "not_a_project"), ("empty", "not_a_project"), ("9", "not_found")]
     {
@@ -57,12 +57,12 @@ fn trap_16_one_database_under_two_names_is_left_alone() {
     let before = world.files();
     let report = world.expect(4, &["upgrade-all"]);
     for id in ["1", "alias"] {
-        let said = "it is a hard link: one file under the names project_1.db, project_alias.db";
-        assert_eq!(report.problem(id), ("several_names", said));
+        let message = "it is a hard link: one file under the names project_1.db, project_alias.db";
+        assert_eq!(report.problem(id), ("several_names", message));
     }
     assert_eq!(report.outcome("2"), "upgraded");
     assert_eq!(before[&world.path("1")], world.files()[&world.path("1")]);
-    // A second name outside the store, such as a snapshot's, is nobody else's project.
+    // A hard link outside the store, such as in a file system snapshot, is not another project.
     std::fs::remove_file(world.path("alias")).unwrap();
     std::fs::hard_link(world.path("1"), world.folder().join("snapshot.db")).unwrap();
     assert_eq!(world.expect(0, &["upgrade", "1"]).outcome("1"), "upgraded");
@@ -76,7 +76,7 @@ fn a_name_that_is_not_utf_8_is_told() {
     let name = std::ffi::OsStr::from_bytes(b"project_\xff.db");
     std::fs::copy(world.path("1"), world.data().join(name)).unwrap();
     assert_eq!(
-        left_out(&world),
+        skipped(&world),
         [("project_\u{fffd}.db".to_string(), "a name that is not UTF-8".to_string())]
     );
     assert_eq!(world.expect(0, &["upgrade-all"]).count("upgraded"), 1);
@@ -117,10 +117,10 @@ fn ids_are_listed_as_people_count_and_by_any_pattern() {
 fn a_folder_with_odd_characters_is_a_folder_like_any_other() {
     let mut world = World::sqlite();
     world.with_legacy_as(1, "1");
-    let odd = world.folder().join("a [b]?c#d%20 é");
-    std::fs::rename(world.data(), &odd).unwrap();
+    let renamed = world.folder().join("a [b]?c#d%20 é");
+    std::fs::rename(world.data(), &renamed).unwrap();
     let mut command = world.command(&["upgrade-all", "--store"]);
-    let ran = Ran::of(command.arg(format!("sqlite:{}", odd.display())));
+    let ran = Ran::of(command.arg(format!("sqlite:{}", renamed.display())));
     assert_eq!((ran.code, ran.stdout.contains("1 upgraded")), (0, true), "{}{}", ran.stdout, ran.stderr);
 }
 

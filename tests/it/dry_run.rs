@@ -1,11 +1,11 @@
-//! A dry run changes nothing: not a byte, not a time, not a new file.
+//! Dry runs and commands that only read change nothing: no byte, no file time, no new file.
 
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::world::World;
 
-/// Dry runs of everything that has one, and everything that only looks.
-const LOOKS: [&[&str]; 8] = [
+/// Dry runs, and commands that only read.
+const READ_ONLY: [&[&str]; 8] = [
     &["upgrade-all", "--dry-run"],
     &["upgrade", "1", "--dry-run"],
     &["stamp", "--all", "--dry-run"],
@@ -20,11 +20,11 @@ fn folder_time(world: &World) -> Option<std::time::SystemTime> {
     (!world.is_postgres()).then(|| world.data().metadata().unwrap().modified().unwrap())
 }
 
-/// Looks in every way, and fails when anything of the store is another than before; gives the last status.
+/// Runs all read-only commands and panics if one changes the store. Returns the last status.
 fn assert_unchanged(world: &World) -> crate::world::Report {
     let before = world.snapshot();
     let folder = folder_time(world);
-    for arguments in LOOKS {
+    for arguments in READ_ONLY {
         let ran = world.run(arguments);
         assert!([0, 1, 3, 4, 5].contains(&ran.code), "{arguments:?}: {}", ran.stderr);
         let after = world.snapshot();
@@ -82,14 +82,14 @@ fn a_live_database_in_wal_mode_is_read_as_it_is_committed() {
     let status = assert_unchanged(&world);
     assert!(status.problem("1").1.contains("in_the_wal"), "{:?}", status.problem("1"));
     drop(application);
-    // A writer in the middle of a transaction hinders no reader, and is not disturbed.
+    // A writer within a transaction does not block readers, and they do not disturb it.
     let live = "PRAGMA wal_autocheckpoint = 0; CREATE TABLE again_in_the_wal (id INTEGER);";
     let application =
         world.application("1", &format!("{live} BEGIN IMMEDIATE; CREATE TABLE open (id INTEGER);"));
     let status = assert_unchanged(&world);
     assert!(!status.problem("1").1.contains("extra table open"), "{:?}", status.problem("1"));
     let ran = world.run(&["--lock-timeout", "0.1", "stamp", "1", "--to", "20260112000000", "--force"]);
-    assert!(ran.stdout.contains("locked"), "looking dropped its lock: {}", ran.stdout);
+    assert!(ran.stdout.contains("locked"), "reading dropped its lock: {}", ran.stdout);
     drop(application);
 }
 
@@ -100,7 +100,7 @@ fn a_wal_that_a_killed_process_left_is_read_and_kept() {
     let application = world.connect("1");
     application.execute_batch("PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0").unwrap();
     application.execute_batch("CREATE TABLE only_in_the_wal (id INTEGER PRIMARY KEY)").unwrap();
-    // As a killed process leaves them, and as a copy without the shared memory has them.
+    // Project 2 is as a killed process leaves it. Project 3 is a copy without the shared memory.
     for (id, with_shm) in [("2", true), ("3", false)] {
         for suffix in ["", "-wal", "-shm"] {
             if suffix != "-shm" || with_shm {
@@ -121,7 +121,7 @@ fn a_hot_journal_is_read_as_after_the_rollback_and_kept() {
     let mut world = World::sqlite();
     world.with_legacy_as(1, "1");
     let application = world.connect("1");
-    // One page of cache: the change spills into the file, and the journal is hot.
+    // With a cache of one page the change spills into the file, which makes the journal hot.
     application
         .execute_batch(
             "PRAGMA cache_size = 1; BEGIN IMMEDIATE; CREATE TABLE torn (id INTEGER PRIMARY KEY, x TEXT);",
@@ -152,7 +152,8 @@ fn a_locked_database_stays_as_it_is() {
     let application = world.application("1", "BEGIN EXCLUSIVE");
     assert_eq!(assert_unchanged(&world).outcome("1"), "planned");
     drop(application);
-    // With a change begun there is a journal, and nobody may read before the end: it is said, and nothing is touched.
+    // Once the transaction has made a change there is a journal, and nobody can read until the transaction ends. The
+    // report says so, and nothing is changed.
     let application = world.application("1", "BEGIN EXCLUSIVE; UPDATE tasks SET title = 'x'");
     let before = world.snapshot();
     let report = world.expect(3, &["--lock-timeout", "0.2", "upgrade-all", "--dry-run"]);
@@ -200,9 +201,9 @@ fn a_dry_run_and_the_run_say_the_same(world: &mut World) {
         )
     };
     let dry = world.expect(4, &["upgrade-all", "--dry-run"]);
-    let wet = world.expect(4, &["upgrade-all"]);
+    let real = world.expect(4, &["upgrade-all"]);
     for id in 1..=world.legacy_count() {
         let id = id.to_string();
-        assert_eq!(plan(&dry, &id), plan(&wet, &id));
+        assert_eq!(plan(&dry, &id), plan(&real, &id));
     }
 }

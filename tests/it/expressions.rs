@@ -1,10 +1,10 @@
-//! Expressions of all kinds, made, dumped, restored and compared: a schema's fingerprint outlives a dump and its restore.
+//! A schema's fingerprint stays the same through a dump and restore, for expressions of all kinds.
 
 use std::fmt::Write as _;
 
 use crate::world::World;
 
-/// Conditions on the columns of the table below; `#` stands before each column's name. Those that an index may have come first.
+/// Conditions on the columns in `COLUMNS`. `#` precedes each column name. Those that an index may contain come first.
 const CONDITIONS: &[&str] = &[
     "#v IN ('a', 'b', 'c,d')",
     "#v NOT IN ('a', 'it''s')",
@@ -64,29 +64,29 @@ const CONDITIONS: &[&str] = &[
     "#ip << '10.0.0.0/8'",
     "#by = '\\x00ff'::bytea",
     "#tm > '10:00' AND #tm < '11:00'",
-    // From here on it may depend on settings.
+    // The following ones depend on settings, so an index cannot contain them.
     "#ts BETWEEN '2020-01-01 00:00+00' AND '2021-01-01 00:00+00'",
     "#ts AT TIME ZONE 'UTC' > '2020-01-01'",
     "#d + interval '1 day 02:00' > #ts",
     "#m::text IN ('a', 'b')",
 ];
-/// How many of them an index may have.
+/// How many of the conditions an index may contain.
 const IMMUTABLE: usize = 58;
 
 const COLUMNS: &str = "i int, b bigint, n numeric(8,2), t text, v varchar(10), c char(3), d date, ts timestamptz, bo boolean, \
     a text[], va varchar(5)[], j jsonb, m mood, bi bit(3), ip inet, by bytea, tm time";
 
-/// Numbers that look like chance, and are the same each time.
-struct Chance(u64);
+/// A pseudo-random generator with the same sequence for the same seed.
+struct Random(u64);
 
-impl Chance {
+impl Random {
     fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from((self.0 >> 33) % limit as u64).unwrap()
     }
 
-    fn condition(&mut self, depth: usize, known: usize) -> String {
-        let next = |chance: &mut Self| chance.condition(depth - 1, known);
+    fn condition(&mut self, depth: usize, condition_count: usize) -> String {
+        let next = |random: &mut Self| random.condition(depth - 1, condition_count);
         match if depth == 0 { 9 } else { self.below(10) } {
             0 | 1 => format!("{} AND {}", next(self), next(self)),
             2 => format!("({}) AND ({})", next(self), next(self)),
@@ -95,20 +95,20 @@ impl Chance {
             6 => format!("CASE WHEN {} THEN {} ELSE {} END", next(self), next(self), next(self)),
             7 => format!("COALESCE({}, false)", next(self)),
             8 => format!("({}) IS NOT FALSE", next(self)),
-            _ => format!("({})", CONDITIONS[self.below(known)]),
+            _ => format!("({})", CONDITIONS[self.below(condition_count)]),
         }
     }
 }
 
-/// A table with conditions wherever there can be any.
-fn table(number: usize, chance: &mut Chance) -> String {
+/// A table with conditions in every place that allows one.
+fn table(number: usize, random: &mut Random) -> String {
     let plain = |text: String| text.replace('#', "");
-    let mut any = || chance.condition(2, CONDITIONS.len());
+    let mut any = || random.condition(2, CONDITIONS.len());
     let (first, second, third, view, policy) = (any(), any(), any(), any(), any());
     let (when, select) = (any().replace('#', "NEW."), any());
-    let index = chance.condition(2, IMMUTABLE);
-    let generated = chance.condition(1, IMMUTABLE);
-    let expression = chance.condition(1, IMMUTABLE);
+    let index = random.condition(2, IMMUTABLE);
+    let generated = random.condition(1, IMMUTABLE);
+    let expression = random.condition(1, IMMUTABLE);
     let mut sql = format!(
         "CREATE TABLE t{number} (id int PRIMARY KEY, {COLUMNS},\n g boolean GENERATED ALWAYS AS ({}) STORED,\n CHECK ({}),\n \
          CHECK ({}), CONSTRAINT named_{number} CHECK ({}),\n EXCLUDE USING btree (id WITH =) WHERE ({}));\n",
@@ -134,26 +134,25 @@ fn table(number: usize, chance: &mut Chance) -> String {
 }
 
 fn set(tables: usize, seed: u64) -> String {
-    let mut chance = Chance(seed);
+    let mut random = Random(seed);
     let mut sql = "CREATE TYPE mood AS ENUM ('a', 'b');\nCREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS \
                    $$ BEGIN RETURN NEW; END $$;\nCREATE DOMAIN code AS varchar(5) CHECK (VALUE IN ('a', 'b') AND (length(VALUE) \
                    BETWEEN 1 AND 5));\n"
         .to_string();
     for number in 0..tables {
-        sql.push_str(&table(number, &mut chance));
+        sql.push_str(&table(number, &mut random));
     }
-    // Each condition by itself, so that none is left to chance.
+    // Each condition once by itself, so that all are covered for any seed.
     for (number, condition) in CONDITIONS.iter().enumerate() {
         let _ = writeln!(sql, "CREATE TABLE s{number} ({COLUMNS}, CHECK ({}));", condition.replace('#', ""));
     }
     sql
 }
 
-/// `TENANTRY_TEST_SEED` and `TENANTRY_TEST_TABLES` choose others, and more.
+/// `TENANTRY_TEST_SEED` and `TENANTRY_TEST_TABLES` set the seed and the number of tables.
 #[test]
 fn a_fingerprint_outlives_a_dump_and_its_restore() {
-    let number =
-        |name: &str, otherwise: u64| std::env::var(name).map_or(otherwise, |text| text.parse().unwrap());
+    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let (tables, seed) = (number("TENANTRY_TEST_TABLES", 12), number("TENANTRY_TEST_SEED", 7));
     let mut world = World::postgres();
     let sql = set(usize::try_from(tables).unwrap(), seed);
@@ -167,7 +166,7 @@ fn a_fingerprint_outlives_a_dump_and_its_restore() {
     for id in ["b", "c"] {
         assert_eq!(world.expect(0, &["upgrade", id, "--dry-run"]).outcome(id), "up_to_date", "{id}");
     }
-    // And what was restored is a fleet's like any other.
+    // Without its ledger, the imported schema is still recognized as a version of the set.
     world
         .database()
         .run(&["-c", "DROP TABLE project_b.tenantry_history, project_b.__diesel_schema_migrations"]);

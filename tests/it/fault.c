@@ -1,10 +1,11 @@
-/* Fails or kills a process at its n-th write, sync, truncation or deletion.
+/* Makes a process fail, or kills it, at its n-th write, sync, truncation or deletion.
  *
- *   FAULT_AT=n      which one, counted from one
- *   FAULT_HOW=how   kill: SIGKILL before it; eio: it alone fails; enospc: it and every later write fail
- *   FAULT_MARK=file made when the fault happens, so that a test knows when there are no more
+ *   FAULT_AT=n      the number of the operation, counted from one
+ *   FAULT_HOW=how   kill: SIGKILL before the operation; eio: only this operation fails;
+ *                   enospc: this operation and every later write fail
+ *   FAULT_MARK=file created when the fault happens; without it, a test knows that there were fewer operations
  *
- * Built by the tests with the system's C compiler and preloaded. Standard output and error are left alone. */
+ * The tests compile this with the system's C compiler and preload it. Standard output and error never fail. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -20,7 +21,7 @@ static atomic_long count;
 
 enum operation { WRITE, OTHER };
 
-/* Whether this operation is to fail; errno says how. */
+/* Returns whether this operation fails, and then sets errno. */
 static int faulty(enum operation operation) {
     const char *at = getenv("FAULT_AT"), *how = getenv("FAULT_HOW"), *mark = getenv("FAULT_MARK");
     if (!at || !how || !mark) return 0;

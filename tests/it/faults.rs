@@ -1,6 +1,6 @@
-//! Whatever kills the process, whatever the disk says: a project is at its old version or at its new one.
+//! Killed processes, failing disks and crashed servers: afterwards each project is at its old or its new version.
 //!
-//! The counts are small here; `scripts/soak` raises them by `TENANTRY_SOAK`.
+//! The number of repetitions is small; `scripts/soak` raises it with `TENANTRY_SOAK`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::world::{World, assert_sound, contents, legacy, rows};
 
 const ALL: [&str; 3] = ["20260112000000", "20260113000000", "20260114000000"];
 
-/// How often a repeated test is repeated: `times` here, more in a soak.
+/// Returns `times`, multiplied by `TENANTRY_SOAK` if that is set.
 pub(crate) fn repeated(times: u32) -> u32 {
     let factor = std::env::var("TENANTRY_SOAK")
         .ok()
@@ -22,10 +22,10 @@ pub(crate) fn repeated(times: u32) -> u32 {
     times * factor
 }
 
-/// What the databases held before, by project.
+/// The rows before the test, by project and table.
 type Contents = BTreeMap<String, BTreeMap<String, Vec<String>>>;
 
-/// A fleet of copies of the application's databases, in a journal mode.
+/// A fleet of copies of the legacy databases, in this journal mode, and their rows.
 fn fleet(count: u32, mode: &str) -> (World, Contents) {
     let world = World::sqlite();
     let mut before = Contents::new();
@@ -38,7 +38,7 @@ fn fleet(count: u32, mode: &str) -> (World, Contents) {
     (world, before)
 }
 
-/// A fleet of copies of the application's schemas.
+/// A fleet of copies of the legacy schemas, and their rows.
 fn schemas(count: u32) -> (World, Contents) {
     schemas_in(World::postgres(), count)
 }
@@ -54,19 +54,21 @@ fn schemas_in(mut world: World, count: u32) -> (World, Contents) {
             before.insert(id, before[&((number - 1) % 3 + 1).to_string()].clone());
         }
     }
-    // Some have a ledger already: what is seen of those without a lock is compared under it, not read again.
+    // Half of the projects already have a ledger. What is read of those without a lock is compared under the lock, not
+    // read again.
     let stamped: Vec<&str> = before.keys().step_by(2).map(String::as_str).collect();
     world.expect(0, &[&["stamp"], &stamped[..]].concat());
     (world, before)
 }
 
-/// What is seen of every schema at once: its versions, how many indexes are new, how much history, how many rows.
+/// One row per schema: its name, whether it has a ledger, the number of new indexes, the number of rows in `tasks`.
 const SCHEMAS: &str = "SELECT n.nspname, to_regclass(format('%I.__diesel_schema_migrations', n.nspname)) IS NOT NULL AS known,
     (SELECT count(*) FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind = 'i' AND c.relname LIKE 'ix\\_%'),
     (xpath('//count/text()', query_to_xml(format('SELECT count(*) FROM %I.tasks', n.nspname), false, true, '')))[1]
     FROM pg_namespace n WHERE n.nspname LIKE 'project\\_%' ORDER BY 1";
 
-/// Every schema is exactly old or exactly new; gives how many are new. The rows are compared at the end, once.
+/// Asserts that every schema is exactly old or exactly new. Returns how many are new. Does not compare the rows
+/// themselves: that is done once, by [`assert_schemas_converge`].
 fn assert_schemas_old_or_new(world: &World) -> usize {
     let lines = world.database().run(&["-c", SCHEMAS]);
     let mut new = 0;
@@ -88,7 +90,7 @@ fn assert_schemas_old_or_new(world: &World) -> usize {
     new
 }
 
-/// A rerun does the rest, and no row is another than before.
+/// Asserts that another run upgrades the remaining schemas and that no row has changed.
 fn assert_schemas_converge(world: &World, before: &Contents) {
     world.expect(0, &["upgrade-all"]);
     assert_eq!(assert_schemas_old_or_new(world), before.len());
@@ -98,7 +100,7 @@ fn assert_schemas_converge(world: &World, before: &Contents) {
     assert_eq!(world.expect(0, &["upgrade-all"]).count("up_to_date"), before.len() as u64);
 }
 
-/// Every database is sound, has its rows, and is exactly old or exactly new; gives how many are new.
+/// Asserts that every database is intact, has its rows, and is exactly old or exactly new. Returns how many are new.
 fn assert_old_or_new(world: &World, before: &Contents) -> usize {
     let mut new = 0;
     for (id, expected) in before {
@@ -132,7 +134,7 @@ fn assert_converges(world: &World, before: &Contents) {
     assert_eq!(world.expect(0, &["upgrade-all"]).count("up_to_date"), before.len() as u64);
 }
 
-/// A small generator: the tests need no good one, only different instants each time.
+/// A simple random number generator. The tests only need different moments in each run.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -149,7 +151,7 @@ impl Random {
     }
 }
 
-/// Kills a run a moment after a random one of its forty projects is done.
+/// Kills a run shortly after a random number of its 40 projects is finished.
 fn kill_at_random_instants(mode: &str) {
     let (mut random, mut between) = (Random::new(), 0);
     for _ in 0..repeated(8) {
@@ -166,7 +168,7 @@ fn kill_at_random_instants(mode: &str) {
         between += usize::from(new > 0 && new < 40);
         assert_converges(&world, &before);
     }
-    eprintln!("{mode}: {between} of {} kills fell between the first and the last project", repeated(8));
+    eprintln!("{mode}: {between} of {} kills happened between the first and the last project", repeated(8));
 }
 
 #[test]
@@ -179,18 +181,19 @@ fn a_kill_at_any_instant_leaves_every_project_old_or_new_with_a_wal() {
     kill_at_random_instants("WAL");
 }
 
-/// The preloaded library that makes the n-th operation on files fail.
+/// Compiles `fault.c`, which is preloaded to make the n-th file operation fail. Returns the library's path.
 pub(crate) fn fault_library(folder: &Path) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fault.c");
     let library = folder.join("fault.so");
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
     let mut command = Command::new(compiler);
     command.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl");
-    assert!(command.status().expect("a C compiler").success());
+    assert!(command.status().expect("the C compiler runs").success());
     library
 }
 
-/// Runs a command whose operation of this number fails; `None` once it has so few that none did, and all went well.
+/// Runs a command whose `at`-th file operation fails. Returns `None` if the command has fewer operations; it then
+/// succeeded.
 pub(crate) fn run_with_fault(
     world: &World,
     arguments: &[&str],
@@ -209,7 +212,7 @@ pub(crate) fn run_with_fault(
     if mark.exists() {
         return Some(status);
     }
-    assert!(status.success(), "without a fault it works");
+    assert!(status.success(), "the command failed without a fault");
     None
 }
 
@@ -222,7 +225,7 @@ fn fault_at_every_operation(how: &str, mode: &str) {
         let Some(status) = run_with_fault(&world, &["upgrade-all"], &library, how, at) else { break };
         let new = assert_old_or_new(&world, &before);
         if status.success() {
-            assert_eq!(new, 2, "{how} at operation {at}: said to be done, and is not");
+            assert_eq!(new, 2, "{how} at operation {at}: reported as done, but is not");
         }
         assert_converges(&world, &before);
         at += 1;
@@ -272,10 +275,10 @@ fn trap_22_a_create_is_whole_or_not_at_every_operation() {
             if run_with_fault(&world, &["create", "1", "2"], &library, how, at).is_none() {
                 break;
             }
-            // What is there is whole, and what is not there can be made.
+            // Existing projects are complete, and missing ones can be created.
             let report = world.expect(0, &["status", "--allow-empty"]);
-            let made = report.count("up_to_date");
-            assert_eq!(report.events("project_finished").len() as u64, made, "{how} at operation {at}");
+            let complete = report.count("up_to_date");
+            assert_eq!(report.events("project_finished").len() as u64, complete, "{how} at operation {at}");
             for id in ["1", "2"].into_iter().filter(|id| !world.path(id).exists()) {
                 world.expect(0, &["create", id]);
             }
@@ -299,7 +302,7 @@ fn trap_7_four_runs_at_once_do_every_migration_once() {
 
 #[test]
 fn trap_7_four_runs_at_once_do_a_migration_outside_a_transaction_once() {
-    // Long enough that the runs meet in the middle of it.
+    // Takes long enough for the runs to overlap in it.
     const OUTSIDE: &str = "CREATE TABLE two (id INTEGER);\n\
         INSERT INTO two WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000) SELECT i FROM n;\n\
         -- metadata\nrun_in_transaction = false\n";
@@ -332,15 +335,15 @@ fn an_interruption_finishes_what_is_begun_and_says_so() {
     let mut command = world.command(&["--format", "json", "--jobs", "1", "upgrade-all"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    let mut said = Vec::new();
-    while !said.iter().any(|line: &String| line.contains("upgraded")) {
-        said.push(lines.next().unwrap().unwrap());
+    let mut printed = Vec::new();
+    while !printed.iter().any(|line: &String| line.contains("upgraded")) {
+        printed.push(lines.next().unwrap().unwrap());
     }
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
-    said.extend(lines.map(Result::unwrap));
-    assert_eq!(child.wait().unwrap().code(), Some(130), "{said:?}");
-    let last: serde_json::Value = serde_json::from_str(said.last().unwrap()).unwrap();
+    printed.extend(lines.map(Result::unwrap));
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{printed:?}");
+    let last: serde_json::Value = serde_json::from_str(printed.last().unwrap()).unwrap();
     assert_eq!(last["exit"], 130);
     let upgraded = usize::try_from(last["outcomes"]["upgraded"].as_u64().unwrap()).unwrap();
     assert_eq!(assert_old_or_new(&world, &before), upgraded);
@@ -348,7 +351,7 @@ fn an_interruption_finishes_what_is_begun_and_says_so() {
     assert_converges(&world, &before);
 }
 
-/// A run in the background whose report nobody reads.
+/// Starts a command in the background and discards its output.
 fn spawn(world: &World, arguments: &[&str]) -> std::process::Child {
     world.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
@@ -366,14 +369,14 @@ fn trap_23_a_kill_of_the_client_at_any_instant_leaves_every_schema_old_or_new() 
         std::thread::sleep(Duration::from_micros(random.below(10_000)));
         child.kill().unwrap();
         child.wait().unwrap();
-        // What the server was at when its client went away ends by itself, one way or the other.
+        // The server completes or rolls back the killed client's transaction by itself.
         world.wait_until_alone();
         let new = assert_schemas_old_or_new(&world);
         between += usize::from(new > 0 && new < before.len());
         assert_schemas_converge(&world, &before);
     }
-    eprintln!("{between} of {} kills fell between the first and the last project", repeated(4));
-    assert!(between > 0, "no kill fell into a run: this proves nothing");
+    eprintln!("{between} of {} kills happened between the first and the last project", repeated(4));
+    assert!(between > 0, "no kill hit a run in progress: the test proves nothing");
 }
 
 #[test]
@@ -392,7 +395,7 @@ fn workers_whose_connection_is_cut_fail_alone_and_a_rerun_does_the_rest() {
         assert_schemas_old_or_new(&world);
         assert_schemas_converge(&world, &before);
     }
-    assert!(cut > 0, "no connection was cut: this proves nothing");
+    assert!(cut > 0, "no connection was cut: the test proves nothing");
 }
 
 #[test]
@@ -441,7 +444,7 @@ fn trap_24_a_blocked_table_fails_its_project_alone_and_holds_no_reader_up() {
     let report = crate::world::Report::of(&output.stdout);
     assert_eq!(report.error("2").0, "locked", "{:?}", report.0);
     assert_eq!((report.outcome("1"), report.outcome("3")), ("upgraded", "upgraded"));
-    // A third of a second, and what starting a psql takes on a busy machine.
+    // The lock timeout of 0.3 seconds, plus the start of a `psql` on a busy machine.
     assert!(longest < Duration::from_secs(2), "a reader waited {longest:?}");
     assert_eq!(world.expect(3, &["--lock-timeout", "0.1", "upgrade-all"]).error("2").0, "locked");
     drop(holder);
@@ -459,7 +462,7 @@ fn trap_25_an_index_that_was_left_invalid_is_found_and_named() {
     world.with_migrations(&[one, ("2_index", &index)]);
     assert_eq!(world.expect(3, &["upgrade-all"]).error("a").0, "migration");
     assert_eq!(world.expect(4, &["upgrade-all"]).problem("a").0, "dirty");
-    // Postgres keeps what it had of the index, and IF NOT EXISTS would take it for done.
+    // Postgres keeps the invalid index, and `IF NOT EXISTS` would treat it as complete.
     world.execute("a", "DELETE FROM one WHERE id = 2");
     world.expect(0, &["stamp", "a", "--to", "1", "--force"]);
     let report = world.expect(4, &["upgrade-all"]);
@@ -493,27 +496,27 @@ fn a_server_that_crashes_in_a_run_leaves_every_schema_old_or_new() {
         let world = world.copy();
         let mut command = world.command(&["--format", "json", "--jobs", "2", "upgrade-all"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         let mut crashed = false;
         for line in std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap())) {
             let event: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
             if event["outcome"] == "upgraded" {
-                told.push(event["project"].as_str().unwrap().to_string());
+                reported.push(event["project"].as_str().unwrap().to_string());
                 if !std::mem::replace(&mut crashed, true) {
                     server.crash();
                 }
             }
         }
-        assert!(crashed, "it ended before the crash");
+        assert!(crashed, "the run ended before the crash");
         assert_eq!(child.wait().unwrap().code(), Some(3));
         server.start();
-        // What was told is on the disk, whatever the server had still to write.
-        for id in &told {
-            assert_eq!(world.versions(id), ALL, "{id} was told to be upgraded");
+        // Every project that was reported as upgraded is on disk, whatever else the server had not yet written.
+        for id in &reported {
+            assert_eq!(world.versions(id), ALL, "{id} was reported as upgraded");
         }
         let new = assert_schemas_old_or_new(&world);
         between += usize::from(new > 0 && new < before.len());
         assert_schemas_converge(&world, &before);
     }
-    assert!(between > 0, "no crash fell into a run: this proves nothing");
+    assert!(between > 0, "no crash hit a run in progress: the test proves nothing");
 }

@@ -1,9 +1,9 @@
-//! Who owns what, and what is granted on it: compared as the rest of a schema is, and restored with it.
+//! Owners and grants: compared like the rest of a schema, and restored with it.
 
 use crate::cluster::Server;
 use crate::world::World;
 
-/// A set whose migrations grant, revoke and give away, and the roles that they name.
+/// A fleet whose migrations grant, revoke and change owners, and the roles that they name.
 struct Granted {
     world: World,
     readers: String,
@@ -43,9 +43,9 @@ impl Granted {
         self.world.execute("a", sql);
     }
 
-    /// Who has what in a project's schema, by the server's own words.
+    /// All owners and privileges in a project's schema, as the server's catalogs list them.
     fn privileges(&self, id: &str) -> Vec<String> {
-        let (all, types) = (
+        let (relations, types) = (
             "SELECT c.relname, pg_get_userbyid(c.relowner), acl::text FROM pg_class c, unnest(c.relacl) acl \
              WHERE c.relnamespace = current_schema()::regnamespace",
             "SELECT t.typname, '', acl::text FROM pg_type t, unnest(t.typacl) acl WHERE t.typnamespace = current_schema()::regnamespace",
@@ -54,10 +54,10 @@ impl Granted {
         let columns = "SELECT a.attname, '', acl::text FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid, unnest(a.attacl) acl \
              WHERE c.relnamespace = current_schema()::regnamespace";
         let schema = "SELECT 'schema', '', acl::text FROM pg_namespace n, unnest(n.nspacl) acl WHERE n.nspname = current_schema()";
-        let later = "SELECT 'later', '', acl::text FROM pg_default_acl d, unnest(d.defaclacl) acl WHERE d.defaclnamespace = current_schema()::regnamespace";
+        let defaults = "SELECT 'later', '', acl::text FROM pg_default_acl d, unnest(d.defaclacl) acl WHERE d.defaclnamespace = current_schema()::regnamespace";
         let sql = format!(
-            "SELECT concat_ws(' ', n, o, a) FROM ({all} UNION ALL {types} UNION ALL {functions} UNION ALL {columns} \
-             UNION ALL {schema} UNION ALL {later}) it (n, o, a) ORDER BY 1"
+            "SELECT concat_ws(' ', n, o, a) FROM ({relations} UNION ALL {types} UNION ALL {functions} UNION ALL {columns} \
+             UNION ALL {schema} UNION ALL {defaults}) it (n, o, a) ORDER BY 1"
         );
         self.world.query(id, &sql)
     }
@@ -82,7 +82,7 @@ fn what_a_migration_granted_is_missed_when_it_is_gone() {
     let undo_later = format!(
         "DO $$ BEGIN EXECUTE format('ALTER DEFAULT PRIVILEGES IN SCHEMA %I GRANT SELECT ON TABLES TO {readers}', current_schema()); END $$"
     );
-    for (change, said, undo) in [
+    for (change, message, undo) in [
         (
             format!("REVOKE INSERT ON notes FROM {readers}"),
             format!("table notes: missing GRANT INSERT to {readers}"),
@@ -132,24 +132,24 @@ fn what_a_migration_granted_is_missed_when_it_is_gone() {
         granted.run(&change);
         let status = world.run(&["status", "--check"]);
         assert_eq!(status.code, 4, "{change}: {}", status.stdout);
-        assert!(status.stdout.contains(&said), "{change}: {}", status.stdout);
+        assert!(status.stdout.contains(&message), "{change}: {}", status.stdout);
         world.expect(4, &["upgrade-all"]);
         granted.run(&undo);
         world.expect(0, &["status", "--check"]);
     }
-    // What is granted besides is worth a note.
+    // Additional grants are reported as notes.
     granted.run(&format!("GRANT SELECT ON notes, audit TO {guest}; ALTER TABLE audit OWNER TO {guest}"));
     let status = world.run(&["status", "a", "--check"]);
     assert_eq!(status.code, 0, "{}", status.stdout);
     let upgrade = world.run(&["upgrade", "a"]);
     assert_eq!(upgrade.code, 0, "{}", upgrade.stdout);
-    for said in [
-        format!("GRANT SELECT to {guest}, which no migration says: table notes"),
-        format!("owner {guest}, which no migration says: table audit"),
+    for message in [
+        format!("GRANT SELECT to {guest} is not in any migration: table notes"),
+        format!("owner {guest} is not in any migration: table audit"),
     ] {
-        assert!(upgrade.stdout.contains(&said), "{said}: {}", upgrade.stdout);
+        assert!(upgrade.stdout.contains(&message), "{message}: {}", upgrade.stdout);
     }
-    // What the role's own default privileges give to everything it makes is nobody's migration.
+    // Grants that come from the role's own default privileges are no difference.
     let database = &world.database();
     database.run(&["-c", &format!("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {guest}")]);
     world.expect(0, &["create", "new"]);
@@ -169,15 +169,15 @@ fn a_restored_project_is_granted_as_the_original_was() {
     world.expect(0, &["backup", "restore", "a", "--as", "copy"]);
     assert_eq!(granted.privileges("copy"), before);
     world.expect(0, &["status", "--check"]);
-    // What an administrator granted besides since then is kept.
+    // Grants that an administrator added after the backup are kept.
     granted.run(&format!("GRANT SELECT ON audit TO {guest}; REVOKE INSERT ON notes FROM {readers}"));
     world.expect(0, &["backup", "restore", "a"]);
     let after = granted.privileges("a");
-    let of_guest: Vec<_> = after.iter().filter(|it| it.contains(guest.as_str())).collect();
-    assert_eq!(of_guest.len(), 1, "{after:#?}");
-    let others: Vec<_> = after.iter().filter(|it| !it.contains(guest.as_str())).cloned().collect();
-    assert_eq!(others, before);
-    // As text, too.
+    let guest_grants: Vec<_> = after.iter().filter(|it| it.contains(guest.as_str())).collect();
+    assert_eq!(guest_grants.len(), 1, "{after:#?}");
+    let other_grants: Vec<_> = after.iter().filter(|it| !it.contains(guest.as_str())).cloned().collect();
+    assert_eq!(other_grants, before);
+    // An export and an import keep the grants as well.
     let file = world.folder().join("a.sql");
     let file = file.to_str().unwrap();
     world.expect(0, &["export", "a", "--output", file]);
@@ -186,7 +186,7 @@ fn a_restored_project_is_granted_as_the_original_was() {
     world.expect(0, &["status", "--check"]);
 }
 
-/// A role that is not there any more is named, and the rest is given.
+/// A role that no longer exists is reported, and all other grants are restored.
 #[test]
 fn a_role_that_is_missing_at_a_restore_is_named() {
     let granted = Granted::new();
@@ -201,18 +201,18 @@ fn a_role_that_is_missing_at_a_restore_is_named() {
     ] {
         let ran = world.run(arguments);
         assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
-        let said = format!("role \"{guest}\" does not exist");
-        assert!(ran.stdout.contains(&said), "{arguments:?}: {}{}", ran.stdout, ran.stderr);
+        let message = format!("role \"{guest}\" does not exist");
+        assert!(ran.stdout.contains(&message), "{arguments:?}: {}{}", ran.stdout, ran.stderr);
     }
     assert_eq!(granted.privileges("copy"), granted.privileges("b"));
     world.expect(0, &["status", "--check"]);
     world.database().run(&["-c", &format!("CREATE ROLE {guest}")]);
 }
 
-/// Projects with roles of their own are alike all the same, and a copy is not given to the original's role.
+/// With a role per project, the schemas are still equal, and a copy grants nothing to the original's role.
 #[test]
 fn a_projects_own_role_is_no_difference() {
-    // Roles are a server's, and other tests have projects of these names.
+    // Roles belong to the whole server, and other tests have projects of these names.
     let server = Server::new("", "");
     let mut world = World::on(&server, 5432);
     std::fs::write(world.folder().join("tenantry.toml"), "[store]\nisolation = \"role\"\n").unwrap();
@@ -223,11 +223,15 @@ fn a_projects_own_role_is_no_difference() {
     assert!(!check.stdout.contains("GRANT"), "{}", check.stdout);
     world.expect(0, &["backup", "create", "a"]);
     world.expect(0, &["backup", "restore", "a", "--as", "copy"]);
-    let of = |id: &str| {
+    let table_grants = |id: &str| {
         world.query(id, "SELECT acl::text FROM pg_class c, unnest(c.relacl) acl WHERE c.relname = 'notes' AND c.relnamespace = current_schema()::regnamespace ORDER BY 1")
     };
     let is_a_role = |acl: &String| acl.contains("project_");
-    assert_eq!(of("copy").into_iter().filter(is_a_role).count(), 1, "{:?}", of("copy"));
-    assert!(of("copy").iter().any(|acl| acl.contains("project_copy")), "{:?}", of("copy"));
+    assert_eq!(table_grants("copy").into_iter().filter(is_a_role).count(), 1, "{:?}", table_grants("copy"));
+    assert!(
+        table_grants("copy").iter().any(|acl| acl.contains("project_copy")),
+        "{:?}",
+        table_grants("copy")
+    );
     world.expect(0, &["drop", "a", "b", "copy", "--yes"]);
 }

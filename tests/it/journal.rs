@@ -1,4 +1,4 @@
-//! The journal: what is in it, what can't be done to it unseen, and runs that are shown and undone.
+//! The journal: its entries, how changes to it are detected, and how killed runs are completed.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -50,8 +50,8 @@ fn whatever_changes_something_is_an_entry(world: &mut World) {
         &["export", "legacy"],
     ] {
         world.run(arguments);
-        assert!(!folder(world).exists(), "{arguments:?} made a journal");
-        assert!(!crate::backup::folder(world).exists(), "{arguments:?} made a folder for backups");
+        assert!(!folder(world).exists(), "{arguments:?} created a journal");
+        assert!(!crate::backup::folder(world).exists(), "{arguments:?} created a folder for backups");
     }
     world.expect(0, &["drop", "legacy", "--yes", "--no-backup"]);
     std::fs::remove_dir_all(folder(world)).unwrap();
@@ -83,7 +83,7 @@ fn whatever_changes_something_is_an_entry(world: &mut World) {
     );
     assert!(entry["actor"].as_str().is_some_and(|actor| !actor.is_empty()));
     assert_eq!(world.expect(0, &["audit", "verify"]).0[0]["verified"]["anchor"]["count"], 12);
-    // Each run with what became of each project.
+    // Each run has the outcome of each project.
     let list = world.expect(0, &["runs", "list"]);
     assert_eq!(list.events("run").len(), 6);
     assert!(list.events("run").iter().all(|it| it["state"] == "finished"));
@@ -93,14 +93,14 @@ fn whatever_changes_something_is_an_entry(world: &mut World) {
     assert!(shown.0[0]["options"]["catalog"].as_str().unwrap().len() == 64);
     assert_eq!(world.run(&["runs", "show", "../../etc/passwd"]).code, 2);
     assert_eq!(world.run(&["runs", "show", "01a1ffc3-ce06-71cc-b80e-4ddca9db7e7d"]).code, 2);
-    // The events belong to it: a changed one shows.
+    // The journal covers the events of each run: a changed event is detected.
     let events = folder(world).join(format!("runs/{}.jsonl", run_id(&upgraded)));
     let text = std::fs::read_to_string(&events).unwrap();
     std::fs::write(&events, text.replace("upgraded", "failed")).unwrap();
     assert_eq!(world.run(&["audit", "verify"]).code, 1);
     std::fs::write(&events, text).unwrap();
     world.expect(0, &["audit", "verify"]);
-    // Where it can't be written nothing is changed.
+    // If the journal cannot be written, nothing is changed.
     let before = world.snapshot();
     let blocked = world.folder().join("blocked");
     std::fs::write(&blocked, "no folder").unwrap();
@@ -110,24 +110,24 @@ fn whatever_changes_something_is_an_entry(world: &mut World) {
     assert_eq!(before, world.snapshot(), "something was changed without a journal");
 }
 
-/// Makes projects, so many that a run of one job takes a while; gives their ids.
-fn created(world: &mut World, migrations: &[(&str, &str)]) -> Vec<String> {
+/// Creates enough projects for a run with one job to take a while. Returns their ids.
+fn create_many(world: &mut World, migrations: &[(&str, &str)]) -> Vec<String> {
     let ids: Vec<String> = (1..=world.either(60, 20)).map(|number| number.to_string()).collect();
     let command: Vec<&str> = ["create"].into_iter().chain(ids.iter().map(String::as_str)).collect();
     world.with_migrations(migrations).expect(0, &command);
     ids
 }
 
-/// Takes away what a run's record has after its first lines, as a power cut would; gives what is left.
+/// Cuts off a run's record after its first lines, as a power failure would. Returns the remaining text.
 fn cut(world: &World, run: &str, lines: usize) -> String {
     let record = folder(world).join(format!("runs/{run}.jsonl"));
     let text = std::fs::read_to_string(&record).unwrap();
-    let left = text.lines().take(lines).collect::<Vec<_>>().join("\n") + "\n";
-    std::fs::write(&record, &left).unwrap();
-    left
+    let remaining = text.lines().take(lines).collect::<Vec<_>>().join("\n") + "\n";
+    std::fs::write(&record, &remaining).unwrap();
+    remaining
 }
 
-/// Runs a command, and kills it once some projects are done.
+/// Runs a command and kills it after this many projects. Returns the id of the run.
 fn killed(world: &World, arguments: &[&str], after: usize) -> String {
     let arguments = [&["--format", "json", "--jobs", "1"], arguments].concat();
     let mut child = world.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -143,27 +143,28 @@ fn killed(world: &World, arguments: &[&str], after: usize) -> String {
 }
 
 fn a_killed_run_is_completed_from_the_ledgers_by_the_next(world: &mut World) {
-    let ids = created(world, &[NOTES]);
+    let ids = create_many(world, &[NOTES]);
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     world.with_migrations(&[NOTES, INDEX]);
     let run = killed(world, &["upgrade-all"], 5);
     assert!(world.run(&["runs", "list"]).stdout.contains("open"));
-    let moved: Vec<&str> = ids.iter().copied().filter(|id| world.versions(id) == ["1", "2"]).collect();
-    assert!(moved.len() < ids.len(), "the kill came too late");
-    assert_eq!(world.run(&["runs", "rollback", &run]).code, 1, "a run that has not ended is not undone");
-    // What the record lacks is what its ledgers have beyond it: taken away, it is found again.
-    let left = cut(world, &run, 3);
+    let upgraded: Vec<&str> = ids.iter().copied().filter(|id| world.versions(id) == ["1", "2"]).collect();
+    assert!(upgraded.len() < ids.len(), "the kill came too late");
+    assert_eq!(world.run(&["runs", "rollback", &run]).code, 1, "a run that has not ended was rolled back");
+    // The next run reads from the ledgers what the truncated record lacks.
+    let remaining = cut(world, &run, 3);
     let record = folder(world).join(format!("runs/{run}.jsonl"));
-    std::fs::write(&record, format!("{left}{{\"v\":1,\"event\":\"proj")).unwrap();
+    std::fs::write(&record, format!("{remaining}{{\"v\":1,\"event\":\"proj")).unwrap();
     let report = world.expect(0, &["upgrade-all"]);
     let completed = report.events("run_completed")[0].clone();
-    let mut told: Vec<&str> = completed["moved"].as_object().unwrap().keys().map(String::as_str).collect();
-    let reported: Vec<Value> = left.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    told.extend(reported.iter().filter_map(|event| event["project"].as_str()));
-    told.sort_unstable();
-    let mut wanted = moved;
+    let mut recorded: Vec<&str> =
+        completed["moved"].as_object().unwrap().keys().map(String::as_str).collect();
+    let reported: Vec<Value> = remaining.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    recorded.extend(reported.iter().filter_map(|event| event["project"].as_str()));
+    recorded.sort_unstable();
+    let mut wanted = upgraded;
     wanted.sort_unstable();
-    assert_eq!(told, wanted, "{completed}");
+    assert_eq!(recorded, wanted, "{completed}");
     assert_eq!(report.events("run_started")[0]["after"], run);
     let list = world.expect(0, &["runs", "list"]);
     let states: Vec<&str> = list.events("run").iter().map(|it| it["state"].as_str().unwrap()).collect();
@@ -171,14 +172,14 @@ fn a_killed_run_is_completed_from_the_ledgers_by_the_next(world: &mut World) {
     assert_eq!(list.events("run")[2]["after"], run);
     assert_eq!(world.expect(0, &["runs", "show", &run]).events("run_completed").len(), 1);
     world.expect(0, &["audit", "verify"]);
-    // And it can be undone as any other.
+    // A completed run can be rolled back like any other.
     let undone = world.expect(0, &["runs", "rollback", &run]);
     assert_eq!(undone.count("downgraded"), wanted.len() as u64);
     assert_eq!(world.expect(0, &["status"]).count("planned"), wanted.len() as u64);
 }
 
 fn a_killed_downgrade_is_completed_as_one(world: &mut World) {
-    let ids = created(world, &[NOTES, INDEX, MORE]);
+    let ids = create_many(world, &[NOTES, INDEX, MORE]);
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let run = killed(world, &[&["downgrade"], &ids[..], &["--to", "1"]].concat(), 5);
     cut(world, &run, 3);
@@ -191,19 +192,19 @@ fn a_killed_downgrade_is_completed_as_one(world: &mut World) {
 }
 
 fn a_killed_drop_says_what_is_gone(world: &mut World) {
-    let ids = created(world, &[NOTES]);
+    let ids = create_many(world, &[NOTES]);
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let run = killed(world, &[&["drop"], &ids[..], &["--yes", "--no-backup"]].concat(), 5);
     cut(world, &run, 3);
-    let left = world.expect(0, &["status"]).events("project_finished").len();
-    assert!((1..ids.len() - 2).contains(&left), "the kill came too early or too late");
+    let remaining = world.expect(0, &["status"]).events("project_finished").len();
+    assert!((1..ids.len() - 2).contains(&remaining), "the kill came too early or too late");
     let report = world.expect(0, &["upgrade-all"]);
-    let gone = report.events("run_completed")[0]["gone"].as_array().unwrap().len();
-    assert_eq!(gone, ids.len() - left - 1, "one is in the record");
+    let dropped = report.events("run_completed")[0]["gone"].as_array().unwrap().len();
+    assert_eq!(dropped, ids.len() - remaining - 1, "one of the drops is in the record");
 }
 
 fn a_killed_run_is_completed_under_another_catalog_and_by_another_name_of_the_store(world: &mut World) {
-    created(world, &[NOTES]);
+    create_many(world, &[NOTES]);
     world.with_migrations(&[NOTES, INDEX]);
     let run = killed(world, &["upgrade-all"], 5);
     cut(world, &run, 3);
@@ -225,7 +226,7 @@ fn a_killed_run_is_completed_under_another_catalog_and_by_another_name_of_the_st
     }
 }
 
-/// A journal of some entries, and its lines.
+/// A fleet whose journal has six entries, with the journal's path and lines.
 fn journal() -> (World, PathBuf, Vec<String>) {
     let mut world = World::sqlite();
     world.with_migrations(&[NOTES]);
@@ -251,8 +252,8 @@ fn the_seven_attacks_on_the_journal_are_found() {
     };
     let text = |line: &str| line.rsplit_once(",\"hash\":\"").unwrap().0.to_string();
     let hash = |line: &str| line.rsplit_once(",\"hash\":\"").unwrap().1[..64].to_string();
-    assert_eq!(seal(&text(&lines[0])), lines[0], "this test knows how entries are sealed");
-    // Whoever may write the file can make every hash anew from a point on.
+    assert_eq!(seal(&text(&lines[0])), lines[0], "the test seals entries as the journal does");
+    // An attacker who can write the file can recompute every hash from some entry on.
     let rewritten = |from: usize, edit: &dyn Fn(&str) -> String| {
         let mut all = lines.clone();
         for index in from..all.len() {
@@ -269,23 +270,28 @@ fn the_seven_attacks_on_the_journal_are_found() {
     };
     let forged = {
         let last = lines.last().unwrap();
-        let own = text(last).replace("\"seq\":6", "\"seq\":7");
-        let own = own.replace(&hash(&lines[4]), &hash(last));
-        [lines.clone(), vec![seal(&own)]].concat()
+        let entry = text(last).replace("\"seq\":6", "\"seq\":7");
+        let entry = entry.replace(&hash(&lines[4]), &hash(last));
+        [lines.clone(), vec![seal(&entry)]].concat()
     };
     let mut inserted = lines.clone();
     inserted.insert(3, lines[2].clone());
     let mut swapped = lines.clone();
     swapped.swap(2, 3);
-    let without = |gone: usize| {
-        lines.iter().enumerate().filter(|(at, _)| *at != gone).map(|(_, it)| it.clone()).collect::<Vec<_>>()
+    let without = |removed: usize| {
+        lines
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| *at != removed)
+            .map(|(_, it)| it.clone())
+            .collect::<Vec<_>>()
     };
     let edited = {
         let mut all = lines.clone();
         all[1] = all[1].replace("run_finished", "run_finishad");
         all
     };
-    let alone = &["audit", "verify"][..];
+    let plain = &["audit", "verify"][..];
     let anchored = &["audit", "verify", "--anchor", &anchor][..];
     let exact = &["audit", "verify", "--anchor", &anchor, "--exact"][..];
     for (attack, all, without_anchor, with_anchor, with_exact) in [
@@ -311,7 +317,7 @@ fn the_seven_attacks_on_the_journal_are_found() {
         ("append", forged, None, None, Some("1 entries were appended")),
     ] {
         std::fs::write(&path, all.join("\n") + "\n").unwrap();
-        for (arguments, wanted) in [(alone, without_anchor), (anchored, with_anchor), (exact, with_exact)] {
+        for (arguments, wanted) in [(plain, without_anchor), (anchored, with_anchor), (exact, with_exact)] {
             let ran = world.run(arguments);
             match wanted {
                 Some(wanted) => assert!(
@@ -323,15 +329,15 @@ fn the_seven_attacks_on_the_journal_are_found() {
             }
         }
     }
-    // Not one bit of it can change unseen.
-    let whole = lines.join("\n") + "\n";
-    for index in (0..whole.len()).step_by(17) {
-        let mut bytes = whole.clone().into_bytes();
+    // A changed bit is detected wherever it is.
+    let original = lines.join("\n") + "\n";
+    for index in (0..original.len()).step_by(17) {
+        let mut bytes = original.clone().into_bytes();
         bytes[index] ^= 1 << (index % 7);
         std::fs::write(&path, bytes).unwrap();
-        assert_eq!(world.run(alone).code, 1, "byte {index}");
+        assert_eq!(world.run(plain).code, 1, "byte {index}");
     }
-    std::fs::write(&path, whole).unwrap();
+    std::fs::write(&path, original).unwrap();
     world.expect(0, exact);
 }
 
@@ -339,7 +345,7 @@ fn the_seven_attacks_on_the_journal_are_found() {
 fn what_a_killed_process_left_of_an_entry_is_cut_off_and_said() {
     let (world, path, lines) = journal();
     std::fs::write(&path, lines.join("\n") + "\n" + &lines[2][..40]).unwrap();
-    assert!(world.run(&["audit", "verify"]).stderr.contains("not whole"));
+    assert!(world.run(&["audit", "verify"]).stderr.contains("the last entry is incomplete"));
     world.expect(0, &["create", "4"]);
     let shown = world.expect(0, &["audit", "show"]);
     assert_eq!(
@@ -352,12 +358,12 @@ fn what_a_killed_process_left_of_an_entry_is_cut_off_and_said() {
 #[test]
 fn a_killed_run_whose_entry_was_torn_hinders_no_run_after_it() {
     let mut world = World::sqlite();
-    created(&mut world, &[NOTES]);
+    create_many(&mut world, &[NOTES]);
     world.with_migrations(&[NOTES, INDEX]);
     killed(&world, &["upgrade-all"], 5);
     let path = folder(&world).join("journal.jsonl");
-    let whole = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&path, whole.clone() + &whole[..40]).unwrap();
+    let original = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, original.clone() + &original[..40]).unwrap();
     assert_eq!(world.expect(0, &["upgrade-all"]).events("run_completed").len(), 1);
     world.expect(0, &["audit", "verify"]);
     let kinds = |report: &Report| {
@@ -372,18 +378,18 @@ fn old_entries_are_pruned_to_a_checkpoint_that_the_rest_goes_on_from() {
     let anchor = world.run(&["audit", "anchor"]).stdout.trim().to_string();
     assert!(world.run(&["audit", "prune", "--older-than", "1d"]).stdout.starts_with("0 "));
     assert!(world.run(&["audit", "prune", "--older-than", "0s"]).stdout.starts_with("5 "));
-    let left = std::fs::read_to_string(&path).unwrap();
-    assert_eq!((left.lines().count(), left.lines().last()), (2, lines.last().map(String::as_str)));
+    let remaining = std::fs::read_to_string(&path).unwrap();
+    assert_eq!((remaining.lines().count(), remaining.lines().last()), (2, lines.last().map(String::as_str)));
     world.expect(0, &["audit", "verify", "--anchor", &anchor, "--exact"]);
     world.expect(0, &["create", "4"]);
     world.expect(0, &["audit", "verify", "--anchor", &anchor]);
     assert!(world.run(&["audit", "prune", "--older-than", "0s"]).stdout.starts_with("3 "));
     world.expect(0, &["audit", "verify"]);
     assert!(world.run(&["audit", "verify", "--anchor", &anchor]).stderr.contains("after the anchor"));
-    // A checkpoint is an entry like any other: nothing in it can change unseen, nor can it be taken away.
+    // A checkpoint is covered like any other entry: changing or removing it is detected.
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replacen("checkpoint", "checkpaint", 1)).unwrap();
     assert_eq!(world.run(&["audit", "verify"]).code, 1);
     std::fs::write(&path, text.split_once('\n').unwrap().1).unwrap();
-    assert!(world.run(&["audit", "verify"]).stderr.contains("those before it are gone"));
+    assert!(world.run(&["audit", "verify"]).stderr.contains("earlier ones are missing"));
 }

@@ -60,8 +60,8 @@ fn insert(connection: &mut ProjectConnection, name: &str) -> QueryResult<()> {
     connection.batch_execute(&sql)
 }
 
-/// diesel's own connection to a project, and what its harness does there.
-macro_rules! with_diesels_own {
+/// Runs `$work` on a plain diesel connection to a project, for either database.
+macro_rules! with_diesel {
     ($world:expr, $id:expr, $connection:ident => $work:expr) => {
         match $world.own_connection($id) {
             ProjectConnection::Sqlite(mut $connection) => $work,
@@ -78,21 +78,21 @@ fn diesel_finds_nothing_pending_on_what_tenantry_upgraded_and_the_other_way_roun
     world.with_legacy_as(1, "1").with_legacy_as(2, "2");
     let manager = manager(world);
     assert_eq!(manager.upgrade_all(|_| {}).unwrap().exit, 0);
-    #[expect(clippy::disallowed_methods, reason = "this is what diesel's own harness says")]
+    #[expect(clippy::disallowed_methods, reason = "the test compares with diesel's own harness")]
     {
-        with_diesels_own!(world, "1", connection => {
+        with_diesel!(world, "1", connection => {
             assert!(!connection.has_pending_migration(catalog(world)).unwrap());
             assert_eq!(connection.applied_migrations().unwrap().len(), 3);
         });
     }
-    // Reverting is diesel's too, where no row makes its enforced foreign keys refuse the rebuild.
+    // diesel can also revert, in a project without rows: with rows, its enforced foreign keys refuse the rebuild.
     manager.create(&id("4")).unwrap();
-    with_diesels_own!(world, "4", connection => { connection.revert_last_migration(catalog(world)).unwrap(); });
+    with_diesel!(world, "4", connection => { connection.revert_last_migration(catalog(world)).unwrap(); });
     assert_eq!(manager.status(&id("4")).unwrap().pending.len(), 1);
     assert_eq!(manager.upgrade(&id("4")).unwrap().migrations.len(), 1);
-    // A database that diesel made is managed as it stands.
+    // tenantry manages a database that diesel migrated, without a takeover.
     world.with_project("3", "SELECT 1");
-    with_diesels_own!(world, "3", connection => { connection.run_pending_migrations(catalog(world)).unwrap(); });
+    with_diesel!(world, "3", connection => { connection.run_pending_migrations(catalog(world)).unwrap(); });
     assert!(manager.status(&id("3")).unwrap().is_current());
 }
 
@@ -144,7 +144,7 @@ fn a_project_that_is_slow_to_open_keeps_nobody_waiting() {
     for name in ["slow", "quick"] {
         manager.create(&id(name)).unwrap();
     }
-    // With a journal and an exclusive lock, looking at it waits for the lock.
+    // With a rollback journal, reading waits for the writer's exclusive lock.
     let write = "BEGIN EXCLUSIVE; INSERT INTO projects (name, current_phase) VALUES ('held', 'CODER')";
     let application = world.application("slow", write);
     std::thread::scope(|scope| {
@@ -160,7 +160,7 @@ fn a_project_that_is_slow_to_open_keeps_nobody_waiting() {
 /// How many connections to the store this process has open.
 fn open_databases(world: &World) -> usize {
     if world.is_postgres() {
-        // The store's own connection, and the one that asks, are nobody's project.
+        // Excludes the store's own connection and the one that runs this query.
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
                    AND application_name = 'tenantry' AND query NOT LIKE '%tenantry%' AND query NOT LIKE 'COMMIT%'";
         return world.database().run(&["-c", sql])[0].parse().unwrap();
@@ -183,7 +183,7 @@ fn connections_are_bounded_over_the_fleet_and_idle_ones_are_closed(world: &mut W
         assert!(open_databases(world) <= 3, "{} open", open_databases(world));
     }
     let held: Vec<_> = ids[..3].iter().map(|id| manager.connection(id).unwrap()).collect();
-    // A fourth waits until one is given back.
+    // A fourth connection waits until one is returned.
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| manager.connection(&ids[5]).map(drop));
         std::thread::sleep(Duration::from_millis(150));
@@ -199,7 +199,7 @@ fn connections_are_bounded_over_the_fleet_and_idle_ones_are_closed(world: &mut W
 fn trap_13_a_connection_given_back_in_a_transaction_is_not_given_out_again(world: &mut World) {
     let manager = manager(world);
     manager.create(&id("a")).unwrap();
-    // Begun by diesel, and behind its back.
+    // The first transaction is begun by diesel, the second by SQL that diesel does not see.
     let mut connection = manager.connection(&id("a")).unwrap();
     <ProjectConnection as Connection>::TransactionManager::begin_transaction(&mut *connection).unwrap();
     insert(&mut connection, "never committed").unwrap();
@@ -259,7 +259,9 @@ fn what_an_application_does_is_in_the_journal(world: &mut World) {
     manager.create(&id("a")).unwrap();
     assert_eq!(manager.create(&id("a")).unwrap_err().kind(), ErrorKind::AlreadyExists);
     let mut entries = Vec::new();
-    Journal::new(&folder, "").each(|entry| entries.push((entry.actor, entry.kind, entry.command))).unwrap();
+    Journal::new(&folder, "")
+        .for_each_entry(|entry| entries.push((entry.actor, entry.kind, entry.command)))
+        .unwrap();
     let entry = |kind: &str| ("the application".to_string(), kind.to_string(), "create".to_string());
     let run = [entry("run_started"), entry("run_finished")];
     assert_eq!(entries, [run.clone(), run].concat());
@@ -272,11 +274,11 @@ fn a_catalog_of_another_database_is_refused() {
     assert_eq!(Manager::in_memory(catalog).err().map(|error| error.kind()), Some(ErrorKind::Configuration));
 }
 
-/// A reference that was made before, without the down scripts, is not taken for one that says how they are.
+/// A cached reference that was built without the down scripts is not used for a downgrade.
 #[test]
 fn a_downgrade_looks_at_the_down_scripts_whatever_was_asked_before() {
+    use tenantry::manager::{DowngradeTo, Drift, Request};
     use tenantry::manager::{Operation, Run, Selection};
-    use tenantry::plan::{DowngradeTo, Drift, Request};
     let files = [
         ("1_one/up.sql", "CREATE TABLE one (a INTEGER);"),
         ("2_two/up.sql", "CREATE TABLE two (a INTEGER);"),
@@ -307,19 +309,19 @@ fn what_an_application_does_with_one_project_is_a_call(world: &mut World) {
     for id in [&a, &b] {
         assert_eq!(names(&mut manager.connection(id).unwrap()), ["kept"]);
     }
-    manager.stamp(&a, None, false).unwrap();
+    manager.stamp(&a).unwrap();
     manager.drop(&b, FinalBackup::Skip).unwrap();
     assert_eq!(manager.list().unwrap(), std::slice::from_ref(&a));
-    // What to do next is said in the application's words.
+    // Hints name methods of the library, not commands.
     let exists = manager.create(&a).unwrap_err();
     assert!(exists.hint().unwrap().contains("Manager::status"), "{exists:?}");
     let missing = manager.upgrade(&id("missing")).unwrap_err();
     assert!(!missing.hint().unwrap_or_default().contains("tenantry "), "{missing:?}");
-    // It is recorded as the command's runs are.
+    // The journal records these runs like those of the command.
     let mut commands = Vec::new();
     config(world)
         .journal()
-        .each(|entry| {
+        .for_each_entry(|entry| {
             if entry.kind == "run_started" {
                 commands.push(entry.command);
             }
@@ -337,7 +339,7 @@ fn a_connection_outlives_the_borrow_of_its_manager(world: &mut World) {
     let manager = std::sync::Arc::new(manager(world));
     manager.create(&id("a")).unwrap();
     let connection = manager.connection(&id("a")).unwrap();
-    // As a task of an asynchronous runtime has it.
+    // The connection moves to another thread, as in a task of an asynchronous runtime.
     let task = std::thread::spawn(move || {
         let mut connection = connection;
         insert(&mut connection, "from a task").unwrap();
@@ -347,33 +349,31 @@ fn a_connection_outlives_the_borrow_of_its_manager(world: &mut World) {
     assert_eq!(task.join().unwrap(), ["from a task"]);
 }
 
-/// However many threads want one at once, no more are open than the bound says; and a pool that keeps nothing is one all the same.
+/// The limit on open connections holds when many threads request one at the same time, also if none are kept idle.
 #[test]
 fn threads_at_once_never_exceed_the_bound() {
     let mut world = World::sqlite();
     world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]);
     for idle in [Duration::ZERO, Duration::from_mins(1)] {
         let catalog = Catalog::from_directory(&world.folder().join("migrations"), Dialect::Sqlite).unwrap();
-        let store = tenantry::store::sqlite::SqliteStore::new(
-            world.data(),
-            tenantry::store::sqlite::SqliteOptions::default(),
-        );
+        let store =
+            tenantry::store::SqliteStore::new(world.data(), tenantry::store::SqliteOptions::default());
         let manager = Manager::new(store, catalog).unwrap().with_connections(2, idle);
         let (a, b) = (id(&format!("a{}", idle.as_secs())), id(&format!("b{}", idle.as_secs())));
         manager.create(&a).unwrap();
         manager.create(&b).unwrap();
-        let (open, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        // One is in use elsewhere, so that who finds the idle one gone has to wait.
+        let (open, most_open) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        // One connection is in use, so that a thread that finds the idle one taken has to wait.
         let held = manager.connection(&b).unwrap();
         for _ in 0..60 {
             drop(manager.connection(&a).unwrap());
-            let together = std::sync::Barrier::new(8);
+            let barrier = std::sync::Barrier::new(8);
             std::thread::scope(|scope| {
                 for _ in 0..8 {
                     scope.spawn(|| {
-                        together.wait();
+                        barrier.wait();
                         let connection = manager.connection(&a).unwrap();
-                        most.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 2, Ordering::SeqCst);
+                        most_open.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 2, Ordering::SeqCst);
                         std::thread::sleep(Duration::from_millis(1));
                         open.fetch_sub(1, Ordering::SeqCst);
                         drop(connection);
@@ -382,6 +382,6 @@ fn threads_at_once_never_exceed_the_bound() {
             });
         }
         drop(held);
-        assert_eq!(most.into_inner(), 2);
+        assert_eq!(most_open.into_inner(), 2);
     }
 }

@@ -1,11 +1,11 @@
-//! The command and the library on real databases, through one builder: see `world.rs`.
+//! Tests of the command and the library on real databases. `world.rs` builds the fleets.
 //!
-//! A scenario that a store of either kind can play is written once and listed in `on_each_store!`.
+//! A scenario that applies to both kinds of store is written once and listed in `on_each_store!`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test may say what it counted")]
-#![allow(clippy::too_many_lines, reason = "a table of cases is as long as there are cases")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "tests may print counts")]
+#![allow(clippy::too_many_lines, reason = "tables of test cases are long")]
 
-/// Makes a test of each scenario for each kind of store.
+/// Generates one test per scenario and kind of store.
 macro_rules! on_each_store {
     ($($scenario:ident),* $(,)?) => {
         mod sqlite {
@@ -17,7 +17,7 @@ macro_rules! on_each_store {
     };
 }
 
-/// The same for scenarios about files, which only SQLite's stores have.
+/// Like `on_each_store!`, for scenarios about files: only SQLite stores have files.
 macro_rules! on_files {
     ($($scenario:ident),* $(,)?) => {
         mod files {
@@ -58,6 +58,7 @@ mod set_prompt_train;
 mod set_schemas;
 mod sets;
 mod spares_and_roles;
+mod structure;
 mod takeover;
 mod transfer;
 mod traps;

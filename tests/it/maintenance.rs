@@ -1,4 +1,4 @@
-//! What a set declares besides its migrations: rows that are deleted at an age, and what must hold.
+//! Retention and checks as a set declares them, `analyze` and `vacuum`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -39,7 +39,7 @@ const EVENTS: (&str, &str) = (
 const RULE: &str = "[[retention]]\ntable = \"events\"\ntime = \"at\"\nunit = \"seconds\"\nage = \"90d\"\n";
 const DEPENDENT: &str = "dependents = [{ table = \"details\", column = \"event_id\", references = \"id\" }]\ncondition = \"kind = 'a'\"\n";
 
-/// So many rows of an age in days.
+/// Inserts `count` rows that are `days` days old, with ids from `first` on.
 fn events(world: &World, id: &str, first: usize, count: usize, days: u64, kind: &str) {
     let at = now() - days * DAY;
     let rows: Vec<_> = (first..first + count).map(|number| format!("({number}, {at}, '{kind}')")).collect();
@@ -51,9 +51,9 @@ fn old_rows_are_deleted_in_batches_and_a_dry_run_only_counts_them(world: &mut Wo
     let ran = world.run(&["retain", "--all"]);
     assert!(ran.code == 2 && ran.stderr.contains("set.toml"), "{}", ran.stderr);
     with_rules(world, &format!("{RULE}{DEPENDENT}"));
-    assert_eq!(world.run(&["retain", "--all"]).code, 6, "an empty fleet was not said");
+    assert_eq!(world.run(&["retain", "--all"]).code, 6, "an empty fleet was not reported");
     world.expect(0, &["create", "a", "b", "c"]);
-    // More than two batches, rows of another kind, and rows that are young.
+    // Old rows for more than two batches, old rows of another kind, and recent rows.
     events(world, "a", 1, 2500, 91, "a");
     events(world, "a", 3001, 7, 91, "b");
     events(world, "a", 4001, 5, 89, "a");
@@ -94,14 +94,14 @@ fn a_rule_that_names_what_is_not_there_fails_that_project_alone(world: &mut Worl
     assert_eq!(report.outcome("a"), "retained");
     let (kind, message) = report.error("b");
     assert!(kind == "schema_mismatch" && message.contains("no table \"events\""), "{kind}: {message}");
-    // A column whose name is SQL is a name that is not there.
+    // A column name is never run as SQL and has to match exactly: none of these columns exist.
     for column in ["at\\\" OR 1=1 --", "AT", "ctid", "rowid"] {
         with_rules(world, &RULE.replace("\"at\"", &format!("\"{column}\"")));
         events(world, "a", 1, 3, 91, "a");
         assert_eq!(world.expect(3, &["retain", "a"]).error("a").0, "schema_mismatch", "{column}");
         world.execute("a", "DELETE FROM events");
     }
-    // So is a name in a condition, which SQLite would take for a text.
+    // An unknown column in a condition is an error too. SQLite alone would take the quoted name for a string.
     events(world, "a", 1, 3, 91, "a");
     with_rules(world, &format!("{RULE}condition = '\"knd\" <> 1'\n"));
     for arguments in [&["retain", "a", "--dry-run"][..], &["retain", "a"]] {
@@ -109,7 +109,7 @@ fn a_rule_that_names_what_is_not_there_fails_that_project_alone(world: &mut Worl
         assert!(report.error("a").1.contains("knd"), "{}", report.error("a").1);
     }
     assert_eq!(world.query("a", "SELECT count(*) FROM events"), ["3"]);
-    // Mistakes in the rules are said with their line, and nothing is done.
+    // Errors in the rules are reported with their line, and nothing is deleted.
     with_rules(world, &format!("{RULE}\nconditon = \"kind = 'a'\"\n"));
     let ran = world.run(&["retain", "--all"]);
     assert!(ran.code == 2 && ran.stderr.contains("set.toml:7"), "{}", ran.stderr);
@@ -166,9 +166,12 @@ fn the_ledger_says_whether_rows_may_be_deleted(world: &mut World) {
     assert_eq!(outcomes(&report), ["blocked", "planned", "blocked", "blocked", "planned", "up_to_date"]);
     let report = world.expect(4, &["retain", "--all"]);
     assert_eq!(outcomes(&report), ["blocked", "retained", "blocked", "blocked", "retained", "up_to_date"]);
-    assert_eq!(report.project("young")["notes"][0], "behind the newest version: no table events yet");
-    for (id, left) in [("ahead", "3"), ("behind", "0"), ("current", "3"), ("dirty", "3"), ("drifted", "0")] {
-        assert_eq!(world.query(id, "SELECT count(*) FROM events"), [left], "{id}");
+    assert_eq!(
+        report.project("young")["notes"][0],
+        "not at the newest version: table events does not exist yet"
+    );
+    for (id, count) in [("ahead", "3"), ("behind", "0"), ("current", "3"), ("dirty", "3"), ("drifted", "0")] {
+        assert_eq!(world.query(id, "SELECT count(*) FROM events"), [count], "{id}");
     }
 }
 
@@ -184,7 +187,7 @@ fn rows_of_a_table_without_row_ids_are_left_and_those_of_partitions_go(world: &m
     events(world, "a", 1, 1500, 91, "a");
     events(world, "a", 2001, 1500, 91, "b");
     events(world, "a", 4001, 7, 89, "b");
-    let (code, outcome, left) = world.either((3, "failed", "3007"), (0, "retained", "7"));
+    let (code, outcome, remaining) = world.either((3, "failed", "3007"), (0, "retained", "7"));
     let report = world.expect(code, &["retain", "a", "--dry-run"]);
     assert_eq!(report.outcome("a"), world.either("failed", "planned"));
     let report = world.expect(code, &["retain", "a"]);
@@ -192,12 +195,12 @@ fn rows_of_a_table_without_row_ids_are_left_and_those_of_partitions_go(world: &m
     if world.is_postgres() {
         assert_eq!(report.project("a")["rows"]["events"], 3000);
     }
-    assert_eq!(world.query("a", "SELECT count(*) FROM events"), [left]);
+    assert_eq!(world.query("a", "SELECT count(*) FROM events"), [remaining]);
 }
 
 fn the_age_can_be_said_and_times_can_be_dates(world: &mut World) {
-    let stamp = world.either("TEXT", "TIMESTAMPTZ");
-    let sql = format!("CREATE TABLE notes (id INTEGER PRIMARY KEY, made {stamp}, seen BIGINT);");
+    let time_type = world.either("TEXT", "TIMESTAMPTZ");
+    let sql = format!("CREATE TABLE notes (id INTEGER PRIMARY KEY, made {time_type}, seen BIGINT);");
     world.with_migrations(&[("1_notes", &sql)]).expect(0, &["create", "a"]);
     let rule = |time: &str, unit: &str| {
         format!(
@@ -272,20 +275,26 @@ fn a_long_chain_is_followed_to_its_end(world: &mut World) {
     let mut previous = String::new();
     let rows: Vec<_> = (1..=3500)
         .map(|seq| {
-            let own = hash(&format!("{previous}:said {seq}"));
-            format!("({seq}, '{}', 'said {seq}', '{own}')", std::mem::replace(&mut previous, own.clone()))
+            let current = hash(&format!("{previous}:said {seq}"));
+            format!(
+                "({seq}, '{}', 'said {seq}', '{current}')",
+                std::mem::replace(&mut previous, current.clone())
+            )
         })
         .collect();
     for rows in rows.chunks(500) {
         world.execute("a", &format!("INSERT INTO links VALUES {}", rows.join(", ")));
     }
     world.expect(0, &["check", "a"]);
-    // From the last to the first: each is found before those after it.
+    // Damages the entries from the last to the first, because a check reports the first damaged one.
     for (sql, message) in [
-        ("UPDATE links SET said = 'x' WHERE seq = 3500", "links: seq 3500 has not the hash of what it says"),
-        ("UPDATE links SET said = NULL WHERE seq = 3001", "links: seq 3001 has nothing in said"),
-        ("DELETE FROM links WHERE seq = 2000", "links: seq 2001 does not go on from the entry before it"),
-        ("UPDATE links SET hash = 'x' WHERE seq = 999", "links: seq 999 has not the hash of what it says"),
+        ("UPDATE links SET said = 'x' WHERE seq = 3500", "links: seq 3500: the hash does not match the data"),
+        ("UPDATE links SET said = NULL WHERE seq = 3001", "links: seq 3001: said is NULL"),
+        (
+            "DELETE FROM links WHERE seq = 2000",
+            "links: seq 2001: the previous hash is not that of the row before",
+        ),
+        ("UPDATE links SET hash = 'x' WHERE seq = 999", "links: seq 999: the hash does not match the data"),
     ] {
         world.execute("a", sql);
         assert_eq!(world.expect(3, &["check", "a"]).error("a"), ("check_failed", message));
@@ -300,7 +309,7 @@ fn rows_that_point_at_nothing_are_found(world: &mut World) {
     assert_eq!(report.outcome("a"), "checked");
     let (kind, message) = report.error("b");
     assert!(
-        kind == "check_failed" && message.contains("2 row(s) of details point at nothing in events"),
+        kind == "check_failed" && message.contains("2 row(s) of details reference missing rows of events"),
         "{message}"
     );
 }
@@ -318,17 +327,17 @@ fn analyze_and_vacuum_leave_a_project_current(world: &mut World) {
     }
     assert_eq!(before, world.snapshot(), "a dry run changed something");
     assert_eq!(world.expect(0, &["analyze", "--all"]).count("analyzed"), 2);
-    let known = world.either(
+    let statistics = world.either(
         "SELECT count(*) > 0 FROM sqlite_stat1 WHERE idx = 'events_kind'",
         "SELECT reltuples::int FROM pg_class WHERE oid = 'events'::regclass",
     );
-    assert_eq!(world.query("a", known), [world.either("1", "5000")]);
+    assert_eq!(world.query("a", statistics), [world.either("1", "5000")]);
     world.execute("a", "DELETE FROM events");
     let size = || std::fs::metadata(world.path("a")).map_or(0, |it| it.len());
-    let full = if world.is_postgres() { 0 } else { size() };
+    let size_before = if world.is_postgres() { 0 } else { size() };
     assert_eq!(world.expect(0, &["vacuum", "a", "b"]).count("vacuumed"), 2);
     if !world.is_postgres() {
-        assert!(size() < full / 2, "{} of {full}", size());
+        assert!(size() < size_before / 2, "{} of {size_before}", size());
     }
     assert_eq!(world.expect(0, &["status"]).count("up_to_date"), 2);
     world.expect(0, &["downgrade", "a", "--steps", "1"]);
@@ -338,20 +347,20 @@ fn hash(data: &str) -> String {
     Sha256::digest(data).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
-/// Appends entries to a chain as the application does: (seconds ago, event).
+/// Appends entries, each (age in seconds, event), to a chain as the application does.
 fn chain(world: &World, id: &str, entries: &[(u64, &str)]) {
     let last = world.query(id, "SELECT hash FROM audit_chain ORDER BY seq DESC LIMIT 1");
     let mut previous = last.first().cloned().unwrap_or_else(|| "0".repeat(64));
     let mut sql = String::from("BEGIN;");
     for (ago, event) in entries {
         let (at, payload) = (now() - ago, format!(r#"{{"of":"{id}"}}"#));
-        let own = hash(&format!("{previous}:{event}:{payload}:{at}"));
+        let current = hash(&format!("{previous}:{event}:{payload}:{at}"));
         let insert = format!(
             "INSERT INTO audit_chain (tenant_id, event_type, payload, previous_hash, hash, created_at) \
-             VALUES ('t', '{event}', '{payload}', '{previous}', '{own}', {at});"
+             VALUES ('t', '{event}', '{payload}', '{previous}', '{current}', {at});"
         );
         sql.push_str(&insert);
-        previous = own;
+        previous = current;
     }
     world.execute(id, &(sql + "COMMIT"));
 }
@@ -364,12 +373,12 @@ fn a_fleet_of_200_keeps_90_days_and_tampered_chains_are_found() {
     let old: Vec<_> = (0..30).map(|_| (91 * DAY, "login")).chain((0..20).map(|_| (DAY, "logout"))).collect();
     for id in &ids {
         chain(&world, id, &old);
-        let (then, lately) = (now() - 91 * DAY, now() - DAY);
+        let (expired, recent) = (now() - 91 * DAY, now() - DAY);
         world.execute(id, &format!(
-            "INSERT INTO notifications (id, tenant_id, type, read, created_at) VALUES ('a', 't', 'x', 1, {then}), ('b', 't', 'x', 0, {then}), ('c', 't', 'x', 1, {lately});
-             INSERT INTO planning_runs (id, idea, status, created_at, updated_at) VALUES ('a', 'x', 'deleted', {then}, {then}), ('b', 'x', 'completed', {then}, {then}), ('c', 'x', 'deleted', {then}, {lately});
-             INSERT INTO planning_artifacts (id, run_id, phase, content, created_at) VALUES ('1', 'a', 'p', 'x', {then}), ('2', 'a', 'q', 'x', {then}), ('3', 'b', 'p', 'x', {then});
-             INSERT INTO planning_parked_ideas (id, idea, run_id, created_at) VALUES ('i', 'x', 'a', {then});"));
+            "INSERT INTO notifications (id, tenant_id, type, read, created_at) VALUES ('a', 't', 'x', 1, {expired}), ('b', 't', 'x', 0, {expired}), ('c', 't', 'x', 1, {recent});
+             INSERT INTO planning_runs (id, idea, status, created_at, updated_at) VALUES ('a', 'x', 'deleted', {expired}, {expired}), ('b', 'x', 'completed', {expired}, {expired}), ('c', 'x', 'deleted', {expired}, {recent});
+             INSERT INTO planning_artifacts (id, run_id, phase, content, created_at) VALUES ('1', 'a', 'p', 'x', {expired}), ('2', 'a', 'q', 'x', {expired}), ('3', 'b', 'p', 'x', {expired});
+             INSERT INTO planning_parked_ideas (id, idea, run_id, created_at) VALUES ('i', 'x', 'a', {expired});"));
     }
     let before = world.snapshot();
     let report = world.expect(0, &["retain", "--all", "--dry-run"]);
@@ -394,7 +403,7 @@ fn a_fleet_of_200_keeps_90_days_and_tampered_chains_are_found() {
         assert_eq!(world.query(id, "SELECT id FROM planning_artifacts"), ["3"]);
         assert_eq!(world.query(id, "SELECT count(*) FROM planning_parked_ideas"), ["1"]);
     }
-    // What is left verifies from its first entry on, also once the application goes on.
+    // The remaining entries verify from the first one on, also after the application appends another.
     assert_eq!(world.expect(0, &["check", "--all"]).count("checked"), 200);
     chain(&world, "1", &[(0, "login")]);
     world.expect(0, &["check", "1"]);
@@ -406,10 +415,10 @@ fn a_fleet_of_200_keeps_90_days_and_tampered_chains_are_found() {
     let report = world.expect(3, &["check", "--all"]);
     assert_eq!((report.count("checked"), report.count("failed")), (196, 4));
     for (id, message) in [
-        ("17", "the audit chain: seq 40 has not the hash of what it says"),
-        ("60", "the audit chain: seq 36 does not go on from the entry before it"),
+        ("17", "the audit chain: seq 40: the hash does not match the data"),
+        ("60", "the audit chain: seq 36: the previous hash is not that of the row before"),
         ("61", "the audit chain has lost its newest entries: last_written = 50"),
-        ("133", "the audit chain: seq 44 does not go on from the entry before it"),
+        ("133", "the audit chain: seq 44: the previous hash is not that of the row before"),
     ] {
         assert_eq!(report.error(id), ("check_failed", message));
     }
@@ -419,7 +428,7 @@ fn a_fleet_of_200_keeps_90_days_and_tampered_chains_are_found() {
 fn a_chain_loses_entries_from_its_front_only_and_never_the_newest() {
     let world = World::sqlite().of_set("foundation");
     world.expect(0, &["create", "a", "b"]);
-    // A clock that went back: the third entry is older than the second.
+    // The clock went back: the third entry is older than the second.
     chain(&world, "a", &[(100 * DAY, "a"), (10 * DAY, "b"), (100 * DAY, "c"), (DAY, "d")]);
     chain(&world, "b", &[(100 * DAY, "a"), (99 * DAY, "b"), (98 * DAY, "c")]);
     world.expect(0, &["retain", "--all"]);

@@ -1,4 +1,4 @@
-//! What only a server has: schemas, settings, locks, roles, restarts.
+//! Behaviour of Postgres stores only: schemas, settings, locks, roles, restarts.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -52,7 +52,7 @@ fn trap_9_a_migration_that_changes_the_search_path_is_refused() {
             ran.stderr
         );
     }
-    // What no reading finds, the assertion afterwards does.
+    // A change that is not visible in the text is detected after the script has run.
     for text in ["SELECT set_config('search_path', 'public', true);", "SET \"search_path\" = public;"] {
         world.with_migrations(&[one, ("2_two", text)]);
         let ran = world.run(&["upgrade-all"]);
@@ -71,17 +71,22 @@ fn a_setting_that_a_migration_makes_does_not_reach_the_next_project() {
     let mut world = World::postgres();
     let one = ("1_one", "CREATE TABLE one (id INTEGER PRIMARY KEY, x TEXT);");
     world.with_migrations(&[one]).expect(0, &["create", "1", "2", "3"]);
-    let odd =
+    let settings =
         "SET lock_timeout = 0;\nSET standard_conforming_strings = off;\nALTER TABLE one ADD COLUMN y TEXT;";
-    world.with_migrations(&[one, ("2_odd", odd)]);
+    world.with_migrations(&[one, ("2_odd", settings)]);
     let holder = world.application("2", "BEGIN; SELECT count(*) FROM one");
-    // With one worker the second project comes after the first on the same connection.
-    let later = [one, ("2_odd", odd), ("3_later", "ALTER TABLE one ADD COLUMN z TEXT DEFAULT 'a\\b';")];
+    // With one worker, the second project uses the same connection after the first.
+    let later = [one, ("2_odd", settings), ("3_later", "ALTER TABLE one ADD COLUMN z TEXT DEFAULT 'a\\b';")];
     assert_eq!(world.expect(0, &["--jobs", "1", "upgrade", "1"]).outcome("1"), "upgraded");
     drop(holder);
     world.with_migrations(&later);
     assert_eq!(world.expect(0, &["--jobs", "1", "upgrade-all"]).count("upgraded"), 3);
-    world.with_migrations(&[one, ("2_odd", odd), later[2], ("4_last", "ALTER TABLE one ADD COLUMN w TEXT;")]);
+    world.with_migrations(&[
+        one,
+        ("2_odd", settings),
+        later[2],
+        ("4_last", "ALTER TABLE one ADD COLUMN w TEXT;"),
+    ]);
     let holder = world.application("2", "BEGIN; SELECT count(*) FROM one");
     let report = world.expect(3, &["--jobs", "1", "--lock-timeout", "0.2", "upgrade-all"]);
     assert_eq!((report.count("upgraded"), report.error("2").0), (2, "locked"));
@@ -93,7 +98,7 @@ fn a_statement_that_takes_too_long_is_ended_and_named_and_no_question_of_tenantr
     let mut world = World::postgres();
     let one = ("1_one", "CREATE TABLE one (id INTEGER);\nINSERT INTO one VALUES (1);");
     world.with_migrations(&[one]).expect(0, &["create", "a"]);
-    // Slow only where there are rows, which the reference's private schema has not after this.
+    // The script is slow only on this row, which the reference does not have.
     world.execute("a", "INSERT INTO one VALUES (2)");
     let slow = "CREATE TABLE two (id INTEGER);\nUPDATE one SET id = id WHERE CASE id WHEN 2 THEN pg_sleep(3) IS NULL END;";
     for metadata in ["", "\n-- metadata\nrun_in_transaction = false\n"] {
@@ -102,7 +107,7 @@ fn a_statement_that_takes_too_long_is_ended_and_named_and_no_question_of_tenantr
         let error = &report.project("a")["error"];
         assert_eq!((&error["kind"], &error["migration"]), (&"timeout".into(), &"2_slow".into()), "{error}");
     }
-    // How long tenantry's own questions take is not its business.
+    // The statement timeout does not apply to tenantry's own queries.
     let holder = world.application("a", "BEGIN; LOCK TABLE __diesel_schema_migrations");
     let releasing = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(1200));
@@ -142,13 +147,13 @@ fn trap_26_the_locks_of_a_server_do_not_run_out_over_many_schemas() {
     world.with_migrations(&[("1_first", &first)]);
     let ids: Vec<String> = (1..=250).map(|number| number.to_string()).collect();
     world.expect(0, &[&["create"], &ids.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
-    // What a transaction over all of them would meet.
+    // A single transaction over all schemas runs out of locks.
     let all_at_once = "DO $$ DECLARE t regclass; BEGIN FOR t IN SELECT oid FROM pg_class WHERE relname ~ '^t[0-9]+$' LOOP \
                        EXECUTE format('SELECT FROM %s WHERE id = 1', t); END LOOP; END $$";
     let refused = world.database().psql(None).args(["-c", all_at_once]).output().unwrap();
     assert!(
         String::from_utf8_lossy(&refused.stderr).contains("out of shared memory"),
-        "the server has room for all"
+        "the server's lock table has room for all schemas"
     );
     world.with_migrations(&[("1_first", &first), ("2_second", &second)]);
     assert_eq!(world.expect(0, &["upgrade-all", "--dry-run"]).count("planned"), 250);
@@ -164,8 +169,8 @@ fn a_manager_goes_on_after_its_server_was_restarted() {
     let world = World::on(&server, 5432);
     world.expect(0, &["create", "a"]);
     let catalog = tenantry::Catalog::embedded("project", tenantry::Dialect::Postgres).unwrap();
-    let options = tenantry::store::postgres::PostgresOptions::default();
-    let store = tenantry::store::postgres::PostgresStore::new(&world.url(), options).unwrap();
+    let options = tenantry::store::PostgresOptions::default();
+    let store = tenantry::store::PostgresStore::new(&world.url(), options).unwrap();
     let manager = tenantry::Manager::new(store, catalog).unwrap();
     assert_eq!(manager.upgrade_all(|_| {}).unwrap().exit, 0);
     server.restart();
@@ -175,15 +180,15 @@ fn a_manager_goes_on_after_its_server_was_restarted() {
 
 #[test]
 fn what_is_not_there_is_not_settled() {
-    use tenantry::store::Store as _;
+    use tenantry::internals::DeferredCommits as _;
     let world = World::postgres();
     world.expect(0, &["create", "a", "b"]);
-    let options = tenantry::store::postgres::PostgresOptions::default();
-    let store = tenantry::store::postgres::PostgresStore::new(&world.url(), options).unwrap();
+    let options = tenantry::store::PostgresOptions::default();
+    let store = tenantry::store::PostgresStore::new(&world.url(), options).unwrap();
     let ids: Vec<tenantry::ProjectId> = ["a", "b"].map(|id| id.parse().unwrap()).to_vec();
     let run = &world.query("a", "SELECT DISTINCT run FROM tenantry_history")[0];
     assert_eq!(store.flush_commits(&ids, run).unwrap(), [true, true]);
-    // As after a crash that took back what the run did to one of them.
+    // The state after a crash that lost what the run did in one of the projects.
     world.execute("b", "DELETE FROM tenantry_history");
     assert_eq!(store.flush_commits(&ids, run).unwrap(), [true, false]);
     world.execute("b", "DROP SCHEMA project_b CASCADE");
@@ -192,7 +197,7 @@ fn what_is_not_there_is_not_settled() {
     assert_eq!(store.flush_commits(&[], run).unwrap(), [] as [bool; 0]);
 }
 
-/// Here by a role that may not write the record that is waited for.
+/// The role may not call `pg_logical_emit_message`, so its commits cannot be flushed.
 #[test]
 fn what_could_not_be_settled_is_not_told_as_done() {
     let mut world = World::postgres();
@@ -223,7 +228,7 @@ fn what_could_not_be_settled_is_not_told_as_done() {
     assert_eq!(report.count("failed"), 40);
     let (kind, message) = report.error("1");
     assert!(kind == "read_only" && message.contains("permission denied"), "{kind}: {message}");
-    // Under a limit on failures these count as well.
+    // These failures count towards `--max-failures`.
     world.with_migrations(&[
         one,
         ("2_two", "CREATE TABLE two (id INTEGER);"),
@@ -236,14 +241,14 @@ fn what_could_not_be_settled_is_not_told_as_done() {
 
 #[test]
 fn a_locked_ledger_is_not_called_a_migrations_failure() {
-    use tenantry::store::{Mode, ReadSchema, SchemaSource, Step, Store as _};
+    use tenantry::internals::{Inspect as _, Mode, ReadSchema, SchemaSource, Step, Store as _};
     let mut world = World::postgres();
     world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]).expect(0, &["create", "a"]);
     let lock_timeout = Duration::from_millis(200);
-    let options = tenantry::store::postgres::PostgresOptions { lock_timeout, ..Default::default() };
-    let store = tenantry::store::postgres::PostgresStore::new(&world.url(), options).unwrap();
+    let options = tenantry::store::PostgresOptions::default().lock_timeout(lock_timeout);
+    let store = tenantry::store::PostgresStore::new(&world.url(), options).unwrap();
     let ids: [tenantry::ProjectId; 1] = ["a".parse().unwrap()];
-    let seen = store.inspect(&ids, ReadSchema::Always).pop().unwrap().unwrap();
+    let inspection = store.inspect(&ids, ReadSchema::Always).pop().unwrap().unwrap();
     let _holder =
         world.application("a", "BEGIN; LOCK TABLE __diesel_schema_migrations IN ACCESS EXCLUSIVE MODE");
     let scripts = [("2_two/up.sql", "CREATE TABLE two (id INTEGER);")];
@@ -251,16 +256,16 @@ fn a_locked_ledger_is_not_called_a_migrations_failure() {
     let migration = &catalog.migrations()[0];
     let mode = Mode { schema: SchemaSource::Ledger, ..Mode::PLAIN };
     let mut session = store.open(&ids[0]).unwrap();
-    assert!(session.begin_if_unchanged(mode, &seen).unwrap());
+    assert!(session.begin_if_unchanged(mode, &inspection).unwrap());
     let error = session.execute(&[Step { migration, script: &migration.up }]).unwrap_err();
     assert_eq!(error.kind(), tenantry::ErrorKind::VersionMismatch, "{error}");
 }
 
 #[test]
 fn what_was_seen_without_a_lock_is_compared_under_it() {
-    use tenantry::store::{Mode, ReadSchema, SchemaSource, Store as _};
+    use tenantry::internals::{Inspect as _, Mode, ReadSchema, SchemaSource, Store as _};
     let mode = |schema| Mode { schema, ..Mode::PLAIN };
-    let options = tenantry::store::postgres::PostgresOptions::default();
+    let options = tenantry::store::PostgresOptions::default();
     let ids: [tenantry::ProjectId; 1] = ["a".parse().unwrap()];
     let scripts = [
         ("2_two/up.sql", "CREATE TABLE zwö (id INTEGER);"),
@@ -269,11 +274,11 @@ fn what_was_seen_without_a_lock_is_compared_under_it() {
     let catalog = tenantry::Catalog::from_files("two", tenantry::Dialect::Postgres, scripts).unwrap();
     for (name, change) in [
         ("nothing", ""),
-        ("a version more", "INSERT INTO __diesel_schema_migrations (version) VALUES ('99')"),
-        ("a version less", "DELETE FROM __diesel_schema_migrations"),
-        ("another checksum", "UPDATE tenantry_history SET checksum = 'x'"),
+        ("an added version", "INSERT INTO __diesel_schema_migrations (version) VALUES ('99')"),
+        ("a removed version", "DELETE FROM __diesel_schema_migrations"),
+        ("a changed checksum", "UPDATE tenantry_history SET checksum = 'x'"),
         (
-            "a row more",
+            "an added row",
             "INSERT INTO tenantry_history SELECT (jsonb_populate_record(h, '{\"sequence\": 9}')).* FROM tenantry_history h LIMIT 1",
         ),
         ("no ledger", "DROP TABLE tenantry_history"),
@@ -281,37 +286,37 @@ fn what_was_seen_without_a_lock_is_compared_under_it() {
     ] {
         let mut world = World::postgres();
         world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]).expect(0, &["create", "a"]);
-        let store = tenantry::store::postgres::PostgresStore::new(&world.url(), options.clone()).unwrap();
-        let seen = store.inspect(&ids, ReadSchema::Always).pop().unwrap().unwrap();
+        let store = tenantry::store::PostgresStore::new(&world.url(), options.clone()).unwrap();
+        let inspection = store.inspect(&ids, ReadSchema::Always).pop().unwrap().unwrap();
         if !change.is_empty() {
             world.execute("a", change);
         }
-        let moved = (name != "nothing").then_some(tenantry::ErrorKind::VersionMismatch);
-        // Scripts go to the server together with the comparison, one or several.
+        let expected = (name != "nothing").then_some(tenantry::ErrorKind::VersionMismatch);
+        // One or several scripts are sent to the server together with the comparison.
         for count in [1, 2] {
             let mut session = store.open(&ids[0]).unwrap();
-            assert!(session.begin_if_unchanged(mode(SchemaSource::Ledger), &seen).unwrap(), "{name}");
+            assert!(session.begin_if_unchanged(mode(SchemaSource::Ledger), &inspection).unwrap(), "{name}");
             let steps: Vec<_> = catalog.migrations()[..count]
                 .iter()
-                .map(|migration| tenantry::store::Step { migration, script: &migration.up })
+                .map(|migration| tenantry::internals::Step { migration, script: &migration.up })
                 .collect();
             let ran = session.execute(&steps).map(|ran| ran.len()).map_err(|error| error.kind());
-            assert_eq!(ran, moved.map_or(Ok(count), Err), "{name}, {count} scripts");
+            assert_eq!(ran, expected.map_or(Ok(count), Err), "{name}, {count} scripts");
             session.rollback().unwrap();
         }
         let mut session = store.open(&ids[0]).unwrap();
-        assert!(!session.begin_if_unchanged(mode(SchemaSource::Live), &seen).unwrap(), "{name}");
-        assert!(session.begin_if_unchanged(mode(SchemaSource::Ledger), &seen).unwrap(), "{name}");
+        assert!(!session.begin_if_unchanged(mode(SchemaSource::Live), &inspection).unwrap(), "{name}");
+        assert!(session.begin_if_unchanged(mode(SchemaSource::Ledger), &inspection).unwrap(), "{name}");
         let kind = session.schema().err().map(|error| error.kind());
-        assert_eq!(kind, moved, "{name}");
+        assert_eq!(kind, expected, "{name}");
         session.rollback().unwrap();
         if name == "nothing" {
-            // Another run at work.
+            // Another run holds the project's lock.
             session.begin(mode(SchemaSource::Ledger)).unwrap();
             let mut other = store.open(&ids[0]).unwrap();
-            assert!(other.begin_if_unchanged(mode(SchemaSource::Ledger), &seen).unwrap());
+            assert!(other.begin_if_unchanged(mode(SchemaSource::Ledger), &inspection).unwrap());
             let kind = other.schema().unwrap_err().kind();
-            assert_eq!(kind, tenantry::ErrorKind::VersionMismatch, "while another run is at it");
+            assert_eq!(kind, tenantry::ErrorKind::VersionMismatch, "while another run holds the lock");
         }
     }
 }
@@ -359,7 +364,8 @@ fn a_status_makes_no_schema_where_the_ledgers_prove_theirs() {
     let mut world = World::postgres();
     let one = ("1_one", "CREATE TABLE one (id INTEGER PRIMARY KEY);");
     world.with_migrations(&[one]).expect(0, &["create", "a", "b"]);
-    // What fails on an empty database shows where one is made: in a dry run, and where there is something to compare.
+    // A migration that fails on an empty database is found only when the reference is built: in a dry run, and when a
+    // schema has to be compared.
     world.with_migrations(&[one, ("2_two", "INSERT INTO nowhere VALUES (1);")]);
     assert_eq!(world.expect(0, &["status"]).count("planned"), 2);
     assert_eq!(world.run(&["upgrade-all", "--dry-run"]).code, 2);
@@ -369,13 +375,13 @@ fn a_status_makes_no_schema_where_the_ledgers_prove_theirs() {
     world.with_migrations(&[one]);
     let report = world.expect(4, &["status"]);
     assert_eq!((report.outcome("a"), report.problem("b").0), ("up_to_date", "drifted"));
-    // As an application asks.
+    // The same through the library.
     let world = World::postgres();
     world.expect(0, &["create", "a", "b"]);
     world.execute("b", "CREATE INDEX by_hand ON tasks (id)");
     let catalog = tenantry::Catalog::embedded("project", tenantry::Dialect::Postgres).unwrap();
-    let options = tenantry::store::postgres::PostgresOptions::default();
-    let store = tenantry::store::postgres::PostgresStore::new(&world.url(), options).unwrap();
+    let options = tenantry::store::PostgresOptions::default();
+    let store = tenantry::store::PostgresStore::new(&world.url(), options).unwrap();
     let manager = tenantry::Manager::new(store, catalog).unwrap();
     assert!(manager.status(&"a".parse().unwrap()).unwrap().is_current());
     assert!(!manager.status(&"b".parse().unwrap()).unwrap().is_current());
@@ -405,7 +411,7 @@ fn of_scripts_that_are_sent_as_one_the_one_that_fails_is_named() {
         ),
         ("migration".into(), Some(3))
     );
-    // A row that was there before.
+    // Fails on a row that the project already has.
     let at_once = "ALTER TABLE one ADD x TEXT;\nALTER TABLE one ADD CHECK (1 / (id - 5) < 9);\nCREATE VIEW y AS SELECT 1;";
     assert_eq!(fails(at_once), ("migration".into(), Some(2)));
     let trigger = "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS \

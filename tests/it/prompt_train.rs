@@ -1,4 +1,4 @@
-//! The set `prompt-train` on rows as its system has them: each backfill against a computation of its own.
+//! The set `prompt-train` on realistic rows: each backfill is compared with an independent computation.
 
 mod expected;
 mod rows;
@@ -30,7 +30,7 @@ fn insert(world: &World, id: &str, requests: &[Request]) {
     world.database().run_in(id, &["-f", file.to_str().unwrap()]);
 }
 
-/// One column of all requests, by their ids; NULL is left out.
+/// One expression for all requests, by request id. Excludes nulls.
 fn column(world: &World, id: &str, expression: &str) -> HashMap<String, String> {
     let sql = format!("SELECT request_id, {expression} FROM api_requests WHERE ({expression}) IS NOT NULL");
     let rows = world.query(id, &sql);
@@ -47,7 +47,7 @@ fn every_backfill_comes_to_what_was_worked_out_and_again_to_the_same() {
     let requests = generate(7, 150);
     let expected = expect(&requests);
     assert!(requests.len() > 1000, "{}", requests.len());
-    // Each case has to be among them, or nothing is proven.
+    // The requests have to contain each case, or the test proves nothing.
     let values =
         |map: &HashMap<String, String>, part: &str| map.values().filter(|it| it.starts_with(part)).count();
     let moved = expected
@@ -61,14 +61,14 @@ fn every_backfill_comes_to_what_was_worked_out_and_again_to_the_same() {
     world.expect(0, &["create", "a"]);
     world.expect(0, &["downgrade", "a", "--to", "000"]);
     insert(&world, "a", &requests);
-    let all = || world.query("a", "SELECT r::text FROM api_requests r ORDER BY request_id");
+    let all_rows = || world.query("a", "SELECT r::text FROM api_requests r ORDER BY request_id");
     for version in 1..=14 {
         let version = format!("{version:03}");
         let report = world.expect(0, &["upgrade", "a", "--to", &version]);
         assert_eq!(report.outcome("a"), "upgraded");
         let hashed = |with_system: bool| {
-            let own = by_id(&requests, |it| Some(hashes(it, with_system)?.0));
-            assert_eq!(column(&world, "a", "current_message_hash"), own, "{version}");
+            let current = by_id(&requests, |it| Some(hashes(it, with_system)?.0));
+            assert_eq!(column(&world, "a", "current_message_hash"), current, "{version}");
             let before = by_id(&requests, |it| hashes(it, with_system)?.1);
             assert_eq!(column(&world, "a", "parent_message_hash"), before, "{version}");
         };
@@ -130,15 +130,18 @@ fn every_backfill_comes_to_what_was_worked_out_and_again_to_the_same() {
             }
             _ => {}
         }
-        // Its statements once more: nothing is another.
-        let before = (all(), world.contents("a"));
+        // Running the script again changes nothing.
+        let before = (all_rows(), world.contents("a"));
         let folder =
             std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations/prompt-train/postgres");
         let mut entries = std::fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
         let script =
             entries.find(|it| it.file_name().unwrap().to_string_lossy().starts_with(&version)).unwrap();
         world.database().run_in("a", &["-1", "-f", script.join("up.sql").to_str().unwrap()]);
-        assert!(before == (all(), world.contents("a")), "{version} changes something when it is run again");
+        assert!(
+            before == (all_rows(), world.contents("a")),
+            "{version} changes something when it is run again"
+        );
         assert_eq!(world.expect(0, &["status", "a"]).problem("a").0, "", "{version}");
     }
     world.expect(0, &["check", "a"]);
@@ -177,10 +180,11 @@ fn the_rules_of_the_system_hold_and_its_queries_have_their_indexes() {
     let first = world.query("a", "SELECT id FROM trains ORDER BY train_id LIMIT 1").remove(0);
     let refused = |sql: &str, part: &str| {
         let sql = format!(
-            "DO $$ BEGIN {sql}; SET CONSTRAINTS ALL IMMEDIATE; RAISE EXCEPTION 'nothing stopped it'; EXCEPTION WHEN OTHERS THEN RAISE NOTICE '%', SQLERRM; PERFORM set_config('test.error', SQLERRM, false); END $$"
+            "DO $$ BEGIN {sql}; SET CONSTRAINTS ALL IMMEDIATE; RAISE EXCEPTION 'the statement was accepted'; EXCEPTION WHEN OTHERS THEN RAISE NOTICE '%', SQLERRM; PERFORM set_config('test.error', SQLERRM, false); END $$"
         );
-        let said = world.database().run_in("a", &["-c", &sql, "-c", "SELECT current_setting('test.error')"]);
-        assert!(said.join(" ").contains(part), "{sql}: {said:?}");
+        let output =
+            world.database().run_in("a", &["-c", &sql, "-c", "SELECT current_setting('test.error')"]);
+        assert!(output.join(" ").contains(part), "{sql}: {output:?}");
     };
     let request = "SELECT request_id FROM api_requests WHERE parent_request_id IS NULL LIMIT 1";
     refused(
@@ -225,21 +229,21 @@ fn the_rules_of_the_system_hold_and_its_queries_have_their_indexes() {
     refused("INSERT INTO api_requests (domain, method) VALUES ('x', 'POST')", "null value");
     refused("UPDATE api_requests SET parent_request_id = gen_random_uuid()", "foreign key");
     refused("UPDATE api_requests SET parent_task_request_id = gen_random_uuid()", "foreign key");
-    // One owner takes over from the other in one transaction; a train takes its members along.
+    // One transaction can replace the owner. Deleting a train deletes its members.
     world.execute("a", &format!("BEGIN; DELETE FROM train_members WHERE train_id = '{first}'; INSERT INTO train_members (train_id, user_email, role) VALUES ('{first}', 'ada@example', 'owner'); COMMIT"));
     world.execute("a", &format!("DELETE FROM trains WHERE id = '{first}'"));
     assert_eq!(
         world.query("a", &format!("SELECT count(*) FROM train_members WHERE train_id = '{first}'")),
         ["0"]
     );
-    // Another branch of a conversation is analysed for itself.
+    // Each branch of a conversation can have its own analysis.
     world.execute("a", "INSERT INTO conversation_analyses (conversation_id, branch_id) VALUES ('00000000-0000-0000-0000-000000000001', 'main'), ('00000000-0000-0000-0000-000000000001', 'branch_2')");
-    // A train that comes without an owner gets one, and one that comes with its own has that alone.
+    // A train inserted without an owner gets a default one. A train inserted with an owner has only that one.
     world.execute("a", "INSERT INTO trains (train_id, name) VALUES ('alone', 'Alone')");
     world.execute("a", "BEGIN; INSERT INTO trains (id, train_id, name) VALUES ('00000000-0000-0000-0000-0000000000aa', 'owned', 'Owned'); INSERT INTO train_members (train_id, user_email, role) VALUES ('00000000-0000-0000-0000-0000000000aa', 'ada@example', 'owner'); COMMIT");
     let owners = "SELECT t.train_id, m.user_email FROM trains t LEFT JOIN train_members m ON m.train_id = t.id WHERE t.train_id IN ('alone', 'owned') ORDER BY 1";
     assert_eq!(world.query("a", owners), ["alone|todo@localhost", "owned|ada@example"]);
-    // updated_at follows by its trigger.
+    // A trigger keeps updated_at current.
     world.execute("a", "INSERT INTO conversation_analyses (conversation_id, updated_at) VALUES (gen_random_uuid(), '2000-01-01')");
     world.execute(
         "a",
@@ -250,7 +254,7 @@ fn the_rules_of_the_system_hold_and_its_queries_have_their_indexes() {
         let sql = format!("SELECT count(*) FROM {table} WHERE updated_at < '2026-01-01'");
         assert_eq!(world.query("a", &sql), ["0"], "{table}");
     }
-    // A chunk goes with its request, a link becomes none.
+    // Deleting a request deletes its chunks and sets references to it to null.
     world.execute(
         "a",
         &format!("INSERT INTO streaming_chunks (request_id, chunk_index, data) VALUES (({request}), 1, 'x')"),
@@ -280,8 +284,8 @@ fn the_rules_of_the_system_hold_and_its_queries_have_their_indexes() {
         ("SELECT id FROM conversation_analyses WHERE status = 'pending' ORDER BY created_at LIMIT 1".into(), "idx_analyses_pending"),
         ("SELECT id FROM train_members WHERE user_email = 'x'".into(), "idx_train_members_email"),
     ] {
-        // So few rows are read faster as they lie, or by the index of the few that have a Task; the question is whether this one
-        // can answer.
+        // With so few rows, the planner prefers a sequential scan or the partial index on Task requests. Without these,
+        // the plan shows whether this index can answer the query.
         let plan = world.database().run_in("a", &["-c", "BEGIN", "-c", "DROP INDEX idx_requests_task_time", "-c", "SET LOCAL enable_seqscan = off", "-c", &format!("EXPLAIN {query}"), "-c", "ROLLBACK"]).join("\n");
         assert!(plan.contains(index), "{query}: {plan}");
     }

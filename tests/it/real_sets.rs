@@ -1,4 +1,4 @@
-//! What migration sets of real applications brought out: each scenario is the smallest set that did.
+//! Problems found with migration sets of real applications. Each scenario is the smallest set that shows one.
 
 use crate::world::World;
 
@@ -27,7 +27,7 @@ on_files!(
     a_file_changes_its_journal_before_the_migrations_run
 );
 
-/// Six migrations of a table each, the fifth outside a transaction.
+/// Six migrations that create one table each. The fifth runs outside a transaction.
 fn with_six(world: &mut World) {
     let tables: Vec<(String, String)> = (1..=6)
         .map(|number| {
@@ -44,12 +44,12 @@ fn with_six(world: &mut World) {
 fn a_downgrade_by_steps_counts_them_once(world: &mut World) {
     with_six(world);
     world.expect(0, &["create", "a", "b", "c"]);
-    for (id, steps, left) in [("a", "2", 4), ("b", "3", 3), ("c", "6", 0)] {
+    for (id, steps, remaining) in [("a", "2", 4), ("b", "3", 3), ("c", "6", 0)] {
         let report = world.expect(0, &["downgrade", id, "--steps", steps]);
-        assert_eq!(world.versions(id).len(), left, "{steps} steps");
-        assert_eq!(world.tables(id).len(), left, "{steps} steps");
+        assert_eq!(world.versions(id).len(), remaining, "{steps} steps");
+        assert_eq!(world.tables(id).len(), remaining, "{steps} steps");
         let reverted = report.project(id)["migrations"].as_array().unwrap().len();
-        assert_eq!(reverted, 6 - left);
+        assert_eq!(reverted, 6 - remaining);
     }
 }
 
@@ -61,11 +61,11 @@ fn a_row_of_the_migrations_own_may_be_deleted_again(world: &mut World) {
     let second = ("2_fewer", "DELETE FROM roles WHERE id = 2;");
     world.with_migrations(&[first, second]).expect(0, &["create", "new"]);
     assert_eq!(world.query("new", "SELECT id FROM roles"), ["1"]);
-    // Nor was there a row of anybody's in a database without a table.
+    // A database without tables has no application rows either.
     let nothing = world.either("PRAGMA user_version = 1", "SELECT 1");
     world.with_project("empty", nothing).expect(0, &["upgrade", "empty"]);
     assert_eq!(world.query("empty", "SELECT id FROM roles"), ["1"]);
-    // On a project with rows of an application the declaration is asked for.
+    // In an existing project the rows may be the application's, so deleting them has to be declared.
     world.with_migrations(&[first]).expect(0, &["create", "old"]);
     world.with_migrations(&[first, second]);
     let report = world.expect(3, &["upgrade", "old"]);
@@ -80,7 +80,7 @@ fn a_row_loss_is_allowed_for_a_named_migration(world: &mut World) {
     world.with_migrations(&[first]).expect(0, &["create", "a"]);
     world.execute("a", "INSERT INTO notes (text) VALUES ('old'), ('new')");
     world.with_migrations(&[first, second, third]);
-    // Another migration's name does not help.
+    // Naming another migration does not allow the loss.
     world.expect(3, &["upgrade", "a", "--to", "2", "--allow-row-loss", "3"]);
     world.expect(2, &["upgrade", "a", "--allow-row-loss", "7"]);
     world.expect(0, &["upgrade", "a", "--to", "2", "--allow-row-loss", "2"]);
@@ -124,8 +124,8 @@ fn a_stray_file_is_told_and_passed_over(world: &mut World) {
     world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]);
     std::fs::write(world.folder().join("migrations/data_x.sql"), "INSERT INTO one VALUES (1);").unwrap();
     let report = world.expect(0, &["create", "a"]);
-    let told = report.events("left_out");
-    assert!(told[0]["name"].as_str().unwrap().ends_with("migrations/data_x.sql"), "{told:?}");
+    let skipped = report.events("left_out");
+    assert!(skipped[0]["name"].as_str().unwrap().ends_with("migrations/data_x.sql"), "{skipped:?}");
     assert_eq!(world.query("a", "SELECT count(*) FROM one"), ["0"]);
 }
 
@@ -148,13 +148,13 @@ fn folders_of_dialects_have_several_names(world: &mut World) {
             world.expect(0, &["create", "a"]);
             assert_eq!(world.tables("a"), ["one"]);
         } else {
-            // Both at once are one too many.
+            // Two folders for the same dialect are an error.
             world.expect(2, &["create", "b"]);
         }
     }
 }
 
-/// The first migration drops a parent's rows, the second mends what pointed at them.
+/// The first migration deletes a parent row, the second fixes the row that referenced it.
 fn a_violation_that_a_later_migration_mends_is_none(world: &mut World) {
     let tables = (
         "1_tables",
@@ -168,16 +168,16 @@ fn a_violation_that_a_later_migration_mends_is_none(world: &mut World) {
         "ALTER TABLE children DROP CONSTRAINT children_parent_fkey;\nDELETE FROM parents WHERE id = 1;\n-- metadata\n\
          run_in_transaction = true\ndeletes_rows_from = [\"parents\"]\n",
     );
-    let mend = world.either(
+    let fix = world.either(
         "UPDATE children SET parent = NULL WHERE parent NOT IN (SELECT id FROM parents);",
         "UPDATE children SET parent = NULL WHERE parent NOT IN (SELECT id FROM parents);\n\
          ALTER TABLE children ADD FOREIGN KEY (parent) REFERENCES parents (id);",
     );
     world.with_migrations(&[tables]).expect(0, &["create", "a"]);
     world.execute("a", "INSERT INTO parents VALUES (1), (2); INSERT INTO children VALUES (1, 1), (2, 2)");
-    world.with_migrations(&[tables, ("2_rebuild", rebuild), ("3_mend", mend)]);
+    world.with_migrations(&[tables, ("2_rebuild", rebuild), ("3_fix", fix)]);
     if !world.is_postgres() {
-        // Without the mend it is refused, and the migration that did it is named.
+        // Without the fix the upgrade is refused, and the error names the migration that caused the violation.
         let report = world.expect(3, &["upgrade", "a", "--to", "2"]);
         assert_eq!(report.error("a").0, "foreign_keys");
         assert_eq!(report.project("a")["error"]["migration"], "2_rebuild");
@@ -187,7 +187,7 @@ fn a_violation_that_a_later_migration_mends_is_none(world: &mut World) {
     assert_eq!(world.query("a", "SELECT coalesce(parent, 0) FROM children ORDER BY id"), ["0", "2"]);
 }
 
-/// Each pragma that SQLite documents, with a value where it takes one.
+/// Every pragma that SQLite documents, with a value if it takes one.
 const PRAGMAS: &[&str] = &[
     "analysis_limit = 100",
     "application_id = 7",
@@ -268,8 +268,8 @@ fn every_pragma_does_in_a_run_what_the_dry_run_said(world: &mut World) {
             let (id, new) = (format!("{journal}{number}"), format!("new{journal}{number}"));
             world.with_migrations(&[one]).expect(0, &["create", &id]);
             world.execute(&id, "INSERT INTO one VALUES (1)");
-            let said = world.query(&id, &format!("PRAGMA journal_mode = {journal}"));
-            assert_eq!(said, [journal.to_ascii_lowercase()]);
+            let mode = world.query(&id, &format!("PRAGMA journal_mode = {journal}"));
+            assert_eq!(mode, [journal.to_ascii_lowercase()]);
             let two =
                 format!("CREATE TABLE two (id INTEGER);\nPRAGMA {pragma};\nCREATE TABLE three (id INTEGER);");
             world.with_migrations(&[one, ("2_two", &two)]);
@@ -317,13 +317,13 @@ fn what_could_not_be_checked_is_named(world: &mut World) {
                    ALTER TABLE one ADD CHECK (id > 0) NOT VALID;\n\
                    ALTER TABLE one ADD CONSTRAINT other FOREIGN KEY (id) REFERENCES two (id) NOT VALID;";
         world.with_migrations(&[("1_one", sql)]).expect(0, &["create", "a"]);
-        // What the migrations leave so is none of the project's faults.
+        // Constraints that the migrations leave unvalidated are notes.
         let report = world.expect(0, &["check", "a"]);
         assert_eq!(report.project("a")["notes"].as_array().unwrap().len(), 2, "{:?}", report.project("a"));
         world.expect(0, &["backup", "create", "a"]);
         world.expect(0, &["backup", "check", "a", "--level", "4"]);
         world.expect(0, &["backup", "restore", "a", "--as", "b"]);
-        // What somebody else left so is.
+        // An unvalidated constraint that no migration created fails the check.
         world.execute("a", "ALTER TABLE one ADD CONSTRAINT by_hand CHECK (id < 9) NOT VALID");
         assert!(world.expect(3, &["check", "a"]).error("a").1.contains("by_hand"));
         return;
@@ -332,13 +332,13 @@ fn what_could_not_be_checked_is_named(world: &mut World) {
                   CREATE TABLE two (id INTEGER PRIMARY KEY, p INTEGER REFERENCES one (id));\n\
                   CREATE TABLE three (a TEXT, b TEXT REFERENCES one (t));";
     world.with_migrations(&[("1_one", tables)]).expect(0, &["create", "a", "b"]);
-    // A parent's key that fits no child: SQLite can't check it.
+    // The referenced column is not unique, so SQLite cannot check the foreign key.
     let report = world.expect(0, &["check", "a"]);
     let notes = report.project("a")["notes"].to_string();
     assert!(notes.contains("not checked") && notes.contains("three"), "{notes}");
     world.expect(0, &["backup", "create", "a"]);
     world.expect(0, &["backup", "check", "a"]);
-    // A rebuild that counts rows goes through, and what points at nothing is still seen.
+    // A table rebuild, for which rows are counted, succeeds, and a dangling reference is still found.
     let rebuild = "CREATE TABLE fresh (id INTEGER PRIMARY KEY, t TEXT);\nINSERT INTO fresh SELECT * FROM one;\n\
                    DROP TABLE one;\nALTER TABLE fresh RENAME TO one;";
     world.with_migrations(&[("1_one", tables), ("2_two", rebuild)]);
@@ -349,11 +349,11 @@ fn what_could_not_be_checked_is_named(world: &mut World) {
     world.expect(0, &["upgrade-all"]);
     let report = world.expect(3, &["check", "b"]);
     assert!(
-        report.error("b").1.contains("1 row(s) of two point at nothing in one"),
+        report.error("b").1.contains("1 row(s) of two reference missing rows of one"),
         "{:?}",
         report.error("b")
     );
-    // A collation that only the application knows.
+    // A collation that only the application registers.
     let connection = world.connect("a");
     connection
         .execute_batch(
@@ -371,7 +371,7 @@ fn what_could_not_be_checked_is_named(world: &mut World) {
     assert!(steps.contains("not checked: one: no such collation"), "{steps}");
 }
 
-/// The same secret for all, or the same time, is a leak.
+/// Values that a script generates, such as secrets or times, must not be shared by projects.
 fn what_a_script_makes_up_is_no_other_projects(world: &mut World) {
     let secret = world.either(
         "CREATE TABLE secrets (secret TEXT);\nINSERT INTO secrets VALUES (hex(randomblob(16)));",
@@ -390,7 +390,7 @@ fn what_a_script_makes_up_is_no_other_projects(world: &mut World) {
     assert!(
         secret_of("a") != secret_of("b") && secret_of("b") != secret_of("c") && secret_of("a").len() > 30
     );
-    // Where projects may share it, one is made for all.
+    // With `same_for_all_projects`, one value is generated for all.
     let shared = format!("{secret}\n-- metadata\nrun_in_transaction = true\nsame_for_all_projects = true\n");
     world.with_migrations(&[("1_secrets", &shared)]);
     assert!(world.expect(0, &["create", "d", "e"]).events("note").is_empty());
@@ -398,7 +398,7 @@ fn what_a_script_makes_up_is_no_other_projects(world: &mut World) {
         let secret_of = |id: &str| world.query(id, "SELECT secret FROM secrets").join("");
         assert_eq!(secret_of("d"), secret_of("e"));
     }
-    // A default and a trigger are only asked when a row is written.
+    // A default is evaluated only when a row is written, so without a row there is no note.
     let default = world.either("CURRENT_TIMESTAMP", "now()");
     let table = format!("CREATE TABLE notes (made TEXT DEFAULT {default});");
     world.with_migrations(&[("1_notes", &table)]);
@@ -447,7 +447,7 @@ fn an_export_replaces_nothing_unasked(world: &mut World) {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
     world.expect(0, &["export", "a", "--output", file.to_str().unwrap(), "--force"]);
     assert!(std::fs::read_to_string(&file).unwrap().contains("CREATE TABLE"));
-    // What can't be exported leaves nothing, and is that project's trouble.
+    // A failed export leaves no file.
     let other = world.folder().join("none.sql");
     let ran = world.run(&["export", "nobody", "--output", other.to_str().unwrap()]);
     assert_eq!((ran.code, other.exists()), (2, false), "{}", ran.stderr);
@@ -462,7 +462,7 @@ fn a_table_made_anew_gives_no_number_out_again(world: &mut World) {
          DROP TABLE notes;\nALTER TABLE notes_new RENAME TO notes;"
     );
     let insert = "INSERT INTO notes (text) VALUES ('a'), ('b'), ('c'); DELETE FROM notes WHERE id = 3";
-    for (id, end, next) in [
+    for (id, restart, next) in [
         ("a", "", "4"),
         (
             "b",
@@ -475,10 +475,10 @@ fn a_table_made_anew_gives_no_number_out_again(world: &mut World) {
     ] {
         world.with_migrations(&[("1_one", &one)]).expect(0, &["create", id]);
         world.execute(id, insert);
-        world.with_migrations(&[("1_one", &one), ("2_two", &format!("{rebuild}{end}"))]);
+        world.with_migrations(&[("1_one", &one), ("2_two", &format!("{rebuild}{restart}"))]);
         let report = world.expect(0, &["upgrade", id]);
         let notes = report.project(id)["notes"].to_string();
-        assert_eq!(notes.contains("goes on after 3"), end.is_empty(), "{notes}");
+        assert_eq!(notes.contains("continues after 3"), restart.is_empty(), "{notes}");
         world.execute(id, "INSERT INTO notes (text) VALUES ('d')");
         assert_eq!(world.query(id, "SELECT max(id) FROM notes"), [next]);
     }
@@ -496,8 +496,8 @@ fn a_down_script_that_leads_elsewhere_is_told_beforehand(world: &mut World) {
     let line = |version: &str| list.lines().find(|line| line.starts_with(version)).unwrap().to_string();
     assert!(line("2").contains("extra index left_over"), "{list}");
     assert!(line("3").contains("absent"), "{list}");
-    assert!(!line("1").contains("lead") && !line("4").contains("lead"), "{list}");
-    // What leads back is gone, and what does not is refused before anything is touched.
+    assert!(!line("1").contains("revert") && !line("4").contains("revert"), "{list}");
+    // A down script that leads back to the earlier schema is run. Others are refused before anything is changed.
     assert_eq!(world.expect(0, &["downgrade", "a", "--steps", "1"]).outcome("a"), "downgraded");
     let before = world.snapshot();
     for arguments in [&["downgrade", "a", "--to", "1", "--dry-run"][..], &["downgrade", "a", "--to", "1"]] {
@@ -507,7 +507,7 @@ fn a_down_script_that_leads_elsewhere_is_told_beforehand(world: &mut World) {
         assert!(message.contains("2_two: extra index left_over") && message.contains("3_three"), "{message}");
     }
     assert!(before == world.snapshot());
-    // One script that leads elsewhere can be gone all the same, and the ledger says so.
+    // With `--allow-drift`, a script that leads elsewhere is run anyway, and the ledger records it as forced.
     world.execute("a", "CREATE TABLE absent (id INTEGER)");
     world.expect(4, &["downgrade", "a", "--steps", "1"]);
     world.execute("a", "DROP TABLE absent; DROP TABLE three");
@@ -528,31 +528,31 @@ fn the_order_of_columns_is_a_note(world: &mut World) {
     let two = ("2_two", "ALTER TABLE one DROP COLUMN b;\n-- down\nALTER TABLE one ADD COLUMN b INTEGER;");
     let three = ("3_three", "CREATE TABLE three (id INTEGER);");
     world.with_migrations(&[one, two]).expect(0, &["create", "a"]);
-    let said = "column order is a, c, b, expected a, b, c";
+    let message = "column order is a, c, b, expected a, b, c";
     let notes = |report: &crate::world::Report, id: &str| report.project(id)["notes"].to_string();
     let report = world.expect(0, &["downgrade", "a", "--steps", "1"]);
-    assert!(notes(&report, "a").contains(said), "{}", notes(&report, "a"));
+    assert!(notes(&report, "a").contains(message), "{}", notes(&report, "a"));
     world.with_migrations(&[one, three]);
-    // From there it goes up, and stays a note.
+    // An upgrade from there succeeds, and the note remains.
     let report = world.expect(0, &["upgrade", "a"]);
-    assert!(notes(&report, "a").contains(said), "{}", notes(&report, "a"));
+    assert!(notes(&report, "a").contains(message), "{}", notes(&report, "a"));
     assert_eq!(world.expect(0, &["upgrade", "a", "--dry-run"]).outcome("a"), "up_to_date");
-    // A takeover takes it as well, and says so.
+    // A takeover accepts the order as well, with a note.
     world.with_project("b", "CREATE TABLE one (c INTEGER, a INTEGER, b INTEGER)");
     let report = world.expect(0, &["upgrade", "b"]);
     assert_eq!(report.project("b")["stamped"], "1");
     assert!(notes(&report, "b").contains("column order is c, a, b"), "{}", notes(&report, "b"));
-    // Another column is no matter of order.
+    // A different column is not a matter of order.
     world.with_project("c", "CREATE TABLE one (c INTEGER, a INTEGER, d INTEGER)");
     assert_eq!(world.expect(4, &["upgrade", "c"]).problem("c").0, "needs_baseline");
 }
 
-/// A migration outside a transaction keeps the same promises, and says the same of them.
+/// A rebuild outside a transaction does not reuse numbers either, and the report has the same note.
 fn a_table_made_anew_outside_a_transaction_keeps_its_numbers(world: &mut World) {
     let kind = world
         .either("INTEGER PRIMARY KEY AUTOINCREMENT", "bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY");
     let one = format!("CREATE TABLE notes (id {kind}, text TEXT);");
-    // The word in a comment says nothing of how far to count: restart, setval.
+    // The words in the script's comment do not set a sequence.
     let rebuild = format!(
         "-- restart, setval, sqlite_sequence\nCREATE TABLE notes_new (id {kind}, text TEXT, more TEXT);\n\
          INSERT INTO notes_new (id, text) SELECT id, text FROM notes;\nDROP TABLE notes;\n\
@@ -563,7 +563,7 @@ fn a_table_made_anew_outside_a_transaction_keeps_its_numbers(world: &mut World) 
     world.with_migrations(&[("1_one", &one), ("2_two", &rebuild)]);
     let report = world.expect(0, &["upgrade", "a"]);
     assert!(
-        report.project("a")["notes"].to_string().contains("goes on after 3"),
+        report.project("a")["notes"].to_string().contains("continues after 3"),
         "{:?}",
         report.project("a")
     );

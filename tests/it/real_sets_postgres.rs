@@ -1,7 +1,7 @@
-//! What migration sets of real applications brought out on Postgres alone.
+//! Problems found with migration sets of real applications, on Postgres only.
 
 use tenantry::Dialect;
-use tenantry::sql::statement::split;
+use tenantry::internals::split;
 
 use crate::cluster::Server;
 use crate::world::World;
@@ -35,7 +35,7 @@ fn what_belongs_to_the_whole_database_reaches_no_project() {
             "regnamespace",
             "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_type WHERE typname = 'mood') THEN CREATE TYPE mood AS ENUM ('a'); END IF; END $$",
         ),
-        // Only the server knows what these do.
+        // Only running these shows what they do, so no line is reported.
         (0, "one project's schema", "SELECT public.f()"),
         (0, "one project's schema", "DO $$ BEGIN EXECUTE 'INSERT INTO pub' || 'lic.w VALUES (2)'; END $$"),
         (0, "one project's schema", "DO $$ BEGIN EXECUTE 'CREATE RO' || 'LE nobody_needs'; END $$"),
@@ -56,7 +56,7 @@ fn what_belongs_to_the_whole_database_reaches_no_project() {
         }
         assert!(before == world.snapshot(), "{sql}");
     }
-    // What lies in a schema of its own may be used.
+    // An extension in a dedicated schema may be used.
     world.database().run(&["-c", "CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions"]);
     world.with_migrations(&[one, ("2_two", "ALTER TABLE one ADD COLUMN b extensions.citext;")]);
     world.expect(0, &["upgrade-all"]);
@@ -76,7 +76,7 @@ fn a_value_added_to_an_enum_is_committed_before_it_is_used() {
         assert_eq!(world.versions(id), ["1", "2", "3"]);
         assert_eq!(world.query(id, "SELECT mood FROM notes"), ["b"]);
     }
-    // What comes after the value fails: the value stays, recorded.
+    // If a later migration fails, the added value stays and is recorded.
     let four = ("4_four", "ALTER TYPE mood ADD VALUE 'c';");
     let five = ("5_five", "CREATE UNIQUE INDEX one_each ON notes (mood);");
     world.with_migrations(&[one, two, three, four, five]);
@@ -88,8 +88,8 @@ fn a_value_added_to_an_enum_is_committed_before_it_is_used() {
     world.expect(0, &["upgrade-all"]);
 }
 
-/// An extension may send a message's whole text to other servers when there is a SET in it, and those take no message of several
-/// statements.
+/// Some extensions send the whole text of a message that contains `SET` to other servers, which do not accept several
+/// statements in one message.
 #[test]
 fn no_message_mixes_set_with_other_statements() {
     let server = Server::new("log_statement = 'all'\nlog_line_prefix = '%a|'\n", "");
@@ -163,16 +163,16 @@ fn a_foreign_key_is_checked_as_the_server_checks_it() {
     world.expect(0, &["backup", "create", "a"]);
     world.expect(0, &["backup", "check", "a", "--level", "4"]);
     world.expect(0, &["backup", "restore", "a", "--as", "b"]);
-    // A row that points at nothing is still found.
+    // A dangling reference is still found.
     let broken = "SET session_replication_role = replica; INSERT INTO children VALUES (5); INSERT INTO c2 VALUES ('y')";
     world.execute("a", broken);
     let report = world.expect(3, &["check", "a"]);
     let (_, message) = report.error("a");
-    assert!(message.contains("1 row(s) of children point at nothing in parents"), "{message}");
-    assert!(message.contains("1 row(s) of c2 point at nothing in c1"), "{message}");
+    assert!(message.contains("1 row(s) of children reference missing rows of parents"), "{message}");
+    assert!(message.contains("1 row(s) of c2 reference missing rows of c1"), "{message}");
 }
 
-/// A dropped partitioned table takes its partitions' rows along, which are its own.
+/// The rows of a partition count as rows of its table. Dropping the table drops them as well.
 #[test]
 fn the_rows_of_a_partition_are_its_tables() {
     let mut world = World::postgres();
@@ -188,7 +188,7 @@ fn the_rows_of_a_partition_are_its_tables() {
     world.execute("a", "INSERT INTO old VALUES (1), (2)");
     world.with_migrations(&[one, two]).expect(0, &["upgrade", "a"]);
     assert_eq!(world.query("a", "SELECT count(*) FROM old"), ["2"]);
-    // Rows that are deleted from a partition are lost.
+    // Rows deleted from a partition count as lost.
     let three = (
         "3_three",
         "CREATE TABLE p (id int) PARTITION BY RANGE (id);\nCREATE TABLE p_1 PARTITION OF p DEFAULT;",
@@ -225,14 +225,15 @@ fn a_function_keeps_to_the_schema_that_its_project_has() {
     world.execute("d", "INSERT INTO notes VALUES ('of d')");
     for id in ["a", "b", "c", "d"] {
         for function in ["first_note", "second"] {
-            // Called from anywhere, as an application with another search_path does.
-            let said = world.database().run(&["-c", &format!("SELECT project_{id}.{function}()")]);
-            assert_eq!(said, [format!("of {id}")], "{function}");
+            // Called with another search_path, as an application may.
+            let result = world.database().run(&["-c", &format!("SELECT project_{id}.{function}()")]);
+            assert_eq!(result, [format!("of {id}")], "{function}");
         }
         assert_eq!(world.expect(0, &["status", id]).outcome(id), "up_to_date");
     }
     std::fs::remove_file(config).unwrap();
-    // A body that names its schema can't follow: the copy is refused, the project itself restored.
+    // A function body that names its schema cannot be adapted. Restoring it as another project is refused. Restoring
+    // the project itself works.
     world.execute(
         "a",
         "CREATE FUNCTION stays() RETURNS text LANGUAGE sql AS 'SELECT text FROM project_a.notes LIMIT 1'",
@@ -240,12 +241,12 @@ fn a_function_keeps_to_the_schema_that_its_project_has() {
     world.expect(0, &["backup", "create", "a"]);
     let report = world.expect(3, &["backup", "restore", "a", "--as", "e"]);
     assert!(
-        report.error("a").1.contains("function stays names the schema project_a"),
+        report.error("a").1.contains("function stays refers to the schema project_a"),
         "{:?}",
         report.error("a")
     );
     world.expect(0, &["backup", "restore", "a"]);
-    // One that reads another project's rows is no sound project.
+    // A function that reads another project's rows fails the check.
     world.execute(
         "b",
         "CREATE FUNCTION peeks() RETURNS text LANGUAGE sql AS 'SELECT text FROM project_a.notes LIMIT 1'",
@@ -265,8 +266,8 @@ fn a_set_whose_functions_name_their_schema_has_no_spares() {
     world.with_migrations(&[("1_one", sql)]).expect(0, &["spares"]);
     world.expect(0, &["create", "a"]);
     assert_eq!(world.query("a", "SELECT own()"), ["0"]);
-    let left = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'tenantry%'";
-    assert_eq!(world.database().run(&["-c", left]), Vec::<String>::new());
+    let leftovers = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'tenantry%'";
+    assert_eq!(world.database().run(&["-c", leftovers]), Vec::<String>::new());
 }
 
 #[test]
@@ -274,16 +275,13 @@ fn what_the_server_has_elsewhere_explains_why_a_set_fails() {
     let mut world = World::postgres();
     world.database().run(&["-c", "CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions; CREATE TABLE public.country (id int)"]);
     for (sql, hint) in [
-        (
-            "CREATE TABLE a (b citext)",
-            "the schema extensions has a type citext, which the extension citext brought",
-        ),
+        ("CREATE TABLE a (b citext)", "the schema extensions has a type citext from the extension citext"),
         (
             "CREATE TABLE a AS SELECT * FROM country",
-            "the schema public has a relation country: name it there, as public.country",
+            "the schema public has a relation country: write it as public.country",
         ),
         ("CREATE TABLE a (b hstore)", "CREATE EXTENSION hstore SCHEMA extensions"),
-        ("CREATE TABLE a (); GRANT SELECT ON a TO nobody_at_all", "there is no role nobody_at_all"),
+        ("CREATE TABLE a (); GRANT SELECT ON a TO nobody_at_all", "the role nobody_at_all does not exist"),
     ] {
         world.with_migrations(&[("1_one", sql)]);
         let ran = world.run(&["create", "a"]);
@@ -291,7 +289,7 @@ fn what_the_server_has_elsewhere_explains_why_a_set_fails() {
     }
 }
 
-/// Each table that a migration makes takes locks until the commit, of a table of locks that all share.
+/// Each table that a migration creates holds locks until the commit, in a lock table that all sessions share.
 #[test]
 fn projects_that_fill_the_servers_table_of_locks_together_go_one_after_the_other() {
     let server =
@@ -308,7 +306,7 @@ fn projects_that_fill_the_servers_table_of_locks_together_go_one_after_the_other
     world.with_migrations(&[one, ("2_many", &tables(150))]);
     let report = world.expect(0, &["--jobs", "4", "upgrade-all"]);
     assert_eq!(report.count("upgraded"), 4);
-    // What is too much for one says which setting it is.
+    // If one project alone exceeds the lock table, the error names the setting.
     world.with_migrations(&[one, ("2_many", &tables(700))]);
     let ran = world.run(&["create", "z"]);
     assert!(
@@ -317,7 +315,7 @@ fn projects_that_fill_the_servers_table_of_locks_together_go_one_after_the_other
         ran.stdout,
         ran.stderr
     );
-    // Several migrations that are too many for one transaction go in several.
+    // Migrations that do not fit into one transaction are run in several.
     let names = ["2_many", "3_u", "4_v"];
     let scripts = names.map(|name| tables_of(if name == "2_many" { "t" } else { &name[2..] }, 150));
     let mut all = vec![one];
@@ -331,7 +329,7 @@ fn projects_that_fill_the_servers_table_of_locks_together_go_one_after_the_other
     }
 }
 
-/// Creates at once meet each other's locks as upgrades do.
+/// Concurrent creates wait for each other's locks, as upgrades do.
 #[test]
 fn a_create_waits_for_a_lock_more_than_once() {
     use diesel::connection::SimpleConnection as _;
@@ -343,7 +341,7 @@ fn a_create_waits_for_a_lock_more_than_once() {
     let mut command = world.command(&["--lock-timeout", "0.2", "create", "b"]);
     let mut child =
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
-    // Longer than one attempt waits, shorter than all of them.
+    // Longer than one attempt waits, shorter than all attempts together.
     std::thread::sleep(std::time::Duration::from_millis(600));
     other.batch_execute(&format!("SELECT pg_advisory_unlock({key})")).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));

@@ -1,4 +1,4 @@
-//! What is said of what was done: in the order of the catalog, whole where the disk is full, and never by a panic.
+//! Reports: versions in the order of the catalog, complete reports when the disk is full, and errors instead of panics.
 
 use crate::world::World;
 
@@ -9,9 +9,9 @@ on_each_store!(
     checks_of_a_backup_go_by_the_rules_of_the_set,
 );
 
-/// Ten migrations whose names sort otherwise than their numbers.
-fn ten(world: &World, count: usize) -> Vec<(String, String)> {
-    // In a folder of its dialect a set has the order of its numbers.
+/// `count` migrations. From ten on, their names sort differently from their numbers.
+fn numbered(world: &World, count: usize) -> Vec<(String, String)> {
+    // In a dialect folder, migrations are ordered by number.
     let folder = world.either("sqlite", "postgres");
     let one = |number: usize| {
         (
@@ -22,16 +22,16 @@ fn ten(world: &World, count: usize) -> Vec<(String, String)> {
     (1..=count).map(one).collect()
 }
 
-fn with(world: &mut World, count: usize) {
-    let migrations = ten(world, count);
+fn with_numbered(world: &mut World, count: usize) {
+    let migrations = numbered(world, count);
     let migrations: Vec<(&str, &str)> = migrations.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
     world.with_migrations(&migrations);
 }
 
 fn versions_are_told_in_the_order_of_the_catalog(world: &mut World) {
-    with(world, 9);
+    with_numbered(world, 9);
     world.expect(0, &["create", "a"]);
-    with(world, 10);
+    with_numbered(world, 10);
     let dry = world.run(&["upgrade-all", "--dry-run"]);
     assert!(dry.stdout.contains("would run 10"), "{}", dry.stdout);
     let run = world.run(&["upgrade-all"]);
@@ -63,7 +63,7 @@ fn a_stamp_takes_ids_or_patterns(world: &mut World) {
     assert_eq!(world.run(&["stamp", "1", "2", "--except", "2"]).code, 2);
 }
 
-/// The rules that an upgrade's backup is proven by are those that it is checked by later.
+/// An upgrade verifies its backups by the same rules as `backup check`.
 fn checks_of_a_backup_go_by_the_rules_of_the_set(world: &mut World) {
     world.with_migrations(&[("1_one", "CREATE TABLE notes (id INTEGER);")]).expect(0, &["create", "a"]);
     let rule = "[[check]]\nname = \"no negative numbers\"\nquery = \"SELECT id FROM notes WHERE id < 0\"\n";
@@ -73,7 +73,7 @@ fn checks_of_a_backup_go_by_the_rules_of_the_set(world: &mut World) {
         ("2_two", "CREATE TABLE two (id INTEGER);"),
     ]);
     std::fs::write(world.folder().join("migrations/set.toml"), rule).unwrap();
-    // Before the upgrade it is not at the newest version, and the rules are those of that one.
+    // The backup is taken before the upgrade. The rules apply only at the newest version, so they are not evaluated.
     world.expect(0, &["upgrade-all", "--backup=check"]);
     world.with_migrations(&[
         ("1_one", "CREATE TABLE notes (id INTEGER);"),
@@ -89,7 +89,7 @@ fn checks_of_a_backup_go_by_the_rules_of_the_set(world: &mut World) {
     assert_eq!(world.run(&["backup", "check", "a", "--level", "3"]).code, 3);
 }
 
-/// A record that a power cut tore hinders nothing.
+/// A record that a power failure damaged blocks no command.
 #[test]
 fn a_torn_record_blocks_no_command() {
     let mut world = World::sqlite();
@@ -100,13 +100,13 @@ fn a_torn_record_blocks_no_command() {
     let mut bytes = std::fs::read(&path).unwrap();
     bytes.extend([0xff, 0xfe, 0, 0xff]);
     std::fs::write(&path, bytes).unwrap();
-    // As a process that died left it.
+    // A killed process leaves this file.
     std::fs::write(path.with_extension("open"), "").unwrap();
     world.expect(0, &["create", "b"]);
     world.expect(0, &["runs", "show", &run]);
 }
 
-/// Where the journal can't be written any more nothing new begins, and what was done is told.
+/// Once the journal cannot be written, no further project is started. Finished projects are reported.
 #[test]
 fn a_disk_that_fills_up_under_the_journal_stops_a_run() {
     let mut world = World::sqlite();
@@ -117,7 +117,7 @@ fn a_disk_that_fills_up_under_the_journal_stops_a_run() {
     std::fs::create_dir(&journal).unwrap();
     let config = format!("[journal]\ndir = \"{}\"\n", journal.display());
     std::fs::write(world.folder().join("tenantry.toml"), config).unwrap();
-    // No room for the record: nothing is begun.
+    // Runs a command that cannot write files larger than the limit.
     let script = |limit: &str, arguments: &[&str]| {
         let command = world.command(arguments);
         let program = command.get_program().to_owned();
@@ -129,18 +129,18 @@ fn a_disk_that_fills_up_under_the_journal_stops_a_run() {
         shell.arg(program).args(arguments);
         crate::world::Ran::of(&mut shell)
     };
-    // A limit on the size of files, in blocks of 512 bytes, that the databases keep and the record does not.
+    // The limit is in blocks of 512 bytes. The databases are smaller, the record would be larger.
     let ran = script("64", &[&["--format", "json", "create"], ids.as_slice()].concat());
     assert_ne!(ran.code, 0, "{}", ran.stdout);
-    let there = std::fs::read_dir(world.data()).map_or(0, |entries| {
+    let existing = std::fs::read_dir(world.data()).map_or(0, |entries| {
         entries
             .filter(|entry| entry.as_ref().unwrap().path().extension().is_some_and(|it| it == "db"))
             .count()
     });
-    let told = ran.stdout.lines().filter(|line| line.contains("\"outcome\":\"created\"")).count();
-    assert_eq!(told, there, "{}{}", ran.stdout, ran.stderr);
-    assert!(there < 200, "all were made without a record");
-    // It is not taken for a killed run afterwards.
+    let reported = ran.stdout.lines().filter(|line| line.contains("\"outcome\":\"created\"")).count();
+    assert_eq!(reported, existing, "{}{}", ran.stdout, ran.stderr);
+    assert!(existing < 200, "all projects were created without a record");
+    // The stopped run is not treated as a killed run afterwards.
     let next = world.expect(0, &["create", "x"]);
     assert!(next.events("run_completed").is_empty(), "{:?}", next.0);
 }

@@ -1,4 +1,4 @@
-//! What a restore, a put-back and a prune must not lose, and whom they must not harm.
+//! What must not be lost by restores, by the restore after a failed upgrade, and by `backup prune`.
 
 use crate::backup::{folder, names};
 use crate::world::World;
@@ -22,13 +22,13 @@ const UNIQUE: (&str, &str) = (
 
 fn a_project_that_was_not_sound_is_had_back_as_it_was(world: &mut World) {
     world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
-    let off = world.either("PRAGMA foreign_keys = OFF", "SET session_replication_role = replica");
-    world.execute("1", &format!("{off}; INSERT INTO others (note) VALUES (7)"));
+    let disable_keys = world.either("PRAGMA foreign_keys = OFF", "SET session_replication_role = replica");
+    world.execute("1", &format!("{disable_keys}; INSERT INTO others (note) VALUES (7)"));
     world.expect(0, &["drop", "1", "--yes"]);
     let ran = world.run(&["backup", "restore", "1"]);
     assert!(ran.code == 3 && ran.stdout.contains("--force"), "{}", ran.stdout);
     if world.is_postgres() {
-        // Its constraint can't be made over such a row, and pg_restore says so.
+        // `pg_restore` cannot create the constraint with such a row.
         return;
     }
     world.expect(0, &["backup", "restore", "1", "--force"]);
@@ -60,7 +60,7 @@ fn a_backup_that_fails_its_check_is_verified_no_more(world: &mut World) {
     std::fs::write(&data, bytes).unwrap();
     world.expect(3, &["backup", "check", "1", "--level", "1"]);
     world.expect(0, &["backup", "prune", "1", "--keep-last", "1"]);
-    assert_eq!(names(world, "1"), all, "the one that can be trusted is gone");
+    assert_eq!(names(world, "1"), all, "the intact backup was removed");
     let list = world.expect(0, &["backup", "list"]);
     assert_eq!(
         (&list.events("backup")[0]["verified"]["level"], list.events("backup")[1]["verified"].is_null()),
@@ -71,7 +71,7 @@ fn a_backup_that_fails_its_check_is_verified_no_more(world: &mut World) {
 fn a_put_back_loses_nothing_that_others_wrote(world: &mut World) {
     world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
     world.execute("1", "INSERT INTO notes (text) VALUES ('same'), ('same')");
-    // The other's name ends with the name of the table that is written into: a part of a name is not the name.
+    // The name `brothers` ends with `others`, the table that is written to. Only whole names may be compared.
     let first =
         ("2_outside", "CREATE TABLE brothers (id INTEGER);\n-- metadata\nrun_in_transaction = false\n");
     world.with_migrations(&[NOTES, first, UNIQUE_LATER]);
@@ -80,18 +80,15 @@ fn a_put_back_loses_nothing_that_others_wrote(world: &mut World) {
         "CREATE FUNCTION meanwhile() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO project_1.others (note) VALUES (1); RETURN NULL; END $$;
          CREATE TRIGGER meanwhile AFTER INSERT ON tenantry_history FOR EACH STATEMENT EXECUTE FUNCTION meanwhile()",
     );
-    // A trigger on the ledger plays the application: what it writes comes between the backup and the failure.
+    // A trigger on the ledger stands in for an application that writes between the backup and the failure.
     world.execute("1", trigger);
     let report = world.expect(3, &["upgrade", "1", "--backup", "--allow-drift"]);
     let notes = report.project("1")["notes"].to_string();
-    assert!(
-        notes.contains("somebody wrote into others") && notes.contains("backup restore 1 --from"),
-        "{notes}"
-    );
+    assert!(notes.contains("changed rows of others") && notes.contains("backup restore 1 --from"), "{notes}");
     assert_ne!(world.query("1", "SELECT count(*) FROM others"), ["0"]);
 }
 
-/// After a step that is committed, one that fails.
+/// Fails after an earlier migration was committed.
 const UNIQUE_LATER: (&str, &str) = (
     "3_unique",
     "CREATE UNIQUE INDEX unique_notes ON notes (text);\n-- metadata\nrun_in_transaction = false\n",
@@ -105,7 +102,7 @@ fn a_restore_without_a_name_passes_over_what_undos_keep(world: &mut World) {
         world.expect(0, &["backup", "restore", "1"]);
         assert_eq!(world.query("1", "SELECT text FROM notes"), Vec::<String>::new());
     }
-    // Files of two folders are two questions.
+    // A backup file and a backup name cannot be checked in one command.
     let name = names(world, "1").remove(0);
     let here = folder(world).join(format!("{name}.json"));
     let here = here.to_str().unwrap();
@@ -121,7 +118,11 @@ fn a_run_that_could_not_begin_undoes_nobodys_work() {
     let application = world.application("1", "BEGIN IMMEDIATE");
     let report = world.expect(3, &["--lock-timeout", "0.3", "upgrade", "1", "--backup"]);
     assert_eq!(report.error("1").0, "locked");
-    assert!(!report.project("1")["notes"].to_string().contains("put back"), "{}", report.project("1"));
+    assert!(
+        !report.project("1")["notes"].to_string().contains("restored to its state"),
+        "{}",
+        report.project("1")
+    );
     drop(application);
     assert_eq!(world.versions("1"), ["1"]);
 }
@@ -165,7 +166,7 @@ fn a_restored_schema_is_granted_and_owned_as_before() {
     world.expect(0, &["backup", "create", "1"]);
     world.expect(0, &["backup", "restore", "1"]);
     assert_eq!(world.query("1", &rights), before);
-    // What another schema made of it is not dropped with it.
+    // An object of another schema that depends on the project is not dropped with it.
     world.execute("1", "CREATE SCHEMA reporting; CREATE VIEW reporting.all_notes AS SELECT * FROM notes");
     let report = world.expect(3, &["backup", "restore", "1"]);
     assert!(report.error("1").1.contains("reporting.all_notes"), "{}", report.error("1").1);
@@ -200,12 +201,12 @@ fn a_run_that_ended_and_was_killed_right_then_is_no_killed_one() {
     assert_eq!(report.events("run_completed").len(), 0);
     assert!(!open.exists());
     world.expect(0, &["audit", "verify"]);
-    // One whose events are gone hinders nobody.
+    // A killed run without events blocks no command.
     let killed = "01a1ffc3-ce06-71cc-b80e-4ddca9db7e7d";
     std::fs::write(world.data().join(format!("journal/runs/{killed}.open")), "").unwrap();
     assert_eq!(world.expect(0, &["create", "3"]).events("run_completed").len(), 1);
     world.expect(0, &["audit", "verify"]);
-    // What was made up for is as well guarded as the rest.
+    // The journal covers the events of a completed run as well.
     let events = world.data().join(format!("journal/runs/{killed}.jsonl"));
     std::fs::write(&events, "{}\n").unwrap();
     assert_eq!(world.run(&["audit", "verify"]).code, 1);

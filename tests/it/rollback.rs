@@ -1,4 +1,4 @@
-//! Runs that are undone: which projects go back, by what, and what is not lost.
+//! Rolling back runs: which projects are rolled back, by which means, and what is not lost.
 
 use std::process::Stdio;
 
@@ -33,7 +33,7 @@ fn a_run_is_rolled_back_for_just_the_projects_that_it_moved(world: &mut World) {
     }
     assert_eq!(world.query("1", "SELECT text FROM notes"), ["since"]);
     assert_eq!(world.expect(0, &["runs", "rollback", &run]).count("up_to_date"), 2);
-    // A project that went on since is not taken back over what came after.
+    // A project that a later run migrated is not rolled back.
     let run = run_id(&world.expect(0, &["upgrade", "1", "2"]));
     world.with_migrations(&[NOTES, INDEX, MORE]).expect(0, &["upgrade", "2"]);
     let report = world.expect(3, &["runs", "rollback", &run]);
@@ -49,7 +49,7 @@ fn a_run_whose_way_down_loses_rows_goes_back_by_its_backups(world: &mut World) {
     world.with_migrations(&[NOTES]).expect(0, &["create", "1", "2"]);
     world.execute("1", "INSERT INTO notes (text) VALUES ('kept')");
     world.with_migrations(&[NOTES, fill]);
-    // Without a backup there is no way back that loses nothing.
+    // Without a backup, every way back loses data.
     let run = run_id(&world.expect(0, &["upgrade", "1"]));
     assert_eq!(world.expect(3, &["runs", "rollback", &run]).error("1").0, "blocked");
     world.expect(0, &["downgrade", "1", "--steps", "1"]);
@@ -58,7 +58,7 @@ fn a_run_whose_way_down_loses_rows_goes_back_by_its_backups(world: &mut World) {
     let run = run_id(&world.expect(0, &["upgrade-all", "--backup"]));
     assert_eq!(world.query("1", "SELECT text FROM notes"), ["gone"]);
     let planned = world.expect(0, &["runs", "rollback", &run, "--dry-run"]);
-    assert!(planned.project("1")["notes"][0].as_str().unwrap().contains("what was written since is lost"));
+    assert!(planned.project("1")["notes"][0].as_str().unwrap().contains("changes since then are lost"));
     let report = world.expect(0, &["runs", "rollback", &run]);
     assert_eq!((report.outcome("1"), report.outcome("2")), ("restored", "downgraded"));
     assert_eq!(before, [world.contents("1"), world.contents("2")]);
@@ -82,10 +82,10 @@ fn a_project_that_failed_after_a_part_was_committed_goes_back_as_well(world: &mu
     assert_eq!(world.versions("1"), ["1", "2"]);
     let undone = world.expect(0, &["runs", "rollback", &run_id(&report)]);
     assert_eq!(["1", "2"].map(|id| undone.outcome(id)), ["downgraded"; 2]);
-    assert_eq!(undone.events("project_finished").len(), 2, "the third was not moved");
+    assert_eq!(undone.events("project_finished").len(), 2, "the run did not migrate the third project");
     assert_eq!((world.versions("1"), world.versions("3").len()), (vec!["1".to_string()], 2));
     assert_eq!(before, [world.contents("1"), world.contents("2")]);
-    // What a drop takes away is not between two versions.
+    // A drop cannot be rolled back.
     let dropped = run_id(&world.expect(0, &["drop", "3", "--yes"]));
     let refused = world.run(&["runs", "rollback", &dropped]);
     assert!(refused.code == 2 && refused.stderr.contains("runs show"), "{}", refused.stderr);
@@ -103,14 +103,14 @@ fn a_run_that_another_went_on_from_is_not_undone_over_it(world: &mut World) {
     assert_eq!(world.expect(0, &["runs", "rollback", &second]).outcome("1"), "downgraded");
 }
 
-/// Rows that are committed after it was seen that there are none, and before the way down has its lock.
+/// A row is committed after the rollback found the table empty and before it has the lock.
 fn a_way_down_that_would_drop_rows_is_not_gone(world: &mut World) {
     world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
     let more = ("2_more", "CREATE TABLE more (id INTEGER PRIMARY KEY);\n-- down\nDROP TABLE more;\n");
     world.with_migrations(&[NOTES, more]);
     let run = run_id(&world.expect(0, &["upgrade", "1"]));
     let before = world.contents("1");
-    // Filled between the look and the lock.
+    // The row is written between the first read and the lock.
     let mut application = world.own_connection("1");
     let begin = world.either("BEGIN IMMEDIATE", "BEGIN");
     application.batch_execute(&format!("{begin}; INSERT INTO more (id) VALUES (42)")).unwrap();

@@ -1,8 +1,8 @@
-//! Rows that a statement deletes without saying so: what is not known to be harmless is counted.
+//! Rows that a statement deletes indirectly. Rows are counted unless a statement is known to delete none.
 
 use crate::world::World;
 
-/// A project with three rows in each of its tables keeps them, whatever the migration is.
+/// Asserts that this migration is refused because it loses rows, and that each table keeps its three rows.
 fn keeps_its_rows(world: &mut World, first: &str, tables: &[&str], sql: &str) {
     world.with_migrations(&[("1_one", first)]);
     let id = format!("p{}", uuid::Uuid::now_v7().simple());
@@ -43,13 +43,13 @@ fn a_statement_that_is_not_known_to_be_harmless_is_counted() {
     ] {
         keeps_its_rows(&mut world, first, &["notes", "other"], sql);
     }
-    // What a statement runs need not stand in it.
+    // A statement can run code that is not part of its text.
     let first = "CREATE TABLE notes (id serial PRIMARY KEY, text text);\nCREATE TABLE other (id serial PRIMARY KEY, text text);\n\
          CREATE FUNCTION g(a int) RETURNS int LANGUAGE plpgsql AS 'BEGIN \
          IF current_setting(''application_name'') = ''tenantry'' THEN DELETE FROM notes; END IF; RETURN 1; END';\n\
          ALTER TABLE other ADD CONSTRAINT checked CHECK (g(id) > 0) NOT VALID;";
     keeps_its_rows(&mut world, first, &["notes", "other"], "ALTER TABLE other VALIDATE CONSTRAINT checked");
-    // What is prepared outlasts its transaction.
+    // A prepared statement outlives its transaction, so `PREPARE` is refused.
     world.with_migrations(&[("1_one", first), ("2_two", "PREPARE p AS DELETE FROM notes;\nEXECUTE p;")]);
     let ran = world.run(&["status"]);
     assert!(ran.code == 2 && ran.stderr.contains("PREPARE"), "{}{}", ran.stdout, ran.stderr);
@@ -85,7 +85,7 @@ fn a_nul_in_a_script_is_refused() {
     }
 }
 
-/// A key that fits no parent, somewhere in a database, hinders nothing that has nothing to do with it.
+/// A foreign key that SQLite cannot check does not block migrations of other tables.
 #[test]
 fn a_foreign_key_that_fits_no_parent_hinders_no_other_table() {
     let mut world = World::sqlite();

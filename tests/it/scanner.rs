@@ -1,19 +1,20 @@
-//! Scripts taken apart as the databases themselves do it: by SQLite as it prepares them one after the other, and by the scanner of
-//! `psql`, which is the server's. The scripts are made of what a scanner can stumble over, control characters among them.
+//! Splitting scripts into statements, compared with SQLite, which prepares one statement after another, and with the
+//! scanner of `psql`, which is the server's. The scripts consist of text that is hard to scan, such as quotes, comments
+//! and control characters.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rusqlite::fallible_iterator::FallibleIterator as _;
 use tenantry::Dialect;
-use tenantry::sql::statement::split;
-use tenantry::sql::tokens;
+use tenantry::internals::split;
+use tenantry::internals::tokens;
 
 use crate::faults::repeated;
 use crate::world::World;
 
-/// What scripts are made of. A `#` becomes a word that no other place has.
+/// The parts of the scripts. Each `#` becomes a word that is unique in the script.
 ///
-/// No two pieces begin a comment together: what psql sends has the comments in it, so a word in one could not be compared.
+/// No two parts together begin a comment: `psql` sends comments along, so a word in one could not be compared.
 fn pieces() -> Vec<&'static str> {
     let mut pieces = vec![
         " #",
@@ -75,17 +76,17 @@ fn postgres_script() -> impl Strategy<Value = String> {
         let mut number = 0;
         let named = |piece: &str| {
             number += 1;
-            // Words never touch, or two would be one.
+            // Spaces keep adjacent words apart.
             piece.replace('#', &format!(" m{number} "))
         };
         pieces.into_iter().map(named).collect()
     })
 }
 
-/// The words of a statement that no other place has.
+/// The unique words in a statement.
 fn words(sql: &str) -> Vec<String> {
     let parts = sql.split(|it: char| !it.is_ascii_alphanumeric());
-    let is_word = |part: &&str| part.strip_prefix('m').is_some_and(|rest| rest.parse::<u32>().is_ok());
+    let is_word = |part: &&str| part.strip_prefix('m').is_some_and(|number| number.parse::<u32>().is_ok());
     parts.filter(is_word).map(Into::into).collect()
 }
 
@@ -102,7 +103,7 @@ fn a_script_is_taken_apart_as_psql_does_it() {
         drop(std::fs::remove_file(&log));
         std::fs::write(&file, script).unwrap();
         let mut psql = world.database().psql(None);
-        // What the statements come to is of no interest.
+        // The results of the statements do not matter.
         psql.args(["-v", "ON_ERROR_STOP=0", "-L", log.to_str().unwrap(), "-f", file.to_str().unwrap()]);
         psql.output().unwrap();
         let logged = std::fs::read(&log).unwrap_or_default();
@@ -114,19 +115,19 @@ fn a_script_is_taken_apart_as_psql_does_it() {
     };
     let result = runner().run(&postgres_script(), |script| {
         let Ok(statements) = split(&script, Dialect::Postgres) else { return Ok(()) };
-        // A backslash outside of strings begins a command of psql's own.
+        // A backslash outside a string begins a command of `psql` itself.
         let is_command =
             tokens(&script, Dialect::Postgres).is_ok_and(|it| it.iter().any(|it| it.is_symbol("\\")));
         prop_assume!(!is_command);
-        let ours: Vec<_> =
+        let actual: Vec<_> =
             statements.iter().map(|it| words(&it.sql)).filter(|words| !words.is_empty()).collect();
-        prop_assert_eq!(ours, by_psql(&script), "{:?}", script);
+        prop_assert_eq!(actual, by_psql(&script), "{:?}", script);
         Ok(())
     });
     result.unwrap();
 }
 
-/// Statements that SQLite takes, with whatever may stand in between.
+/// Statements that SQLite accepts, with white space and comments in between.
 fn sqlite_script() -> impl Strategy<Value = String> {
     let between =
         [" ", "\n", "\t", "\r", "\u{c}", "--;\n", "-- '\r;\n", "/*;*/", "/*\n' /* ; */", "\u{feff}"];
@@ -177,23 +178,23 @@ fn a_script_is_taken_apart_as_sqlite_does_it() {
     let result = runner().run(&sqlite_script(), |script| {
         let connection = rusqlite::Connection::open_in_memory().unwrap();
         connection.execute_batch("CREATE TABLE t (a)").unwrap();
-        let (mut theirs, mut batch) = (Vec::new(), rusqlite::Batch::new(&connection, &script));
+        let (mut expected, mut batch) = (Vec::new(), rusqlite::Batch::new(&connection, &script));
         loop {
             match batch.next() {
                 Ok(Some(mut statement)) => {
                     let text = statement.expanded_sql().unwrap_or_default();
                     drop(statement.raw_query().next());
-                    theirs.push(words(&text));
+                    expected.push(words(&text));
                 }
                 Ok(None) => break,
                 Err(error) => return Err(TestCaseError::fail(format!("{error}: {script:?}"))),
             }
         }
-        theirs.retain(|words| !words.is_empty());
+        expected.retain(|words| !words.is_empty());
         let statements = split(&script, Dialect::Sqlite).unwrap();
-        let ours: Vec<_> =
+        let actual: Vec<_> =
             statements.iter().map(|it| words(&it.sql)).filter(|words| !words.is_empty()).collect();
-        prop_assert_eq!(ours, theirs, "{:?}", script);
+        prop_assert_eq!(actual, expected, "{:?}", script);
         Ok(())
     });
     result.unwrap();

@@ -1,8 +1,8 @@
-//! The fingerprint is semantic: what changes behaviour changes it, and nothing else does.
+//! The fingerprint is semantic: every change in behaviour changes it, and no other change does.
 
 use rusqlite::Connection;
-use tenantry::schema::Schema;
-use tenantry::schema::sqlite::{Row, schema};
+use tenantry::internals::Schema;
+use tenantry::internals::sqlite::{Row, schema};
 
 fn read(sql: &str) -> Schema {
     let connection = Connection::open_in_memory().unwrap();
@@ -226,12 +226,12 @@ fn everything_that_changes_behaviour_changes_the_fingerprint_and_is_named() {
         ("CREATE TABLE \"Ä\" (a)", "CREATE TABLE \"ä\" (a)", "table ä"),
         ("CREATE TABLE t (\"order\" INT)", "CREATE TABLE t (\"Order2\" INT)", "missing column order2 INT"),
     ];
-    for (here, expected, named) in different {
-        let (here_schema, expected_schema) =
-            (read(&format!("{base}{here}")), read(&format!("{base}{expected}")));
-        assert_ne!(here_schema.fingerprint(), expected_schema.fingerprint(), "\n{here}\n{expected}");
+    for (actual, expected, named) in different {
+        let (actual_schema, expected_schema) =
+            (read(&format!("{base}{actual}")), read(&format!("{base}{expected}")));
+        assert_ne!(actual_schema.fingerprint(), expected_schema.fingerprint(), "\n{actual}\n{expected}");
         let differences: Vec<_> =
-            here_schema.differences(&expected_schema).iter().map(ToString::to_string).collect();
+            actual_schema.differences(&expected_schema).iter().map(ToString::to_string).collect();
         let found = differences.join("; ").to_lowercase().contains(&named.to_lowercase());
         assert!(found, "{differences:?} does not name {named:?}");
     }

@@ -1,15 +1,15 @@
-//! The fingerprint of a Postgres schema is semantic: what changes behaviour changes it, and nothing else does.
+//! The fingerprint of a Postgres schema is semantic: every change in behaviour changes it, and no other change does.
 
 use std::sync::Arc;
 
 use tenantry::ProjectId;
-use tenantry::schema::Schema;
-use tenantry::store::postgres::{PostgresOptions, PostgresStore};
-use tenantry::store::{ReadSchema, Store as _};
+use tenantry::internals::Schema;
+use tenantry::internals::{Inspect as _, ReadSchema};
+use tenantry::store::{PostgresOptions, PostgresStore};
 
 use crate::world::World;
 
-/// The schemas that these scripts make, each in a schema of its own.
+/// Runs each script in a separate schema. Returns the schemas.
 fn read(scripts: &[String]) -> Vec<Arc<Schema>> {
     let world = World::postgres();
     let ids: Vec<ProjectId> = (0..scripts.len()).map(|number| number.to_string().parse().unwrap()).collect();
@@ -18,8 +18,8 @@ fn read(scripts: &[String]) -> Vec<Arc<Schema>> {
         world.database().run(&["-c", &sql]);
     }
     let store = PostgresStore::new(&world.url(), PostgresOptions::default()).unwrap();
-    let seen = store.inspect(&ids, ReadSchema::Always);
-    seen.into_iter().map(|inspection| inspection.unwrap().schema.unwrap()).collect()
+    let inspections = store.inspect(&ids, ReadSchema::Always);
+    inspections.into_iter().map(|inspection| inspection.unwrap().schema.unwrap()).collect()
 }
 
 fn pairs(cases: &[(&str, &str)], base: &str) -> Vec<(Arc<Schema>, Arc<Schema>)> {
@@ -350,17 +350,17 @@ fn everything_that_changes_behaviour_changes_the_fingerprint_and_is_named() {
         ),
     ];
     let both: Vec<(&str, &str)> = cases.iter().map(|(a, b, _)| (*a, *b)).collect();
-    for ((here, expected, named), (one, two)) in cases.iter().zip(pairs(&both, BASE)) {
-        assert_ne!(one.fingerprint(), two.fingerprint(), "\n{here}\n{expected}");
+    for ((actual, expected, named), (one, two)) in cases.iter().zip(pairs(&both, BASE)) {
+        assert_ne!(one.fingerprint(), two.fingerprint(), "\n{actual}\n{expected}");
         let differences: Vec<_> = one.differences(&two).iter().map(ToString::to_string).collect();
         assert!(
             differences.join("; ").contains(named),
-            "{differences:?} does not name {named:?}\n{here}\n{expected}"
+            "{differences:?} does not name {named:?}\n{actual}\n{expected}"
         );
     }
 }
 
-/// Something of each kind whose row in the catalogs names another by its number.
+/// One object of each kind whose catalog row refers to another object by its OID.
 const ENTANGLED: &str = "CREATE TYPE m AS ENUM ('a', 'b'); CREATE SEQUENCE s; CREATE TABLE p (id serial PRIMARY KEY); \
     CREATE TABLE q (id serial PRIMARY KEY); \
     CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; \
@@ -382,17 +382,20 @@ fn schemas_made_alike_are_understood_once() {
         format!("CREATE TABLE x (a int); {ENTANGLED}; DROP TABLE x"),
         ENTANGLED.into(),
     ]);
-    assert!(schemas.iter().all(|schema| Arc::ptr_eq(schema, &schemas[0])), "each was spelled out");
+    assert!(
+        schemas.iter().all(|schema| Arc::ptr_eq(schema, &schemas[0])),
+        "equal schemas were read separately"
+    );
 }
 
 #[test]
 fn what_has_its_schemas_name_in_it_is_understood_by_itself() {
-    // A name that pg_catalog has as well comes out with the schema's before it.
-    let own = "CREATE TYPE path AS ENUM ('a'); DO $$ BEGIN EXECUTE format('CREATE TABLE t (a %I.path)', current_schema()); END $$";
-    let schemas = read(&[own.into(), own.into()]);
-    // Its own name means the same in each.
+    // The server qualifies a name that `pg_catalog` has as well with the schema's name.
+    let script = "CREATE TYPE path AS ENUM ('a'); DO $$ BEGIN EXECUTE format('CREATE TABLE t (a %I.path)', current_schema()); END $$";
+    let schemas = read(&[script.into(), script.into()]);
+    // Each project's own schema name has the same meaning.
     assert_eq!(schemas[0].fingerprint(), schemas[1].fingerprint());
-    let other = own.replace("current_schema()", "'pg_catalog'");
+    let other = script.replace("current_schema()", "'pg_catalog'");
     assert_ne!(schemas[0].fingerprint(), read(&[other])[0].fingerprint());
 }
 
@@ -430,7 +433,7 @@ fn what_points_at_another_object_is_another_schema() {
 
 #[test]
 fn whatever_changes_a_schema_changes_its_state_in_the_catalogs() {
-    // A project whose state is unchanged is not read again, so each of these has to be seen by its state alone.
+    // A project whose state is unchanged is not read again, so each of these changes has to change the state.
     let mut world = World::postgres();
     let tables = "CREATE TYPE m AS ENUM ('a');\nCREATE TYPE c AS (a int);\nCREATE DOMAIN d AS int;\nCREATE SEQUENCE s;\n\
         CREATE TABLE p (id int PRIMARY KEY, x varchar(10) DEFAULT 'a');\nCREATE TABLE t (a int REFERENCES p, b text CHECK (b <> ''));\n\
@@ -491,10 +494,10 @@ fn whatever_changes_a_schema_changes_its_state_in_the_catalogs() {
     }
     let report = world.expect(4, &["status"]);
     for (id, change) in ids.iter().zip(changes) {
-        assert_eq!(report.outcome(id), "blocked", "{change} went unnoticed");
+        assert_eq!(report.outcome(id), "blocked", "{change} was not detected");
         assert_eq!(report.problem(id).0, "drifted", "{change}");
     }
-    // What changes no schema leaves every project as it is.
+    // Statements that change no schema leave the project up to date.
     world.expect(0, &["create", "x"]);
     for harmless in [
         "ANALYZE",

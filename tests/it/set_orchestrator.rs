@@ -1,4 +1,4 @@
-//! What the system `orchestrator` says of its tables, and what its set has.
+//! The schema of the set `orchestrator`, compared with what its application specifies.
 
 use crate::set_schemas::{columns, indexes, plan_uses, refused};
 use crate::sets::ORCHESTRATOR;
@@ -208,14 +208,14 @@ fn orchestrator_has_what_its_system_says() {
             ("PRAGMA foreign_keys = ON; DELETE FROM tasks", "FOREIGN KEY"),
         ],
     );
-    // Triggers that recurse find their end, also many changes in one millisecond.
+    // Recursive triggers terminate, even with many changes in one millisecond.
     for (table, column) in
         [("tasks", "title"), ("workflows", "name"), ("sessions", "client_id"), ("configurations", "value")]
     {
         let update = format!("UPDATE {table} SET {column} = {column} || 'x';");
         world.execute("a", &format!("PRAGMA recursive_triggers = ON; BEGIN; {} COMMIT", update.repeat(300)));
     }
-    // updated_at follows, unless it is set.
+    // A trigger sets updated_at unless the statement does.
     for (table, key, change) in [
         ("tasks", "id", "title = 'Test'"),
         ("workflows", "id", "name = 'Test'"),
@@ -228,7 +228,7 @@ fn orchestrator_has_what_its_system_says() {
         world.execute("a", &format!("UPDATE {table} SET {change} WHERE {key} IS NOT NULL"));
         assert!(updated()[0].as_str() > "2026-01-01", "{table}: {:?}", updated());
     }
-    // Either end takes a link along, and no more than that.
+    // Deleting a workflow or a task deletes its links and nothing else.
     world.execute("a", "PRAGMA foreign_keys = ON; DELETE FROM workflows");
     assert_eq!(world.query("a", "SELECT count(*) FROM workflow_tasks"), ["0"]);
     world.execute("a", "INSERT INTO workflows (id, name, definition) VALUES ('w', 'x', '{}'); INSERT INTO workflow_tasks (workflow_id, task_id) VALUES ('w', 't'); DELETE FROM tool_executions; PRAGMA foreign_keys = ON; DELETE FROM tasks");

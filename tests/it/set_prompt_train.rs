@@ -1,8 +1,9 @@
-//! What the system of `prompt-train` says of its tables, and what the set has: everything that the catalogs spell out.
+//! The complete schema of the set `prompt-train`, compared with what its application specifies.
 
 use crate::world::World;
 
-/// Everything the project has, a line each. `tests/fixtures/prompt-train.txt` is to be read beside the system's own words.
+/// Every object of the project's schema, one per line. `tests/fixtures/prompt-train.txt` has the lines that the
+/// application's specification requires.
 const EVERYTHING: &str = r"
 WITH relations AS (SELECT oid, relname, relkind FROM pg_class WHERE relnamespace = 'project_a'::regnamespace
     AND relkind IN ('r', 'm') AND relname NOT IN ('__diesel_schema_migrations', 'tenantry_history'))
@@ -38,7 +39,7 @@ fn prompt_train_has_what_its_system_says() {
     let versions: Vec<_> = (0..=14).map(|number| format!("{number:03}")).collect();
     assert_eq!(world.versions("a"), versions);
     let found = world.query("a", EVERYTHING).join("\n").replace("project_a.", "");
-    // Newer servers spell a view of one table without its name.
+    // Newer servers omit the table's name in a view of one table.
     let found = found.replace("api_requests.", "");
     let wanted = include_str!("../fixtures/prompt-train.txt");
     for (found, wanted) in found.lines().zip(wanted.lines()) {

@@ -1,9 +1,10 @@
-//! What each system says of its tables, and what its set has: columns, indexes, and what is refused.
+//! The schemas of the sets `architect` and `foundation`, compared with what their applications specify: columns,
+//! indexes, and statements that are refused.
 
 use crate::sets::{ARCHITECT, FOUNDATION};
 use crate::world::World;
 
-/// Statements that must be refused, and for what: a part of the error's text.
+/// Asserts that each statement fails with an error that contains the given text.
 pub(crate) fn refused(world: &World, cases: &[(&str, &str)]) {
     for (sql, part) in cases {
         let error = world.connect("a").execute_batch(sql).expect_err(sql).to_string();
@@ -11,7 +12,7 @@ pub(crate) fn refused(world: &World, cases: &[(&str, &str)]) {
     }
 }
 
-/// Columns as `name type notnull default key`.
+/// The columns of a table, as `name type NOT NULL = default KEY`.
 pub(crate) fn columns(world: &World, table: &str) -> Vec<String> {
     let sql = format!(
         "SELECT name || ' ' || type || iif(\"notnull\", ' NOT NULL', '') || iif(dflt_value IS NULL, '', ' = ' || dflt_value) || iif(pk, ' KEY', '') FROM pragma_table_info('{table}')"
@@ -19,7 +20,7 @@ pub(crate) fn columns(world: &World, table: &str) -> Vec<String> {
     world.query("a", &sql)
 }
 
-/// Indexes as `name(columns)`.
+/// The indexes of a table, as `name(columns)`.
 pub(crate) fn indexes(world: &World, table: &str) -> Vec<String> {
     let sql = format!(
         "SELECT l.name || '(' || (SELECT group_concat(name, ', ') FROM pragma_index_info(l.name)) || ')' FROM pragma_index_list('{table}') l WHERE origin = 'c' ORDER BY 1"
@@ -121,7 +122,7 @@ fn architect_has_what_its_system_says() {
     );
 }
 
-/// Each query's plan names its index.
+/// Asserts that each query's plan uses the given index.
 pub(crate) fn plan_uses(world: &World, cases: &[(&str, &str)]) {
     for (sql, index) in cases {
         let plan = rows_of_plan(world, sql);
@@ -269,7 +270,7 @@ fn foundation_has_what_its_system_says() {
             ("PRAGMA foreign_keys = ON; DELETE FROM planning_runs", "FOREIGN KEY"),
         ],
     );
-    // No number of the chain is given twice.
+    // A sequence number of the chain is never reused.
     world.execute("a", "DELETE FROM audit_chain; INSERT INTO audit_chain (tenant_id, event_type, payload, previous_hash, hash, created_at) VALUES ('t', 'x', 'x', '', 'h', 1)");
     assert_eq!(world.query("a", "SELECT seq FROM audit_chain"), ["2"]);
     plan_uses(

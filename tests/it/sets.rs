@@ -1,11 +1,12 @@
-//! The sets of the binary: each leads up and down, and has what its system says of itself.
+//! The built-in sets: each can be migrated up and down, and has the same schema at a version in both directions.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::world::World;
 
-/// A set, and rows for every table of it at its head; without any, the application's own database has them.
+/// A set, and SQL that inserts rows into each of its tables at the newest version. If empty, a legacy database has the
+/// rows.
 struct Set {
     name: &'static str,
     postgres: bool,
@@ -52,7 +53,7 @@ INSERT INTO train_api_keys (train_id, key_hash, key_prefix) VALUES ('00000000-00
 REFRESH MATERIALIZED VIEW hourly_stats;"#;
 
 impl Set {
-    /// A project of it that has rows.
+    /// Creates a project of the set that has rows.
     fn fill(&self, world: &mut World, id: &str) {
         if self.rows.is_empty() {
             world.with_legacy_as(1, id).expect(0, &["upgrade", id]);
@@ -73,8 +74,8 @@ fn versions(world: &World) -> Vec<String> {
     list.events("migration").iter().map(|it| it["version"].as_str().unwrap().to_string()).collect()
 }
 
-/// What the database itself says of a project's schema, without the ledger.
-fn spelled(world: &World, id: &str) -> Vec<String> {
+/// A project's schema as the database prints it, without the ledger.
+fn schema_text(world: &World, id: &str) -> Vec<String> {
     if !world.is_postgres() {
         return world.query(
             id,
@@ -120,25 +121,26 @@ fn each_set_goes_up_and_down_and_has_one_schema_at_each_version() {
         }
         let mut at: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for version in versions.iter().rev() {
-            at.insert(version.clone(), spelled(&world, "empty"));
-            // What the application itself made is spelled otherwise.
+            at.insert(version.clone(), schema_text(&world, "empty"));
+            // The text of a schema that the application created differs.
             assert!(
-                set.rows.is_empty() || at[version] == spelled(&world, "full"),
+                set.rows.is_empty() || at[version] == schema_text(&world, "full"),
                 "{} {version}: {:?}",
                 set.name,
-                spelled(&world, "full")
+                schema_text(&world, "full")
             );
             let report = world.expect(0, &["downgrade", "full", "empty", "--steps", "1"]);
             assert_eq!(report.count("downgraded"), 2, "{} {version}", set.name);
         }
         for id in ["full", "empty"] {
-            let left: Vec<_> = spelled(&world, id).into_iter().filter(|it| !it.starts_with("SET ")).collect();
-            assert!(left.is_empty(), "{}: {left:?}", set.name);
+            let remaining: Vec<_> =
+                schema_text(&world, id).into_iter().filter(|it| !it.starts_with("SET ")).collect();
+            assert!(remaining.is_empty(), "{}: {remaining:?}", set.name);
         }
         for version in &versions {
             world.expect(0, &["upgrade", "empty", "full", "--to", version]);
             for id in ["empty", "full"] {
-                assert_eq!(at[version], spelled(&world, id), "{} {version}", set.name);
+                assert_eq!(at[version], schema_text(&world, id), "{} {version}", set.name);
             }
         }
         assert_eq!(world.expect(0, &["status"]).count("up_to_date"), 2, "{}", set.name);

@@ -1,11 +1,11 @@
-//! Schemas that are kept ready to become projects, and roles that keep projects apart.
+//! Spare schemas that become projects, and roles that isolate projects.
 
 use std::process::Stdio;
 
 use crate::cluster::{Pooler, Server};
 use crate::world::{Ran, World};
 
-/// The schemas that are kept ready.
+/// The names of the spare schemas.
 fn spares(world: &World) -> Vec<String> {
     world
         .database()
@@ -20,10 +20,10 @@ fn a_project_is_made_from_a_spare_and_spares_are_no_projects() {
         "CREATE TYPE mood AS ENUM ('glad');\nCREATE TABLE one (id SERIAL PRIMARY KEY, x mood DEFAULT 'glad');",
     );
     world.with_migrations(&[one]);
-    assert_eq!(world.run(&["spares"]).code, 2, "nobody said how many");
+    assert_eq!(world.run(&["spares"]).code, 2, "no setting states how many");
     std::fs::write(world.folder().join("tenantry.toml"), "[store]\nspares = 3\n").unwrap();
-    assert_eq!(world.run(&["spares"]).stdout, "3 ready, 3 made, 0 removed\n");
-    assert_eq!(world.run(&["list"]).code, 6, "a spare was taken for a project");
+    assert_eq!(world.run(&["spares"]).stdout, "3 ready, 3 created, 0 removed\n");
+    assert_eq!(world.run(&["list"]).code, 6, "a spare was listed as a project");
     let before = spares(&world);
     let report = world.expect(0, &["create", "a", "b"]);
     let (after, run) = (spares(&world), report.0[0]["run"].as_str().unwrap());
@@ -39,7 +39,7 @@ fn a_project_is_made_from_a_spare_and_spares_are_no_projects() {
     }
     assert_eq!(world.expect(0, &["status"]).count("up_to_date"), 2);
     assert_eq!(world.expect(3, &["create", "a"]).error("a").0, "already_exists");
-    // A spare that somebody changed is passed over, and replaced.
+    // A spare that was changed is not used, and is replaced.
     let changed = spares(&world);
     for name in &changed {
         world.database().run(&["-c", &format!("ALTER TABLE {name}.one ADD COLUMN odd TEXT")]);
@@ -48,7 +48,7 @@ fn a_project_is_made_from_a_spare_and_spares_are_no_projects() {
     assert_eq!(world.expect(0, &["status", "c"]).outcome("c"), "up_to_date");
     let after = spares(&world);
     assert!(after.len() == 3 && changed.iter().all(|name| !after.contains(name)), "{changed:?} {after:?}");
-    // Spares of another catalog are replaced; a dry run leaves them.
+    // Spares of another catalog are replaced, but not by a dry run.
     world.with_migrations(&[one, ("2_two", "CREATE TABLE two (id INTEGER);")]);
     let before = spares(&world);
     world.expect(0, &["upgrade-all", "--dry-run"]);
@@ -92,7 +92,7 @@ fn with_roles_no_project_reaches_another_and_nothing_goes_through_public() {
         .run(&["-c", "GRANT CREATE ON SCHEMA public TO PUBLIC; CREATE TABLE public.shared (x TEXT)"]);
     std::fs::write(world.folder().join("tenantry.toml"), "[store]\nisolation = \"role\"\nspares = 4\n")
         .unwrap();
-    // Some taken over, some made from spares, some the long way.
+    // Some projects are taken over, some are created from spares, and some by running the migrations.
     world.with_legacy().expect(0, &["upgrade-all"]);
     let ids: Vec<String> = (1..=20).map(|id| id.to_string()).collect();
     world
@@ -117,7 +117,7 @@ fn with_roles_no_project_reaches_another_and_nothing_goes_through_public() {
         }
         let mut psql = world.database().psql(None);
         psql.env("PGUSER", format!("project_{id}"));
-        // Its own rows it reads and writes, by the search_path that its role brings along.
+        // The role reads and writes its own rows, with the search_path that is set for the role.
         psql.args(["-c", "INSERT INTO projects (id, name, current_phase) VALUES (nextval('projects_id_seq') + 1000, 'mine', 'CODER'); SELECT count(*) > 0 FROM projects, __diesel_schema_migrations"]);
         let ran = Ran::of(&mut psql);
         assert_eq!((ran.code, ran.stdout.trim()), (0, "t"), "{id}: {}", ran.stderr);
@@ -136,26 +136,23 @@ fn with_roles_no_project_reaches_another_and_nothing_goes_through_public() {
         attempts += refused;
     }
     assert_eq!(attempts, 20 * (8 + 3 * 19));
-    // What a later migration makes is the role's to use, and a pool of connections logs in as the role.
+    // The role can use what a later migration creates, and a connection pool logs in as the role.
     let head = world.expect(0, &["downgrade", "5", "--to", "0"]).project("5")["to"].clone();
     assert_eq!(head, "0");
     world.expect(0, &["upgrade", "5"]);
-    let options = tenantry::store::postgres::PostgresOptions {
-        isolation: tenantry::store::postgres::Isolation::Role,
-        ..tenantry::store::postgres::PostgresOptions::default()
-    };
+    let options = tenantry::store::PostgresOptions::default().isolation(tenantry::store::Isolation::Role);
     let catalog = tenantry::Catalog::embedded("project", tenantry::Dialect::Postgres).unwrap();
     let pooler = Pooler::for_users(&server.socket(), &["postgres", "project_5"]);
     for socket in [server.socket(), pooler.socket()] {
         use diesel::prelude::*;
         let url = format!("postgres://postgres@/{}?host={socket}", world.database().name);
-        let store = tenantry::store::postgres::PostgresStore::new(&url, options.clone()).unwrap();
+        let store = tenantry::store::PostgresStore::new(&url, options.clone()).unwrap();
         let manager = tenantry::Manager::new(store, catalog.clone()).unwrap();
         let mut connection = manager.connection(&"5".parse().unwrap()).unwrap();
         let user = diesel::select(diesel::dsl::sql::<diesel::sql_types::Text>("current_user::text"));
         assert_eq!(user.get_result::<String>(&mut *connection).unwrap(), "project_5");
     }
-    // A role goes with its project, and its rows stay out of reach where they are kept.
+    // Dropping a project drops its role.
     world.expect(0, &["drop", "5", "--yes"]);
     assert_eq!(
         world.database().run(&["-c", "SELECT count(*) FROM pg_roles WHERE rolname = 'project_5'"]),
@@ -176,7 +173,7 @@ fn a_role_that_tenantry_did_not_make_is_left_alone() {
     assert_eq!(world.expect(0, &["drop", "7", "--yes"]).outcome("7"), "dropped");
 }
 
-/// What a command did is done: that no spares can be made for the next one changes nothing about it.
+/// A create succeeds even if the spares cannot be refilled after it.
 #[test]
 fn a_create_has_succeeded_though_the_spares_can_not_be_refilled() {
     use diesel::connection::SimpleConnection as _;
@@ -189,7 +186,7 @@ fn a_create_has_succeeded_though_the_spares_can_not_be_refilled() {
     other.batch_execute(lock).unwrap();
     let ran = world.run(&["--lock-timeout", "0.2", "create", "b"]);
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
-    assert!(ran.stderr.contains("no spares were made"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("cannot create spares"), "{}", ran.stderr);
     drop(other);
     assert_eq!(world.versions("b"), ["1"]);
 }

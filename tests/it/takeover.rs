@@ -1,4 +1,4 @@
-//! Databases that exist are taken over by a baseline that was checked.
+//! Existing databases are taken over at a baseline that is verified.
 
 use crate::world::{World, legacy};
 
@@ -36,7 +36,7 @@ fn the_legacy_fleet_is_at_head_with_every_row(world: &mut World) {
         assert_eq!(actions, ["20260112000000|stamp|0", "20260113000000|apply|0", "20260114000000|apply|0"]);
     }
     let after: Vec<_> = (1..=world.legacy_count()).map(|id| world.contents(&id.to_string())).collect();
-    assert_eq!(before, after, "a row is not what it was");
+    assert_eq!(before, after, "a row was changed");
 
     let bytes = world.snapshot();
     let report = world.expect(0, &["upgrade-all"]);
@@ -81,7 +81,7 @@ fn a_revision_that_stands_for_nothing_is_blocked(world: &mut World) {
     let report = world.expect(4, &["upgrade-all"]);
     assert_eq!(
         report.problem("3"),
-        ("unknown_revision", "alembic's revision stands for no version: ffffffffffff")
+        ("unknown_revision", "no migration replaces the alembic revision: ffffffffffff")
     );
 }
 
@@ -130,7 +130,7 @@ fn two_versions_of_one_schema_have_to_be_told_apart(world: &mut World) {
     world.with_migrations(&[NOTES[0], ("2_fill", "INSERT INTO notes (text) VALUES ('hello');")]);
     world.with_project("1", "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)");
     let report = world.expect(4, &["upgrade-all"]);
-    assert!(report.problem("1").1.contains("1_notes and of 2_fill"), "{:?}", report.problem("1"));
+    assert!(report.problem("1").1.contains("1_notes, 2_fill"), "{:?}", report.problem("1"));
     assert_eq!(world.expect(0, &["stamp", "1", "--to", "1"]).outcome("1"), "stamped");
     assert_eq!(world.expect(0, &["upgrade", "1"]).outcome("1"), "upgraded");
     assert_eq!(world.query("1", "SELECT text FROM notes"), ["hello"]);
@@ -165,6 +165,6 @@ fn stamp_records_and_runs_nothing(world: &mut World) {
         ("stamped", &serde_json::json!([]))
     );
     assert_eq!(world.versions("1"), [BASELINE]);
-    assert_eq!(std::fs::read(legacy(1)).unwrap().len(), 40_960, "the fixture itself was written");
+    assert_eq!(std::fs::read(legacy(1)).unwrap().len(), 40_960, "the fixture itself was changed");
     assert_eq!(world.expect(0, &["stamp", "--all"]).outcome("1"), "up_to_date");
 }

@@ -1,4 +1,4 @@
-//! Projects as plain SQL, as `sqlite3` and `psql` write and read it.
+//! Exports and imports of projects as plain SQL, as `sqlite3` and `psql` write and read it.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -33,7 +33,7 @@ fn exported(world: &World, id: &str) -> String {
     path.display().to_string()
 }
 
-/// Runs the real program on a text.
+/// Runs a script with the `sqlite3` program.
 fn sqlite3(database: &PathBuf, text: &str) {
     let mut child = Command::new("sqlite3").arg("-bail").arg(database).stdin(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
@@ -43,7 +43,7 @@ fn sqlite3(database: &PathBuf, text: &str) {
 fn an_export_is_what_the_databases_own_program_reads_and_an_import_the_same(world: &mut World) {
     world.with_legacy_as(1, "1").expect(0, &["upgrade", "1"]);
     if !world.is_postgres() {
-        // Whatever is hard to write down.
+        // Values and objects that are hard to write as SQL.
         world.execute("1", "CREATE TABLE odd (a, \"b \"\"c\" TEXT, d AS (a || 'x'), e AS (a || 'y') STORED);
             INSERT INTO odd (a, \"b \"\"c\") VALUES (-9223372036854775808, 'it''s'), (9e999, char(10) || ';' || char(0) || 'x'), (-9e999, NULL),
                 (x'4100', 'z'), (1.0, ''), (0.1, 'é'), (-0.0, 'a'), (1e300, 'b');
@@ -52,7 +52,7 @@ fn an_export_is_what_the_databases_own_program_reads_and_an_import_the_same(worl
             CREATE TRIGGER odd_insert AFTER INSERT ON odd BEGIN UPDATE odd SET a = 'touched'; END;");
     }
     let text = exported(world, "1");
-    // How a virtual table keeps its rows is its own business.
+    // The internal tables of a virtual table may differ.
     let contents_of = |world: &World, id: &str| {
         let mut contents = world.contents(id);
         contents.retain(|table, _| !table.starts_with("found_"));
@@ -64,7 +64,7 @@ fn an_export_is_what_the_databases_own_program_reads_and_an_import_the_same(worl
         elsewhere.database().run(&["-1", "-q", "-f", &text]);
         assert_eq!(contents, elsewhere.contents("1"));
         let status = elsewhere.expect(0, &["status"]);
-        assert_eq!(status.outcome("1"), "up_to_date", "another schema");
+        assert_eq!(status.outcome("1"), "up_to_date", "the schema differs");
     } else {
         sqlite3(&world.path("loaded"), &std::fs::read_to_string(&text).unwrap());
         for (table, rows) in contents_of(world, "loaded") {
@@ -75,7 +75,7 @@ fn an_export_is_what_the_databases_own_program_reads_and_an_import_the_same(worl
         let bytes = "SELECT hex(a), typeof(a), hex(\"b \"\"c\"), typeof(\"b \"\"c\") FROM odd";
         assert_eq!(world.query("1", bytes), world.query("loaded", bytes));
         world.assert_sound("loaded");
-        // What the real program writes is read as well.
+        // A dump that `sqlite3` itself writes can be imported as well.
         let dump = Command::new("sqlite3").arg(world.path("plain")).arg("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT); INSERT INTO notes VALUES (1, 'a' || char(10) || 'b'); CREATE INDEX i ON notes (text);").output().unwrap();
         assert!(dump.status.success());
         let dump = Command::new("sqlite3").arg(world.path("plain")).arg(".dump").output().unwrap();
@@ -90,12 +90,8 @@ fn an_export_is_what_the_databases_own_program_reads_and_an_import_the_same(worl
             ("created", Some("20260114000000"))
         );
     } else {
-        // The odd table is no part of its version, and the file says that it has that version.
-        assert!(
-            report.error("new").1.contains("what it says of its version is not so"),
-            "{}",
-            report.error("new").1
-        );
+        // The table `odd` is not part of the version that the file's ledger states.
+        assert!(report.error("new").1.contains("its ledger is not valid"), "{}", report.error("new").1);
         world.execute("1", "DROP TRIGGER odd_insert; DROP TABLE odd; DROP TABLE counted; DROP TABLE found");
         std::fs::remove_file(&text).unwrap();
         let text = exported(world, "1");
@@ -111,7 +107,7 @@ fn text_of(world: &World, id: &str) -> String {
     exported(world, id)
 }
 
-/// A text as the database's own program would write it: one table.
+/// A dump of one table, as the database's own program writes it.
 fn table(world: &World, columns: &str) -> String {
     world.either(
         format!("PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\nCREATE TABLE notes ({columns});\nINSERT INTO notes VALUES(1,'x');\nCOMMIT;\n"),
@@ -135,7 +131,7 @@ fn an_import_stamps_only_what_it_verified(world: &mut World) {
         (vec!["1".to_string()], vec!["x".to_string()])
     );
     assert_eq!(world.expect(0, &["upgrade", "1"]).outcome("1"), "upgraded");
-    // A schema of no version is taken in, and not stamped.
+    // A schema that matches no version is imported, but not stamped.
     let text = file(
         world,
         &table(world, "id INTEGER PRIMARY KEY, text TEXT, other TEXT").replace("'x'", "'x',NULL"),
@@ -147,7 +143,7 @@ fn an_import_stamps_only_what_it_verified(world: &mut World) {
         report.project("2")
     );
     assert_eq!(world.expect(4, &["upgrade", "2"]).outcome("2"), "blocked");
-    // A file that is wrong makes nothing.
+    // An invalid file creates no project.
     for (number, text) in
         ["CREATE TABLE notes (id INTEGER", "CREATE TABLE;", "", "INSERT INTO nothing VALUES (1);"]
             .iter()
@@ -203,13 +199,13 @@ fn an_import_refuses_what_reaches_beyond_the_project(world: &mut World) {
             by_trigger("ALTER FUNCTION tenantry_import.run(text) SECURITY INVOKER")
                 + "COMMENT ON TABLE other.x IS 'x';",
             "GRANT pg_execute_server_program /* ON TABLE */ TO PUBLIC;".into(),
-            // What waits for the commit, and what it puts off once more.
+            // Triggers that run at the commit, the second of which defers another one.
             deferred("CREATE ROLE evil SUPERUSER"),
             deferred("SET CONSTRAINTS ALL DEFERRED; INSERT INTO other.x SELECT count(*) FROM other.x HAVING count(*) < 9; RESET ROLE"),
-            // What a statement about an owner does besides.
+            // Statements that change an owner and do something else as well.
             with_evil("ALTER TABLE other.notes OWNER TO CURRENT_USER, ADD COLUMN evil int DEFAULT other.evil();"),
             with_evil("ALTER TABLE other.notes ADD COLUMN evil int DEFAULT other.evil(), OWNER TO CURRENT_USER;"),
-            // An extension in one of the server's own schemas gives no right there.
+            // An extension in one of the server's own schemas does not allow other objects there.
             "CREATE EXTENSION IF NOT EXISTS plpgsql WITH SCHEMA pg_catalog; CREATE FUNCTION pg_catalog.evil() RETURNS int LANGUAGE sql AS 'SELECT 1';".into(),
             "CREATE SCHEMA second; CREATE TABLE second.t (id INTEGER);".into(),
         ],
@@ -224,7 +220,7 @@ fn an_import_refuses_what_reaches_beyond_the_project(world: &mut World) {
         }
         assert_eq!(world.run(&["list"]).stdout, "", "{attack}");
     }
-    // The line is named.
+    // The error names the line.
     let ran = world.run(&[
         "import",
         "1",
@@ -234,30 +230,30 @@ fn an_import_refuses_what_reaches_beyond_the_project(world: &mut World) {
     assert!(ran.stdout.contains(&format!(".sql:{line})")), "{}", ran.stdout);
 }
 
-/// A row whose trigger runs a statement that no look at the text can tell.
+/// A row whose trigger runs a statement that cannot be recognized in the text.
 fn by_trigger(sql: &str) -> String {
-    let (first, rest) = sql.split_at(2);
+    let (head, tail) = sql.split_at(2);
     format!(
         "CREATE TABLE other.x (a int); CREATE FUNCTION other.f() RETURNS trigger LANGUAGE plpgsql AS \
-         $f$ BEGIN EXECUTE '{first}' || $q${rest}$q$; RETURN NEW; END $f$; \
+         $f$ BEGIN EXECUTE '{head}' || $q${tail}$q$; RETURN NEW; END $f$; \
          CREATE TRIGGER t BEFORE INSERT ON other.x FOR EACH ROW EXECUTE FUNCTION other.f(); INSERT INTO other.x VALUES (1);"
     )
 }
 
-/// A statement, after a function that makes a role.
+/// A statement, preceded by a function that creates a role.
 fn with_evil(sql: &str) -> String {
     let body = "BEGIN EXECUTE 'CRE' || 'ATE ROLE evil'; RETURN 1; END";
     format!("CREATE FUNCTION other.evil() RETURNS int LANGUAGE plpgsql AS $f$ {body} $f$; {sql}")
 }
 
-/// The same, where the trigger waits for the commit.
+/// Like [`by_trigger`], with a trigger that runs at the commit.
 fn deferred(sql: &str) -> String {
     by_trigger(sql)
         .replace("CREATE TRIGGER t BEFORE INSERT", "CREATE CONSTRAINT TRIGGER t AFTER INSERT")
         .replace("FOR EACH ROW", "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW")
 }
 
-/// An operator that stands before the server's own, for whoever asks anything afterwards.
+/// Operators that the `search_path` puts before the server's own in every query that follows.
 fn operator(left: &str, right: &str) -> String {
     let body = "BEGIN EXECUTE 'CRE' || 'ATE ROLE evil'; RETURN true; END";
     let make = |name: &str| {
@@ -272,12 +268,12 @@ fn operator(left: &str, right: &str) -> String {
     )
 }
 
-/// What begins and does not end is no copy of a project.
+/// A truncated dump is refused.
 fn a_dump_that_is_cut_off_is_not_taken(world: &mut World) {
     world.with_migrations(&[NOTES]).expect(0, &["create", "1"]);
     world.execute("1", "INSERT INTO notes VALUES (1, 'a'), (2, 'b')");
-    let whole = std::fs::read_to_string(exported(world, "1")).unwrap();
-    let lines: Vec<&str> = whole.lines().collect();
+    let complete = std::fs::read_to_string(exported(world, "1")).unwrap();
+    let lines: Vec<&str> = complete.lines().collect();
     for part in 1..8 {
         let count = lines.len() * part / 8;
         let cut = format!("{}\n", lines[..count].join("\n"));
@@ -290,9 +286,9 @@ fn a_dump_that_is_cut_off_is_not_taken(world: &mut World) {
             lines.len()
         );
     }
-    assert_eq!(world.run(&["import", "2", &file(world, &whole)]).code, 0);
-    // What stands behind a NUL nobody would read.
-    let with_nul = whole.replace("'a'", "'\0'").replace("\ta\n", "\t\0\n");
+    assert_eq!(world.run(&["import", "2", &file(world, &complete)]).code, 0);
+    // Text after a NUL would not be read, so a file with a NUL is refused.
+    let with_nul = complete.replace("'a'", "'\0'").replace("\ta\n", "\t\0\n");
     let ran = world.run(&["import", "3", &file(world, &with_nul)]);
     assert!(ran.code == 3 && ran.stdout.contains("NUL"), "{}{}", ran.stdout, ran.stderr);
 }
@@ -305,9 +301,9 @@ fn a_trigger_on_a_ledger_is_not_taken_from_a_file(world: &mut World) {
         "CREATE TRIGGER evil AFTER INSERT ON \"tenantry_history\" BEGIN DELETE FROM notes; END;\n",
         "CREATE RULE evil AS ON INSERT TO \"project_1\".\"tenantry_history\" DO ALSO DELETE FROM project_1.notes;\n",
     );
-    let whole = std::fs::read_to_string(&text).unwrap();
-    let at = whole.rfind("COMMIT;").unwrap_or(whole.len());
-    std::fs::write(&text, format!("{}{evil}{}", &whole[..at], &whole[at..])).unwrap();
+    let original = std::fs::read_to_string(&text).unwrap();
+    let at = original.rfind("COMMIT;").unwrap_or(original.len());
+    std::fs::write(&text, format!("{}{evil}{}", &original[..at], &original[at..])).unwrap();
     let refused = world.run(&["import", "2", &text]);
     assert!(refused.code != 0, "{}", refused.stdout);
     assert!(
@@ -334,16 +330,16 @@ fn search_indexes_find_after_an_import_what_they_found_before() {
     world.run(&["import", "2", &text]);
     assert_eq!(world.query("2", search), ["beta"]);
     assert_eq!(world.query("2", "SELECT term FROM words"), ["alpha", "beta", "gamma"]);
-    // What nobody can read is not left out unseen.
+    // The export fails if the rows of a table cannot be read; it does not omit them silently.
     world.execute("1", "CREATE VIRTUAL TABLE blind USING fts5(text, content = '')");
     let refused = world.run(&["export", "1"]);
     assert!(refused.code != 0 && refused.stderr.contains("blind"), "{}", refused.stderr);
 }
 
-/// Operators of a file's own are found before the server's by nobody but the file.
+/// Operators that a file defines are not used by tenantry's own queries.
 #[test]
 fn an_imports_operators_are_its_own_business() {
-    // A role is the whole server's, and other tests look for it.
+    // Roles belong to the whole server, and other tests check for this one.
     let server = Server::new("", "");
     let mut world = World::on(&server, 5432);
     world.with_migrations(&[NOTES]);
@@ -359,7 +355,7 @@ fn an_imports_operators_are_its_own_business() {
     }
 }
 
-/// What stands in a file comes into the project byte for byte, as psql reads it.
+/// An import stores a file's values byte for byte, as `psql` does.
 #[test]
 fn an_import_changes_nothing_in_the_rows() {
     let mut world = World::postgres();
@@ -373,7 +369,7 @@ fn an_import_changes_nothing_in_the_rows() {
         COPY other.notes (id, text) FROM stdin;\n5\t\\x41\\102\\r\\n\\\\\n6\t\\N\n\\.\n\
         \\unrestrict abc\n";
     world.expect(0, &["import", "1", &file(&world, text)]);
-    // The same by the program itself, which a string on two lines is too much for.
+    // The same with `psql` itself, which cannot read a string on two lines.
     let database = &world.database();
     let path = file(&world, &text.replace("other", "by_psql").replace("E'a'\n'b\\'c'", "E'ab\\'c'"));
     database.run(&["-f", &path]);
@@ -387,24 +383,29 @@ fn an_import_changes_nothing_in_the_rows() {
     assert_eq!(hexadecimal("project_1").len(), 6);
 }
 
-/// What only an application registers hinders nothing that can do without it, and what can't is named.
+/// Collations and functions that only the application registers are missing here. An import succeeds where it does not
+/// need them, and otherwise names what is missing.
 #[test]
 fn a_file_that_needs_what_only_the_application_has_is_taken_as_far_as_that_goes() {
     let mut world = World::sqlite();
     world.with_migrations(&[NOTES]);
     let notes =
         "CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT);\nINSERT INTO notes VALUES (1, 'a');\n";
-    let own = "CREATE TABLE own (a TEXT COLLATE myown, b TEXT CHECK (myfunction(b)));\nINSERT INTO own VALUES ('x', 'y'), ('z', '');\n";
-    let taken = world.run(&["import", "1", &file(&world, &format!("BEGIN;\n{notes}{own}COMMIT;\n"))]);
-    assert_eq!(taken.code, 0, "{}{}", taken.stdout, taken.stderr);
-    assert!(taken.stdout.contains("not checked"), "{}", taken.stdout);
+    let application_table = "CREATE TABLE own (a TEXT COLLATE myown, b TEXT CHECK (myfunction(b)));\nINSERT INTO own VALUES ('x', 'y'), ('z', '');\n";
+    let imported =
+        world.run(&["import", "1", &file(&world, &format!("BEGIN;\n{notes}{application_table}COMMIT;\n"))]);
+    assert_eq!(imported.code, 0, "{}{}", imported.stdout, imported.stderr);
+    assert!(imported.stdout.contains("not checked"), "{}", imported.stdout);
     assert_eq!(world.query("1", "SELECT count(*) FROM own"), ["2"]);
     let index = "CREATE INDEX own_a ON own (a);\n";
-    let refused =
-        world.run(&["import", "2", &file(&world, &format!("BEGIN;\n{notes}{own}{index}COMMIT;\n"))]);
+    let refused = world.run(&[
+        "import",
+        "2",
+        &file(&world, &format!("BEGIN;\n{notes}{application_table}{index}COMMIT;\n")),
+    ]);
     assert!(refused.code == 3 && refused.stdout.contains("myown"), "{}{}", refused.stdout, refused.stderr);
     assert!(refused.stdout.contains(".sql:6)"), "{}", refused.stdout);
-    // A constraint that can be looked at is.
+    // A constraint that can be checked is checked.
     let broken = notes.replace("text TEXT", "text TEXT CHECK (text <> 'a')");
     let refused = world.run(&["import", "3", &file(&world, &format!("BEGIN;\n{broken}COMMIT;\n"))]);
     assert_eq!(refused.code, 3, "{}{}", refused.stdout, refused.stderr);

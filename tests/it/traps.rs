@@ -1,14 +1,14 @@
-//! Facts measured on the crates that tenantry stands on, each with the safeguard that it needs.
+//! Pitfalls measured in the crates and databases that tenantry builds on, each with its safeguard.
 
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
-use tenantry::store::sqlite::{SqliteOptions, SqliteStore};
+use tenantry::store::{SqliteOptions, SqliteStore};
 use tenantry::{Catalog, Dialect, Manager};
 
 use crate::world::{Ran, World};
 
-// Postgres neither lets go of a foreign key when a table is dropped nor can it be switched off.
+// On Postgres, a referenced table cannot be dropped, and foreign keys cannot be switched off.
 on_files!(
     trap_1_rebuilding_a_parent_table_keeps_its_children,
     trap_1_a_rebuild_that_orphans_rows_is_refused,
@@ -53,7 +53,7 @@ fn trap_1_a_rebuild_that_orphans_rows_is_refused(world: &mut World) {
     for (text, kind) in [(text.clone(), "foreign_keys"), (text.clone() + metadata, "foreign_keys")] {
         world.with_migrations(&[FAMILY, ("2_rebuild", &text)]);
         let report = world.expect(3, &["upgrade-all"]);
-        assert_eq!(report.error("a"), (kind, "2 row(s) of child would point at nothing in parent"));
+        assert_eq!(report.error("a"), (kind, "2 row(s) of child would reference missing rows of parent"));
     }
     world.with_migrations(&[FAMILY, ("2_rebuild", &REBUILD.replace("FROM parent;", "FROM parent WHERE 0;"))]);
     world.execute("a", "PRAGMA foreign_keys = OFF; DELETE FROM child");
@@ -84,7 +84,7 @@ fn trap_2_reading_makes_no_ledger(world: &mut World) {
     assert_eq!(world.query("1", tables), ["0"]);
 }
 
-/// A command that fails for its migrations, with nothing touched; gives what it said.
+/// Asserts that `upgrade-all` refuses the migrations and changes nothing. Returns its standard error.
 fn refused(world: &World) -> String {
     let before = world.snapshot();
     let Ran { code, stderr, .. } = world.run(&["upgrade-all"]);
@@ -104,8 +104,8 @@ fn trap_4_an_ambiguous_order_is_refused_before_anything_is_opened(world: &mut Wo
 fn trap_5_metadata_that_would_be_misread_is_refused_before_anything_is_opened(world: &mut World) {
     world.with_legacy_as(1, "1");
     world.with_migrations(&[("1_a", "SELECT 1;\n-- metadata\nrun_in_transacton = false\n")]);
-    let said = refused(world);
-    assert!(said.contains("1_a/metadata.toml:1") && said.contains("run_in_transacton"), "{said}");
+    let stderr = refused(world);
+    assert!(stderr.contains("1_a/metadata.toml:1") && stderr.contains("run_in_transacton"), "{stderr}");
 }
 
 fn trap_8_a_migration_that_ends_the_transaction_is_refused_before_anything_is_opened(world: &mut World) {
@@ -113,8 +113,8 @@ fn trap_8_a_migration_that_ends_the_transaction_is_refused_before_anything_is_op
     for word in ["COMMIT", "ROLLBACK", "BEGIN", "END"] {
         world
             .with_migrations(&[("1_a", &format!("CREATE TABLE t (a INTEGER);\n/* ; */ {word};\nSELECT 1;"))]);
-        let said = refused(world);
-        assert!(said.contains("1_a/up.sql:2") && said.contains("break the transaction"), "{said}");
+        let stderr = refused(world);
+        assert!(stderr.contains("1_a/up.sql:2") && stderr.contains("break the transaction"), "{stderr}");
     }
 }
 
@@ -137,18 +137,18 @@ fn trap_15_looking_at_a_database_drops_no_lock_that_this_process_holds() {
     world.expect(0, &["create", "1"]);
     let manager = || {
         let catalog = Catalog::embedded("project", Dialect::Sqlite).unwrap();
-        let options = SqliteOptions { lock_timeout: Duration::from_millis(200), ..SqliteOptions::default() };
+        let options = SqliteOptions::default().lock_timeout(Duration::from_millis(200));
         Manager::new(SqliteStore::new(world.data(), options), catalog).unwrap()
     };
     let (manager, id) = (manager(), "1".parse().unwrap());
     let mut connection = manager.connection(&id).unwrap();
     let write = "BEGIN EXCLUSIVE; INSERT INTO projects (name, current_phase) VALUES ('held', 'CODER')";
     connection.batch_execute(write).unwrap();
-    // All of these look at the file while this process holds its lock.
+    // All of these read the file while this process holds its lock.
     manager.store().discover().unwrap();
     manager.store().diagnose();
-    let looked = manager.status(&id);
-    assert!(looked.is_err(), "an exclusive lock with a journal keeps readers out");
+    let result = manager.status(&id);
+    assert!(result.is_err(), "an exclusive lock with a journal keeps readers out");
     let ran = world.run(&["--lock-timeout", "0.2", "downgrade", "1", "--steps", "1"]);
     assert!(ran.stdout.contains("locked"), "another process wrote: the lock was dropped\n{}", ran.stdout);
     connection.batch_execute("COMMIT").unwrap();
@@ -164,7 +164,7 @@ fn trap_11_a_template_in_wal_mode_is_copied_like_any_other() {
     let manager =
         Manager::new(SqliteStore::new(world.data(), SqliteOptions::default()), catalog.clone()).unwrap();
     let memory = Manager::in_memory(catalog).unwrap();
-    // The second of each is a copy with a new date, made in memory, where there is no WAL.
+    // Each second project is a copy of the template. Its new date is written in memory, where there is no WAL.
     for id in ["a", "b"] {
         let id = id.parse().unwrap();
         manager.create(&id).unwrap();

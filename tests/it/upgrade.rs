@@ -1,4 +1,4 @@
-//! Upgrades and downgrades: all or nothing, proven, and refused for every reason there is.
+//! Upgrades and downgrades: all or nothing, verified, and refused with every reason.
 
 use crate::world::World;
 
@@ -48,7 +48,7 @@ fn all_pending_migrations_commit_together(world: &mut World) {
         ("3_three", "CREATE TABLE three (x INTEGER);\n\nINSERT INTO three\nVALUES (1, 2);"),
     ]);
     let before = world.snapshot();
-    // A migration that fails on an empty database is the catalog's fault, and no project is opened.
+    // A migration that fails on an empty database is an error of the catalog: no project is opened.
     let ran = world.run(&["upgrade-all"]);
     assert_eq!(ran.code, 2, "{}", ran.stdout);
     let place = world.either("3_three/up.sql:3", "3_three/up.sql:4");
@@ -57,7 +57,7 @@ fn all_pending_migrations_commit_together(world: &mut World) {
         assert!(ran.stderr.contains(part), "{}", ran.stderr);
     }
     assert!(before == world.snapshot());
-    // One that fails on the data undoes those before it.
+    // A migration that fails on a project's rows also rolls back the migrations before it.
     let fill =
         world.either("INSERT INTO two SELECT x FROM one;", "INSERT INTO two SELECT x::integer FROM one;");
     world.with_migrations(&[ONE, TWO, ("3_three", fill)]);
@@ -76,12 +76,12 @@ fn a_failing_statement_is_named_with_its_line_and_changes_nothing(world: &mut Wo
     world.with_migrations(&[ONE, ("2_unique", text)]);
     let report = world.expect(3, &["upgrade-all"]);
     let error = &report.project("a")["error"];
-    let said = world.either("UNIQUE constraint failed", "could not create unique index");
+    let cause = world.either("UNIQUE constraint failed", "could not create unique index");
     assert_eq!(
         (&error["kind"], &error["migration"], &error["line"]),
         (&"migration".into(), &"2_unique".into(), &4.into())
     );
-    assert!(error["message"].as_str().unwrap().contains(said), "{error}");
+    assert!(error["message"].as_str().unwrap().contains(cause), "{error}");
     assert!(error["hint"].is_string());
     assert_eq!(world.versions("a"), ["1"]);
 }
@@ -93,8 +93,8 @@ fn one_projects_trouble_is_its_own(world: &mut World) {
     assert_eq!(world.expect(0, &arguments).count("created"), 100);
     world.with_migrations(&[ONE, TWO]);
 
-    // On Postgres nothing can be done about a role that may do all, as the tests' may: it has one project less.
-    let all = world.either(95, 96);
+    // On Postgres no project can be made read-only for the tests' role, a superuser. One project fewer fails there.
+    let healthy = world.either(95, 96);
     let hold = "BEGIN; LOCK TABLE __diesel_schema_migrations";
     let locked =
         world.application("10", world.either("BEGIN EXCLUSIVE; INSERT INTO one (x) VALUES ('held')", hold));
@@ -114,7 +114,7 @@ fn one_projects_trouble_is_its_own(world: &mut World) {
     let report = world.expect(3, &["--lock-timeout", "0.3", "upgrade-all"]);
     assert_eq!(
         (report.count("upgraded"), report.count("failed"), report.count("blocked")),
-        (all, 2, 98 - all)
+        (healthy, 2, 98 - healthy)
     );
     assert_eq!(report.error("10").0, "locked");
     assert_eq!(report.error("20").0, "corrupt");
@@ -128,7 +128,7 @@ fn one_projects_trouble_is_its_own(world: &mut World) {
     let human = world.run(&["--lock-timeout", "0.3", "upgrade-all"]).stdout;
     let position = |text: &str| human.find(text).unwrap_or_else(|| panic!("no {text:?} in {human}"));
     assert!(position("FAILED corrupt") < position("BLOCKED drifted"), "{human}");
-    assert!(human.contains("1 upgraded") && human.contains(&format!("{all} up to date")), "{human}");
+    assert!(human.contains("1 upgraded") && human.contains(&format!("{healthy} up to date")), "{human}");
 }
 
 fn to_stops_at_a_version(world: &mut World) {
@@ -146,11 +146,11 @@ fn down_and_up_again_gives_the_same_schema_at_every_version(world: &mut World) {
     world.expect(0, &["create", "a"]);
     world.with_legacy_as(2, "b").expect(0, &["upgrade", "b"]);
     let rows = world.contents("b");
-    // Each step proves the fingerprint of the version it comes to; the last takes the tables, and all rows with them.
+    // Each step verifies the fingerprint of its target version. The last step would drop the tables with all rows.
     for id in ["a", "b"] {
-        for left in [2, 1] {
+        for remaining in [2, 1] {
             world.expect(0, &["downgrade", id, "--steps", "1"]);
-            assert_eq!(world.versions(id).len(), left);
+            assert_eq!(world.versions(id).len(), remaining);
         }
     }
     assert_eq!(rows, world.contents("b"));
@@ -171,7 +171,7 @@ fn a_downgrade_without_a_down_script_is_refused(world: &mut World) {
     world.expect(0, &["create", "a"]);
     let before = world.snapshot();
     let report = world.expect(4, &["downgrade", "a", "--to", "0"]);
-    assert_eq!(report.problem("a"), ("irreversible", "without a down.sql that can be run: 2_two"));
+    assert_eq!(report.problem("a"), ("irreversible", "no down.sql that can be run: 2_two"));
     assert!(before == world.snapshot());
 }
 
@@ -179,7 +179,7 @@ fn an_edited_migration_is_refused(world: &mut World) {
     world.with_migrations(&[ONE]).expect(0, &["create", "a"]);
     world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER PRIMARY KEY, x TEXT); -- changed"), TWO]);
     let report = world.expect(4, &["upgrade-all"]);
-    assert_eq!(report.problem("a"), ("edited", "changed after it was applied: 1_one"));
+    assert_eq!(report.problem("a"), ("edited", "changed after being applied: 1_one"));
     assert_eq!(world.versions("a"), ["1"]);
 }
 
@@ -190,7 +190,7 @@ fn other_line_ends_are_no_edit(world: &mut World) {
     let report = world.expect(0, &["upgrade-all"]);
     assert_eq!(
         report.project("a")["notes"],
-        serde_json::json!(["1_one has other line ends than when it was applied"])
+        serde_json::json!(["1_one has different line endings than when it was applied"])
     );
 }
 
@@ -202,7 +202,10 @@ fn trap_6_a_database_ahead_of_the_code_is_refused(world: &mut World) {
         [&["upgrade-all"][..], &["stamp", "a", "--to", "1", "--force"], &["downgrade", "a", "--steps", "1"]]
     {
         let report = world.expect(4, arguments);
-        assert_eq!(report.problem("a"), ("unknown", "it has versions that this code does not know: 2"));
+        assert_eq!(
+            report.problem("a"),
+            ("unknown", "its ledger has versions that are not in the migration set: 2")
+        );
     }
     assert!(before == world.snapshot());
 }
@@ -213,7 +216,7 @@ fn a_skipped_migration_is_refused(world: &mut World) {
         .expect(0, &["create", "a"]);
     world.with_migrations(&[ONE, TWO, ("3_three", "CREATE TABLE three (id INTEGER);")]);
     let report = world.expect(4, &["upgrade-all"]);
-    assert_eq!(report.problem("a"), ("out_of_order", "skipped below an applied version: 2_two"));
+    assert_eq!(report.problem("a"), ("out_of_order", "not applied, although a later version is: 2_two"));
 }
 
 fn drift_is_refused_or_kept(world: &mut World) {
@@ -224,7 +227,7 @@ fn drift_is_refused_or_kept(world: &mut World) {
     let report = world.expect(4, &["upgrade-all"]);
     assert!(report.problem("a").1.contains("extra index by_hand"), "{:?}", report.problem("a"));
     assert_eq!(report.count("blocked"), 2);
-    // The first keeps its difference; the second's difference would vanish, which is no proof.
+    // The first project keeps its difference. The second's difference would disappear, so its result is not verified.
     let report = world.expect(3, &["upgrade-all", "--allow-drift"]);
     assert_eq!((report.outcome("a"), report.error("b").0), ("upgraded", "schema_mismatch"));
     assert_eq!(
@@ -233,7 +236,7 @@ fn drift_is_refused_or_kept(world: &mut World) {
     );
 }
 
-/// What a ledger says of a schema is taken from there only where it was the catalog's.
+/// The ledger is trusted to describe a schema only if that schema matched the catalog when it was recorded.
 fn a_difference_that_was_passed_over_is_told_ever_after(world: &mut World) {
     world.with_migrations(&[ONE]).expect(0, &["create", "kept", "forced", "right"]);
     for id in ["kept", "forced"] {
@@ -261,7 +264,7 @@ fn a_difference_that_was_passed_over_is_told_ever_after(world: &mut World) {
     assert_eq!(world.expect(4, &["status"]).outcome("kept"), "up_to_date");
 }
 
-/// As scripts do that stamp databases blindly: no schema changed, and no history says so.
+/// Some scripts stamp databases blindly: they write a version, but change neither the schema nor the history.
 fn a_version_that_somebody_wrote_by_hand_is_not_believed(world: &mut World) {
     world.with_migrations(&[ONE, TWO]).expect(0, &["create", "behind", "right"]);
     world.with_migrations(&[ONE]).expect(0, &["create", "ahead"]);
@@ -287,7 +290,7 @@ fn every_problem_is_told_not_the_first(world: &mut World) {
     ]);
     world.with_migrations(&[("01_one", "SELECT 1;"), ("02_two", "SELECT 1;")]);
     let report = world.expect(4, &["upgrade-all"]);
-    assert_eq!(report.problem("a").1, "it has versions that this code does not know: 1, 2, 9");
+    assert_eq!(report.problem("a").1, "its ledger has versions that are not in the migration set: 1, 2, 9");
     world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER PRIMARY KEY);"), TWO]);
     let problems = world.expect(4, &["upgrade-all"]).project("a")["problems"].clone();
     let codes: Vec<_> =
@@ -334,7 +337,7 @@ fn a_row_that_a_trigger_deletes_is_missed(world: &mut World) {
         world.expect(3, &["upgrade-all"]).error("a"),
         ("rows_lost", "child would lose 3 of its 3 row(s)")
     );
-    // The same where the trigger comes with the migrations themselves.
+    // The same if the migrations themselves create the trigger.
     world.with_migrations(&[PARENT]).expect(0, &["create", "b"]);
     world.execute("b", FAMILY);
     world.with_migrations(&[PARENT, ("2_trigger", trigger), ("3_fill", "UPDATE parent SET x = 'filled';")]);
@@ -350,7 +353,7 @@ fn a_row_lost_behind_a_rename_is_missed(world: &mut World) {
         (report.error("a"), report.outcome("b")),
         (("rows_lost", "one would lose 2 of its 2 row(s)"), "upgraded")
     );
-    // Renamed with its rows, or dropped by name, is no loss; dropped under its new name is one that is meant, too.
+    // A table renamed with its rows is no loss. Dropping a table, also under its new name, is an intended loss.
     for (version, script) in
         [("2_a", "ALTER TABLE one RENAME TO uno;\nDELETE FROM uno WHERE false;"), ("2_b", "DROP TABLE one;")]
     {
@@ -379,7 +382,7 @@ fn a_row_lost_outside_a_transaction_leaves_the_project_dirty(world: &mut World) 
     world.with_migrations(&[PARENT]).expect(0, &["create", "a"]);
     world.execute("a", FAMILY);
     let rebuild = "DROP TABLE parent;\nCREATE TABLE parent (id INTEGER PRIMARY KEY, x TEXT);\n";
-    // Postgres refuses to drop a table that another one references.
+    // Postgres refuses to drop a referenced table.
     let text = format!("DELETE FROM child WHERE id = 1;\n{}{OUTSIDE}", world.either(rebuild, ""));
     world.with_migrations(&[PARENT, ("2_outside", &text)]);
     let kind = world.either("foreign_keys", "rows_lost");
@@ -407,10 +410,10 @@ fn a_script_that_leaves_a_transaction_open_is_named(world: &mut World) {
     world.with_migrations(&[ONE]).expect(0, &["create", "a"]);
     world.with_migrations(&[ONE, ("2_open", &format!("BEGIN;\nCREATE TABLE two (id INTEGER);\n{OUTSIDE}"))]);
     let ran = world.run(&["upgrade-all"]);
-    // On Postgres the reference is made within one transaction, and only the project itself shows it.
-    let (code, said) = world.either((2, &ran.stderr), (3, &ran.stdout));
+    // On Postgres the reference is built in one transaction, so only the run on the project detects it.
+    let (code, output) = world.either((2, &ran.stderr), (3, &ran.stdout));
     assert!(
-        ran.code == code && said.contains("2_open") && said.contains("does not end it"),
+        ran.code == code && output.contains("2_open") && output.contains("does not end it"),
         "{}{}",
         ran.stdout,
         ran.stderr
@@ -442,7 +445,7 @@ fn a_target_on_the_other_side_is_said(world: &mut World) {
     let note = |report: &crate::world::Report| {
         report.project("a")["notes"][0].as_str().unwrap_or_default().to_string()
     };
-    assert!(note(&world.expect(0, &["upgrade", "a", "--to", "1"])).contains("past 1 already"));
+    assert!(note(&world.expect(0, &["upgrade", "a", "--to", "1"])).contains("already past 1"));
     world.expect(0, &["downgrade", "a", "--to", "1"]);
     assert!(note(&world.expect(0, &["downgrade", "a", "--to", "2"])).contains("not at 2 yet"));
 }
@@ -450,7 +453,7 @@ fn a_target_on_the_other_side_is_said(world: &mut World) {
 fn a_schema_that_depends_on_data_is_not_verified(world: &mut World) {
     world.with_migrations(&[ONE]).expect(0, &["create", "a"]);
     world.execute("a", "INSERT INTO one (x) VALUES ('y')");
-    // The definition of the new table comes from a row, by the only way SQLite has.
+    // The table's definition depends on a row. On SQLite, only `writable_schema` makes that possible.
     let text = world.either(
         "PRAGMA writable_schema = ON;\n\
          UPDATE sqlite_schema SET sql = replace(sql, 'x TEXT', 'x TEXT, y') WHERE name = 'one' \
@@ -492,7 +495,7 @@ fn a_migration_outside_a_transaction_stands_alone(world: &mut World) {
     assert_eq!(history, ["1|apply", "2|apply", "3|start", "3|apply", "4|apply"]);
     assert_eq!(world.expect(0, &["downgrade", "a", "--steps", "2"]).project("a")["to"], "2");
     assert_eq!(world.query("a", is_done), ["delete"]);
-    // A new database comes out the same, though it is copied from a template.
+    // A new database has the same state, although it is copied from a template.
     world.expect(0, &["create", "b"]);
     assert_eq!(world.query("b", is_done), ["wal"]);
     assert_eq!(world.expect(0, &["status", "b"]).outcome("b"), "up_to_date");
@@ -552,7 +555,7 @@ fn dangling_references_become_null(world: &mut World) {
     world.assert_sound("1");
 }
 
-/// Also where a script fails for it, and where only what comes out shows it.
+/// This holds if the drift makes a script fail, and if only the resulting schema shows it.
 fn a_run_says_of_drift_what_the_dry_run_said(world: &mut World) {
     let one = ("1_one", "CREATE TABLE one (id INTEGER PRIMARY KEY);\nINSERT INTO one VALUES (1);");
     world.with_migrations(&[one]).expect(0, &["create", "column", "index", "rows", "right"]);
@@ -562,7 +565,7 @@ fn a_run_says_of_drift_what_the_dry_run_said(world: &mut World) {
         one,
         ("2_x", "ALTER TABLE one ADD COLUMN x TEXT;\nINSERT INTO one (id) VALUES (2);"),
     ]);
-    // No drift, and a script that fails: that stays the script's failure.
+    // Without drift, a failing script is reported as the script's failure.
     world.execute("rows", "INSERT INTO one VALUES (2)");
     let dry = world.expect(4, &["upgrade-all", "--dry-run"]);
     let run = world.expect(3, &["upgrade-all"]);

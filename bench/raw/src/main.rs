@@ -1,10 +1,10 @@
-//! What SQLite itself takes: the same SQL, one transaction per database, on so many threads, and nothing else.
+//! The SQLite side of `scripts/bench`: the same SQL, one transaction per database, on several threads, nothing else.
 //!
 //!     raw upgrade DIR THREADS SCRIPT   runs SCRIPT in one immediate transaction on every *.db of DIR
 //!     raw version DIR THREADS          opens every *.db of DIR read-only and reads its newest version
-//!     raw replay  DIR THREADS SCRIPT N makes N databases in DIR by running SCRIPT in one transaction
-//!     raw backup  DIR THREADS TO       copies every *.db of DIR into TO by SQLite's backup API, all pages at once
-//!     raw clone   DIR FILE N           makes N copies of FILE in DIR, for a fleet to work on
+//!     raw replay  DIR THREADS SCRIPT N creates N databases in DIR by running SCRIPT in one transaction
+//!     raw backup  DIR THREADS TO       copies every *.db of DIR into TO with SQLite's backup API, all pages at once
+//!     raw clone   DIR FILE N           creates N copies of FILE in DIR, as a fleet
 
 use std::ffi::{CStr, CString, c_int};
 use std::path::{Path, PathBuf};
@@ -75,21 +75,21 @@ fn each<T: Sync>(items: &[T], threads: usize, work: impl Fn(&T) + Sync) {
 }
 
 fn databases(directory: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(directory).expect("a folder");
-    let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    let entries = std::fs::read_dir(directory).expect("read the folder");
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("read the folder").path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "db"));
     paths.sort();
     paths
 }
 
 fn script(path: &str) -> CString {
-    let sql = std::fs::read_to_string(path).expect("a script");
+    let sql = std::fs::read_to_string(path).expect("read the script");
     CString::new(format!("BEGIN IMMEDIATE;\n{sql}\nCOMMIT;")).expect("no NUL")
 }
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |text: &String| text.parse::<usize>().expect("a number");
+    let number = |text: &String| text.parse::<usize>().expect("not a number");
     let read_write = ffi::SQLITE_OPEN_READWRITE;
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["upgrade", directory, _, file] => {
@@ -111,19 +111,19 @@ fn main() {
         }
         ["backup", directory, _, to] => {
             let work = |path: &PathBuf| {
-                let name = Path::new(to).join(path.file_name().expect("a name"));
+                let name = Path::new(to).join(path.file_name().expect("the path has a file name"));
                 let target = Database::open(&name, read_write | ffi::SQLITE_OPEN_CREATE);
                 Database::open(path, ffi::SQLITE_OPEN_READONLY).copy_to(&target);
             };
             each(&databases(directory.as_ref()), number(&arguments[2]), work);
         }
         ["clone", directory, file, _] => {
-            let image = std::fs::read(file).expect("a file");
-            std::fs::create_dir_all(directory).expect("a folder");
+            let image = std::fs::read(file).expect("read the file");
+            std::fs::create_dir_all(directory).expect("create the folder");
             for id in 1..=number(&arguments[3]) {
-                std::fs::write(format!("{directory}/project_{id}.db"), &image).expect("a copy");
+                std::fs::write(format!("{directory}/project_{id}.db"), &image).expect("write the copy");
             }
         }
-        _ => panic!("see the comment at the head of this file"),
+        _ => panic!("usage: see the comment at the top of bench/raw/src/main.rs"),
     }
 }

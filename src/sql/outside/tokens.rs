@@ -1,62 +1,64 @@
-//! What the words of a statement say of where it reaches: what lies in no schema, and what is in blocks, which no parser reads.
+//! Finds references outside the project's schema by tokens alone: to things that belong to no schema, in the bodies of
+//! `DO` blocks, and in statements that the parser does not know.
 
 use super::OutsideReference;
 use crate::sql::{Dialect, Token, TokenKind, tokens};
 
-/// The same for the body of a `DO`: what its words say, also those that it executes as text.
-pub(super) fn block(found: &[Token<'_>]) -> Option<OutsideReference> {
-    // The language may be a text as well.
-    found.iter().filter(|token| token.kind == TokenKind::Text).find_map(|token| body_of(token.text))
+/// Returns the first reference in the body of a `DO` block, including those in strings that the block executes.
+pub(super) fn block(tokens: &[Token<'_>]) -> Option<OutsideReference> {
+    // Every string is checked, since the language can be written as a string, too.
+    tokens.iter().filter(|token| token.kind == TokenKind::Text).find_map(|token| in_body(token.text))
 }
 
-fn body_of(literal: &str) -> Option<OutsideReference> {
-    let inner = unquoted(literal);
-    let found = tokens(&inner, Dialect::Postgres).ok()?;
-    if let Some(catalog) = every_project(&found) {
+fn in_body(literal: &str) -> Option<OutsideReference> {
+    let body = unquoted(literal);
+    let body_tokens = tokens(&body, Dialect::Postgres).ok()?;
+    if let Some(catalog) = unfiltered_catalog(&body_tokens) {
         return Some(catalog);
     }
     let is_start = |index: usize| {
         index == 0
-            || found[index - 1].is_symbol(";")
-            || ["BEGIN", "THEN", "ELSE", "LOOP"].iter().any(|word| found[index - 1].is(word))
+            || body_tokens[index - 1].is_symbol(";")
+            || ["BEGIN", "THEN", "ELSE", "LOOP"].iter().any(|word| body_tokens[index - 1].is(word))
     };
-    for (index, token) in found.iter().enumerate() {
-        let rest = &found[index..];
-        let end = rest.iter().position(|token| token.is_symbol(";")).unwrap_or(rest.len());
+    for (index, token) in body_tokens.iter().enumerate() {
+        let remaining = &body_tokens[index..];
+        let end = remaining.iter().position(|token| token.is_symbol(";")).unwrap_or(remaining.len());
         if is_start(index)
-            && let Some(elsewhere) = database(&rest[..end]).or_else(|| qualified(&rest[..end]))
+            && let Some(outside) = database(&remaining[..end]).or_else(|| qualified(&remaining[..end]))
         {
-            return Some(elsewhere);
+            return Some(outside);
         }
         if token.is("EXECUTE")
-            && let Some(text) = rest[1..end].iter().find(|token| token.kind == TokenKind::Text)
+            && let Some(text) = remaining[1..end].iter().find(|token| token.kind == TokenKind::Text)
         {
             let executed = unquoted(text.text);
             let executed = tokens(&executed, Dialect::Postgres).unwrap_or_default();
             if !executed.is_empty()
-                && let Some(elsewhere) = database(&executed).or_else(|| qualified(&executed))
+                && let Some(outside) = database(&executed).or_else(|| qualified(&executed))
             {
-                return Some(elsewhere);
+                return Some(outside);
             }
         }
     }
     None
 }
 
-/// The text of a string in any of its forms.
+/// Returns the content of a string literal in any of its forms, without quotes.
 fn unquoted(literal: &str) -> String {
-    if let Some(rest) = literal.strip_prefix('$')
-        && let Some(tag) = rest.find('$')
+    if let Some(after_dollar) = literal.strip_prefix('$')
+        && let Some(tag) = after_dollar.find('$')
     {
-        return rest[tag + 1..rest.len() - tag - 2].to_string();
+        return after_dollar[tag + 1..after_dollar.len() - tag - 2].to_string();
     }
     let inner = literal.trim_start_matches(['e', 'E']);
-    let inner = inner.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).unwrap_or(inner);
+    let inner = inner.strip_prefix('\'').and_then(|inner| inner.strip_suffix('\'')).unwrap_or(inner);
     inner.replace("''", "'")
 }
 
-/// A statement about something that does not lie in a schema.
-pub(super) fn database(found: &[Token<'_>]) -> Option<OutsideReference> {
+/// Returns a reference if the statement changes something that belongs to no schema, or moves an object to another
+/// schema.
+pub(super) fn database(tokens: &[Token<'_>]) -> Option<OutsideReference> {
     const MODIFIERS: [&str; 6] = ["OR", "REPLACE", "TRUSTED", "PROCEDURAL", "DEFAULT", "UNLOGGED"];
     const PLAIN: [(&str, &str); 14] = [
         ("ROLE", "ROLE"),
@@ -74,16 +76,16 @@ pub(super) fn database(found: &[Token<'_>]) -> Option<OutsideReference> {
         ("SCHEMA", "SCHEMA"),
         ("OWNED", "DROP OWNED"),
     ];
-    let word = |index: usize, word: &str| found.get(index).is_some_and(|token| token.is(word));
-    let has = |word: &str| found.iter().any(|token| token.is(word));
-    let after = |word: &str| found.iter().position(|token| token.is(word)).and_then(|at| found.get(at + 1));
+    let word = |index: usize, word: &str| tokens.get(index).is_some_and(|token| token.is(word));
+    let has = |word: &str| tokens.iter().any(|token| token.is(word));
+    let after = |word: &str| tokens.iter().position(|token| token.is(word)).and_then(|at| tokens.get(at + 1));
     let of = |what: &'static str| Some(OutsideReference::Database(what));
-    let verb = found.first()?;
-    // `format('... SCHEMA %I ...', current_schema())`: which one it is, the server says.
-    let is_filled_in = after("SCHEMA").is_some_and(|token| token.is_symbol("%"));
+    let verb = tokens.first()?;
+    // The schema is inserted at run time: `format('... SCHEMA %I ...', current_schema())`. The server checks it.
+    let is_formatted = after("SCHEMA").is_some_and(|token| token.is_symbol("%"));
     if ["CREATE", "DROP", "ALTER", "COMMENT"].iter().any(|it| verb.is(it)) {
         if verb.is("ALTER") && word(1, "DEFAULT") && word(2, "PRIVILEGES") {
-            return if is_filled_in {
+            return if is_formatted {
                 None
             } else if has("SCHEMA") {
                 of("a grant on a schema by its name")
@@ -91,12 +93,13 @@ pub(super) fn database(found: &[Token<'_>]) -> Option<OutsideReference> {
                 of("ALTER DEFAULT PRIVILEGES")
             };
         }
-        let moved = found.windows(3).find(|it| verb.is("ALTER") && it[0].is("SET") && it[1].is("SCHEMA"));
+        let moved = tokens.windows(3).find(|it| verb.is("ALTER") && it[0].is("SET") && it[1].is("SCHEMA"));
         if let Some(moved) = moved {
             return Some(OutsideReference::Schema(moved[2].text.to_string()));
         }
         let skip = if verb.is("COMMENT") { 2 } else { 1 };
-        let kind = found.iter().skip(skip).position(|token| !MODIFIERS.iter().any(|it| token.is(it)))? + skip;
+        let kind =
+            tokens.iter().skip(skip).position(|token| !MODIFIERS.iter().any(|it| token.is(it)))? + skip;
         let is = |name: &str| word(kind, name);
         if let Some((_, what)) = PLAIN.iter().find(|(name, _)| is(name)) {
             return of(what);
@@ -111,8 +114,8 @@ pub(super) fn database(found: &[Token<'_>]) -> Option<OutsideReference> {
             return of("FOREIGN DATA WRAPPER");
         }
         if is("EXTENSION") {
-            let is_placed = verb.is("CREATE") && after("SCHEMA").is_some();
-            return if is_placed { None } else { Some(OutsideReference::Extension) };
+            let has_schema = verb.is("CREATE") && after("SCHEMA").is_some();
+            return if has_schema { None } else { Some(OutsideReference::Extension) };
         }
         return None;
     }
@@ -126,10 +129,10 @@ pub(super) fn database(found: &[Token<'_>]) -> Option<OutsideReference> {
             ("SCHEMA", "a grant on a schema by its name"),
         ];
         let Some(on) = after("ON") else { return of("a role's membership") };
-        if is_filled_in {
+        if is_formatted {
             return None;
         }
-        if found.windows(2).any(|pair| pair[0].is("IN") && pair[1].is("SCHEMA")) {
+        if tokens.windows(2).any(|pair| pair[0].is("IN") && pair[1].is("SCHEMA")) {
             return of("a grant on a schema by its name");
         }
         return KINDS.iter().find(|(name, _)| on.is(name)).and_then(|(_, what)| of(what));
@@ -147,20 +150,20 @@ pub(super) fn database(found: &[Token<'_>]) -> Option<OutsideReference> {
         return of("LOAD");
     }
     if verb.is("REINDEX") && (has("DATABASE") || has("SYSTEM") || has("SCHEMA")) {
-        return of("REINDEX of more than a table");
+        return of("REINDEX of a schema, database or system");
     }
     None
 }
 
-/// What changes the rest of a script's session.
-pub(super) fn session(found: &[Token<'_>]) -> Option<OutsideReference> {
-    const PLACES: [&str; 5] = ["search_path", "SCHEMA", "ROLE", "AUTHORIZATION", "ALL"];
-    let first = &found[0];
-    if (first.is("SET") || first.is("RESET")) && !found.get(1).is_some_and(|token| token.is("CONSTRAINTS")) {
-        let place = |token: &Token<'_>| PLACES.into_iter().find(|place| token.is(place));
-        return found.iter().take(4).find_map(place).map(OutsideReference::Session);
+/// Returns a reference if the statement changes the session for the rest of the script, or transfers data with `COPY`.
+pub(super) fn session(tokens: &[Token<'_>]) -> Option<OutsideReference> {
+    const SETTINGS: [&str; 5] = ["search_path", "SCHEMA", "ROLE", "AUTHORIZATION", "ALL"];
+    let first = &tokens[0];
+    if (first.is("SET") || first.is("RESET")) && !tokens.get(1).is_some_and(|token| token.is("CONSTRAINTS")) {
+        let setting = |token: &Token<'_>| SETTINGS.into_iter().find(|setting| token.is(setting));
+        return tokens.iter().take(4).find_map(setting).map(OutsideReference::Session);
     }
-    // A prepared statement outlasts its transaction, and would be in the next project's way.
+    // A prepared statement outlives its transaction, so its name would clash in the next project.
     ["DISCARD", "COPY", "PREPARE", "EXECUTE", "DEALLOCATE"]
         .into_iter()
         .find(|word| first.is(word))
@@ -171,9 +174,9 @@ fn is_word(token: Option<&Token<'_>>, words: &[&str]) -> bool {
     token.is_some_and(|token| words.iter().any(|word| token.is(word)))
 }
 
-/// A name with a schema's before it, where a statement creates, changes or writes what it names; as far as words tell, for what
-/// the parser does not know and for the statements of a block.
-pub(super) fn qualified(found: &[Token<'_>]) -> Option<OutsideReference> {
+/// Returns the first schema-qualified name of something that the statement creates, changes or writes. Checks only the
+/// tokens: for statements that the parser does not know, and for those in a block.
+pub(super) fn qualified(tokens: &[Token<'_>]) -> Option<OutsideReference> {
     const KINDS: [&str; 17] = [
         "TABLE",
         "VIEW",
@@ -194,36 +197,36 @@ pub(super) fn qualified(found: &[Token<'_>]) -> Option<OutsideReference> {
         "CONVERSION",
     ];
     const ON_A_TABLE: [&str; 4] = ["INDEX", "TRIGGER", "RULE", "POLICY"];
-    let first = found.first();
-    let kind = found.iter().take(6).position(|token| KINDS.iter().any(|kind| token.is(kind)));
-    let at = |word: &str| found.iter().position(|token| token.is(word)).map(|at| at + 1);
-    let mut places = Vec::new();
+    let first = tokens.first();
+    let kind = tokens.iter().take(6).position(|token| KINDS.iter().any(|kind| token.is(kind)));
+    let at = |word: &str| tokens.iter().position(|token| token.is(word)).map(|at| at + 1);
+    let mut name_starts = Vec::new();
     if is_word(first, &["CREATE", "ALTER", "DROP", "COMMENT"]) {
-        places.extend(kind.map(|kind| kind + 1));
-        if kind.is_some_and(|kind| is_word(found.get(kind), &ON_A_TABLE)) {
-            places.extend(at("ON"));
+        name_starts.extend(kind.map(|kind| kind + 1));
+        if kind.is_some_and(|kind| is_word(tokens.get(kind), &ON_A_TABLE)) {
+            name_starts.extend(at("ON"));
         }
-        let references = found.iter().enumerate().filter(|(_, token)| token.is("REFERENCES"));
-        places.extend(references.map(|(index, _)| index + 1));
+        let references = tokens.iter().enumerate().filter(|(_, token)| token.is("REFERENCES"));
+        name_starts.extend(references.map(|(index, _)| index + 1));
     } else if is_word(first, &["INSERT", "MERGE"]) {
-        places.extend(at("INTO"));
+        name_starts.extend(at("INTO"));
     } else if is_word(first, &["DELETE"]) {
-        places.extend(at("FROM"));
+        name_starts.extend(at("FROM"));
     } else if is_word(first, &["UPDATE", "TRUNCATE", "LOCK", "REFRESH", "REINDEX", "CLUSTER"]) {
-        places.push(1);
+        name_starts.push(1);
     } else if is_word(first, &["GRANT", "REVOKE"]) {
-        places.extend(at("ON"));
+        name_starts.extend(at("ON"));
     }
-    places.into_iter().find_map(|place| name_at(&found[place.min(found.len())..]))
+    name_starts.into_iter().find_map(|start| name_at_start(&tokens[start.min(tokens.len())..]))
 }
 
-/// The name that comes next, where it has a schema's before it.
-fn name_at(rest: &[Token<'_>]) -> Option<OutsideReference> {
-    const BETWEEN: [&str; 9] =
+/// Returns the name that the tokens start with, if it is qualified with a schema.
+fn name_at_start(tokens: &[Token<'_>]) -> Option<OutsideReference> {
+    const SKIPPED: [&str; 9] =
         ["IF", "NOT", "EXISTS", "ONLY", "TABLE", "CONCURRENTLY", "MATERIALIZED", "VIEW", "INDEX"];
-    let rest = &rest[rest.iter().take_while(|token| BETWEEN.iter().any(|word| token.is(word))).count()..];
+    let skipped = tokens.iter().take_while(|token| SKIPPED.iter().any(|word| token.is(word))).count();
     let is_name = |token: &Token<'_>| matches!(token.kind, TokenKind::Word | TokenKind::Quoted);
-    match rest {
+    match &tokens[skipped..] {
         [schema, dot, name, ..] if is_name(schema) && dot.is_symbol(".") && is_name(name) => {
             Some(OutsideReference::Schema(format!("{}.{}", schema.text, name.text)))
         }
@@ -231,8 +234,8 @@ fn name_at(rest: &[Token<'_>]) -> Option<OutsideReference> {
     }
 }
 
-/// A catalog that is read without saying of which schema.
-pub(super) fn every_project(found: &[Token<'_>]) -> Option<OutsideReference> {
+/// Returns the first catalog that is read without a condition on the schema.
+pub(super) fn unfiltered_catalog(tokens: &[Token<'_>]) -> Option<OutsideReference> {
     const CATALOGS: [&str; 18] = [
         "pg_type",
         "pg_class",
@@ -253,8 +256,8 @@ pub(super) fn every_project(found: &[Token<'_>]) -> Option<OutsideReference> {
         "pg_sequence",
         "information_schema",
     ];
-    // Each says of which schema something is, or finds it by the search_path.
-    const SCHEMAS: [&str; 30] = [
+    // Each of these restricts a query to a schema, or looks an object up through the search_path.
+    const SCHEMA_CONDITIONS: [&str; 30] = [
         "current_schema",
         "current_schemas",
         "typnamespace",
@@ -292,11 +295,11 @@ pub(super) fn every_project(found: &[Token<'_>]) -> Option<OutsideReference> {
             .filter(|_| token.kind != TokenKind::Text)
             .is_some_and(|name| words.iter().any(|word| name.eq_ignore_ascii_case(word)))
     };
-    let catalog = found.iter().find(|token| is(token, &CATALOGS))?;
-    if found.iter().any(|token| is(token, &SCHEMAS)) {
+    let catalog = tokens.iter().find(|token| is(token, &CATALOGS))?;
+    if tokens.iter().any(|token| is(token, &SCHEMA_CONDITIONS)) {
         return None;
     }
-    Some(OutsideReference::EveryProject(catalog.text.to_ascii_lowercase()))
+    Some(OutsideReference::UnfilteredCatalog(catalog.text.to_ascii_lowercase()))
 }
 
 #[cfg(test)]

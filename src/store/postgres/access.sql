@@ -1,17 +1,17 @@
--- Who owns a schema's objects and what is granted on them: what differs from what their creation alone gives. Each row is told
--- in words, to be compared, and as the statement that makes it so again, in which `%1$I` is the schema: it is run with the
--- schema as search_path.
+-- Owners and privileges of a schema's objects, as far as they differ from what creating the objects gives. Each row has
+-- a description, which is compared, and the statement that restores it. In the statement `%1$I` stands for the schema;
+-- it runs with the schema as search_path.
 --
--- A privilege that comes with the role's default privileges outside of any schema is nobody's migration, and left out.
+-- Privileges from a role's default privileges that apply to all schemas are left out: no migration granted them.
 WITH place AS MATERIALIZED (
     SELECT n.oid, n.nspowner, n.nspacl, {base_owner} AS base_owner,
-        -- The role of the schema's own name is that project's alone.
+        -- The role named like the schema belongs to this project only.
         CASE WHEN {with_own_role} THEN NULL ELSE (SELECT r.oid FROM pg_roles r WHERE r.rolname = n.nspname) END AS own_role
     FROM pg_namespace n WHERE n.oid = {schema}
 ), members AS MATERIALIZED (
     SELECT m.classid, m.objid FROM pg_depend m
     WHERE m.refclassid = 'pg_namespace'::regclass AND m.refobjid = (SELECT oid FROM place)
-        -- What an extension brought along is the extension's.
+        -- Members of an extension belong to the extension.
         AND NOT EXISTS (SELECT FROM pg_depend x WHERE x.classid = m.classid AND x.objid = m.objid AND x.deptype = 'e')
 ), relations AS MATERIALIZED (
     SELECT c.oid, c.relname, c.relkind, c.relowner, c.relacl, owner.relname AS of_table, owner.relkind AS of_kind
@@ -21,11 +21,11 @@ WITH place AS MATERIALIZED (
     LEFT JOIN pg_class owner ON owner.oid = d.refobjid
     WHERE m.classid = 'pg_class'::regclass AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
         AND c.relname NOT IN ('__diesel_schema_migrations', 'tenantry_history')
-), objects (part, kind, object, key, read_schema, keyword, name, acl_type, default_type, owner, acl) AS (
+), objects (part, kind, object, key, detail, keyword, name, acl_type, default_type, owner, acl) AS (
     SELECT 0, 'schema', '', '', '', 'SCHEMA', '%1$I', 'n'::"char", 'n'::"char", nspowner, nspacl FROM place
     UNION ALL
     SELECT 1, coalesce(of_kind, relkind)::text, coalesce(of_table, relname)::text, '',
-        -- A sequence that only feeds a column is told with its table.
+        -- A sequence that a column owns is reported with its table.
         CASE WHEN of_table IS NOT NULL THEN concat(' on sequence ', relname) ELSE '' END,
         CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, format('%%1$I.%s', replace(quote_ident(relname), '%', '%%')),
         CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", CASE relkind WHEN 'S' THEN 'S' ELSE 'r' END::"char", relowner, relacl
@@ -39,7 +39,7 @@ WITH place AS MATERIALIZED (
     UNION ALL
     SELECT 2, 'type', t.typname::text, '', '', 'TYPE', format('%%1$I.%s', replace(quote_ident(t.typname), '%', '%%')),
         'T', 'T', t.typowner, t.typacl
-    -- A range's other types are its own.
+    -- The multirange type of a range type belongs to it.
     FROM members m JOIN pg_type t ON t.oid = m.objid WHERE m.classid = 'pg_type'::regclass AND t.typtype <> 'm'
 ), privileges AS (
     SELECT o.*, p.is_revoked, p.grantee, p.privilege_type, p.with_option
@@ -74,11 +74,11 @@ WITH place AS MATERIALIZED (
     FROM members m JOIN pg_default_acl d ON d.oid = m.objid, place, aclexplode(d.defaclacl) g
     WHERE m.classid = 'pg_default_acl'::regclass AND g.grantee IS DISTINCT FROM own_role
 )
-SELECT kind, object, key, concat('owner ', pg_get_userbyid(owner)) AS said,
+SELECT kind, object, key, concat('owner ', pg_get_userbyid(owner)) AS description,
     format('ALTER %s %s OWNER TO %s', keyword, name, replace(quote_ident(pg_get_userbyid(owner)), '%', '%%')) AS statement, part, 0 AS step
-FROM objects, place WHERE owner <> base_owner AND read_schema = ''
+FROM objects, place WHERE owner <> base_owner AND detail = ''
 UNION ALL
-SELECT kind, object, key, concat(CASE WHEN is_revoked THEN 'revoke ' ELSE 'grant ' END, privilege_type, read_schema,
+SELECT kind, object, key, concat(CASE WHEN is_revoked THEN 'revoke ' ELSE 'grant ' END, privilege_type, detail,
         CASE WHEN is_revoked THEN ' from ' ELSE ' to ' END, who, CASE WHEN with_option THEN ' with grant option' END),
     CASE WHEN is_revoked THEN format('REVOKE %s ON %s %s FROM %s', privilege_type, keyword, name, to_whom)
         ELSE format('GRANT %s ON %s %s TO %s%s', privilege_type, keyword, name, to_whom, CASE WHEN with_option THEN ' WITH GRANT OPTION' END) END,

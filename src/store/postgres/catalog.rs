@@ -1,7 +1,6 @@
-//! Schemas, read from the server.
+//! Reads schemas from the server's catalogs.
 //!
-//! It must not change anything, and its own queries must always run with one `search_path`: Postgres keeps a query's plan
-//! only as long as that is the same.
+//! The queries always run with the same `search_path`, because Postgres discards a query's plan when that changes.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -12,12 +11,11 @@ use diesel::prelude::*;
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::{Array, BigInt, Bool, Nullable, Oid, Text};
 
-use super::access::AccessRow;
 use super::catalog_rows;
-use super::connect::{Scope, settings};
+use super::connect::{CATALOG_PATH, Scope, settings};
 use super::connection_url::ConnectionUrl;
 use super::failure::{describe, described};
-use super::queries::Queries;
+use super::queries::{AccessRow, Queries};
 use crate::error::{ErrorKind, Result};
 use crate::schema::Schema;
 use crate::schema::bookkeeping::{ALEMBIC, DIESEL, HISTORY};
@@ -25,14 +23,12 @@ use crate::schema::postgres::{Row, schema};
 use crate::sql::{quote_name, quote_text};
 use crate::store::cache::SchemaCache;
 
-/// The comment on roles that tenantry made.
+/// The comment on roles that tenantry created, which identifies them.
 pub(super) const OUR_ROLE: &str = "a project of tenantry";
-/// How often a schema is read again that changes while it is read.
+/// How often a schema is read at most if it keeps changing meanwhile.
 pub(super) const ATTEMPTS: u32 = 10;
-/// The `search_path` that tenantry's own queries run with.
-pub(super) const NEUTRAL: &str = "pg_catalog";
 
-/// A query on one schema, whose rows are `T`. The server keeps the plan.
+/// A query on one schema with rows of type `T`. The server keeps its plan.
 struct SchemaQuery<'a, T> {
     sql: &'a [String; 2],
     schema: &'a str,
@@ -66,13 +62,13 @@ impl<T> Query for SchemaQuery<'_, T> {
 
 impl<T> RunQueryDsl<PgConnection> for SchemaQuery<'_, T> {}
 
-/// Asks for the states of schemas.
-struct States<'a> {
+/// The query for the states of schemas.
+struct StatesQuery<'a> {
     sql: &'a [String; 2],
     schemas: &'a [String],
 }
 
-impl QueryFragment<Pg> for States<'_> {
+impl QueryFragment<Pg> for StatesQuery<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         let [before, after] = self.sql;
         out.push_sql(before);
@@ -82,16 +78,16 @@ impl QueryFragment<Pg> for States<'_> {
     }
 }
 
-impl QueryId for States<'_> {
-    type QueryId = States<'static>;
+impl QueryId for StatesQuery<'_> {
+    type QueryId = StatesQuery<'static>;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl Query for States<'_> {
+impl Query for StatesQuery<'_> {
     type SqlType = (Text, Text, Bool);
 }
 
-impl RunQueryDsl<PgConnection> for States<'_> {}
+impl RunQueryDsl<PgConnection> for StatesQuery<'_> {}
 
 /// A row of facets.sql.
 type Facet = (Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>);
@@ -99,12 +95,13 @@ type Facet = (Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>, Nu
 type Member =
     (Nullable<BigInt>, Array<Oid>, Text, Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>);
 
-/// The key of a project's advisory lock, by an expression for its schema's name. Locks are of one database anyway.
+/// The key of a project's advisory lock. `name` is an SQL expression for its schema's name. It does not contain the
+/// database, since advisory locks are local to one.
 pub(super) fn lock_key(name: &str) -> String {
     format!("hashtextextended('tenantry project ' || {name}, 0)")
 }
 
-/// Tries a project's advisory lock.
+/// The query that tries to take a project's advisory lock.
 struct TryLock<'a> {
     for_session: bool,
     schema: &'a str,
@@ -139,13 +136,14 @@ pub(super) struct Exists {
     pub(super) exists: bool,
 }
 
-/// Looks at a schema by its name. A statement of its own, by the catalogs' rows: together with the lock, or by a function
-/// such as `to_regclass`, it would be seen as it was a moment before the lock was had.
-struct Place<'a> {
+/// The query that looks up a schema and its ledger tables by name. It is a separate statement and reads catalog rows:
+/// in the statement that takes the lock, or through a function such as `to_regclass`, it would see the state from
+/// before the lock.
+struct LedgerTablesQuery<'a> {
     schema: &'a str,
 }
 
-impl QueryFragment<Pg> for Place<'_> {
+impl QueryFragment<Pg> for LedgerTablesQuery<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         for (index, table) in [DIESEL, HISTORY, ALEMBIC].into_iter().enumerate() {
             out.push_sql(if index == 0 { "SELECT" } else { "," });
@@ -159,38 +157,38 @@ impl QueryFragment<Pg> for Place<'_> {
     }
 }
 
-impl QueryId for Place<'_> {
-    type QueryId = Place<'static>;
+impl QueryId for LedgerTablesQuery<'_> {
+    type QueryId = LedgerTablesQuery<'static>;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl Query for Place<'_> {
+impl Query for LedgerTablesQuery<'_> {
     type SqlType = (Bool, Bool, Bool, Bool);
 }
 
-impl RunQueryDsl<PgConnection> for Place<'_> {}
+impl RunQueryDsl<PgConnection> for LedgerTablesQuery<'_> {}
 
-/// Where a project is, and what there is of its books.
+/// Which ledger tables a project's schema has.
 #[derive(Clone, Copy, Debug, Queryable)]
 #[expect(clippy::struct_excessive_bools, reason = "a row of a query")]
 pub(super) struct LedgerTables {
     pub(super) diesel: bool,
     pub(super) history: bool,
     pub(super) alembic: bool,
-    /// Whether this role may make something in the schema.
+    /// Whether this role may create objects in the schema.
     pub(super) writable: bool,
 }
 
-/// One of the schemas that were asked for.
+/// The state of a requested schema.
 #[derive(Queryable)]
 pub(super) struct SchemaState {
     pub(super) name: String,
-    /// What all of its rows in the catalogs come to: equal as long as nothing about the schema changed.
+    /// A checksum of the schema's catalog rows. It stays the same as long as nothing about the schema changes.
     pub(super) state: String,
     pub(super) writable: bool,
 }
 
-/// A schema as it was read: what it is, and the catalogs' state that says so.
+/// A schema as it was read, and its state at that moment.
 #[derive(Clone)]
 pub(super) struct Read {
     pub(super) schema: Arc<Schema>,
@@ -198,7 +196,7 @@ pub(super) struct Read {
 }
 
 impl Read {
-    /// A schema that was made a moment ago.
+    /// A schema that was just created and has no objects.
     pub(super) fn empty() -> Self {
         Self { schema: Arc::new(schema(&[])), state: catalog_rows::state(&[]) }
     }
@@ -213,36 +211,36 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The states of all these schemas, in one query; schemas that there are not are left out.
+    /// Reads the states of these schemas in one query. Schemas that do not exist are left out.
     pub(super) fn states(&mut self, schemas: &[String]) -> Result<Vec<SchemaState>> {
-        States { sql: &self.queries.states, schemas }
+        StatesQuery { sql: &self.queries.states, schemas }
             .load(self.connection)
             .map_err(|error| describe("cannot read the schemas", self.target, &error))
     }
 
-    /// Tries the lock of a schema.
+    /// Tries to take a schema's lock. Returns `false` if another session holds it.
     pub(super) fn try_lock(&mut self, schema: &str, for_session: bool) -> Result<bool> {
         TryLock { for_session, schema }
             .get_result(self.connection)
             .map_err(|error| describe("cannot lock it", self.target, &error))
     }
 
-    /// A schema by its name, where there is one.
-    pub(super) fn place(&mut self, schema: &str) -> Result<Option<LedgerTables>> {
-        Place { schema }
+    /// Looks up a schema by its name. Returns `None` if it does not exist.
+    pub(super) fn ledger_tables(&mut self, schema: &str) -> Result<Option<LedgerTables>> {
+        LedgerTablesQuery { schema }
             .get_result(self.connection)
             .optional()
-            .map_err(|error| describe("cannot look for its schema", self.target, &error))
+            .map_err(|error| describe("cannot look up its schema", self.target, &error))
     }
 
-    /// One schema's state.
+    /// Reads one schema's state.
     pub(super) fn state(&mut self, name: &str) -> Result<String> {
         SchemaQuery::<Text>::new(&self.queries.state, name)
             .get_result(self.connection)
             .map_err(|error| describe("cannot read its schema", self.target, &error))
     }
 
-    /// Whether one schema's state is what its ledger says.
+    /// Whether a schema's state is the one that its ledger recorded last.
     pub(super) fn is_as_recorded(&mut self, name: &str) -> Result<bool> {
         let [before, after] = &self.queries.state;
         let (text, quoted) = (quote_text(name), quote_name(name));
@@ -256,7 +254,7 @@ impl Reader<'_> {
         Ok(exists)
     }
 
-    /// One schema, whole.
+    /// Reads one schema completely. Fails with `Locked` if it keeps changing.
     pub(super) fn schema(&mut self, name: &str) -> Result<Read> {
         let quoted = &quote_name(name);
         for _ in 0..ATTEMPTS {
@@ -267,23 +265,23 @@ impl Reader<'_> {
             if let Some(schema) = text.as_ref().and_then(|text| self.schemas.get(text)) {
                 return Ok(Read { schema, state });
             }
-            let rows = self.spell_out(name)?;
-            // Between the two queries somebody may have changed it.
+            let rows = self.read_facets(name)?;
+            // Another session may have changed it between the two queries.
             if self.state(name)? == state {
-                // The server puts the schema's name before names that mean something else without; another schema of the
-                // same text has another name.
-                let is_its_own = rows.iter().any(|row| has_name(row, quoted));
+                // The server qualifies a name with the schema's name if the bare name means something else. The result
+                // is not shared then: another schema with the same text has another name.
+                let has_own_name = rows.iter().any(|row| has_name(row, quoted));
                 let rows: Vec<Row> = rows.into_iter().map(|row| without_name(row, name)).collect();
                 let schema = schema(&rows);
-                let schema = self.schemas.insert(text.filter(|_| !is_its_own), schema);
+                let schema = self.schemas.insert(text.filter(|_| !has_own_name), schema);
                 return Ok(Read { schema, state });
             }
         }
-        let message = "somebody changes it again and again";
+        let message = "another session keeps changing it";
         Err(described("cannot read its schema", self.target, ErrorKind::Locked, message))
     }
 
-    fn spell_out(&mut self, name: &str) -> Result<Vec<Row>> {
+    fn read_facets(&mut self, name: &str) -> Result<Vec<Row>> {
         type Texts = (Option<String>, Option<String>, Option<String>, Option<String>, Option<String>);
         let Queries { facets, access, .. } = self.queries.as_ref();
         let mut read = || -> QueryResult<(Vec<Texts>, Vec<AccessRow>)> {
@@ -292,7 +290,7 @@ impl Reader<'_> {
             let [before, after] = access;
             let access =
                 diesel::sql_query(format!("{before}{}{after}", quote_text(name))).load(self.connection)?;
-            self.connection.batch_execute(&search_path(NEUTRAL))?;
+            self.connection.batch_execute(&search_path(CATALOG_PATH))?;
             Ok((facets, access))
         };
         let (facets, access) =
@@ -309,13 +307,13 @@ impl Reader<'_> {
     }
 }
 
-/// The query that sets the `search_path` until the transaction ends.
+/// The query that sets `search_path` until the transaction ends.
 pub(super) fn search_path(path: &str) -> String {
     settings(Scope::Transaction, [("search_path", path.to_string())])
 }
 
-/// A facet that says "its own" for the schema's name before other names. It is not left out: where the server puts it, the bare
-/// name means something else.
+/// A facet in which "its own" replaces the schema's name before other names. The qualifier is not dropped, since the
+/// server writes it where the bare name means something else.
 fn without_name(row: Row, name: &str) -> Row {
     const OWN_NAME: &str = "its own.";
     let Row { value, .. } = &row;
@@ -336,7 +334,7 @@ fn without_name(row: Row, name: &str) -> Row {
     Row { value: text, ..row }
 }
 
-/// Whether a facet may have a schema's name in it, before another name.
+/// Whether a facet may contain the schema's name before another name.
 fn has_name(row: &Row, quoted: &str) -> bool {
     let (with_quotes, without) = (format!("{quoted}."), format!("{}.", quoted.trim_matches('"')));
     [&row.object, &row.key, &row.value]

@@ -1,93 +1,99 @@
-//! A schema's rows in the catalogs, without the numbers that this server gave its objects.
+//! Turns a schema's catalog rows, read by `catalog_rows.sql`, into a text without the OIDs that this server assigned.
 //!
-//! Two schemas with one text mean the same, so that only one of them need be spelled out, which takes the server longer
-//! than reading the rows. The other way round nothing is promised: it must rather tell two apart that are alike than take
-//! two for one that are not. It must not ask a database: `catalog_rows.sql` does.
+//! Schemas with equal texts mean the same, so only one of them is read with `facets.sql`, which takes the server longer
+//! than reading the rows. The reverse does not hold: schemas that mean the same may have different texts. Schemas that
+//! differ must never have equal texts.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::sql::quote_name;
 
-/// A row as `catalog_rows.sql` gives it: hash, where no other row's changes with it, objects, what, name, body, tree, access.
+/// A row of `catalog_rows.sql`: hash (`None` if another row changes whenever this one does), objects, what, name, body,
+/// tree, access.
 pub(super) type Row =
     (Option<i64>, Vec<u32>, String, Option<String>, Option<String>, Option<String>, Option<String>);
 
-/// What a schema's own objects are called in the text, by their numbers.
-type Own = HashMap<u32, String>;
+/// The names of a schema's own objects in the text, by OID.
+type ObjectNames = HashMap<u32, String>;
 
-/// The types whose values are numbers of objects that a schema's text has names for: `regproc`, `regprocedure`, `regclass`
-/// and `regtype`.
-const REFERENCES: [u32; 4] = [24, 2202, 2205, 2206];
-/// The kinds of relations that a row tells all about: tables, views, materialized views, sequences, indexes.
-const PLAIN: [&str; 5] = ["r", "v", "m", "S", "i"];
+/// The types whose values are OIDs of objects that the text has names for: `regproc`, `regprocedure`, `regclass` and
+/// `regtype`.
+const OID_TYPES: [u32; 4] = [24, 2202, 2205, 2206];
+/// The kinds of relations that the rows describe completely: tables, views, materialized views, sequences, indexes.
+const COMPLETE_KINDS: [&str; 5] = ["r", "v", "m", "S", "i"];
 
-/// What these rows come to: the same as long as nothing about the schema changed. `catalog_rows.sql` has it summed up by the
-/// server as well.
+/// A checksum of the rows, which stays the same as long as nothing about the schema changes. With `catalog_rows.sql`
+/// the server can compute it as well.
 pub(super) fn state(rows: &[Row]) -> String {
     let hashes = || rows.iter().filter_map(|(hash, ..)| *hash);
     let sum: i128 = hashes().map(i128::from).sum();
     if rows.is_empty() { "0".into() } else { format!("{}.{sum}", hashes().count()) }
 }
 
-/// The text of these rows of a schema; none where they don't tell all of it.
+/// The text of a schema's rows. Returns `None` if they do not describe the schema completely.
 pub(super) fn text(rows: &[Row], schema: &str) -> Option<Vec<u8>> {
-    let own = own(rows)?;
+    let names = object_names(rows)?;
     let own_role = [format!("{schema}="), format!("{}=", quote_name(schema))];
-    let mut lines: Vec<Vec<u8>> = rows.iter().map(|row| line(row, &own, &own_role)).collect();
+    let mut lines: Vec<Vec<u8>> = rows.iter().map(|row| line(row, &names, &own_role)).collect();
     lines.sort_unstable();
     Some(lines.concat())
 }
 
-/// Names for all objects that have a number. Each is unique: the kind, and quoted what tells it from others of its kind.
-fn own(rows: &[Row]) -> Option<Own> {
-    let mut own = Own::with_capacity(rows.len());
-    let mut later = Vec::new();
+/// Names for all objects that have an OID. Each is unique: the kind and, quoted, what distinguishes the object from
+/// others of its kind. Returns `None` if the rows do not describe the schema completely.
+fn object_names(rows: &[Row]) -> Option<ObjectNames> {
+    let mut names = ObjectNames::with_capacity(rows.len());
+    let mut parts = Vec::new();
     for (_, objects, what, name, ..) in rows {
         let name = name.as_deref().unwrap_or_default();
         let mut words = what.split(' ');
         match (words.next()?, words.next(), objects.as_slice()) {
-            ("relation", Some(kind), [relation, row, ..]) if PLAIN.contains(&kind) => {
-                own.insert(*relation, format!("relation{name:?}"));
-                own.insert(*row, format!("row{name:?}"));
+            ("relation", Some(kind), [relation, row, ..]) if COMPLETE_KINDS.contains(&kind) => {
+                names.insert(*relation, format!("relation{name:?}"));
+                names.insert(*row, format!("row{name:?}"));
             }
             ("enum", _, [own_type, array]) => {
-                own.insert(*own_type, format!("enum{name:?}"));
-                own.insert(*array, format!("enums{name:?}"));
+                names.insert(*own_type, format!("enum{name:?}"));
+                names.insert(*array, format!("enums{name:?}"));
             }
             ("odd" | "relation" | "enum", ..) => return None,
-            ("label" | "constraint", _, [object, of, ..]) => {
-                later.push((*object, std::slice::from_ref(of), name));
+            ("label" | "constraint", _, [object, owner, ..]) => {
+                parts.push((*object, std::slice::from_ref(owner), name));
             }
             ("function", Some(arguments), [object, _, _, types @ ..]) => {
-                later.push((*object, types.get(..arguments.parse().ok()?)?, name));
+                parts.push((*object, types.get(..arguments.parse().ok()?)?, name));
             }
             _ => {}
         }
     }
-    // None of an object's number is 0.
-    own.remove(&0);
-    for (object, of, name) in later {
-        let mut called = String::from("part of");
-        put_objects(&mut called, of, &own);
-        let _ = write!(called, " {name:?}");
-        own.insert(object, called);
+    // OID 0 stands for no object.
+    names.remove(&0);
+    for (object, qualifiers, name) in parts {
+        let mut part_name = String::from("part of");
+        put_objects(&mut part_name, qualifiers, &names);
+        let _ = write!(part_name, " {name:?}");
+        names.insert(object, part_name);
     }
-    Some(own)
+    Some(names)
 }
 
-/// One row: its parts, each after its length.
-fn line((_, objects, what, name, body, tree, access): &Row, own: &Own, own_role: &[String]) -> Vec<u8> {
-    let (mut named, mut written) = (String::with_capacity(64), String::new());
-    put_objects(&mut named, objects, own);
+/// One row: its parts, each preceded by its length.
+fn line(
+    (_, objects, what, name, body, tree, access): &Row,
+    names: &ObjectNames,
+    own_role: &[String],
+) -> Vec<u8> {
+    let (mut replaced, mut written) = (String::with_capacity(64), String::new());
+    put_objects(&mut replaced, objects, names);
     if let Some(tree) = tree {
         written.reserve(tree.len());
-        put_tree(&mut written, tree, own);
+        put_tree(&mut written, tree, names);
     }
     let granted = granted(access.as_deref().unwrap_or_default(), own_role);
-    let mut line = Vec::with_capacity(named.len() + what.len() + written.len() + granted.len() + 64);
-    for part in [Some(&named), Some(what), name.as_ref(), body.as_ref(), Some(&written), Some(&granted)] {
-        // Nothing is not the same as an empty text.
+    let mut line = Vec::with_capacity(replaced.len() + what.len() + written.len() + granted.len() + 64);
+    for part in [Some(&replaced), Some(what), name.as_ref(), body.as_ref(), Some(&written), Some(&granted)] {
+        // `None` differs from an empty text.
         let length = part.map_or(u64::MAX, |part| part.len() as u64);
         line.extend_from_slice(&length.to_le_bytes());
         line.extend_from_slice(part.map_or(&[], |part| part.as_bytes()));
@@ -95,7 +101,7 @@ fn line((_, objects, what, name, body, tree, access): &Row, own: &Own, own_role:
     line
 }
 
-/// Whom an object is granted to, but for the role of the schema's own name, which every project has another of.
+/// The privileges on an object, without those of the role replaced like the schema, which is another one in each project.
 fn granted(access: &str, own_role: &[String]) -> String {
     let is_others = |line: &&str| !own_role.iter().any(|role| line.starts_with(role.as_str()));
     let mut lines: Vec<&str> = access.lines().filter(is_others).collect();
@@ -103,29 +109,30 @@ fn granted(access: &str, own_role: &[String]) -> String {
     lines.join("\n")
 }
 
-/// Numbers of objects, with names for those of the schema's own.
-fn put_objects(out: &mut String, objects: &[u32], own: &Own) {
+/// Writes OIDs, or names for the schema's own objects.
+fn put_objects(out: &mut String, objects: &[u32], names: &ObjectNames) {
     for object in objects {
         out.push(' ');
-        match own.get(object) {
+        match names.get(object) {
             Some(name) => out.push_str(name),
-            // Writing to a string can't fail.
+            // Writing to a string cannot fail.
             None => drop(write!(out, "{object}")),
         }
     }
 }
 
-/// An expression as the server keeps it, with names for the numbers of the schema's own objects and without the places in
-/// the SQL that it was written at.
+/// Writes an expression as the server stores it, with names for the OIDs of the schema's own objects and without
+/// positions in the original SQL.
 ///
-/// It is made of lists and of nodes, `{LABEL :field value :field value}`. A number there is an object's unless its field
-/// says otherwise; a text of the user's has a backslash before what would let it be taken for something else.
-fn put_tree(out: &mut String, tree: &str, own: &Own) {
+/// A tree consists of lists and of nodes, `{LABEL :field value :field value}`. A number is treated as an OID unless its
+/// field says otherwise. In text that a user wrote, the server puts a backslash before characters that would be
+/// ambiguous.
+fn put_tree(out: &mut String, tree: &str, names: &ObjectNames) {
     let mut rest = tree;
-    let (mut field, mut of) = ("", "");
+    let (mut field, mut const_type) = ("", "");
     while let Some(first) = rest.chars().next() {
         if is_delimiter(first) {
-            // What comes next is a label, or another node's neighbour: no value of the last field.
+            // What follows is a label or a sibling node, not a value of the last field.
             if matches!(first, '{' | '}') {
                 field = "";
             }
@@ -142,30 +149,29 @@ fn put_tree(out: &mut String, tree: &str, own: &Own) {
         } else if field == ":constvalue" {
             field = "";
             let (value, after) = rest.split_at(rest.find(']').map_or(0, |end| end + 1));
-            if word != "<>" && refers(of, own) {
+            if word != "<>" && contains_oids(const_type, names) {
                 out.push_str(word);
-                put_value(out, value, own);
+                put_value(out, value, names);
                 rest = after;
                 continue;
             }
         } else if field == ":consttype" {
-            of = word;
+            const_type = word;
         }
-        let is_number_of_an_object =
-            !field.is_empty() && !field.contains("typmod") && !field.contains("typeMod");
-        match word.parse().ok().and_then(|number: u32| own.get(&number)) {
-            Some(name) if is_number_of_an_object => out.push_str(name),
+        let is_oid = !field.is_empty() && !field.contains("typmod") && !field.contains("typeMod");
+        match word.parse().ok().and_then(|number: u32| names.get(&number)) {
+            Some(name) if is_oid => out.push_str(name),
             _ => out.push_str(word),
         }
     }
 }
 
-/// What the server ends a word of a tree at.
+/// Whether the server ends a word of a tree at this character.
 fn is_delimiter(it: char) -> bool {
     matches!(it, '(' | ')' | '{' | '}' | ' ' | '\n' | '\t')
 }
 
-/// Where the word ends that a tree begins with.
+/// Where the first word of a tree ends.
 fn end_of_word(tree: &str) -> usize {
     let mut is_escaped = false;
     for (index, it) in tree.char_indices() {
@@ -177,22 +183,22 @@ fn end_of_word(tree: &str) -> usize {
     tree.len()
 }
 
-/// Whether a type's values have numbers of objects in them.
-fn refers(of: &str, own: &Own) -> bool {
-    let Ok(number) = of.parse() else { return false };
-    REFERENCES.contains(&number) || own.get(&number).is_some_and(|name| name.starts_with("enum"))
+/// Whether the values of a type contain OIDs of objects.
+fn contains_oids(type_oid: &str, names: &ObjectNames) -> bool {
+    let Ok(number) = type_oid.parse() else { return false };
+    OID_TYPES.contains(&number) || names.get(&number).is_some_and(|name| name.starts_with("enum"))
 }
 
-/// The bytes of a value, ` [ 23 -64 0 0 ]`, with names for the numbers that they have in groups of four.
-fn put_value(out: &mut String, value: &str, own: &Own) {
+/// Writes the bytes of a value, ` [ 23 -64 0 0 ]`, with names for the OIDs that groups of four bytes contain.
+fn put_value(out: &mut String, value: &str, names: &ObjectNames) {
     let bytes: Vec<u8> = value
         .split(|it: char| it.is_whitespace() || it == '[' || it == ']')
-        // How the server writes a byte depends on whether its characters have signs.
+        // The server writes bytes as signed or unsigned numbers, depending on its platform.
         .filter_map(|byte| byte.parse().ok().or_else(|| byte.parse().map(i8::cast_unsigned).ok()))
         .collect();
     for group in bytes.chunks(4) {
         let number = group.try_into().ok().map(u32::from_le_bytes);
-        let _ = match number.and_then(|number| own.get(&number)) {
+        let _ = match number.and_then(|number| names.get(&number)) {
             Some(name) => write!(out, " {name}"),
             None => write!(out, " {group:?}"),
         };
@@ -205,15 +211,15 @@ mod tests {
 
     use super::{Row, put_tree, text};
 
-    fn own() -> super::Own {
+    fn names() -> super::ObjectNames {
         [(16_400, "relation\"t\""), (16_410, "enum\"m\""), (16_411, "part of enum\"m\" \"a\"")]
             .map(|(number, name)| (number, name.to_string()))
             .into()
     }
 
-    fn named(tree: &str) -> String {
+    fn replaced(tree: &str) -> String {
         let mut out = String::new();
-        put_tree(&mut out, tree, &own());
+        put_tree(&mut out, tree, &names());
         out
     }
 
@@ -247,7 +253,7 @@ mod tests {
                 "{CONST :consttype enum\"m\" :constvalue <>} {X :relid relation\"t\"}",
             ),
         ] {
-            assert_eq!(named(tree), expected);
+            assert_eq!(replaced(tree), expected);
         }
     }
 
@@ -293,7 +299,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_tree_is_read_to_its_end(tree in ".{0,80}") {
-            named(&tree);
+            replaced(&tree);
         }
 
         #[test]

@@ -1,16 +1,23 @@
--- What the catalogs hold of one schema, row by row, as it stands exists: no text is made of it on the server, which takes
--- most of the time that reading a schema takes. members.rs says when two schemas' rows mean the same.
+-- The catalog rows of one schema, as they are stored. The server does not format them as SQL, which would take most of
+-- the time of reading a schema. catalog_rows.rs decides when the rows of two schemas mean the same.
 --
--- A schema's members are found by pg_depend, which has an index for it; pg_class has none by schema alone, and reading all
--- of it once a schema would make the work of a fleet grow with the square of its size. For the same reason each catalog is
--- asked by an array of numbers, and an array without any asks nothing.
+-- A schema's members are found through pg_depend, which has an index for this. pg_class has none on the schema alone,
+-- and reading all of it for each schema would make the work for a fleet grow with the square of its size. For the same
+-- reason each catalog is queried by an array of OIDs; an empty array reads nothing.
 --
--- `hash` tells whether a row changed: any change gives it another xmin; what autovacuum and ANALYZE write in place does not. It
--- is null where another row changes with this one.
--- `objects` are numbers of objects, the row's own first where it has one, and are left as numbers, since making text of them
--- takes longer than reading them; `what`, `name` and `body` are text, `tree` is an expression as the server keeps it, `access` is
--- whom it is granted to, a line each, and its owner where that is not the schema's. A row `odd` is one of a kind that is not told here. What is between double braces is left out where only the hashes are wanted:
--- after each change of any schema's name the server reads a query anew, and that takes its time.
+-- `hash` shows whether a row changed: any change gives the row another xmin, except for what autovacuum and ANALYZE
+-- write in place. It is null if another row changes whenever this one does.
+--
+-- `objects` are OIDs, the row's own first if it has one. They remain numbers, because converting them to text takes
+-- longer than reading them.
+--
+-- `what`, `name` and `body` are text. `tree` is an expression as the server stores it. `access` lists the privileges,
+-- one on each line, and the owner if it is not the schema's owner.
+--
+-- A row with `odd` in `what` is of a kind that this query does not describe.
+--
+-- The parts between double braces are removed if only the hashes are needed: after any schema is renamed the server
+-- analyzes the query again, which takes time.
 WITH place AS MATERIALIZED (
     SELECT oid, nspowner, nspacl FROM pg_namespace WHERE oid = {schema}
 ), members AS MATERIALIZED (
@@ -18,7 +25,7 @@ WITH place AS MATERIALIZED (
         array_agg(objid) FILTER (WHERE classid = 'pg_type'::regclass) AS types,
         array_agg(objid) FILTER (WHERE classid = 'pg_proc'::regclass) AS functions,
         array_agg(objid) FILTER (WHERE classid = 'pg_default_acl'::regclass) AS defaults,
-        -- What is published is no part of a schema.
+        -- Publications are not part of a schema.
         array_agg(objid) FILTER (WHERE classid NOT IN
             ('pg_class'::regclass, 'pg_type'::regclass, 'pg_proc'::regclass, 'pg_default_acl'::regclass,
             {publications})) AS others
@@ -62,7 +69,7 @@ WITH place AS MATERIALIZED (
     WHERE a.attnum > 0
         AND a.attrelid = ANY ((SELECT tables || (SELECT array_agg(typrelid) FROM types WHERE typtype = 'c') FROM relations)::oid[])
     UNION ALL
-    {{-- Its column's row changes with it.
+    {{-- The row of its column changes whenever this one does.
     SELECT NULL, ARRAY[d.adrelid], concat('default ', d.adnum), NULL, NULL, d.adbin::text, NULL
     FROM pg_attrdef d WHERE d.adrelid = ANY ((SELECT tables FROM relations)::oid[])
     UNION ALL
@@ -70,7 +77,7 @@ WITH place AS MATERIALIZED (
         concat_ws(' ', 'index', i.indisunique, i.indisvalid, i.indisreplident,
             i.nulls_not_distinct, i.indnkeyatts, i.indnatts, i.indkey, 'opclasses', i.indclass, 'collations', i.indcollation,
             'options', i.indoption),
-        -- None of the server's own operator classes for b-trees has parameters.
+        -- The built-in operator classes for B-trees have no parameters.
         NULL, (SELECT string_agg(concat(a.attnum, ' ', a.attoptions), ' ' ORDER BY a.attnum) FROM pg_attribute a
             WHERE a.attrelid = i.indexrelid AND a.attoptions IS NOT NULL
                 AND (EXISTS (SELECT FROM pg_class c WHERE c.oid = i.indexrelid AND c.relam <> 403)
@@ -92,12 +99,12 @@ WITH place AS MATERIALIZED (
     SELECT {hash r.xmin of r.oid}{{, ARRAY[r.ev_class],
         concat_ws(' ', 'rule', r.ev_type, r.ev_enabled, r.is_instead), r.rulename::text, NULL,
         concat_ws(' ', r.ev_qual, 'do', r.ev_action), NULL}}
-    -- The server may prefer reading all of a small catalog, which it leaves out by the first condition.
+    -- The server may scan a small catalog completely; the first condition avoids this if no relation has rules.
     FROM pg_rewrite r
     WHERE (SELECT ruled FROM relations) IS NOT NULL AND r.ev_class = ANY ((SELECT ruled FROM relations)::oid[])
     UNION ALL
     SELECT {hash s.xmin of s.seqrelid}{{,
-        -- Which column it belongs to, and how.
+        -- The column that the sequence belongs to, and the type of the dependency.
         ARRAY[s.seqrelid, s.seqtypid] || (SELECT ARRAY[d.refobjid, d.refobjsubid, d.deptype::int]::oid[] FROM pg_depend d
             WHERE d.classid = 'pg_class'::regclass AND d.objid = s.seqrelid AND d.objsubid = 0
                 AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')),
@@ -126,7 +133,7 @@ WITH place AS MATERIALIZED (
         CASE WHEN p.prokind = 'a' THEN 'odd' ELSE concat_ws(' ', 'function', p.pronargs, p.prokind, p.prolang, p.procost, p.prorows,
             p.prosecdef, p.proleakproof, p.proisstrict, p.proretset, p.provolatile, p.proparallel, p.pronargdefaults) END,
         p.proname::text,
-        -- A function that sets its search_path to its own schema has the schema's name in it.
+        -- A function that sets its search_path to its own schema has the schema's name in its settings.
         jsonb_build_array(p.proargmodes, p.proargnames, p.probin, p.prosrc,
             (SELECT jsonb_agg({setting}) FROM unnest(p.proconfig) c))::text,
         concat_ws(' ', p.proargdefaults, 'as', {function_tree}), {access proowner proacl of p}}}
@@ -135,7 +142,7 @@ WITH place AS MATERIALIZED (
     SELECT coalesce({hash s.xmin of other}, other::bigint){{, '{}', 'odd', NULL, NULL, NULL, NULL}}
     FROM unnest((SELECT others FROM members)::oid[]) other LEFT JOIN pg_statistic_ext s ON s.oid = other
     UNION ALL
-    -- Another name gives its row another xmin.
+    -- The hash is not made from xmin, which changes when the schema is renamed.
     SELECT hashtextextended(n.nspacl::text, n.oid::bigint){{, '{}', 'schema', NULL, NULL, NULL, array_to_string(n.nspacl, E'\n')}}
     FROM place n WHERE n.nspacl IS NOT NULL
     UNION ALL

@@ -1,7 +1,8 @@
-//! What migrations did outside of their schema, as the server itself tells it.
+//! Checks on the server that migrations changed nothing outside their schema.
 //!
-//! A text can hide it (a function that writes elsewhere, a statement put together at run time), the server can't: whoever writes
-//! a table holds a lock on it, and whoever makes an object leaves a row with the transaction's number.
+//! The SQL text may hide such a change (a function that writes elsewhere, a statement assembled at run time). The
+//! server shows it: a transaction holds a lock on each table that it writes, and a created object has a catalog row
+//! with the transaction's ID.
 
 use diesel::prelude::*;
 use diesel::sql_types::Text;
@@ -10,8 +11,8 @@ use super::session::PostgresSession;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::quote_text;
 
-/// Tables of other schemas that this transaction may have written or changed, and objects of the whole database that it made.
-/// A foreign key's check takes a lighter lock.
+/// Tables of other schemas that this transaction may have written or changed, and database-wide objects that it
+/// created. Checking a foreign key is not found, since it takes a weaker lock.
 const OUTSIDE: &str = "
 SELECT format('%s.%s', n.nspname, c.relname) AS name FROM pg_locks l
 JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -33,9 +34,10 @@ UNION ALL SELECT format('foreign-data wrapper %s', fdwname) FROM pg_foreign_data
 UNION ALL SELECT format('schema %s', nspname) FROM pg_namespace WHERE {own} AND nspname <> {schema}
 LIMIT 1";
 
-/// The condition for a row of a catalog to be this transaction's, or one of its subtransactions'. The row can be seen, so a
-/// transaction that goes on is this one. What is older than it is not asked for: the server may not know any more.
-const OWN: &str = "age(xmin) <= age(pg_current_xact_id()::xid) AND pg_xact_status((\
+/// The condition that this transaction, or one of its subtransactions, wrote a catalog row. The row is visible, so if
+/// its transaction is in progress it is this one. Older transactions are excluded first, because the server may no
+/// longer know their status.
+const WRITTEN_HERE: &str = "age(xmin) <= age(pg_current_xact_id()::xid) AND pg_xact_status((\
     ((pg_current_xact_id()::text::bigint >> 32) << 32) | xmin::text::bigint)::text::xid8) = 'in progress'";
 
 #[derive(QueryableByName)]
@@ -45,22 +47,24 @@ struct Name {
 }
 
 impl PostgresSession<'_> {
-    /// Errors where this transaction has changed anything outside of the schema.
+    /// Fails with `Catalog` if this transaction changed anything outside the schema.
     pub(super) fn require_confined(&mut self) -> Result<()> {
         let sql = OUTSIDE
             .replace("{schema}", &quote_text(&self.name))
             .replace("{number}", &self.number()?)
-            .replace("{own}", OWN);
+            .replace("{own}", WRITTEN_HERE);
         self.reader()?;
         let found: QueryResult<Vec<Name>> = diesel::sql_query(sql).load(&mut self.pooled.link()?.connection);
-        let found = found.map_err(|error| self.failed("cannot see what the migrations changed", &error))?;
+        let found = found.map_err(|error| self.failed("cannot check what the migrations changed", &error))?;
         match found.into_iter().next() {
             None => Ok(()),
             Some(Name { name }) => Err(Error::new(
                 ErrorKind::Catalog,
-                format!("a migration changes {name}, which is outside of the project's schema"),
+                format!("a migration changes {name}, which is outside the project's schema"),
             )
-            .with_hint("a migration is about one project's schema alone: it runs once for each project")),
+            .with_hint(
+                "a migration may change only one project's schema, since it runs once for each project",
+            )),
         }
     }
 }

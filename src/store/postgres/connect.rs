@@ -1,6 +1,6 @@
-//! Connections to the server: opened with what every transaction relies on, kept, and bounded.
+//! Opens connections with the settings that every transaction relies on, and pools them.
 //!
-//! It must not hand out one that is in a transaction, and must say which limit was met when the server has no room.
+//! A pooled connection is never in a transaction. If the server accepts no more connections, the error names the limit.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,63 +10,64 @@ use diesel::connection::{CacheSize, SimpleConnection as _};
 use diesel::prelude::*;
 use diesel::sql_types::{Bool, Integer, Nullable, Text};
 
-use super::catalog::NEUTRAL;
 use super::connection_url::ConnectionUrl;
 use super::failure::{describe, described};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::{quote_name, quote_text};
 
-/// How long a full server is asked again before that is an error.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The `search_path` of tenantry's own queries.
+pub(super) const CATALOG_PATH: &str = "pg_catalog";
 
-/// After how long a kept connection is asked whether it is still there.
-const DOUBTFUL: Duration = Duration::from_millis(500);
-/// After how many schemas a connection is closed instead of kept: its server process remembers each table it ever saw,
-/// which takes memory, and goes through all of them at the end of each transaction that touches many.
-const WORN: usize = 500;
-/// Errors are told apart by their English texts.
+/// How long to retry connecting to a server that accepts no more connections.
+const FULL_SERVER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may be idle and still be reused without a check.
+const TRUSTED_IDLE: Duration = Duration::from_millis(500);
+/// After how many schemas a connection is closed instead of reused. Its server process caches each table it has
+/// accessed, which takes memory, and walks through all of them at the end of each transaction that accesses many.
+const MAX_SCHEMAS: usize = 500;
+/// Requests English messages, since errors are recognized by their English texts.
 const ENGLISH: &str = "SET lc_messages TO 'C'";
 
 /// How tenantry reaches the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
-    /// A connection is a server process of one's own.
+    /// Each connection has its own server process.
     Direct,
-    /// A pooler in between gives each transaction another server process: nothing of a session lasts.
+    /// A pooler may give each transaction another server process, so session state is lost.
     Pooled,
 }
 
-/// What is known of the server.
+/// What is known about the server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Server {
     pub(super) route: Route,
-    /// Such as 150018.
+    /// The version number, such as 150018 for 15.18.
     pub(super) version: i32,
-    /// Whether it can look whether its client is still there.
+    /// Whether it can check that its client is still connected.
     pub(super) watches_clients: bool,
-    pub(super) usual: DefaultSettings,
+    pub(super) defaults: DefaultSettings,
 }
 
-/// What a transaction waits for at most.
+/// The timeouts of a transaction.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
     pub(super) lock: Duration,
-    /// No limit where there is none.
+    /// No limit if `None`.
     pub(super) statement: Option<Duration>,
 }
 
-/// For how long settings hold.
+/// How long settings last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
     Session,
     Transaction,
 }
 
-/// A query that makes settings.
+/// A query that applies settings.
 ///
-/// `SET` is not used: an extension may send the whole text of a message with a `SET LOCAL` to other servers, as Citus does, and
-/// those take no message of several statements.
+/// It does not use `SET`: an extension such as Citus may send the whole text of a message with a `SET LOCAL` to other
+/// servers, which reject a message of several statements.
 pub(super) fn settings<'a>(scope: Scope, settings: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let is_local = scope == Scope::Transaction;
     let set = |(name, value): (&str, String)| {
@@ -75,7 +76,7 @@ pub(super) fn settings<'a>(scope: Scope, settings: impl IntoIterator<Item = (&'a
     format!("SELECT {}", settings.into_iter().map(set).collect::<Vec<_>>().join(", "))
 }
 
-/// What the server's settings are for anybody who connects as this role.
+/// The settings that a connection of this role has by default.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DefaultSettings {
     jit: &'static str,
@@ -92,8 +93,8 @@ impl DefaultSettings {
 }
 
 impl Timeouts {
-    /// The settings that tenantry's transactions rely on. Its own queries are long and cheap: planning one anew for each of
-    /// the first schemas, or compiling it, takes longer than all of its answers.
+    /// The settings that tenantry's transactions rely on. Its own queries are long but cheap to execute: custom plans
+    /// for the first schemas, or JIT compilation, take longer than all executions together.
     fn sql(&self, scope: Scope, server: Server) -> String {
         let plain = [
             ("lock_timeout", self.lock.as_millis().max(1).to_string()),
@@ -101,35 +102,35 @@ impl Timeouts {
             ("idle_in_transaction_session_timeout", "60s".into()),
             ("standard_conforming_strings", "on".into()),
             ("quote_all_identifiers", "off".into()),
-            // Where a policy hides rows from this role, the server says so instead of counting the others.
+            // If a policy hides rows from this role, the server raises an error instead of leaving them out.
             ("row_security", "off".into()),
-            ("search_path", NEUTRAL.into()),
+            ("search_path", CATALOG_PATH.into()),
             ("plan_cache_mode", "force_generic_plan".into()),
             ("jit", "off".into()),
         ];
-        // The server itself looks whether its client is still there.
+        // Lets the server notice a lost client while a statement runs.
         let interval = server.watches_clients.then(|| ("client_connection_check_interval", "2s".to_string()));
         settings(scope, plain.into_iter().chain(interval))
     }
 
-    /// The settings for a migration's statements: their limit, which tenantry's own questions, that grow with the fleet,
-    /// have not; and plans as the server makes them for anybody.
-    pub(super) fn of_statements(&self, scope: Scope, schema: &str, usual: DefaultSettings) -> String {
+    /// The settings for a migration's statements: the server's defaults for planning, and the statement timeout.
+    /// tenantry's own queries have no timeout, because they take longer in a larger fleet.
+    pub(super) fn of_statements(&self, scope: Scope, schema: &str, defaults: DefaultSettings) -> String {
         let statement = self.statement.map_or(0, |timeout| timeout.as_millis().max(1));
         let plain = [
             ("search_path", quote_name(schema)),
             ("statement_timeout", statement.to_string()),
-            ("plan_cache_mode", usual.plans.into()),
-            ("jit", usual.jit.into()),
-            ("row_security", usual.row_security.into()),
+            ("plan_cache_mode", defaults.plans.into()),
+            ("jit", defaults.jit.into()),
+            ("row_security", defaults.row_security.into()),
         ];
         settings(scope, plain)
     }
 
-    /// What gives tenantry's own queries their settings back.
+    /// Restores the settings for tenantry's own queries.
     pub(super) fn after_statements() -> String {
         let plain = [
-            ("search_path", NEUTRAL.into()),
+            ("search_path", CATALOG_PATH.into()),
             ("statement_timeout", "0".into()),
             ("plan_cache_mode", "force_generic_plan".into()),
             ("jit", "off".into()),
@@ -138,8 +139,8 @@ impl Timeouts {
         settings(Scope::Transaction, plain)
     }
 
-    /// How long a statement outside a transaction waits. A `CONCURRENTLY` waits for whoever looks at the database at all,
-    /// and keeps nobody waiting meanwhile: it has no limit.
+    /// The lock timeout of a statement outside a transaction. A `CONCURRENTLY` has none: it waits for every transaction
+    /// that has a snapshot of the database, and blocks nobody meanwhile.
     pub(super) fn outside(&self, is_concurrent: bool) -> String {
         let lock = if is_concurrent { 0 } else { self.lock.as_millis().max(1) };
         settings(Scope::Session, [("lock_timeout", lock.to_string())])
@@ -152,26 +153,26 @@ pub(super) struct ServerConnection {
     pub(super) server: Server,
     pub(super) timeouts: Timeouts,
     in_transaction: bool,
-    /// Whether the server speaks English here because it was asked to.
+    /// Whether English messages were requested successfully.
     is_english: bool,
-    /// How many schemas were looked at over it.
+    /// How many schemas were accessed over this connection.
     pub(super) schemas: usize,
-    /// Since when nobody uses it.
+    /// When it was last returned to the pool.
     idle_since: Instant,
-    /// Whether it was used since it last ended a transaction, so that nobody knows whether it is still there.
-    is_doubtful: bool,
+    /// Whether it was used since it last ended a transaction, so that it may be broken.
+    needs_check: bool,
 }
 
 impl ServerConnection {
-    /// Begins a transaction, with a mode such as `READ ONLY`, with tenantry's settings and its own `search_path`. What a
-    /// connection of one's own remembers need not be said again.
+    /// Begins a transaction with tenantry's settings and `search_path`. `mode` is empty or a transaction mode such as
+    /// `READ ONLY`. A direct connection already has the settings, so they are not sent again.
     pub(super) fn begin(&mut self, mode: &str) -> QueryResult<()> {
-        let sql = self.beginning(mode);
+        let sql = self.begin_sql(mode);
         self.connection.batch_execute(&sql)
     }
 
-    /// The statements that do so, for whoever sends them with others.
-    pub(super) fn beginning(&mut self, mode: &str) -> String {
+    /// The statements of [`Self::begin`], for a caller that sends them together with others.
+    pub(super) fn begin_sql(&mut self, mode: &str) -> String {
         self.in_transaction = true;
         match self.server.route {
             Route::Direct => format!("BEGIN {mode}"),
@@ -181,22 +182,22 @@ impl ServerConnection {
         }
     }
 
-    /// Undoes what a script may have set, so that it does not reach what comes after it.
+    /// Restores settings that a script may have changed, so that they do not affect later statements.
     pub(super) fn reapply_settings(&mut self) -> QueryResult<()> {
         match self.server.route {
             Route::Direct => self.apply_settings(),
-            // A pooler's own settings are not to be undone.
+            // `RESET ALL` would also reset the settings that the pooler made.
             Route::Pooled => {
                 self.connection.batch_execute(&self.timeouts.sql(Scope::Transaction, self.server))
             }
         }
     }
 
-    /// Makes a connection of one's own remember tenantry's settings, and nothing else.
+    /// Resets all settings of a direct connection and applies tenantry's.
     pub(super) fn apply_settings(&mut self) -> QueryResult<()> {
         let settings = self.timeouts.sql(Scope::Session, self.server);
-        for alone in ["RESET ALL", "RESET SESSION AUTHORIZATION", &settings] {
-            self.connection.batch_execute(alone)?;
+        for statement in ["RESET ALL", "RESET SESSION AUTHORIZATION", &settings] {
+            self.connection.batch_execute(statement)?;
         }
         if self.is_english {
             self.connection.batch_execute(ENGLISH)?;
@@ -204,18 +205,18 @@ impl ServerConnection {
         Ok(())
     }
 
-    /// Sends statements of which the last ends the transaction, where there is one.
+    /// Sends statements of which the last one ends the transaction. Does nothing if there is no transaction.
     pub(super) fn end(&mut self, sql: &str) -> QueryResult<()> {
         if !self.in_transaction {
             return Ok(());
         }
         self.connection.batch_execute(sql)?;
         self.in_transaction = false;
-        self.is_doubtful = false;
+        self.needs_check = false;
         Ok(())
     }
 
-    fn is_there(&mut self) -> bool {
+    fn is_alive(&mut self) -> bool {
         self.connection.batch_execute("SELECT 1 AS tenantry").is_ok()
     }
 }
@@ -236,7 +237,7 @@ struct SessionInfo {
     row_security: String,
 }
 
-/// Opens a connection. A setting that only a connection of one's own takes along tells whether a pooler is in between.
+/// Opens a connection. It sends a startup setting that only a direct connection keeps, to detect a pooler.
 pub(super) fn open(target: &ConnectionUrl, timeouts: Timeouts) -> Result<ServerConnection> {
     match attempt(&target.with("options", "-c tenantry.direct=yes"), timeouts) {
         Err(refused) if refused.summary().contains("startup parameter") => attempt(target, timeouts),
@@ -245,7 +246,7 @@ pub(super) fn open(target: &ConnectionUrl, timeouts: Timeouts) -> Result<ServerC
 }
 
 fn attempt(target: &ConnectionUrl, timeouts: Timeouts) -> Result<ServerConnection> {
-    #[expect(clippy::disallowed_methods, reason = "Postgres makes nothing by being connected to")]
+    #[expect(clippy::disallowed_methods, reason = "connecting to Postgres creates nothing")]
     let mut connection = PgConnection::establish(&target.conninfo()).map_err(|error| match error {
         ConnectionError::CouldntSetupConfiguration(error) => describe("cannot connect", target, &error),
         other => {
@@ -260,11 +261,11 @@ fn attempt(target: &ConnectionUrl, timeouts: Timeouts) -> Result<ServerConnectio
             if kind == ErrorKind::PoolExhausted {
                 error
             } else {
-                error.with_hint("look at the URL, the server and its pg_hba.conf")
+                error.with_hint("check the URL, the server and its pg_hba.conf")
             }
         }
     })?;
-    let greeting: SessionInfo = diesel::sql_query(
+    let info: SessionInfo = diesel::sql_query(
         "SELECT current_setting('server_version_num')::int AS version, \
          version() ILIKE '%linux%' AS is_on_linux, \
          nullif(current_setting('tenantry.direct', true), '') AS direct, \
@@ -273,16 +274,16 @@ fn attempt(target: &ConnectionUrl, timeouts: Timeouts) -> Result<ServerConnectio
     )
     .get_result(&mut connection)
     .map_err(|error| describe("cannot connect", target, &error))?;
-    if greeting.version < 130_000 {
-        let version = greeting.version / 10_000;
-        return Err(Error::new(ErrorKind::Configuration, format!("the server is Postgres {version}"))
+    if info.version < 130_000 {
+        let version = info.version / 10_000;
+        return Err(Error::new(ErrorKind::Configuration, format!("the server runs Postgres {version}"))
             .with_hint("tenantry works with Postgres 13 and later"));
     }
-    let route = if greeting.direct.is_some() { Route::Direct } else { Route::Pooled };
-    let usual = DefaultSettings::new(&greeting.jit, &greeting.plans, &greeting.row_security);
-    // Since version 14, and not on every platform.
-    let watches_clients = greeting.version >= 140_000 && greeting.is_on_linux;
-    let server = Server { route, version: greeting.version, watches_clients, usual };
+    let route = if info.direct.is_some() { Route::Direct } else { Route::Pooled };
+    let defaults = DefaultSettings::new(&info.jit, &info.plans, &info.row_security);
+    // Available since version 14, and only on some platforms.
+    let watches_clients = info.version >= 140_000 && info.is_on_linux;
+    let server = Server { route, version: info.version, watches_clients, defaults };
     let mut link = ServerConnection {
         connection,
         server,
@@ -291,12 +292,12 @@ fn attempt(target: &ConnectionUrl, timeouts: Timeouts) -> Result<ServerConnectio
         is_english: false,
         schemas: 0,
         idle_since: Instant::now(),
-        is_doubtful: false,
+        needs_check: false,
     };
     match route {
         Route::Direct => {
             link.apply_settings().map_err(|error| describe("cannot connect", target, &error))?;
-            // A role that may not do so reads errors in the server's language; then a lock timeout is not told from others.
+            // If the role may not set this, errors are in the server's language, and a lock timeout is not recognized.
             link.is_english = link.connection.batch_execute(ENGLISH).is_ok();
         }
         Route::Pooled => link.connection.set_prepared_statement_cache_size(CacheSize::Disabled),
@@ -304,23 +305,23 @@ fn attempt(target: &ConnectionUrl, timeouts: Timeouts) -> Result<ServerConnectio
     Ok(link)
 }
 
-/// Whether an error that a connection could not be opened with came from a server: one that ends, begins or was cut off.
-fn is_answer(error: &Error) -> bool {
-    const SAID: [&str; 3] =
+/// Whether the error of a failed connection came from a server that starts, stops or closed the connection.
+fn is_from_server(error: &Error) -> bool {
+    const TEXTS: [&str; 3] =
         ["server closed the connection", "terminating connection", "the database system is"];
     let summary = error.summary();
-    SAID.iter().any(|said| summary.contains(said))
+    TEXTS.iter().any(|text| summary.contains(text))
 }
 
-/// The connections of one store, kept and given out.
+/// The state of a connection pool.
 #[derive(Default)]
 struct State {
     idle: Vec<ServerConnection>,
-    /// How many are given out.
-    out: usize,
+    /// How many connections are in use.
+    in_use: usize,
 }
 
-/// The connections of one store: as many as are worked with at once, kept for the next project.
+/// The connection pool of one store. It keeps as many connections as are in use at the same time.
 pub(super) struct Connections {
     target: ConnectionUrl,
     timeouts: Timeouts,
@@ -344,24 +345,25 @@ impl Connections {
         &self.target
     }
 
-    /// A connection: one that is kept, or a new one. Where the server has no room for another, this waits for one of its
-    /// own to be given back; and where it has none, it asks again a little later each time, and at last names the limit.
+    /// Takes an idle connection or opens a new one. If the server accepts no more connections, waits until one of this
+    /// pool is returned, and retries with growing pauses. Fails with `PoolExhausted` if none of this pool is in use and
+    /// [`FULL_SERVER_TIMEOUT`] is over.
     pub(super) fn get(&self) -> Result<PooledConnection<'_>> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + FULL_SERVER_TIMEOUT;
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
         loop {
             let pooled = {
                 let mut state = self.lock();
-                state.out += 1;
+                state.in_use += 1;
                 state.idle.pop()
             };
-            // The server may have gone and come again meanwhile.
-            let is_there =
-                |link: &mut ServerConnection| link.idle_since.elapsed() < DOUBTFUL || link.is_there();
-            let was_kept = pooled.is_some();
-            let pooled = pooled.and_then(|mut link| is_there(&mut link).then_some(link));
-            if was_kept && pooled.is_none() {
-                // What cut one has mostly cut them all.
+            // The server may have been restarted meanwhile.
+            let is_usable =
+                |link: &mut ServerConnection| link.idle_since.elapsed() < TRUSTED_IDLE || link.is_alive();
+            let had_idle = pooled.is_some();
+            let pooled = pooled.and_then(|mut link| is_usable(&mut link).then_some(link));
+            if had_idle && pooled.is_none() {
+                // Whatever broke this connection has probably broken the others too.
                 self.lock().idle.clear();
             }
             let opened = pooled.map_or_else(|| open(&self.target, self.timeouts), Ok);
@@ -373,12 +375,12 @@ impl Connections {
                 }
                 Err(error) => error,
             };
-            if is_answer(&error) {
+            if is_from_server(&error) {
                 self.was_reached.store(true, Ordering::Relaxed);
             }
             let mut state = self.lock();
-            state.out -= 1;
-            let is_worth_waiting = state.out > 0 || Instant::now() < deadline;
+            state.in_use -= 1;
+            let is_worth_waiting = state.in_use > 0 || Instant::now() < deadline;
             if error.kind() != ErrorKind::PoolExhausted || !is_worth_waiting {
                 return Err(error);
             }
@@ -394,7 +396,7 @@ impl Connections {
         self.was_reached.load(Ordering::Relaxed)
     }
 
-    /// A connection of its own, never given out before.
+    /// Opens a new connection outside the pool.
     pub(super) fn fresh(&self) -> Result<ServerConnection> {
         open(&self.target, self.timeouts)
     }
@@ -404,7 +406,7 @@ impl Connections {
     }
 }
 
-/// A connection that is kept for the next project once it is dropped, unless something went wrong with it.
+/// A connection that returns to the pool when dropped, unless it is broken or has reached [`MAX_SCHEMAS`].
 pub(super) struct PooledConnection<'a> {
     link: Option<ServerConnection>,
     connections: &'a Connections,
@@ -412,13 +414,13 @@ pub(super) struct PooledConnection<'a> {
 
 impl PooledConnection<'_> {
     pub(super) fn link(&mut self) -> Result<&mut ServerConnection> {
-        let gone = || Error::new(ErrorKind::Internal, "the connection was given up");
-        let link = self.link.as_mut().ok_or_else(gone)?;
-        link.is_doubtful = true;
+        let closed = || Error::new(ErrorKind::Internal, "the connection is closed");
+        let link = self.link.as_mut().ok_or_else(closed)?;
+        link.needs_check = true;
         Ok(link)
     }
 
-    /// Closes it instead of keeping it.
+    /// Closes the connection instead of returning it to the pool.
     pub(super) fn give_up(&mut self) {
         self.link = None;
     }
@@ -426,12 +428,13 @@ impl PooledConnection<'_> {
 
 impl Drop for PooledConnection<'_> {
     fn drop(&mut self) {
-        // On a broken connection this fails, and that one goes; where there is no transaction to end, it is asked.
+        // The rollback fails on a broken connection, which is then closed. Without a transaction nothing is sent, and
+        // the connection is checked below.
         let link = self.link.take().and_then(|mut link| link.end("ROLLBACK").is_ok().then_some(link));
-        let link = link.filter(|link| link.schemas < WORN);
-        let link = link.and_then(|mut link| (!link.is_doubtful || link.is_there()).then_some(link));
+        let link = link.filter(|link| link.schemas < MAX_SCHEMAS);
+        let link = link.and_then(|mut link| (!link.needs_check || link.is_alive()).then_some(link));
         let mut state = self.connections.lock();
-        state.out -= 1;
+        state.in_use -= 1;
         state.idle.extend(link.map(|link| ServerConnection { idle_since: Instant::now(), ..link }));
         drop(state);
         self.connections.returned.notify_one();

@@ -1,8 +1,8 @@
-//! Where a Postgres database is: a URL, taken apart and put together again for libpq.
+//! Parses the URL of a Postgres database and turns it into a connection string for libpq.
 //!
-//! It must not show a password, whatever the URL looks like. libpq's own reading of a URL ends the password at the first
-//! `@` and repeats the rest in its errors, so the URL is read here; what it leaves out is libpq's business as ever
-//! (`PGHOST`, `PGPASSFILE`, `PGSERVICE` and the like).
+//! No message contains a password, whatever the URL looks like. libpq's own URL parser ends the password at the first
+//! `@` and repeats the remainder in its errors, so the URL is parsed here. libpq still supplies what the URL leaves
+//! out, from `PGHOST`, `PGPASSFILE`, `PGSERVICE` and the like.
 
 use std::fmt::Write as _;
 
@@ -11,43 +11,44 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::hexadecimal;
 
-/// A database server's address with everything that libpq is to be told.
+/// The location of a database, and all other connection parameters for libpq.
 #[derive(Clone)]
 pub(super) struct ConnectionUrl {
-    /// libpq's keywords and their values, the password not among them.
+    /// libpq's keywords and their values, without passwords.
     parameters: Vec<(String, String)>,
     password: Option<String>,
-    /// The password of the client's own key.
+    /// The password of the client's TLS key.
     key_password: Option<String>,
 }
 
-/// A text in letters that a folder's name can have; with a hash of it, where it has others.
-fn plain(text: &str, otherwise: &str) -> String {
+/// A text with only those characters that a folder's name may have. If others were replaced, it ends in a hash of the
+/// text. `fallback` is used if nothing remains.
+fn as_folder_name(text: &str, fallback: &str) -> String {
     let is_allowed = |it: char| it.is_ascii_alphanumeric() || "._-".contains(it);
     if text.chars().all(is_allowed) && !text.starts_with('.') {
         return text.to_string();
     }
     let letters: String = text.chars().map(|it| if is_allowed(it) { it } else { '-' }).collect();
     let letters = letters.trim_matches(['-', '.']);
-    let letters = if letters.is_empty() { otherwise } else { letters };
+    let letters = if letters.is_empty() { fallback } else { letters };
     format!("{letters}-{}", &hexadecimal(&Sha256::digest(text))[..8])
 }
 
-/// How messages show a password that somehow got into them.
+/// What replaces a password in messages.
 const HIDDEN: &str = "***";
 
 impl ConnectionUrl {
-    /// Reads `postgres://[user[:password]@][host][:port][/database][?keyword=value&...]`.
+    /// Parses `postgres://[user[:password]@][host][:port][/database][?keyword=value&...]`.
     pub(super) fn parse(url: &str) -> Result<Self> {
         let rest = url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://"));
-        let rest = rest.ok_or_else(|| fault("it does not begin with postgres://"))?;
+        let rest = rest.ok_or_else(|| invalid_url("it does not start with postgres://"))?;
         let (credentials, rest) = split_credentials(rest);
-        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
         let mut parameters = Vec::new();
         let mut put = |key: &str, value: &str| -> Result<()> {
             let value = decode(value);
             if value.contains('\0') {
-                return Err(fault("it has a NUL"));
+                return Err(invalid_url("it contains a NUL character"));
             }
             if !value.is_empty() {
                 parameters.push((key.to_string(), value));
@@ -61,7 +62,7 @@ impl ConnectionUrl {
             put("user", user)?;
             password = secret.map(decode).filter(|secret| !secret.is_empty());
         }
-        let (hosts, database) = place.split_once('/').unwrap_or((place, ""));
+        let (hosts, database) = address.split_once('/').unwrap_or((address, ""));
         let (mut names, mut ports) = (Vec::new(), Vec::new());
         for host in hosts.split(',') {
             let bracketed = host.strip_prefix('[').and_then(|inner| inner.split_once(']'));
@@ -70,7 +71,7 @@ impl ConnectionUrl {
                 None => host.rsplit_once(':').unwrap_or((host, "")),
             };
             if !port.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(fault("its port is no number"));
+                return Err(invalid_url("its port is not a number"));
             }
             names.push(name);
             ports.push(port);
@@ -82,16 +83,16 @@ impl ConnectionUrl {
         put("dbname", database)?;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) =
-                pair.split_once('=').ok_or_else(|| fault("what follows the ? is not key=value"))?;
+                pair.split_once('=').ok_or_else(|| invalid_url("the part after ? is not key=value"))?;
             match key {
                 "password" => password = Some(decode(value)),
                 "sslpassword" => key_password = Some(decode(value)),
-                "options" => return Err(fault("it sets options, which tenantry needs itself")),
+                "options" => return Err(invalid_url("it sets options, which tenantry uses itself")),
                 "ssl" if value == "true" => put("sslmode", "require")?,
                 key if key.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') => {
                     put(key, value)?;
                 }
-                _ => return Err(fault("what follows the ? is not key=value")),
+                _ => return Err(invalid_url("the part after ? is not key=value")),
             }
         }
         let mut target = Self { parameters, password, key_password };
@@ -99,12 +100,12 @@ impl ConnectionUrl {
         Ok(target)
     }
 
-    /// Whether libpq takes some of it from a file of services.
+    /// Whether libpq takes some parameters from a service file.
     pub(super) fn has_service(&self) -> bool {
         self.get("service").is_some() || std::env::var_os("PGSERVICE").is_some()
     }
 
-    /// What libpq would take from the environment says where the database is as well.
+    /// Adds the location parameters that libpq would take from the environment.
     fn complete(&mut self) {
         if self.has_service() {
             return;
@@ -112,28 +113,29 @@ impl ConnectionUrl {
         let names_a_host = self.get("host").is_some();
         for (key, variable) in [("host", "PGHOST"), ("port", "PGPORT"), ("dbname", "PGDATABASE")] {
             let value = std::env::var(variable).ok().filter(|value| !value.is_empty());
-            // A port belongs to the host that it was said with.
-            let is_said = self.get(key).is_some() || (key == "port" && names_a_host);
-            if let Some(value) = value.filter(|_| !is_said) {
+            // A port belongs to the host that it was given with.
+            let is_given = self.get(key).is_some() || (key == "port" && names_a_host);
+            if let Some(value) = value.filter(|_| !is_given) {
                 self.parameters.push((key.into(), value));
             }
         }
     }
 
-    /// `DATABASE@HOST-PORT`, in letters that a folder's name can have: another one for each database.
+    /// `DATABASE@HOST-PORT`: a valid folder name, which differs for each database.
     pub(super) fn folder_name(&self) -> String {
-        let database = self.get("dbname").map_or("default".into(), |name| plain(name, "database"));
-        let host = self.get("host").map_or("local".into(), |name| plain(name, "host"));
-        let port = self.get("port").map(|port| format!("-{}", plain(port, "port"))).unwrap_or_default();
+        let database = self.get("dbname").map_or("default".into(), |name| as_folder_name(name, "database"));
+        let host = self.get("host").map_or("local".into(), |name| as_folder_name(name, "host"));
+        let port =
+            self.get("port").map(|port| format!("-{}", as_folder_name(port, "port"))).unwrap_or_default();
         format!("{database}@{host}{port}")
     }
 
-    /// The same server and database, another user, whose password libpq has to find.
+    /// The same database with another user. The URL has no password for that user, so libpq looks for one.
     pub(super) fn with_user(&self, name: &str) -> Self {
         Self { password: None, ..self.with("user", name) }
     }
 
-    /// With another value for one of libpq's keywords.
+    /// A copy with another value for one of libpq's keywords.
     pub(super) fn with(&self, key: &str, value: &str) -> Self {
         let mut target = self.clone();
         target.parameters.retain(|(name, _)| name != key);
@@ -145,31 +147,31 @@ impl ConnectionUrl {
         self.parameters.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
-    /// The password, where the URL has one.
+    /// The password, if the URL has one.
     pub(super) fn password(&self) -> Option<&str> {
         self.password.as_deref()
     }
 
-    /// The password of the client's own key, where the URL has one.
+    /// The password of the client's TLS key, if the URL has one.
     pub(super) fn key_password(&self) -> Option<&str> {
         self.key_password.as_deref()
     }
 
-    /// What libpq is given: keywords and quoted values.
+    /// The connection string for libpq: keywords and quoted values.
     pub(super) fn conninfo(&self) -> String {
         let password = self.password.iter().map(|value| ("password", value));
-        self.spelled(password.chain(self.key_password.iter().map(|value| ("sslpassword", value))))
+        self.connection_string(password.chain(self.key_password.iter().map(|value| ("sslpassword", value))))
     }
 
-    /// The same without the password, which everybody may read.
+    /// The connection string without passwords, which anybody may read.
     pub(super) fn public_conninfo(&self) -> String {
-        self.spelled(std::iter::empty())
+        self.connection_string(std::iter::empty())
     }
 
-    fn spelled<'a>(&'a self, more: impl Iterator<Item = (&'a str, &'a String)>) -> String {
+    fn connection_string<'a>(&'a self, more: impl Iterator<Item = (&'a str, &'a String)>) -> String {
         let mut text = String::new();
         for (key, value) in self.parameters.iter().map(|(key, value)| (key.as_str(), value)).chain(more) {
-            // Writing to a string can't fail.
+            // Writing to a string cannot fail.
             let _ = write!(text, "{key}='{}' ", value.replace('\\', "\\\\").replace('\'', "\\'"));
         }
         if self.get("application_name").is_none() {
@@ -181,7 +183,7 @@ impl ConnectionUrl {
         text
     }
 
-    /// Where it is, for people.
+    /// The location of the database for messages.
     pub(super) fn location(&self) -> String {
         let user = self.get("user").map(|user| format!("{user}@")).unwrap_or_default();
         let host = self.get("host").unwrap_or_default();
@@ -190,21 +192,21 @@ impl ConnectionUrl {
         format!("postgres://{user}{host}{port}{database}")
     }
 
-    /// A message without the password, should one have got into it.
+    /// Replaces passwords in a message.
     pub(super) fn redact(&self, message: &str) -> String {
         let secrets = [&self.password, &self.key_password].into_iter().flatten().filter(|it| it.len() > 2);
         secrets.fold(message.to_string(), |message, secret| message.replace(secret.as_str(), HIDDEN))
     }
 }
 
-fn fault(what: &str) -> Error {
+fn invalid_url(what: &str) -> Error {
     Error::new(ErrorKind::Configuration, format!("cannot read the store's URL: {what}")).with_hint(
-        "write it like postgres://user:password@host:5432/database, a password's special characters as %40 and so on",
+        "use postgres://user:password@host:5432/database, and encode special characters in the password (@ is %40)",
     )
 }
 
-/// Splits at the `@` before the host. A password may have one that nobody encoded, and a `/` or a `?` too, so it is the last
-/// one that is not in a query's value.
+/// Splits at the `@` before the host. A password may contain an unencoded `@`, `/` or `?`, so this is the last `@` that
+/// is not in a query parameter's value.
 fn split_credentials(rest: &str) -> (Option<&str>, &str) {
     let is_key = |text: &str| {
         text.split_once('=').is_some_and(|(key, _)| {
@@ -218,7 +220,7 @@ fn split_credentials(rest: &str) -> (Option<&str>, &str) {
     }
 }
 
-/// Takes `%XX` for a byte; a percent sign that begins none stays.
+/// Decodes `%XX` to a byte. Other percent signs are kept.
 fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());

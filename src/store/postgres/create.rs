@@ -1,7 +1,7 @@
-//! Schemas made and removed.
+//! Creates and deletes schemas.
 //!
-//! It must not show a half-made project: a schema is made, filled and recorded in one transaction; or it was made before,
-//! as a spare, and gets its name.
+//! A project is never visible before it is complete. Its schema is created, filled and recorded in one transaction, or
+//! it is prepared under a private name, for example as a spare, and then renamed.
 
 use diesel::prelude::*;
 use diesel::sql_types::Text;
@@ -9,7 +9,7 @@ use diesel::sql_types::Text;
 use super::catalog::{Read, lock_key};
 use super::leftovers::{Claim, PrivateName};
 use super::session::{Kind, PostgresSession};
-use super::snapshot::{ALONE, Scratch};
+use super::snapshot::{DEFAULT_MODE, Scratch};
 use super::{OWN, PostgresStore};
 use crate::catalog::Catalog;
 use crate::error::{ErrorKind, Result};
@@ -18,7 +18,7 @@ use crate::project::ProjectId;
 use crate::sql::{quote_name, quote_text};
 use crate::store::{Session, Spares, Template};
 
-/// How many spares are looked at before a project is made the long way.
+/// How many spares are tried before a project is created from its migrations.
 const CANDIDATES: usize = 16;
 
 #[derive(QueryableByName)]
@@ -27,30 +27,30 @@ struct Name {
     name: String,
 }
 
-/// Makes a project: from a spare where there is one, by its migrations otherwise.
+/// Creates a project from a spare if there is one, otherwise from its migrations.
 pub(super) fn create(store: &PostgresStore, id: &ProjectId, template: Template<'_>) -> Result<()> {
     let mut session = store.session(id)?;
     if store.options.spares == 0 || !template.is_reusable {
-        session.begin(ALONE)?;
-        return session.make(template);
+        session.begin(DEFAULT_MODE)?;
+        return session.create_and_fill(template);
     }
     session.begin_transaction()?;
-    let claimed = session.claim(template);
+    let claimed = session.claim_spare(template);
     match &claimed {
         Ok(true) => return session.commit(),
         Err(error) if error.kind() == ErrorKind::Disconnected => return claimed.map(|_| ()),
         _ => session.rollback()?,
     }
-    session.begin(ALONE)?;
-    // A name that is taken can't be given to a spare, and there is a better error for that.
-    if session.place.is_none() {
+    session.begin(DEFAULT_MODE)?;
+    // If the name is taken, the error of `create_and_fill` is better than that of the rename.
+    if session.ledger_tables.is_none() {
         claimed?;
     }
-    session.make(template)
+    session.create_and_fill(template)
 }
 
-/// Lets `work` have a private schema that nobody else ever sees: the transaction in which it is made is never committed.
-/// Where something has to be committed, it is in a database of its own, which is gone afterwards.
+/// Calls `work` with a private schema that no other session ever sees: the transaction that creates it is not
+/// committed. If something must be committed, the schema is in a scratch database instead, which is dropped afterwards.
 pub(super) fn scratch(
     store: &PostgresStore,
     catalog: &Catalog,
@@ -59,38 +59,37 @@ pub(super) fn scratch(
     let name = format!("{OWN}scratch_{}", uuid::Uuid::now_v7().simple());
     let mut session = PostgresSession::new(store, store.connections.get()?, name.clone());
     if !catalog.adds_enum_values() || session.uses_new_values()? {
-        session.begin(ALONE)?;
-        session.make_within()?;
+        session.begin(DEFAULT_MODE)?;
+        session.create_in_transaction()?;
         match work(&mut session) {
-            // What is committed bit by bit takes fewer locks.
+            // Committing in steps takes fewer locks.
             Err(error) if error.kind() == ErrorKind::LocksExhausted => session.end_transaction("ROLLBACK")?,
-            worked => return worked,
+            result => return result,
         }
     }
     drop(session);
     let scratch = Scratch::new(store)?;
-    let own = scratch.store();
-    let mut session = PostgresSession::new(&own, own.connections.get()?, name);
-    session.make_empty()?;
+    let scratch_store = scratch.store();
+    let mut session = PostgresSession::new(&scratch_store, scratch_store.connections.get()?, name);
+    session.create_empty()?;
     work(&mut session)
 }
 
-/// What the names of a template's spares begin with.
-fn prefix(template: Template<'_>) -> String {
+/// The prefix of the names of a template's spares.
+fn spare_prefix(template: Template<'_>) -> String {
     format!("{OWN}spare_{}_", &hexadecimal(&template.catalog)[..12])
 }
 
-/// Makes spares until there are as many as wanted, and removes those of another catalog and those that
-/// somebody changed.
+/// Creates spares up to the configured number. Removes those of another catalog and those that were changed.
 pub(super) fn top_up_spares(store: &PostgresStore, template: Template<'_>) -> Result<Spares> {
     let mut spares = Spares::default();
     let mut ready = 0;
-    for name in names(store, &format!("{OWN}spare_"))? {
-        let is_current = template.is_reusable && name.starts_with(&prefix(template));
+    for name in schema_names(store, &format!("{OWN}spare_"))? {
+        let is_current = template.is_reusable && name.starts_with(&spare_prefix(template));
         let mut session = PostgresSession::new(store, store.connections.get()?, name);
-        session.begin(ALONE)?;
-        // One that is gone became a project meanwhile, or another run was quicker.
-        if session.place.is_none() {
+        session.begin(DEFAULT_MODE)?;
+        // It became a project meanwhile, or another run removed it.
+        if session.ledger_tables.is_none() {
             continue;
         }
         if is_current && session.is_untouched()? {
@@ -100,27 +99,27 @@ pub(super) fn top_up_spares(store: &PostgresStore, template: Template<'_>) -> Re
             spares.removed += 1;
         }
     }
-    // What each project has to make up for itself can't be made beforehand.
+    // Migrations that may give each project another result cannot run in advance.
     let wanted = if template.is_reusable { store.options.spares } else { 0 };
     for _ in ready..wanted {
-        let name = format!("{}{}", prefix(template), uuid::Uuid::now_v7().simple());
+        let name = format!("{}{}", spare_prefix(template), uuid::Uuid::now_v7().simple());
         let mut session = PostgresSession::new(store, store.connections.get()?, name);
-        session.begin(ALONE)?;
-        session.make(template)?;
-        // What has its name in a function's body can't get another one: such a set's projects are made one by one.
-        session.begin(ALONE)?;
-        if session.names_itself()? {
+        session.begin(DEFAULT_MODE)?;
+        session.create_and_fill(template)?;
+        // A schema whose name is in the body of a function cannot be renamed, so this migration set has no spares.
+        session.begin(DEFAULT_MODE)?;
+        if session.contains_own_name()? {
             session.remove()?;
             break;
         }
         session.rollback()?;
         spares.made += 1;
     }
-    spares.ready = names(store, &prefix(template))?.len();
+    spares.ready = schema_names(store, &spare_prefix(template))?.len();
     Ok(spares)
 }
 
-fn names(store: &PostgresStore, prefix: &str) -> Result<Vec<String>> {
+fn schema_names(store: &PostgresStore, prefix: &str) -> Result<Vec<String>> {
     let sql = format!(
         "SELECT nspname::text AS name FROM pg_namespace WHERE starts_with(nspname::text, {}) ORDER BY nspname",
         quote_text(prefix)
@@ -132,66 +131,65 @@ fn names(store: &PostgresStore, prefix: &str) -> Result<Vec<String>> {
 }
 
 impl PostgresSession<'_> {
-    /// Makes the schema in the transaction that was begun, and goes on within it.
-    pub(super) fn make_within(&mut self) -> Result<()> {
+    /// Creates the schema in the current transaction. The session stays in this transaction until the caller ends it.
+    pub(super) fn create_in_transaction(&mut self) -> Result<()> {
         self.require_absent()?;
-        self.batch("cannot make its schema", &format!("CREATE SCHEMA {}", quote_name(&self.name)))?;
-        self.look_for_it()?;
+        self.batch("cannot create its schema", &format!("CREATE SCHEMA {}", quote_name(&self.name)))?;
+        self.find_schema()?;
         self.kind = Kind::Within;
-        // Nothing is in it yet.
         self.read = Some(Read::empty());
         Ok(())
     }
 
-    /// Whether the server lets a value be used in the transaction that adds it to an enum.
+    /// Whether the server allows the use of an enum value in the transaction that adds it.
     fn uses_new_values(&mut self) -> Result<bool> {
         Ok(self.pooled.link()?.server.version >= 170_000)
     }
 
-    /// Makes the schema, and commits that.
-    fn make_empty(&mut self) -> Result<()> {
-        self.begin(ALONE)?;
-        self.batch("cannot make its schema", &format!("CREATE SCHEMA {}", quote_name(&self.name)))?;
+    /// Creates an empty schema and commits.
+    fn create_empty(&mut self) -> Result<()> {
+        self.begin(DEFAULT_MODE)?;
+        self.batch("cannot create its schema", &format!("CREATE SCHEMA {}", quote_name(&self.name)))?;
         self.commit()
     }
 
-    /// Makes the schema in several transactions, under a name that is no project's, and gives it its own name in the last.
-    fn make_in_steps(&mut self, template: Template<'_>, at_most: usize) -> Result<()> {
+    /// Creates and fills the schema in several transactions under a private name, and renames it in the last one.
+    fn create_in_steps(&mut self, template: Template<'_>, at_most: usize) -> Result<()> {
         self.require_absent()?;
         self.rollback()?;
         let claim = Claim::new(self.store, PrivateName::Filled)?;
         let name = claim.name.clone();
         let mut building = PostgresSession::new(self.store, self.store.connections.get()?, name.clone());
-        let made =
-            building.make_empty().and_then(|()| (template.fill)(&mut building, at_most)).and_then(|()| {
-                self.begin(ALONE)?;
+        let result =
+            building.create_empty().and_then(|()| (template.fill)(&mut building, at_most)).and_then(|()| {
+                self.begin(DEFAULT_MODE)?;
                 self.require_absent()?;
-                self.take_over(&name, template)?;
-                self.look_for_it()?;
-                self.require_own_names(&name)?;
+                self.rename_into_place(&name, template)?;
+                self.find_schema()?;
+                self.require_no_other_schemas(&name)?;
                 self.ensure_role()?;
                 self.remember_state()?;
                 self.commit()
             });
-        if made.is_err() {
+        if result.is_err() {
             self.rollback()?;
-            let removed = building.begin(ALONE).and_then(|()| building.remove());
-            // What can't be removed now is found by `doctor`; the error that counts is the other one.
+            let removed = building.begin(DEFAULT_MODE).and_then(|()| building.remove());
+            // A schema that cannot be removed now is found by `doctor`. The original error is returned.
             drop(removed);
         }
-        made
+        result
     }
 
     fn require_absent(&self) -> Result<()> {
-        if self.place.is_some() { Err(crate::disk::exists()) } else { Ok(()) }
+        if self.ledger_tables.is_some() { Err(crate::disk::exists()) } else { Ok(()) }
     }
 
-    /// Makes the schema, has it filled, and commits both together.
-    fn make(&mut self, template: Template<'_>) -> Result<()> {
+    /// Creates and fills the schema, and commits both together.
+    fn create_and_fill(&mut self, template: Template<'_>) -> Result<()> {
         if template.adds_enum_values && !self.uses_new_values()? {
-            return self.make_in_steps(template, usize::MAX);
+            return self.create_in_steps(template, usize::MAX);
         }
-        self.make_within()?;
+        self.create_in_transaction()?;
         self.ensure_role()?;
         let filled = (template.fill)(self, usize::MAX);
         self.kind = Kind::Existing;
@@ -199,33 +197,34 @@ impl PostgresSession<'_> {
             // One migration at a time takes fewer locks.
             Err(error) if error.kind() == ErrorKind::LocksExhausted => {
                 self.rollback()?;
-                self.begin(ALONE)?;
-                self.make_in_steps(template, 1)
+                self.begin(DEFAULT_MODE)?;
+                self.create_in_steps(template, 1)
             }
             filled => filled.and_then(|()| self.commit()),
         }
     }
 
-    /// Gives a spare this project's name; says whether there was one. A spare that somebody changed is passed over.
-    fn claim(&mut self, template: Template<'_>) -> Result<bool> {
+    /// Renames a spare to this project's name. Returns `false` if there is none. Spares that were changed are skipped.
+    fn claim_spare(&mut self, template: Template<'_>) -> Result<bool> {
         let name = self.name.clone();
-        let mut seen = Vec::new();
-        while let Some(spare) = self.lock_spare(&prefix(template), &seen)? {
+        let mut tried = Vec::new();
+        while let Some(spare) = self.lock_spare(&spare_prefix(template), &tried)? {
             self.name.clone_from(&spare);
-            self.look_for_it()?;
-            let is_good = self.place.is_some() && self.is_untouched()?;
+            self.find_schema()?;
+            let is_usable = self.ledger_tables.is_some() && self.is_untouched()?;
             self.name.clone_from(&name);
-            if is_good {
-                let changed = self.take_over(&spare, template)?;
+            if is_usable {
+                let changed = self.rename_into_place(&spare, template)?;
                 return self.create_role_for_spare(changed).map(|()| true);
             }
-            seen.push(spare);
+            tried.push(spare);
         }
         Ok(false)
     }
 
-    /// Of two who give a spare the same name at once the server lets one. Says whether anything in it had to be changed.
-    fn take_over(&mut self, spare: &str, template: Template<'_>) -> Result<bool> {
+    /// Renames a schema to this project's name and updates the run and the times in its ledger. Returns whether objects
+    /// in the schema had to be changed. If two sessions use the same name at once, the server lets only one succeed.
+    fn rename_into_place(&mut self, spare: &str, template: Template<'_>) -> Result<bool> {
         const WHAT: &str = "cannot claim a spare";
         let (name, run) = (self.name.clone(), quote_text(template.run));
         let changed = self.rename_schema(WHAT, spare, &name)?;
@@ -240,16 +239,16 @@ impl PostgresSession<'_> {
         Ok(changed)
     }
 
-    /// Locks a spare that nobody else has, and is none of those seen; it may be gone by now.
-    fn lock_spare(&mut self, prefix: &str, seen: &[String]) -> Result<Option<String>> {
-        let seen: Vec<_> = seen.iter().map(|name| quote_text(name)).collect();
+    /// Locks a spare that no other session has locked and that was not tried. It may have been renamed in the meantime.
+    fn lock_spare(&mut self, prefix: &str, tried: &[String]) -> Result<Option<String>> {
+        let tried: Vec<_> = tried.iter().map(|name| quote_text(name)).collect();
         let sql = format!(
             "SELECT name FROM (SELECT nspname::text AS name FROM pg_namespace WHERE starts_with(nspname::text, {}) \
              AND nspname <> ALL (ARRAY[{}]::name[]) ORDER BY nspname LIMIT {}) spares \
              WHERE pg_try_advisory_xact_lock({}) LIMIT 1",
             quote_text(prefix),
-            seen.join(", "),
-            CANDIDATES.saturating_sub(seen.len()),
+            tried.join(", "),
+            CANDIDATES.saturating_sub(tried.len()),
             lock_key("name")
         );
         let spare = diesel::sql_query(sql).get_result(&mut self.pooled.link()?.connection).optional();
@@ -257,20 +256,20 @@ impl PostgresSession<'_> {
         Ok(spare.map(|it| it.name))
     }
 
-    /// Whether the schema is still what its ledger says.
+    /// Whether the schema is still in the state that its ledger recorded.
     fn is_untouched(&mut self) -> Result<bool> {
         let name = self.name.clone();
-        if self.place()?.history { self.reader()?.is_as_recorded(&name) } else { Ok(false) }
+        if self.require_ledger_tables()?.history { self.reader()?.is_as_recorded(&name) } else { Ok(false) }
     }
 
-    /// What a role is granted changes the catalogs' state, and the ledger is to have it as it is then.
+    /// Creates the project's role. Its privileges change the catalogs' state, so the ledger is updated as well.
     fn create_role_for_spare(&mut self, changed: bool) -> Result<()> {
         if self.ensure_role()? || changed { self.remember_state() } else { Ok(()) }
     }
 
-    /// Has the ledger remember the catalogs' state as it is now: the schema's meaning has not changed since it was written.
+    /// Records the catalogs' current state in the ledger. Call this only if the schema's meaning has not changed.
     pub(super) fn remember_state(&mut self) -> Result<()> {
-        if !self.place()?.history {
+        if !self.require_ledger_tables()?.history {
             return Ok(());
         }
         let name = self.name.clone();
@@ -285,9 +284,9 @@ impl PostgresSession<'_> {
         )
     }
 
-    /// Deletes the schema, and its role.
+    /// Deletes the schema and its role, and commits.
     pub(super) fn remove(&mut self) -> Result<()> {
-        self.place()?;
+        self.require_ledger_tables()?;
         self.drop_role()?;
         self.batch("cannot delete its schema", &format!("DROP SCHEMA {} CASCADE", quote_name(&self.name)))?;
         self.commit()

@@ -1,4 +1,5 @@
--- What a schema's objects depend on outside of it: extensions first, then enums, then domains, as statements.
+-- Statements that create what a schema's objects depend on outside of it: schemas, extensions, enums and domains, in
+-- this order.
 WITH own AS (
     SELECT 'pg_class'::regclass AS classid, oid FROM pg_class WHERE relnamespace = {schema}
     UNION ALL SELECT 'pg_type'::regclass, oid FROM pg_type WHERE typnamespace = {schema}
@@ -10,7 +11,7 @@ WITH own AS (
 ), needed AS (
     SELECT DISTINCT d.refclassid, d.refobjid FROM own JOIN pg_depend d ON d.classid = own.classid AND d.objid = own.oid
 ), types AS (
-    -- An array's element is what has to be there.
+    -- An array type needs its element type.
     SELECT DISTINCT coalesce(nullif(t.typelem, 0), t.oid) AS oid
     FROM needed JOIN pg_type t ON refclassid = 'pg_type'::regclass AND t.oid = refobjid
 ), outside AS (

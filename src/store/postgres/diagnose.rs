@@ -1,6 +1,4 @@
-//! What can be said of a server without changing it.
-//!
-//! It must not open a project: `status` does that.
+//! Diagnoses a server without changing it. Does not read any project; `status` does that.
 
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Text};
@@ -8,7 +6,7 @@ use diesel::sql_types::{BigInt, Bool, Text};
 use super::connect::Route;
 use super::{OWN, PostgresStore};
 use crate::error::Result;
-use crate::store::{Finding, Store as _};
+use crate::store::{Finding, Inspect as _};
 
 #[derive(QueryableByName)]
 #[expect(clippy::struct_excessive_bools, reason = "a row of a query")]
@@ -33,7 +31,7 @@ struct ServerInfo {
     own: i64,
 }
 
-const FACTS: &str = "SELECT current_setting('server_version') AS version, current_user::text AS role,
+const SERVER_INFO: &str = "SELECT current_setting('server_version') AS version, current_user::text AS role,
     (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS is_superuser,
     has_database_privilege(current_database(), 'CREATE') AS may_create,
     coalesce(has_schema_privilege('public', to_regnamespace('public'), 'CREATE'), false) AS public_is_open,
@@ -43,45 +41,48 @@ const FACTS: &str = "SELECT current_setting('server_version') AS version, curren
     (SELECT count(*) FROM pg_namespace WHERE starts_with(nspname, $1)) AS own";
 
 pub(super) fn diagnose(store: &PostgresStore) -> Vec<Finding> {
-    look(store).unwrap_or_else(|error| vec![Finding { name: "server", ok: false, detail: error.summary() }])
+    server_findings(store)
+        .unwrap_or_else(|error| vec![Finding { name: "server", ok: false, detail: error.summary() }])
 }
 
-fn look(store: &PostgresStore) -> Result<Vec<Finding>> {
+fn server_findings(store: &PostgresStore) -> Result<Vec<Finding>> {
     let mut pooled = store.connections.get()?;
     let link = pooled.link()?;
-    let facts: ServerInfo = diesel::sql_query(FACTS)
+    let info: ServerInfo = diesel::sql_query(SERVER_INFO)
         .bind::<Text, _>(OWN)
         .get_result(&mut link.connection)
-        .map_err(|error| super::failure::describe("cannot ask the server", store.target(), &error))?;
-    let leftovers = super::leftovers::left(link)
+        .map_err(|error| super::failure::describe("cannot query the server", store.target(), &error))?;
+    let leftovers = super::leftovers::find_leftovers(link)
         .map_err(|error| super::failure::describe("cannot look for leftovers", store.target(), &error))?;
     let route = match link.server.route {
         Route::Direct => "reached directly",
-        Route::Pooled => "reached through a pooler: migrations outside a transaction need the server itself",
+        Route::Pooled => {
+            "reached through a pooler: migrations outside a transaction need a direct connection"
+        }
     };
-    let encrypted = if facts.encrypted { "encrypted" } else { "not encrypted" };
-    let server = format!("Postgres {}, {route}, {encrypted}", facts.version);
-    let may = if facts.may_create { "may make schemas" } else { "may make no schemas" };
-    let super_role = if facts.is_superuser { ", a superuser" } else { "" };
+    let encrypted = if info.encrypted { "encrypted" } else { "not encrypted" };
+    let server = format!("Postgres {}, {route}, {encrypted}", info.version);
+    let may = if info.may_create { "may create schemas" } else { "may not create schemas" };
+    let superuser = if info.is_superuser { ", a superuser" } else { "" };
     let mut findings = vec![
         Finding { name: "server", ok: true, detail: server },
         Finding {
             name: "role",
-            ok: facts.may_create,
-            detail: format!("{}{super_role}, {may} in this database", facts.role),
+            ok: info.may_create,
+            detail: format!("{}{superuser}, {may} in this database", info.role),
         },
         Finding {
             name: "slots",
-            ok: facts.used < facts.slots,
-            detail: format!("{} of {} connections in use", facts.used, facts.slots),
+            ok: info.used < info.slots,
+            detail: format!("{} of {} connections in use", info.used, info.slots),
         },
         Finding {
             name: "public",
-            ok: !facts.public_is_open,
-            detail: if facts.public_is_open {
-                "everybody may create in the schema public: REVOKE CREATE ON SCHEMA public FROM PUBLIC".into()
+            ok: !info.public_is_open,
+            detail: if info.public_is_open {
+                "every role may create objects in the schema public: REVOKE CREATE ON SCHEMA public FROM PUBLIC".into()
             } else {
-                "not everybody may create in the schema public".into()
+                "not every role may create objects in the schema public".into()
             },
         },
     ];
@@ -91,7 +92,7 @@ fn look(store: &PostgresStore) -> Result<Vec<Finding>> {
         detail: match leftovers.first() {
             None => "none".into(),
             Some(_) => format!(
-                "of processes that were killed, or still run; tenantry doctor --clean removes the former: {}",
+                "from killed or running processes; tenantry doctor --clean removes those of killed ones: {}",
                 leftovers.join(", ")
             ),
         },
@@ -102,11 +103,11 @@ fn look(store: &PostgresStore) -> Result<Vec<Finding>> {
         name: "projects",
         ok: found.skipped.is_empty(),
         detail: format!(
-            "{} named {}, {} left alone, {} of tenantry's own",
+            "{} named {}, {} skipped, {} private to tenantry",
             found.projects.len(),
             store.options.pattern,
             found.skipped.len(),
-            facts.own
+            info.own
         ),
     });
     Ok(findings)

@@ -1,6 +1,4 @@
-//! Which schemas are projects.
-//!
-//! It must not look into one: its name alone says whether it is a project.
+//! Lists the schemas that are projects. Only a schema's name decides whether it is one.
 
 use diesel::prelude::*;
 use diesel::sql_types::Text;
@@ -32,7 +30,7 @@ pub(super) fn discover(store: &PostgresStore) -> Result<Discovery> {
                     store.validate_id(&id).err().map(|error| error.message().to_string()).unwrap_or_default();
                 found.skipped.push(Skipped {
                     name,
-                    reason: format!("named like a project, and its name is not usable: {reason}"),
+                    reason: format!("named like a project, but the name is not usable: {reason}"),
                 });
             }
             Some(Err(error)) => found

@@ -1,4 +1,4 @@
-//! What a server has that explains why a migration fails on an empty schema.
+//! Explains why a migration fails on an empty schema, from what exists on the server.
 
 use diesel::prelude::*;
 use diesel::sql_types::{Nullable, Text};
@@ -7,14 +7,14 @@ use super::PostgresStore;
 use crate::sql::quote_text;
 
 #[derive(QueryableByName)]
-struct Elsewhere {
+struct FoundObject {
     #[diesel(sql_type = Text)]
     schema: String,
     #[diesel(sql_type = Nullable<Text>)]
     extension: Option<String>,
 }
 
-/// The catalogs that say where something of a kind is: what errors call it, the catalog, its columns for name and schema.
+/// Where the server lists each kind of object: the kind as in errors, the catalog, its columns for name and schema.
 const KINDS: [(&str, &str, &str, &str); 4] = [
     ("type", "pg_type", "typname", "typnamespace"),
     ("function", "pg_proc", "proname", "pronamespace"),
@@ -22,12 +22,13 @@ const KINDS: [(&str, &str, &str, &str); 4] = [
     ("collation", "pg_collation", "collname", "collnamespace"),
 ];
 
-/// What to do about an error of the server that something does not exist, where that can be told.
+/// Returns a hint for a server error that something does not exist, or `None` if the cause is unknown.
 pub(super) fn explain(store: &PostgresStore, message: &str) -> Option<String> {
     let before = message.split(" does not exist").next().filter(|before| before.len() < message.len())?;
     if let Some(role) = quoted_after(before, "role ") {
         return Some(format!(
-            "there is no role {role} on this server: roles belong to the server, so make it by hand before the migrations run"
+            "the role {role} does not exist on this server: create it by hand before the migrations run, since roles belong \
+             to the server"
         ));
     }
     let (kind, catalog, name_column, schema_column) =
@@ -43,30 +44,27 @@ pub(super) fn explain(store: &PostgresStore, message: &str) -> Option<String> {
     );
     let mut pooled = store.connections.get().ok()?;
     let connection = &mut pooled.link().ok()?.connection;
-    if let Some(Elsewhere { schema, extension }) =
+    if let Some(FoundObject { schema, extension }) =
         diesel::sql_query(sql).get_result(connection).optional().ok()?
     {
-        let of =
-            extension.map_or(String::new(), |extension| format!(", which the extension {extension} brought"));
-        return Some(format!(
-            "the schema {schema} has a {kind} {name}{of}: name it there, as {schema}.{name}"
-        ));
+        let of = extension.map_or(String::new(), |extension| format!(" from the extension {extension}"));
+        return Some(format!("the schema {schema} has a {kind} {name}{of}: write it as {schema}.{name}"));
     }
     let available = format!(
         "SELECT name::text AS schema, NULL::text AS extension FROM pg_available_extensions WHERE name = {} AND installed_version IS NULL",
         quote_text(&name)
     );
-    let found: Option<Elsewhere> = diesel::sql_query(available).get_result(connection).optional().ok()?;
+    let found: Option<FoundObject> = diesel::sql_query(available).get_result(connection).optional().ok()?;
     found.map(|it| {
         format!(
-            "the extension {} is not in this database: make it by hand in a schema of its own (CREATE EXTENSION {} SCHEMA extensions), \
-             and name that schema",
+            "the extension {} is not installed in this database: create it by hand in a separate schema \
+             (CREATE EXTENSION {} SCHEMA extensions), and qualify its names with that schema",
             it.schema, it.schema
         )
     })
 }
 
-/// The name that follows, in quotes or up to a space.
+/// The name after `word`, in quotes or up to a space, without its schema.
 fn quoted_after(text: &str, word: &str) -> Option<String> {
     let rest = &text[text.rfind(word)? + word.len()..];
     let name = match rest.strip_prefix('"') {

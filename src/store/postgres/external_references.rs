@@ -1,19 +1,17 @@
-//! What lies outside a schema and refers to it: whatever takes the schema's place has to keep it, and whatever deletes the schema
-//! must not take it along unseen.
-//!
-//! It must not change anything itself.
+//! Finds what refers to a schema from outside. A replacement of the schema has to keep it, and deleting the schema must
+//! not delete it unnoticed.
 
 use super::session::PostgresSession;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Objects of other schemas that depend on this one's, and would go with it.
+/// Objects of other schemas that depend on this one, and that `DROP SCHEMA ... CASCADE` would delete.
 const DEPENDENTS: &str = "
 WITH members AS (
     SELECT classid, objid FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = {schema}
 ), own AS (
     SELECT classid, objid FROM members
     UNION ALL
-    -- A table is a type as well.
+    -- Each table has a row type.
     SELECT 'pg_type'::regclass, c.reltype FROM members m JOIN pg_class c ON c.oid = m.objid WHERE m.classid = 'pg_class'::regclass
 ), named AS (
     SELECT classid, objid FROM own
@@ -40,71 +38,76 @@ ORDER BY 1";
 const SUBSCRIBED: &str = "SELECT c.relname::text AS value FROM pg_subscription_rel s JOIN pg_class c ON c.oid = s.srrelid \
     WHERE c.relnamespace = {schema} ORDER BY 1";
 
-/// Where the tables are published, as statements.
+/// Statements that add the tables to their publications again.
 const PUBLISHED: &str = "
 SELECT format('ALTER PUBLICATION %I ADD TABLE %s%s', p.pubname, c.oid::regclass, {detail}) AS value
 FROM pg_publication_rel pr JOIN pg_publication p ON p.oid = pr.prpubid JOIN pg_class c ON c.oid = pr.prrelid
 WHERE c.relnamespace = {schema}";
-/// Which columns and rows of them; since version 15.
-const DETAIL: &str =
+/// The columns and rows that are published; since version 15.
+const COLUMNS_AND_ROWS: &str =
     "concat(' (' || (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum = ANY (pr.prattrs::int2[])) || ')',
     ' WHERE (' || pg_get_expr(pr.prqual, c.oid) || ')')";
-/// Whole schemas; since version 15.
+/// Publications of the whole schema; since version 15.
 const SCHEMAS: &str = "
 UNION ALL SELECT format('ALTER PUBLICATION %I ADD TABLES IN SCHEMA %I', p.pubname, n.nspname)
 FROM pg_publication_namespace pn JOIN pg_publication p ON p.oid = pn.pnpubid
 JOIN pg_namespace n ON n.oid = pn.pnnspid WHERE n.oid = {schema}";
 
-/// The tables of the extension `pg_cron`, where it is.
+/// The job table of the extension `pg_cron`, if it exists and is readable.
 const JOBS: &str = "SELECT quote_ident(nspname) || '.job' AS value FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid \
     WHERE nspname = 'cron' AND relname = 'job' AND has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')";
 
 impl PostgresSession<'_> {
-    /// Nothing of another schema may go with this one.
-    pub(super) fn require_alone(&mut self) -> Result<()> {
-        let subscribed = self.ask_outside(SUBSCRIBED)?.join(", ");
+    /// Fails with `Blocked` if a subscription writes into the schema, or if objects of other schemas depend on it.
+    pub(super) fn require_no_dependents(&mut self) -> Result<()> {
+        let subscribed = self.query_texts(SUBSCRIBED)?.join(", ");
         if !subscribed.is_empty() {
             return Err(Error::new(ErrorKind::Blocked, format!("a subscription writes into {subscribed}"))
                 .with_hint(
-                    "drop the subscription first, and make it anew afterwards: it would lose its place",
+                    "drop the subscription first, and create it again afterwards; otherwise it would lose its position",
                 ));
         }
-        let others = self.ask_outside(DEPENDENTS)?.join(", ");
-        if others.is_empty() {
+        let dependents = self.query_texts(DEPENDENTS)?.join(", ");
+        if dependents.is_empty() {
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Blocked, format!("{others} depend on it, and would go with it"))
-            .with_hint("drop them first, and make them anew afterwards"))
+        Err(Error::new(ErrorKind::Blocked, format!("{dependents} depend on it and would be deleted with it"))
+            .with_hint("drop them first, and create them again afterwards"))
     }
 
-    /// Statements that publish the schema and its tables as they are published now: what replaces a table is in no publication.
+    /// Returns the statements that publish the schema and its tables as they are published now. They are needed after a
+    /// replacement, because the new tables are in no publication.
     pub(super) fn publications(&mut self) -> Result<Vec<String>> {
-        let (read_schema, schemas) =
-            if self.pooled.link()?.server.version >= 150_000 { (DETAIL, SCHEMAS) } else { ("''", "") };
-        self.ask_outside(&format!("{PUBLISHED}{schemas}").replace("{detail}", read_schema))
+        let (columns_and_rows, schemas) = if self.pooled.link()?.server.version >= 150_000 {
+            (COLUMNS_AND_ROWS, SCHEMAS)
+        } else {
+            ("''", "")
+        };
+        self.query_texts(&format!("{PUBLISHED}{schemas}").replace("{detail}", columns_and_rows))
     }
 
-    /// What outside of the schema goes on naming it when it is gone, for people.
-    pub(super) fn left_behind(&mut self) -> Result<Vec<String>> {
+    /// Returns notes for the user on the effects of deleting the schema: publications that lose its tables, and
+    /// scheduled jobs that still name it.
+    pub(super) fn deletion_notes(&mut self) -> Result<Vec<String>> {
         let mut notes = Vec::new();
         let published = "SELECT DISTINCT p.pubname::text AS value FROM pg_publication_rel pr \
              JOIN pg_publication p ON p.oid = pr.prpubid JOIN pg_class c ON c.oid = pr.prrelid \
              WHERE c.relnamespace = {schema} ORDER BY 1";
-        for publication in self.ask_outside(published)? {
+        for publication in self.query_texts(published)? {
             notes.push(format!("its tables are no longer in the publication {publication}"));
         }
-        for table in self.ask_outside(JOBS)? {
-            let named = format!(
+        for table in self.query_texts(JOBS)? {
+            let jobs = format!(
                 "SELECT format('the scheduled job %s names it: %s', jobid, command) AS value FROM {table} \
                  WHERE strpos(command, (SELECT nspname::text FROM pg_namespace WHERE oid = {{schema}})) > 0 ORDER BY 1"
             );
-            notes.extend(self.ask_outside(&named)?);
+            notes.extend(self.query_texts(&jobs)?);
         }
         Ok(notes)
     }
 
-    fn ask_outside(&mut self, sql: &str) -> Result<Vec<String>> {
+    fn query_texts(&mut self, sql: &str) -> Result<Vec<String>> {
         let schema = self.number()?;
         self.reader()?;
         self.texts_of(&sql.replace("{schema}", &schema))

@@ -1,9 +1,9 @@
--- What a schema is, in words. It is asked only for what was not seen before: see members.sql.
+-- A schema as text. It is queried only for schemas that were not seen before: see catalog_rows.rs.
 --
--- Names of the schema's own objects come out bare, since the search_path is the schema.
+-- Names of the schema's own objects are unqualified, since the search_path is the schema.
 WITH members AS MATERIALIZED (
     SELECT classid, objid FROM pg_depend
-    -- What is granted or published is no part of a schema.
+    -- Default privileges and publications are not read here.
     WHERE refclassid = 'pg_namespace'::regclass AND refobjid = {schema}
         AND classid NOT IN ('pg_default_acl'::regclass, {publications})
 ), relations AS MATERIALIZED (
@@ -46,7 +46,7 @@ WITH members AS MATERIALIZED (
         AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
     WHERE r.relkind = 'S'
 ), extended AS MATERIALIZED (
-    -- What an extension brought along is the extension's.
+    -- Members of an extension belong to the extension.
     SELECT d.classid, d.objid FROM members x
     JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = x.objid AND d.deptype = 'e'
     WHERE x.classid = 'pg_extension'::regclass
@@ -149,7 +149,7 @@ WITH members AS MATERIALIZED (
         'LANGUAGE', (SELECT l.lanname FROM pg_language l WHERE l.oid = p.prolang), p.provolatile,
         CASE WHEN p.proisstrict THEN 'STRICT' END, CASE WHEN p.prosecdef THEN 'SECURITY DEFINER' END,
         CASE WHEN p.proleakproof THEN 'LEAKPROOF' END, p.proparallel, p.procost, p.prorows,
-        -- A function that sets its search_path to its own schema has the schema's name in it.
+        -- A function that sets its search_path to its own schema has the schema's name in its settings.
         (SELECT string_agg({setting}, ' ')
             FROM unnest(p.proconfig) c),
         'AS', p.prosrc, {function_body})

@@ -1,6 +1,6 @@
-//! Postgres' errors as tenantry's.
+//! Converts errors of Postgres to tenantry's.
 //!
-//! It must not repeat SQL or values in a message: a statement may hold data. The server's details, which quote rows, are
+//! Messages contain no SQL and no values, since a statement may hold data. The server's details quote rows, so they are
 //! left out.
 
 use diesel::result::{DatabaseErrorKind, Error as DieselError};
@@ -8,33 +8,34 @@ use diesel::result::{DatabaseErrorKind, Error as DieselError};
 use super::connection_url::ConnectionUrl;
 use crate::error::{Error, ErrorKind};
 
-/// What to do where a policy hides rows from the role, and the server therefore refuses to read the table.
-pub(super) const HIDDEN_ROWS: &str = "a policy hides rows of this table from the role, so nothing that is counted or copied would be \
-    all of it: run as a role with BYPASSRLS, or as the owner without ALTER TABLE ... FORCE ROW LEVEL SECURITY";
-/// What to do where the server's table of locks is full.
-pub(super) const MORE_LOCKS: &str = "the server's table of locks is full, of max_locks_per_transaction for each of its max_connections: each \
-    migration's tables and indexes take one until the commit. Lower --jobs, or raise max_locks_per_transaction and restart the \
-    server; nothing of this project was changed";
+/// The hint if a policy hides rows from the role, so that the server refuses to read the table.
+pub(super) const HIDDEN_ROWS: &str = "a policy hides rows of this table from the role, so counts and copies would be \
+    incomplete: run as a role with BYPASSRLS, or as the owner without ALTER TABLE ... FORCE ROW LEVEL SECURITY";
+/// The hint if the server's lock table is full.
+pub(super) const MORE_LOCKS: &str = "the server's lock table is full; it has max_locks_per_transaction entries for each of \
+    max_connections, and each table and index of a migration takes one until the commit. Lower --jobs, or raise \
+    max_locks_per_transaction and restart the server; this project was not changed";
 
-/// What begins the text of errors that tenantry raises itself on the server.
+/// The prefix of the errors that tenantry itself raises on the server.
 pub(super) const MARK: &str = "tenantry asserts: ";
 
-/// A text that a statement which casts it to a number fails with, and which the server does not know before it runs it.
+/// An SQL expression for a text with [`MARK`]. A statement that casts it to a number fails with this text. The
+/// expression calls a function, so that the server evaluates it only when the statement runs.
 pub(super) fn marked(what: &str) -> String {
     format!("concat('{MARK}{what} ', current_schema())")
 }
 
-/// What is known of an error beyond its kind.
+/// What is known about a server error.
 pub(super) struct Failure {
     pub(super) kind: ErrorKind,
     pub(super) message: String,
-    /// Where in what was sent, in characters from one.
+    /// Where in the text that was sent, in characters, starting at 1.
     pub(super) position: Option<usize>,
 }
 
 impl Failure {
-    /// Looks at an error. diesel keeps the SQLSTATE of many errors to itself, so their English texts have to do: each
-    /// connection asks the server for those, which all but the most restricted roles get.
+    /// Classifies an error. diesel does not expose the SQLSTATE of many errors, so this matches their English texts.
+    /// Each connection requests English messages, which all but the most restricted roles get.
     pub(super) fn of(error: &DieselError) -> Self {
         let DieselError::DatabaseError(kind, information) = error else {
             return Self { kind: ErrorKind::Database, message: error.to_string(), position: None };
@@ -54,7 +55,7 @@ impl Failure {
             _ if has("due to lock timeout") || has("deadlock detected") || has("could not obtain lock") => {
                 ErrorKind::Locked
             }
-            // Others let go of theirs when they are done.
+            // Temporary: other transactions release their locks when they end.
             _ if has("out of shared memory") => ErrorKind::LocksExhausted,
             _ if has("due to statement timeout") => ErrorKind::Timeout,
             _ if has("permission denied") || has("must be owner of") => ErrorKind::ReadOnly,
@@ -78,13 +79,13 @@ impl Failure {
     }
 }
 
-/// An error of Postgres, with what was being done.
+/// Converts a Postgres error. `what` describes the operation that failed.
 pub(super) fn describe(what: &str, target: &ConnectionUrl, error: &DieselError) -> Error {
     let failure = Failure::of(error);
     described(what, target, failure.kind, &failure.message)
 }
 
-/// A kind of trouble with its text and what to do about it.
+/// An error of a kind, with its message and a hint.
 pub(super) fn described(what: &str, target: &ConnectionUrl, kind: ErrorKind, message: &str) -> Error {
     let hint = match kind {
         _ if message.contains("row-level security") => Some(HIDDEN_ROWS),
@@ -93,13 +94,15 @@ pub(super) fn described(what: &str, target: &ConnectionUrl, kind: ErrorKind, mes
             Some("another process holds a lock; run the command again, or raise --lock-timeout")
         }
         ErrorKind::Timeout => Some("it ran longer than --statement-timeout allows"),
-        ErrorKind::ReadOnly => Some("grant this role what it lacks, or run as the owner of the schema"),
+        ErrorKind::ReadOnly => {
+            Some("grant this role the missing privilege, or run as the owner of the schema")
+        }
         ErrorKind::PoolExhausted => Some("lower --jobs, or raise the server's max_connections"),
-        ErrorKind::DiskFull => Some("make room on the server; nothing of this project was changed"),
-        ErrorKind::Disconnected => Some(
-            "what the server had not committed is undone; run the command again to see where the project stands",
-        ),
-        ErrorKind::Migration => Some("mend the migration or this project's data; nothing of it was changed"),
+        ErrorKind::DiskFull => Some("free disk space on the server; this project was not changed"),
+        ErrorKind::Disconnected => {
+            Some("uncommitted changes are rolled back; run the command again to see the state of the project")
+        }
+        ErrorKind::Migration => Some("fix the migration or this project's data; the project was not changed"),
         _ => None,
     };
     // libpq's own messages end in a line break and may have several lines.

@@ -1,6 +1,4 @@
-//! The ledger's tables, read.
-//!
-//! It must not write them: `books` does.
+//! Reads the ledger's tables.
 
 pub(super) mod write;
 
@@ -11,25 +9,26 @@ use super::catalog::LedgerTables;
 use super::failure::marked;
 use crate::catalog::Version;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::{Action, Ledger, Recorded};
+use crate::ledger::{Action, HistoryRow, Ledger};
 use crate::schema::Fingerprint;
 use crate::sql::{quote_name, quote_text};
 
-/// What the ledger says the catalogs' state was when the schema was last read, and what it was.
+/// The schema that a ledger's last row records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RecordedSchema {
+    /// The state of the system catalogs when the schema was read.
     pub(super) state: String,
     pub(super) fingerprint: Fingerprint,
-    /// Whether that is what the ledger's versions lead to.
-    pub(super) is_proven: bool,
+    /// Whether the schema was verified to be the one that the ledger's versions lead to.
+    pub(super) is_verified: bool,
 }
 
-/// A ledger as it was read.
+/// A ledger as read from its tables.
 pub(super) struct StoredLedger {
     pub(super) ledger: Ledger,
-    /// The sequence of its last row; 0 where there is none.
+    /// The sequence number of the last history row; 0 if there is none.
     pub(super) sequence: i64,
-    /// What that row records of the schema.
+    /// The schema that this row records.
     pub(super) known: Option<RecordedSchema>,
 }
 
@@ -43,25 +42,28 @@ struct LedgerColumns {
     revisions: Option<Vec<Option<String>>>,
 }
 
-/// Reads one schema's ledger.
+/// Reads one schema's ledger. The outer error means that the query failed, the inner one that a row is malformed.
 pub(super) fn read(
     connection: &mut PgConnection,
     schema: &str,
-    has: LedgerTables,
+    tables: LedgerTables,
 ) -> QueryResult<Result<StoredLedger>> {
-    let sql = ledger_query(has.diesel, has.history, has.alembic).replace("%1$I", &quote_name(schema));
+    let sql =
+        ledger_query(tables.diesel, tables.history, tables.alembic).replace("%1$I", &quote_name(schema));
     let LedgerColumns { applied, history, revisions } = diesel::sql_query(sql).get_result(connection)?;
     let lists = [&applied, &history, &revisions];
     Ok(StoredLedger::parse(lists.map(|list| list.iter().flatten().flatten().map(String::as_str))))
 }
 
-/// The query for one ledger by what tables there are: diesel's, the history, alembic's; `%1$I` stands for the schema. It
-/// gives one row of three lists of texts, each NULL where there is no such table: [`StoredLedger::parse`] reads them.
+/// Returns the query for one ledger. The arguments say which tables exist: diesel's, the history, alembic's. `%1$I`
+/// stands for the schema. The query returns one row of three text arrays, each NULL if its table does not exist;
+/// [`StoredLedger::parse`] reads them.
 ///
-/// No order, no join, and few functions: on a fleet most of the time goes into reading and planning it.
+/// The query has no ORDER BY, no join and few functions: on a fleet, most of its time goes into parsing and planning
+/// it.
 pub(super) fn ledger_query(diesel: bool, history: bool, alembic: bool) -> String {
-    let rows = |there: bool, row: &str, table: &str| {
-        if there { format!("ARRAY(SELECT {row} FROM %1$I.{table})") } else { "NULL::text[]".into() }
+    let rows = |exists: bool, row: &str, table: &str| {
+        if exists { format!("ARRAY(SELECT {row} FROM %1$I.{table})") } else { "NULL::text[]".into() }
     };
     let applied = rows(diesel, "version", "__diesel_schema_migrations");
     let row =
@@ -72,46 +74,53 @@ pub(super) fn ledger_query(diesel: bool, history: bool, alembic: bool) -> String
 }
 
 impl StoredLedger {
-    /// Reads the rows that the query gives: applied versions, the history's rows, revisions.
+    /// Parses the lists that the query returns: applied versions, history rows, revisions.
     pub(super) fn parse<'a, List: IntoIterator<Item = &'a str>>(
         [applied, history, revisions]: [List; 3],
     ) -> Result<Self> {
         let applied = applied.into_iter().map(Version::new).collect();
-        let mut told: Vec<(i64, Recorded, Option<RecordedSchema>)> =
+        let mut rows: Vec<(i64, HistoryRow, Option<RecordedSchema>)> =
             history.into_iter().map(parse_row).collect::<Result<_>>()?;
-        told.sort_by_key(|(sequence, ..)| *sequence);
+        rows.sort_by_key(|(sequence, ..)| *sequence);
         let (sequence, mut known) =
-            told.last().map(|(sequence, _, known)| (*sequence, known.clone())).unwrap_or_default();
-        let history = told.into_iter().map(|(_, recorded, _)| recorded).collect();
+            rows.last().map(|(sequence, _, known)| (*sequence, known.clone())).unwrap_or_default();
+        let history = rows.into_iter().map(|(_, recorded, _)| recorded).collect();
         let ledger = Ledger { applied, history, revisions: revisions.into_iter().map(Into::into).collect() };
         if let Some(known) = &mut known {
-            // What somebody else put among the applied versions, or took away, was not proven.
-            known.is_proven &= ledger.is_accounted_for();
+            // Versions that the history does not account for were added or removed by another program, without a check.
+            known.is_verified &= ledger.is_accounted_for();
         }
         Ok(Self { ledger, sequence, known })
     }
 }
 
-fn parse_row(row: &str) -> Result<(i64, Recorded, Option<RecordedSchema>)> {
+fn parse_row(row: &str) -> Result<(i64, HistoryRow, Option<RecordedSchema>)> {
     let fields: Vec<&str> = row.split('\u{1f}').collect();
-    let [sequence, version, checksum, action, forced, rest @ ..] = fields.as_slice() else {
-        return Err(odd_ledger(row));
+    let [sequence, version, checksum, action, forced, recorded_schema @ ..] = fields.as_slice() else {
+        return Err(invalid_ledger(row));
     };
-    let action = Action::parse(action).ok_or_else(|| odd_ledger(row))?;
-    let sequence = sequence.parse().map_err(|_| odd_ledger(row))?;
-    let known = match rest {
+    let action = Action::parse(action).ok_or_else(|| invalid_ledger(row))?;
+    let sequence = sequence.parse().map_err(|_| invalid_ledger(row))?;
+    let known = match recorded_schema {
         [state, fingerprint] => Fingerprint::parse(fingerprint).map(|fingerprint| RecordedSchema {
             state: (*state).into(),
             fingerprint,
-            is_proven: *forced == "f",
+            is_verified: *forced == "f",
         }),
         _ => None,
     };
-    Ok((sequence, Recorded { version: Version::new(*version), checksum: (*checksum).into(), action }, known))
+    Ok((
+        sequence,
+        HistoryRow { version: Version::new(*version), checksum: (*checksum).into(), action },
+        known,
+    ))
 }
 
-/// The statement that fails, with a mark, where a ledger is not this one any more; none for one that has not both tables, or
-/// another tool's. It tells one apart sooner than not: what it calls another is read.
+/// Returns a statement that fails with a mark if the stored ledger differs from `ledger`. Returns `None` if one of its
+/// two tables has no rows, or if it has another tool's revisions.
+///
+/// The statement may also fail for an equal ledger, because it compares rows in the order in which the server returns
+/// them. The caller then reads the ledger.
 pub(super) fn assertion(schema: &str, ledger: &Ledger) -> Option<String> {
     if ledger.applied.is_empty() || ledger.history.is_empty() || !ledger.revisions.is_empty() {
         return None;
@@ -131,12 +140,12 @@ pub(super) fn assertion(schema: &str, ledger: &Ledger) -> Option<String> {
     ))
 }
 
-/// A ledger that somebody else made or changed.
-pub(super) fn odd_ledger(what: &str) -> Error {
-    Error::new(ErrorKind::Corrupt, "its ledger is not as diesel and tenantry make it")
+/// The error for a ledger that another program created or changed.
+pub(super) fn invalid_ledger(what: &str) -> Error {
+    Error::new(ErrorKind::Corrupt, "its ledger tables differ from those that diesel and tenantry create")
         .caused_by(what.replace(['\u{1e}', '\u{1f}'], " "))
         .with_hint(
-            "look at __diesel_schema_migrations and tenantry_history: somebody else made or changed them",
+            "check __diesel_schema_migrations and tenantry_history: another program created or changed them",
         )
 }
 
@@ -148,7 +157,7 @@ mod tests {
 
     const FINGERPRINT: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
-    fn told(applied: &[&str], history: &[&[&str]]) -> Result<StoredLedger> {
+    fn parse(applied: &[&str], history: &[&[&str]]) -> Result<StoredLedger> {
         let history: Vec<String> = history.iter().map(|row| row.join("\u{1f}")).collect();
         let history: Vec<&str> = history.iter().map(String::as_str).collect();
         StoredLedger::parse([applied.to_vec(), history, vec!["r1", "r2"]])
@@ -158,36 +167,36 @@ mod tests {
     fn rows_come_in_any_order_and_the_last_says_what_is_known() {
         let last = ["10", "2", "b", "apply", "f", "3.77", FINGERPRINT];
         let first = ["9", "1", "a", "stamp", "t", "3.55", FINGERPRINT];
-        for (applied, is_proven) in
+        for (applied, is_verified) in
             [(&["2", "1"][..], true), (&["1"], false), (&["1", "2", "3"], false), (&[], false)]
         {
-            let told = told(applied, &[&first, &last]).unwrap();
-            assert_eq!(told.known.unwrap().is_proven, is_proven, "{applied:?}");
+            let parsed = parse(applied, &[&first, &last]).unwrap();
+            assert_eq!(parsed.known.unwrap().is_verified, is_verified, "{applied:?}");
         }
-        let told = told(&["2", "1"], &[&last, &first]).unwrap();
-        assert_eq!((told.ledger.applied.len(), told.sequence), (2, 10));
-        assert_eq!(told.ledger.revisions, ["r1", "r2"]);
-        let actions: Vec<_> = told.ledger.history.iter().map(|row| row.action).collect();
+        let parsed = parse(&["2", "1"], &[&last, &first]).unwrap();
+        assert_eq!((parsed.ledger.applied.len(), parsed.sequence), (2, 10));
+        assert_eq!(parsed.ledger.revisions, ["r1", "r2"]);
+        let actions: Vec<_> = parsed.ledger.history.iter().map(|row| row.action).collect();
         assert_eq!(actions, [Action::Stamp, Action::Apply]);
-        let known = told.known.unwrap();
-        assert_eq!((known.state.as_str(), known.is_proven), ("3.77", true));
+        let known = parsed.known.unwrap();
+        assert_eq!((known.state.as_str(), known.is_verified), ("3.77", true));
         assert_eq!(known.fingerprint.to_string(), FINGERPRINT);
     }
 
     #[test]
     fn what_was_passed_over_proves_nothing_and_what_is_not_said_is_not_known() {
-        let known = |row: &[&str]| told(&["1"], &[row]).unwrap().known;
-        assert!(!known(&["1", "1", "a", "apply", "t", "3.77", FINGERPRINT]).unwrap().is_proven);
+        let known = |row: &[&str]| parse(&["1"], &[row]).unwrap().known;
+        assert!(!known(&["1", "1", "a", "apply", "t", "3.77", FINGERPRINT]).unwrap().is_verified);
         assert_eq!(known(&["1", "1", "a", "start", "f"]), None);
         assert_eq!(known(&["1", "1", "a", "apply", "f", "3.77", "no fingerprint"]), None);
-        let empty = told(&[], &[]).unwrap();
+        let empty = parse(&[], &[]).unwrap();
         assert_eq!((empty.sequence, empty.known), (0, None));
     }
 
     #[test]
     fn a_row_that_nobody_writes_is_refused() {
         for row in [&["x", "1", "a", "apply", "f"][..], &["1", "1", "a", "burn", "f"], &["1", "1"]] {
-            let error = told(&[], &[row]).err().unwrap();
+            let error = parse(&[], &[row]).err().unwrap();
             assert_eq!(error.kind(), ErrorKind::Corrupt, "{row:?}");
         }
     }

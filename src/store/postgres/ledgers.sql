@@ -1,8 +1,8 @@
--- Reads the ledgers of many schemas in one loop on the server, and leaves what it found in a setting of the transaction.
--- A setting is the only place that a read-only transaction has for what it wants to give back, and needs no privilege.
+-- Reads the ledgers of many schemas in one loop on the server, and returns the result in a setting of the transaction.
+-- A setting is the only place where a read-only transaction can leave a result, and it needs no privilege.
 --
--- Each schema is read in a subtransaction that is then thrown away: that lets go of its tables' locks, which the server
--- would else run out of, and one schema that can't be read is just that one's trouble.
+-- Each schema is read in a subtransaction that is rolled back. This releases the locks on its tables, of which the
+-- server would otherwise run out, and a schema that cannot be read does not affect the others.
 DO $tenantry$
 DECLARE
     project record;
@@ -14,7 +14,7 @@ DECLARE
     odd text;
 BEGIN
     FOR project IN
-        -- Each by itself, so that the server goes by an index instead of reading all of the catalog.
+        -- One subquery for each table, so that the server uses an index instead of scanning the catalog.
         SELECT name, n.oid,
             (SELECT relkind FROM pg_class WHERE relname = '__diesel_schema_migrations' AND relnamespace = n.oid) AS diesel,
             (SELECT relkind FROM pg_class WHERE relname = 'tenantry_history' AND relnamespace = n.oid) AS history,

@@ -1,7 +1,8 @@
-//! Databases and schemas that are private to a process, and what a dead process left of them.
+//! Databases and schemas that are private to one process, and the removal of those that a dead process left behind.
 //!
-//! Each is claimed by an advisory lock of a connection of its own, which the server lets go of when that process is gone,
-//! however it went. What nobody claims, and nobody is connected to, is nobody's.
+//! A process claims each private name with an advisory lock on a separate connection. The server releases the lock when
+//! the process ends, however it ends. A private schema whose lock is free is a leftover, and so is a private database
+//! whose lock is free and that nobody is connected to.
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
@@ -13,33 +14,35 @@ use super::failure::describe;
 use crate::error::Result;
 use crate::sql::{quote_name, quote_text};
 
-/// What begins the names of private databases, before the number of the fleet's own: a server may have several fleets, and the
-/// locks of each are of its own database.
-const SCRATCH: &str = "tenantry_scratch_";
-/// What begins the names of schemas that are restored and wait for their own.
-const RESTORED: &str = "tenantry_restore_";
-/// What begins the names of schemas that are filled and wait for their own.
-const FILLED: &str = "tenantry_new_";
-/// What comes before the last part of a name that a pooler lets nobody lock: those are removed by hand.
-const UNLOCKED: &str = "p_";
+/// Prefix of scratch databases. The OID of the fleet's database follows it: a server may have several fleets, and
+/// advisory locks belong to one database.
+const SCRATCH_PREFIX: &str = "tenantry_scratch_";
+/// Prefix of schemas that hold a restored snapshot until they get the project's name.
+const RESTORED_PREFIX: &str = "tenantry_restore_";
+/// Prefix of schemas that migrations fill until they get the project's name.
+const FILLED_PREFIX: &str = "tenantry_new_";
+/// Marks a private name that is not locked because a pooler allows no session locks. [`sweep`] skips such a name; it is
+/// removed by hand.
+const UNLOCKED_MARKER: &str = "p_";
 
-/// What a private name is for.
+/// What a private name is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PrivateName {
-    /// A database that a copy is restored into.
+    /// A scratch database.
     Database,
-    /// A schema that a copy is restored into.
+    /// A schema that a snapshot is restored into.
     Restored,
-    /// A schema that migrations are run in.
+    /// A schema that migrations run in.
     Filled,
 }
 
-/// The key of the lock on a private name: another one than that of a project, which is locked while it is worked on.
+/// The key of the advisory lock on a private name, as an SQL expression. It differs from the project key of the same
+/// name, which a session locks while it works on the schema.
 fn private_key(name: &str) -> String {
     format!("hashtextextended('tenantry private ' || {}, 0)", quote_text(name))
 }
 
-/// A name that is this process's as long as this is there.
+/// A private name that is reserved for this process while this value lives.
 pub(super) struct Claim {
     link: ServerConnection,
     pub(super) name: String,
@@ -58,20 +61,20 @@ struct LockResult {
 }
 
 impl Claim {
-    /// Claims a name that nobody else can have, and first removes what dead processes left.
+    /// Reserves a new, unique name. The first call for a store also removes the leftovers of dead processes.
     pub(super) fn new(store: &PostgresStore, private: PrivateName) -> Result<Self> {
-        store.swept.call_once(|| {
-            // What can't be removed now is no reason not to go on: `doctor` names it.
+        store.leftovers_removed.call_once(|| {
+            // A failed sweep is no reason to stop: `doctor` lists what remains.
             drop(sweep(store));
         });
         let failed =
-            |error: &diesel::result::Error| describe("cannot claim a private name", store.target(), error);
+            |error: &diesel::result::Error| describe("cannot reserve a private name", store.target(), error);
         let mut link = store.connections.fresh()?;
-        let unlocked = if link.server.route == Route::Pooled { UNLOCKED } else { "" };
+        let unlocked = if link.server.route == Route::Pooled { UNLOCKED_MARKER } else { "" };
         let prefix = match private {
             PrivateName::Database => scratch_prefix(&mut link).map_err(|error| failed(&error))?,
-            PrivateName::Restored => RESTORED.into(),
-            PrivateName::Filled => FILLED.into(),
+            PrivateName::Restored => RESTORED_PREFIX.into(),
+            PrivateName::Filled => FILLED_PREFIX.into(),
         };
         let name = format!("{prefix}{unlocked}{}", uuid::Uuid::now_v7().simple());
         if link.server.route == Route::Direct {
@@ -80,24 +83,25 @@ impl Claim {
         Ok(Self { link, name })
     }
 
-    /// Runs a statement about what is claimed, over this connection or, where that is lost, over another one.
+    /// Runs a statement that removes the claimed object, on this connection or, if that fails, on a new one.
     pub(super) fn run(&mut self, store: &PostgresStore, sql: &str) -> Result<()> {
-        let failed =
-            |error: &diesel::result::Error| describe("cannot remove what was private", store.target(), error);
+        let failed = |error: &diesel::result::Error| {
+            describe("cannot remove a private schema or database", store.target(), error)
+        };
         if self.link.connection.batch_execute(sql).is_ok() {
             return Ok(());
         }
-        let again =
+        let retry =
             || store.connections.fresh()?.connection.batch_execute(sql).map_err(|error| failed(&error));
-        store.again(again)
+        store.retry_read(retry)
     }
 }
 
-/// What begins the names of the private databases of this fleet.
+/// Returns the prefix of this fleet's scratch databases.
 fn scratch_prefix(link: &mut ServerConnection) -> QueryResult<String> {
     let sql = "SELECT oid::text AS name FROM pg_database WHERE datname = current_database()";
     let Name { name } = diesel::sql_query(sql).get_result(&mut link.connection)?;
-    Ok(format!("{SCRATCH}{name}_"))
+    Ok(format!("{SCRATCH_PREFIX}{name}_"))
 }
 
 fn try_lock(link: &mut ServerConnection, name: &str) -> QueryResult<bool> {
@@ -105,48 +109,49 @@ fn try_lock(link: &mut ServerConnection, name: &str) -> QueryResult<bool> {
     diesel::sql_query(sql).get_result::<LockResult>(&mut link.connection).map(|row| row.locked)
 }
 
-/// What may be left: databases that nobody is connected to, and schemas.
-const LEFT: &str = "SELECT datname::text AS name FROM pg_database WHERE starts_with(datname, {scratch}) \
+/// Possible leftovers: scratch databases that nobody is connected to, and private schemas.
+const POSSIBLE_LEFTOVERS: &str = "SELECT datname::text AS name FROM pg_database WHERE starts_with(datname, {scratch}) \
     AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = pg_database.datname) \
     UNION ALL SELECT nspname::text FROM pg_namespace \
     WHERE starts_with(nspname, 'tenantry_restore_') OR starts_with(nspname, 'tenantry_new_')\n\
-        -- In the fleet's own database a reference is never committed: one that can be seen is nobody's.\n\
+        -- The schema of a reference is never committed in the fleet's database: a visible one is a leftover.\n\
         OR starts_with(nspname, 'tenantry_scratch_') ORDER BY 1";
 
-/// The names of what dead processes may have left.
-pub(super) fn left(link: &mut ServerConnection) -> QueryResult<Vec<String>> {
-    let sql = LEFT.replace("{scratch}", &quote_text(&scratch_prefix(link)?));
+/// Returns the names of possible leftovers. Some of them may still be in use.
+pub(super) fn find_leftovers(link: &mut ServerConnection) -> QueryResult<Vec<String>> {
+    let sql = POSSIBLE_LEFTOVERS.replace("{scratch}", &quote_text(&scratch_prefix(link)?));
     let names: Vec<Name> = diesel::sql_query(sql).load(&mut link.connection)?;
     Ok(names.into_iter().map(|it| it.name).collect())
 }
 
-/// Removes what dead processes left; gives the names of what is gone. Touches nothing that anybody uses.
+/// Removes the leftovers of dead processes and returns their names. Skips whatever is in use. Behind a pooler it
+/// removes nothing, because no session lock can be taken there.
 pub(super) fn sweep(store: &PostgresStore) -> Result<Vec<String>> {
     let failed = |error: &diesel::result::Error| describe("cannot look for leftovers", store.target(), error);
     let mut link = store.connections.fresh()?;
     if link.server.route == Route::Pooled {
         return Ok(Vec::new());
     }
-    let databases = scratch_prefix(&mut link).map_err(|error| failed(&error))?;
-    let mut gone = Vec::new();
-    for name in left(&mut link).map_err(|error| failed(&error))? {
-        let last = name.rsplit_once('_').map_or("", |(before, _)| before);
-        if last.ends_with("_p") || !try_lock(&mut link, &name).map_err(|error| failed(&error))? {
+    let fleet_prefix = scratch_prefix(&mut link).map_err(|error| failed(&error))?;
+    let mut removed = Vec::new();
+    for name in find_leftovers(&mut link).map_err(|error| failed(&error))? {
+        let before_id = name.rsplit_once('_').map_or("", |(before, _)| before);
+        if before_id.ends_with("_p") || !try_lock(&mut link, &name).map_err(|error| failed(&error))? {
             continue;
         }
         let quoted = quote_name(&name);
-        let is_database = name.starts_with(SCRATCH) && name.starts_with(&databases);
+        let is_database = name.starts_with(SCRATCH_PREFIX) && name.starts_with(&fleet_prefix);
         let drop = if is_database {
-            // Without FORCE: whoever came meanwhile keeps it.
+            // Without FORCE, so that this fails if somebody has connected since.
             format!("DROP DATABASE IF EXISTS {quoted}")
         } else {
             format!("DROP SCHEMA IF EXISTS {quoted} CASCADE")
         };
         if link.connection.batch_execute(&drop).is_ok() {
-            gone.push(name.clone());
+            removed.push(name.clone());
         }
         let unlock = format!("SELECT pg_advisory_unlock({})", private_key(&name));
         link.connection.batch_execute(&unlock).map_err(|error| failed(&error))?;
     }
-    Ok(gone)
+    Ok(removed)
 }

@@ -1,7 +1,7 @@
-//! The names of schemas that a schema's objects keep as text.
+//! Schema names that a schema's objects store as text.
 //!
-//! The server renames what it keeps by number; a function's settings and its body are text. A function that still names the
-//! schema it came from would read another project's rows.
+//! The server follows a rename wherever it stores a schema's OID. A function's settings and body are text: a function
+//! that still contains its schema's former name would read another project's rows.
 
 use diesel::prelude::*;
 use diesel::sql_types::{Array, Text};
@@ -11,8 +11,8 @@ use super::session::PostgresSession;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::{quote_name, quote_text};
 
-/// The statements that have functions of a schema look for names in that schema, where they did so under its former name.
-const PATHS: &str = r#"
+/// Returns the statements that replace the schema's former name in the `search_path` settings of its functions.
+const SEARCH_PATH_UPDATES: &str = r#"
 SELECT format('ALTER ROUTINE %I.%I(%s) SET search_path = %s', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid),
     (SELECT string_agg(CASE WHEN trim('"' FROM trim(e)) = {former} THEN quote_ident(n.nspname) ELSE trim(e) END, ', ' ORDER BY number)
         FROM unnest(string_to_array(substr(c, 13), ',')) WITH ORDINALITY AS part (e, number))) AS text, '' AS what
@@ -20,11 +20,11 @@ FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid JOIN pg_namespace n ON n.oid 
 WHERE d.refclassid = 'pg_namespace'::regclass AND d.classid = 'pg_proc'::regclass AND d.refobjid = {schema}
     AND c LIKE 'search\_path=%' AND {former} IN (SELECT trim('"' FROM trim(e)) FROM unnest(string_to_array(substr(c, 13), ',')) e)"#;
 
-/// What is being done, for errors.
-const WHAT: &str = "cannot look for names in it";
+/// The failed operation, for error messages.
+const WHAT: &str = "cannot search its objects for schema names";
 
-/// Every text of a schema that may have a name in it which the server does not know for one.
-const TEXTS: &str = r"
+/// Every text of a schema's objects that may contain a schema name which the server does not recognize as one.
+const OBJECT_TEXTS: &str = r"
 SELECT format('function %s', p.proname) AS what, p.prosrc AS text
 FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
 WHERE d.refclassid = 'pg_namespace'::regclass AND d.classid = 'pg_proc'::regclass AND d.refobjid = {schema}
@@ -51,7 +51,7 @@ SELECT format('rule %s of %s', w.rulename, c.relname), pg_get_ruledef(w.oid, tru
 FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class WHERE c.relnamespace = {schema} AND w.rulename <> '_RETURN'";
 
 #[derive(QueryableByName)]
-struct NameReference {
+struct ObjectText {
     #[diesel(sql_type = Text)]
     what: String,
     #[diesel(sql_type = Text)]
@@ -65,82 +65,85 @@ struct Names {
 }
 
 impl PostgresSession<'_> {
-    /// Gives a schema another name, and its functions' settings with it. Says whether any had to be changed.
+    /// Renames a schema and updates its functions' settings. Returns whether any setting had to be updated.
     pub(super) fn rename_schema(&mut self, what: &str, from: &str, to: &str) -> Result<bool> {
         self.batch(what, &format!("ALTER SCHEMA {} RENAME TO {}", quote_name(from), quote_name(to)))?;
-        let statements = self.said(what, &PATHS.replace("{former}", &quote_text(from)), to)?;
+        let statements =
+            self.load_texts(what, &SEARCH_PATH_UPDATES.replace("{former}", &quote_text(from)), to)?;
         for statement in &statements {
             self.batch(what, &statement.text)?;
         }
         Ok(!statements.is_empty())
     }
 
-    /// What in this schema names one that is another project's, or tenantry's own, or that it had itself before.
-    pub(super) fn others_named(&mut self, former: &str) -> Result<Option<String>> {
-        let (own, texts) = (self.name.clone(), self.texts_of_it()?);
+    /// Describes an object of this schema that refers to another project's schema, to one of tenantry's own schemas, or
+    /// to this schema's former name. Returns `None` if there is no such object.
+    pub(super) fn reference_to_other_schema(&mut self, former: &str) -> Result<Option<String>> {
+        let (own_name, texts) = (self.name.clone(), self.object_texts()?);
         let pattern = &self.store.options.pattern;
         let is_other = |name: &String| {
-            *name != own && (name.starts_with(OWN) || pattern.id(name).is_some_and(|id| id.is_ok()))
+            *name != own_name && (name.starts_with(OWN) || pattern.id(name).is_some_and(|id| id.is_ok()))
         };
-        let of = |NameReference { what, text }: NameReference| {
-            let names = schemas_named(&text).into_iter().filter(is_other);
+        let names_in = |ObjectText { what, text }: ObjectText| {
+            let names = schema_names_in(&text).into_iter().filter(is_other);
             names.map(|name| (what.clone(), name)).collect::<Vec<_>>()
         };
-        let others: Vec<(String, String)> = texts.into_iter().flat_map(of).collect();
-        if others.is_empty() {
+        let candidates: Vec<(String, String)> = texts.into_iter().flat_map(names_in).collect();
+        if candidates.is_empty() {
             return Ok(None);
         }
-        let list: Vec<_> = others.iter().map(|(_, name)| quote_text(name)).collect();
+        let list: Vec<_> = candidates.iter().map(|(_, name)| quote_text(name)).collect();
         let sql = format!(
             "SELECT ARRAY(SELECT nspname::text FROM pg_catalog.pg_namespace WHERE nspname = ANY (ARRAY[{}]::name[])) AS names",
             list.join(", ")
         );
-        let there = match &self.store.fleet {
+        let existing = match &self.store.fleet {
             Some(fleet) => diesel::sql_query(sql).get_result(&mut fleet.get()?.link()?.connection),
             None => diesel::sql_query(sql).get_result(&mut self.pooled.link()?.connection),
         };
-        let Names { names } = there.map_err(|error| self.failed(WHAT, &error))?;
-        let is_there = |name: &String| name == former || name.starts_with(OWN) || names.contains(name);
-        let found = others.into_iter().find(|(_, name)| is_there(name));
-        Ok(found.map(|(what, name)| format!("its {what} names the schema {name}, which is not its own")))
+        let Names { names } = existing.map_err(|error| self.failed(WHAT, &error))?;
+        let is_schema = |name: &String| name == former || name.starts_with(OWN) || names.contains(name);
+        let found = candidates.into_iter().find(|(_, name)| is_schema(name));
+        Ok(found.map(|(what, name)| format!("its {what} refers to the schema {name}, which is not its own")))
     }
 
-    /// Whether it names itself where neither the server nor [`PostgresSession::rename_schema`] could rename it.
-    pub(super) fn names_itself(&mut self) -> Result<bool> {
-        let (own, texts) = (self.name.clone(), self.texts_of_it()?);
-        let mut texts = texts.iter().filter(|said| !said.what.starts_with("settings "));
-        Ok(texts.any(|said| schemas_named(&said.text).contains(&own)))
+    /// Whether the schema's own name occurs in a text that neither the server nor [`PostgresSession::rename_schema`]
+    /// can update.
+    pub(super) fn contains_own_name(&mut self) -> Result<bool> {
+        let (own_name, texts) = (self.name.clone(), self.object_texts()?);
+        let mut texts = texts.iter().filter(|it| !it.what.starts_with("settings "));
+        Ok(texts.any(|it| schema_names_in(&it.text).contains(&own_name)))
     }
 
-    /// Errors where there is any such name.
-    pub(super) fn require_own_names(&mut self, former: &str) -> Result<()> {
-        match self.others_named(former)? {
+    /// Fails with `Blocked` if [`PostgresSession::reference_to_other_schema`] finds an object.
+    pub(super) fn require_no_other_schemas(&mut self, former: &str) -> Result<()> {
+        match self.reference_to_other_schema(former)? {
             None => Ok(()),
             Some(message) => Err(Error::new(ErrorKind::Blocked, message).with_hint(
-                "a function finds its own project's tables without a schema's name, with SET search_path FROM CURRENT: change \
-                 it, and take the backup again",
+                "write the names of the project's tables without a schema, and add SET search_path FROM CURRENT to the function; \
+                 then take the backup again",
             )),
         }
     }
 
-    /// Its texts, where its own names are bare.
-    fn texts_of_it(&mut self) -> Result<Vec<NameReference>> {
-        self.enter()?;
-        let own = self.name.clone();
-        self.said(WHAT, TEXTS, &own)
+    /// Reads the texts of the schema's objects, in which the names of its own objects have no schema.
+    fn object_texts(&mut self) -> Result<Vec<ObjectText>> {
+        self.enter_schema()?;
+        let name = self.name.clone();
+        self.load_texts(WHAT, OBJECT_TEXTS, &name)
     }
 
-    fn said(&mut self, what: &str, sql: &str, schema: &str) -> Result<Vec<NameReference>> {
-        let number = super::queries::number_of(&quote_text(schema));
+    fn load_texts(&mut self, what: &str, sql: &str, schema: &str) -> Result<Vec<ObjectText>> {
+        let oid = super::queries::schema_oid(&quote_text(schema));
         self.send()?;
-        let sql = sql.replace("{schema}", &number);
-        let said = diesel::sql_query(sql).load(&mut self.pooled.link()?.connection);
-        said.map_err(|error| self.failed(what, &error))
+        let sql = sql.replace("{schema}", &oid);
+        let texts = diesel::sql_query(sql).load(&mut self.pooled.link()?.connection);
+        texts.map_err(|error| self.failed(what, &error))
     }
 }
 
-/// The names that stand before a dot in a text, or in a `search_path`.
-fn schemas_named(text: &str) -> Vec<String> {
+/// Returns the names in a text that stand before a dot or in a `search_path`.
+fn schema_names_in(text: &str) -> Vec<String> {
     let is_part = |it: char| it.is_alphanumeric() || it == '_' || it == '-' || it == '$';
     let mut names = Vec::new();
     for (at, _) in text.match_indices('.') {
@@ -160,11 +163,11 @@ fn schemas_named(text: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::schemas_named;
+    use super::schema_names_in;
 
     #[test]
     fn names_before_dots_and_in_paths_are_found() {
-        let found = schemas_named(
+        let found = schema_names_in(
             "SELECT * FROM project_1.notes, \"project_b-c\".x; SET search_path = a, \"b\";\n d",
         );
         for name in ["project_1", "project_b-c", "a", "b"] {

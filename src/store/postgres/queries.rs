@@ -1,28 +1,30 @@
-//! The queries on the catalogs, as a server's version has them.
-//!
-//! It must not ask a server: `catalog` does.
+//! The queries on the system catalogs, adapted to the server's version.
 
 use std::fmt::Write as _;
 
-use super::access::access_query;
+use diesel::prelude::*;
+use diesel::sql_types::Text;
 
-/// The queries on the catalogs, as this server's version has them.
+use crate::schema::postgres::Row;
+
+/// The queries on the system catalogs for one server version, each as the text before and after its one parameter.
 pub(super) struct Queries {
-    /// The members of one schema: before and after its name.
+    /// The catalog rows of one schema and its objects. The parameter is the schema's name, as in all but `states`.
     pub(super) members: [String; 2],
-    /// What the members of one schema come to, likewise.
+    /// The state of one schema: a count and a sum of the hashes of its catalog rows.
     pub(super) state: [String; 2],
-    /// Those of many schemas: before and after the list of their names.
+    /// The states of many schemas. The parameter is an array of their names.
     pub(super) states: [String; 2],
-    /// One schema in words, likewise.
+    /// The facets of one schema, as text.
     pub(super) facets: [String; 2],
-    /// Who owns its objects and what is granted on them, likewise.
+    /// The owners of one schema's objects and the privileges on them.
     pub(super) access: [String; 2],
 }
 
 impl Queries {
     pub(super) fn new(version: i32) -> Self {
-        // A function that looks for names in its own schema has that schema's name in its settings, with or without quotes.
+        // A function's `search_path` setting may contain the name of its own schema, with or without quotes. That name
+        // is replaced, because it differs between equal schemas.
         const SETTING: &str = r#"CASE WHEN c LIKE 'search\_path=%' THEN 'search_path=' || (
             SELECT string_agg(CASE WHEN trim('"' FROM trim(e)) = trim('"' FROM p.pronamespace::regnamespace::text)
                 THEN 'its own' ELSE trim(e) END, ', ' ORDER BY number)
@@ -31,7 +33,7 @@ impl Queries {
         let since = |first: i32, expression: &'static str, otherwise: &'static str| {
             if version >= first { expression } else { otherwise }
         };
-        let fit = |sql: &str| {
+        let adapt = |sql: &str| {
             sql.replace("{nulls_not_distinct}", since(150_000, "i.indnullsnotdistinct", "false"))
                 .replace("{delete_columns}", since(150_000, "c.confdelsetcols", "NULL::int[]"))
                 .replace("{not_enforced}", since(180_000, "NOT c.conenforced", "false"))
@@ -43,21 +45,21 @@ impl Queries {
                 )
                 .replace("{setting}", SETTING)
         };
-        let members = fit(&with_access(&with_hashes(include_str!("catalog_rows.sql"))));
-        let hashes = hashes(&members);
-        let of_one = |sql: &str| {
-            let sql = sql.replace("{schema}", &number_of("{name}"));
+        let members = adapt(&with_access(&with_hashes(include_str!("catalog_rows.sql"))));
+        let hashes = hashes_only(&members);
+        let split_at_name = |sql: &str| {
+            let sql = sql.replace("{schema}", &schema_oid("{name}"));
             let (before, after) = sql.split_once("{name}").unwrap_or((&sql, ""));
             [before.to_string(), after.to_string()]
         };
         Self {
-            members: of_one(
+            members: split_at_name(
                 &members
                     .replace("{select}", "SELECT hash, objects, what, name, body, tree, access")
                     .replace("{{", "")
                     .replace("}}", ""),
             ),
-            state: of_one(&hashes.replace("{select}", STATE)),
+            state: split_at_name(&hashes.replace("{select}", STATE)),
             states: [
                 format!(
                     "SELECT n.nspname::text, ({}), \
@@ -65,19 +67,19 @@ impl Queries {
                      FROM (SELECT oid, nspname FROM pg_namespace WHERE nspname = ANY (",
                     hashes.replace("{select}", STATE).replace("{schema}", "n.oid")
                 ),
-                // As they were made, so that what is near in the catalogs is read together.
+                // In the order of their creation, so that neighboring rows of the catalogs are read together.
                 ") ORDER BY oid) n".into(),
             ],
-            facets: of_one(&fit(include_str!("facets.sql"))),
-            access: of_one(&access_query("{schema}")),
+            facets: split_at_name(&adapt(include_str!("facets.sql"))),
+            access: split_at_name(&access_query("{schema}")),
         }
     }
 }
 
-/// The query with what `{hash XMIN of NUMBER}` stands for.
+/// Replaces each `{hash XMIN of NUMBER}` by the expression for a row's hash.
 ///
-/// A transaction's number as a number is how long ago it was, from how long ago another one was: to make text of it takes the
-/// server longer. Both are reckoned in 32 bits.
+/// The expression computes a transaction's number as the age of transaction 3 minus the transaction's age, in 32 bits.
+/// Converting an `xid` to text and then to a number takes the server longer.
 fn with_hashes(members: &str) -> String {
     let mut parts = members.split("{hash ");
     let mut sql = parts.next().unwrap_or_default().to_string();
@@ -94,7 +96,8 @@ fn with_hashes(members: &str) -> String {
     sql
 }
 
-/// The query with what `{access OWNER ACL of TABLE}` stands for.
+/// Replaces each `{access OWNER ACL of TABLE}` by the expression for a row's privileges, and its owner if that is not
+/// the schema's.
 fn with_access(members: &str) -> String {
     let mut parts = members.split("{access ");
     let mut sql = parts.next().unwrap_or_default().to_string();
@@ -112,13 +115,54 @@ fn with_access(members: &str) -> String {
     sql
 }
 
-/// The query for the members, of which only the hashes are wanted.
-fn hashes(members: &str) -> String {
+/// Reduces the members query to its hashes, by removing the parts in double braces.
+fn hashes_only(members: &str) -> String {
     let parts = members.split("{{").map(|part| part.split_once("}}").map_or(part, |(_, after)| after));
     parts.collect()
 }
 
-/// A schema's number in the catalogs, by an expression for its name.
-pub(super) fn number_of(name: &str) -> String {
+/// Returns an SQL expression for a schema's OID, given an expression for its name.
+pub(super) fn schema_oid(name: &str) -> String {
     format!("(SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = {name})")
+}
+
+/// Returns the query for the owners and privileges in one schema, given an expression for its OID. The result is
+/// relative to the schema's owner and leaves out the role with the schema's name.
+pub(super) fn access_query(schema: &str) -> String {
+    complete_access_query(schema, "n.nspowner", "false")
+}
+
+/// Returns the same query relative to this session's role, including the role with the schema's name.
+pub(super) fn full_access_query(schema: &str) -> String {
+    complete_access_query(schema, "(SELECT r.oid FROM pg_roles r WHERE r.rolname = current_user)", "true")
+}
+
+fn complete_access_query(schema: &str, base_owner: &str, with_own_role: &str) -> String {
+    include_str!("access.sql")
+        .replace("{schema}", schema)
+        .replace("{base_owner}", base_owner)
+        .replace("{with_own_role}", with_own_role)
+}
+
+/// An owner or privilege that creating the object alone does not give.
+#[derive(QueryableByName)]
+pub(super) struct AccessRow {
+    #[diesel(sql_type = Text)]
+    pub(super) kind: String,
+    #[diesel(sql_type = Text)]
+    pub(super) object: String,
+    #[diesel(sql_type = Text)]
+    pub(super) key: String,
+    #[diesel(sql_type = Text)]
+    pub(super) description: String,
+    #[diesel(sql_type = Text)]
+    pub(super) statement: String,
+}
+
+impl AccessRow {
+    /// Converts the row to a facet of its object.
+    pub(super) fn facet(self) -> Row {
+        let Self { kind, object, key, description, .. } = self;
+        Row { kind, object, facet: "access".into(), key, value: description }
+    }
 }

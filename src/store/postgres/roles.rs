@@ -1,6 +1,6 @@
-//! A role for each project, which reaches that project's schema and nothing else.
+//! A database role for each project, which has access to that project's schema only.
 //!
-//! It must not give a role a password, or take one: whoever lets applications in decides how they prove who they are.
+//! Does not set or remove passwords: the administrator decides how applications authenticate.
 
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
@@ -19,11 +19,12 @@ struct IsPublic {
 }
 
 impl PostgresSession<'_> {
-    /// Gives the project its role where it should have one and has none: a login that uses its schema, may write its rows
-    /// and read its ledger. What is made in the schema later is the role's to use as well. Says whether it did.
+    /// Creates the project's role if roles are enabled and it does not exist. The role can log in, use the schema, read
+    /// and write its rows, and read its ledger. It gets the same privileges on objects created in the schema later.
+    /// Returns whether the role was created. Fails with `AlreadyExists` if another role has its name.
     pub(super) fn ensure_role(&mut self) -> Result<bool> {
         let is_wanted = self.store.options.isolation == Isolation::Role && !self.name.starts_with(OWN);
-        if self.place.is_none() || !is_wanted {
+        if self.ledger_tables.is_none() || !is_wanted {
             return Ok(false);
         }
         match self.role_is_ours()? {
@@ -31,9 +32,9 @@ impl PostgresSession<'_> {
             Some(false) => {
                 return Err(Error::new(
                     ErrorKind::AlreadyExists,
-                    format!("there is a role {} that tenantry did not make", self.name),
+                    format!("the role {} exists, and tenantry did not create it", self.name),
                 )
-                .with_hint("rename that role, or name the fleet's schemas by another pattern"));
+                .with_hint("rename that role, or use another pattern for the fleet's schemas"));
             }
             None => {}
         }
@@ -44,25 +45,25 @@ impl PostgresSession<'_> {
              DO $$ BEGIN EXECUTE format('ALTER ROLE %I IN DATABASE %I SET search_path = %I', {text}, current_database(), {text}); END $$",
             text = quote_text(&self.name),
         );
-        self.batch("cannot give it a role of its own", &sql)?;
-        self.grant_again()?;
+        self.batch("cannot create its role", &sql)?;
+        self.grant_to_role()?;
         Ok(true)
     }
 
-    /// Whether the role of the schema's name, where there is one, was made by tenantry.
+    /// Whether tenantry created the role with the schema's name; `None` if there is no such role.
     fn role_is_ours(&mut self) -> Result<Option<bool>> {
         let sql = format!(
             "SELECT coalesce(shobj_description(oid, 'pg_authid') = '{OUR_ROLE}', false) AS exists FROM pg_roles WHERE rolname = {}",
             quote_text(&self.name)
         );
         let role = diesel::sql_query(sql).get_result(&mut self.pooled.link()?.connection).optional();
-        let role: Option<Exists> = role.map_err(|error| self.failed("cannot look for its role", &error))?;
+        let role: Option<Exists> = role.map_err(|error| self.failed("cannot look up its role", &error))?;
         Ok(role.map(|role| role.exists))
     }
 
-    /// Lets the project's role use the schema as it is now, where there is such a role.
-    pub(super) fn grant_again(&mut self) -> Result<()> {
-        let place = self.place()?;
+    /// Grants the project's role access to the schema as it is now, if there is such a role.
+    pub(super) fn grant_to_role(&mut self) -> Result<()> {
+        let place = self.require_ledger_tables()?;
         if self.store.options.isolation == Isolation::None || self.role_is_ours()? != Some(true) {
             return Ok(());
         }
@@ -74,51 +75,54 @@ impl PostgresSession<'_> {
              ALTER DEFAULT PRIVILEGES IN SCHEMA {name} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {name}; \
              ALTER DEFAULT PRIVILEGES IN SCHEMA {name} GRANT ALL ON SEQUENCES TO {name}; "
         );
-        for (there, table) in [(place.diesel, DIESEL), (place.history, HISTORY)] {
-            if there {
+        for (exists, table) in [(place.diesel, DIESEL), (place.history, HISTORY)] {
+            if exists {
                 sql.push_str(&protect_ledger(&self.name, table));
             }
         }
-        self.batch("cannot let its role use it", &sql)?;
+        self.batch("cannot grant its role access", &sql)?;
         self.read = None;
         Ok(())
     }
 
-    /// Nobody makes anything in the schema that all share. Looked at first: to change it, projects would have to queue.
+    /// Revokes the right of PUBLIC to create objects in the schema `public`. Checks first whether PUBLIC has it,
+    /// because revoking takes a lock that projects wait for.
     fn revoke_public(&mut self) -> Result<()> {
         let sql = "SELECT coalesce(has_schema_privilege('public', to_regnamespace('public'), 'CREATE'), false) AS open";
         let found = diesel::sql_query(sql).get_result(&mut self.pooled.link()?.connection);
         let IsPublic { open } =
-            found.map_err(|error| self.failed("cannot look at the schema public", &error))?;
+            found.map_err(|error| self.failed("cannot check the privileges on the schema public", &error))?;
         if !open {
             return Ok(());
         }
         let lock = "SELECT pg_advisory_xact_lock(hashtextextended('tenantry public', 0)); \
                     REVOKE CREATE ON SCHEMA public FROM PUBLIC";
-        self.batch("cannot close the schema public", lock)
+        self.batch("cannot revoke CREATE on the schema public", lock)
     }
 
-    /// Takes the project's role away, with all that it was granted here.
+    /// Drops the project's role, with its privileges in this database.
     pub(super) fn drop_role(&mut self) -> Result<()> {
         if self.role_is_ours()? != Some(true) {
             return Ok(());
         }
         let name = quote_name(&self.name);
-        self.batch("cannot take its role away", &format!("DROP OWNED BY {name}; DROP ROLE {name}"))
+        self.batch("cannot drop its role", &format!("DROP OWNED BY {name}; DROP ROLE {name}"))
     }
 
-    /// The statements that keep books, made a moment ago, from their project's role, where it has one.
+    /// Returns the statements that protect new ledger tables from writes by the project's role, if it has one. `place`
+    /// says which of the tables existed before.
     pub(super) fn protect_new_ledger(&mut self, place: LedgerTables) -> Result<String> {
-        let new = [(place.diesel, DIESEL), (place.history, HISTORY)].into_iter().filter(|(there, _)| !there);
+        let new =
+            [(place.diesel, DIESEL), (place.history, HISTORY)].into_iter().filter(|(existed, _)| !existed);
         let new: Vec<_> = new.map(|(_, table)| protect_ledger(&self.name, table)).collect();
-        let is_walled = self.store.options.isolation == Isolation::Role
+        let needs_protection = self.store.options.isolation == Isolation::Role
             && !new.is_empty()
             && self.role_is_ours()? == Some(true);
-        Ok(if is_walled { new.concat() } else { String::new() })
+        Ok(if needs_protection { new.concat() } else { String::new() })
     }
 }
 
-/// A role reads its project's books, and doesn't write them.
+/// Returns the statements that let a project's role read a ledger table but not write it.
 fn protect_ledger(schema: &str, table: &str) -> String {
     let name = quote_name(schema);
     format!("REVOKE ALL ON {name}.{table} FROM {name}; GRANT SELECT ON {name}.{table} TO {name}; ")

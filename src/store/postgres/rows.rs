@@ -1,6 +1,6 @@
-//! Rows read as text from one schema, and what Postgres can say of their soundness.
+//! Reads the rows of one schema as text, and checks their integrity as far as Postgres can.
 //!
-//! It must not begin or end transactions: whoever opened the session does.
+//! Does not begin or end transactions; the session's owner does.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,10 @@ use crate::hash::hexadecimal;
 use crate::sql::{quote_name, quote_text};
 use crate::store::{Contents, Health, Maintenance, RowCounts, Rows, Table};
 
-/// What every schema is asked: indexes and constraints that don't hold, and, as queries that must count nothing, its
-/// foreign keys. Each line says what it is.
-const SOUNDNESS: &str = "
+/// The integrity checks of a schema. Each row has two texts, of which the second describes a problem. The first is
+/// empty for an invalid index and `?` for a constraint that was never validated; otherwise it is a query that counts
+/// the rows that violate a foreign key.
+const INTEGRITY_CHECKS: &str = "
 SELECT ARRAY['', format('the index %s is invalid', c.relname)] AS texts
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE c.relnamespace = {schema} AND NOT i.indisvalid
 UNION ALL
@@ -33,7 +34,7 @@ SELECT ARRAY[
         string_agg(format('p.%I OPERATOR(%I.%s) c.%I%s', pa.attname, opn.nspname, o.oprname, ca.attname,
             CASE WHEN pa.attcollation <> ca.attcollation THEN (SELECT format(' COLLATE %I.%I', ln.nspname, l.collname)
                 FROM pg_collation l JOIN pg_namespace ln ON ln.oid = l.collnamespace WHERE l.oid = pa.attcollation) END), ' AND ')),
-    format('row(s) of %s point at nothing in %s', c.relname, p.relname)]
+    format('row(s) of %s reference missing rows of %s', c.relname, p.relname)]
 FROM pg_constraint k
 JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
 JOIN pg_class p ON p.oid = k.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace
@@ -44,8 +45,9 @@ JOIN pg_operator o ON o.oid = pair.equal JOIN pg_namespace opn ON opn.oid = o.op
 WHERE k.contype = 'f' AND k.convalidated AND k.conparentid = 0 AND c.relnamespace = {schema} AND c.relkind IN ('r', 'p')
 GROUP BY k.oid, c.relkind, cn.nspname, c.relname, p.relkind, pn.nspname, p.relname";
 
-/// Each table, as a query that reads all of every row; and where the extension amcheck is there, each B-tree.
-const READING: &str = "
+/// For each table a query that reads all of its rows in full. If the extension amcheck is installed, also for each
+/// B-tree a query that checks it.
+const FULL_READS: &str = "
 SELECT ARRAY[format('SELECT ARRAY[count((t.*)::text)::text] AS texts FROM ONLY %s t', c.oid::regclass), c.relname::text] AS texts
 FROM pg_class c WHERE c.relnamespace = {schema} AND c.relkind IN ('r', 'm') AND c.relispopulated
 UNION ALL
@@ -54,12 +56,12 @@ FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace, pg_class c
 JOIN pg_am a ON a.oid = c.relam AND a.amname = 'btree'
 JOIN pg_index i ON i.indexrelid = c.oid AND i.indisvalid
 WHERE e.extname = 'amcheck'
--- Asked of no other schema: a name in one that this role may not use is an error.
+-- The CASE keeps other extensions out: naming a schema that this role may not use is an error.
 AND CASE e.extname WHEN 'amcheck'
     THEN has_function_privilege(to_regprocedure(format('%I.bt_index_check(regclass)', n.nspname)), 'EXECUTE') END
 AND c.relnamespace = {schema} AND c.relkind = 'i'";
 
-/// How many rows come at once.
+/// How many rows are fetched at a time.
 const PAGE: usize = 1_000;
 
 #[derive(QueryableByName)]
@@ -75,29 +77,29 @@ struct Counted {
     #[diesel(sql_type = BigInt)]
     count: i64,
     #[diesel(sql_type = Nullable<Array<Text>>)]
-    wholes: Option<Vec<String>>,
+    ancestors: Option<Vec<String>>,
 }
 
 impl PostgresSession<'_> {
-    /// Has the names in what follows mean the schema's own.
-    pub(super) fn enter(&mut self) -> Result<()> {
-        if !self.is_inside {
-            // What has a time without a zone means UTC.
+    /// Sets the `search_path` to the schema, so that names without a schema mean its objects.
+    pub(super) fn enter_schema(&mut self) -> Result<()> {
+        if !self.is_in_schema {
+            // A time without a zone is in UTC.
             let reading = [("search_path", quote_name(&self.name)), ("TimeZone", "UTC".into())];
             self.batch("cannot read its rows", &settings(Scope::Transaction, reading))?;
-            self.is_inside = true;
+            self.is_in_schema = true;
         }
         Ok(())
     }
 
     fn texts(&mut self, what: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
-        self.enter()?;
+        self.enter_schema()?;
         let rows: QueryResult<Vec<Texts>> = diesel::sql_query(sql).load(&mut self.pooled.link()?.connection);
         let rows = rows.map_err(|error| self.failed(what, &error))?;
         Ok(rows.into_iter().map(|row| row.texts).collect())
     }
 
-    /// Two texts a row, about this schema.
+    /// Runs a query whose rows have two texts each. `{schema}` in the query stands for this schema's OID.
     fn pairs(&mut self, sql: &str) -> Result<Vec<(String, String)>> {
         let schema = self.number()?;
         let rows = self.texts("cannot check it", &sql.replace("{schema}", &schema))?;
@@ -108,9 +110,9 @@ impl PostgresSession<'_> {
         Ok(rows.into_iter().map(pair).collect())
     }
 
-    /// Runs a statement that changes rows; gives how many.
+    /// Runs a statement that changes rows, and returns how many it changed.
     pub(super) fn change_rows(&mut self, sql: &str) -> Result<u64> {
-        self.enter()?;
+        self.enter_schema()?;
         self.read = None;
         let changed = diesel::sql_query(sql).execute(&mut self.pooled.link()?.connection);
         let changed = changed.map_err(|error| self.failed("cannot change its rows", &error))?;
@@ -123,7 +125,7 @@ impl PostgresSession<'_> {
         let sql = format!(
             "SELECT c.relname::text AS name, 0::bigint AS count, \
              CASE WHEN c.relispartition THEN ARRAY(SELECT a.relname::text FROM pg_partition_ancestors(c.oid) p \
-             JOIN pg_class a ON a.oid = p.relid WHERE a.oid <> c.oid) END AS wholes FROM pg_depend d JOIN pg_class c ON c.oid = d.objid \
+             JOIN pg_class a ON a.oid = p.relid WHERE a.oid <> c.oid) END AS ancestors FROM pg_depend d JOIN pg_class c ON c.oid = d.objid \
              WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = {schema} AND d.classid = 'pg_class'::regclass \
              AND c.relkind = 'r' AND c.relname NOT IN ('__diesel_schema_migrations', 'tenantry_history')"
         );
@@ -137,7 +139,7 @@ impl PostgresSession<'_> {
                 .map(|table| {
                     let (text, name) = (quote_text(&table.name), quote_name(&table.name));
                     format!(
-                        "SELECT {text}::text AS name, count(*) AS count, NULL::text[] AS wholes FROM {}.{name}",
+                        "SELECT {text}::text AS name, count(*) AS count, NULL::text[] AS ancestors FROM {}.{name}",
                         quote_name(&self.name)
                     )
                 })
@@ -152,21 +154,21 @@ impl PostgresSession<'_> {
         let (tables, counts) = count().map_err(|error| describe("cannot count its rows", target, &error))?;
         let rows =
             counts.into_iter().map(|it| (it.name, u64::try_from(it.count).unwrap_or_default())).collect();
-        let partitions = tables.into_iter().filter_map(|it| Some((it.name, it.wholes?))).collect();
+        let partitions = tables.into_iter().filter_map(|it| Some((it.name, it.ancestors?))).collect();
         Ok(RowCounts { rows, partitions, sequences: self.sequences()? })
     }
 
-    /// How far the sequences of columns have counted.
+    /// Returns the last value of each sequence that belongs to a column, by `table.column`.
     fn sequences(&mut self) -> Result<BTreeMap<String, i64>> {
         let schema = self.number()?;
         let sql = format!(
-            // First which they are: one of another project may be gone by the time it is asked.
+            // Selects the schema's sequences first: another project's may be dropped before its last value is read.
             "WITH own AS MATERIALIZED (SELECT format('%s.%s', c.relname, a.attname) AS name, s.seqrelid \
              FROM pg_class c JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.refobjsubid > 0 \
              AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') JOIN pg_sequence s ON s.seqrelid = d.objid \
              JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = d.refobjsubid WHERE c.relnamespace = {schema}), \
              counted AS MATERIALIZED (SELECT name, pg_sequence_last_value(seqrelid) AS count FROM own) \
-             SELECT name, count, NULL::text[] AS wholes FROM counted WHERE count IS NOT NULL"
+             SELECT name, count, NULL::text[] AS ancestors FROM counted WHERE count IS NOT NULL"
         );
         let sequences: QueryResult<Vec<Counted>> =
             diesel::sql_query(sql).load(&mut self.pooled.link()?.connection);
@@ -174,7 +176,7 @@ impl PostgresSession<'_> {
         Ok(sequences.into_iter().map(|it| (it.name, it.count)).collect())
     }
 
-    /// Has the sequence of a column, `table.column`, count on from a number; says whether there is one.
+    /// Sets the last value of the sequence of a column, `table.column`. Returns whether the column has a sequence.
     pub(super) fn raise_sequence(&mut self, name: &str, to: i64) -> Result<bool> {
         let Some((table, column)) = name.split_once('.') else { return Ok(false) };
         let qualified = format!("{}.{}", quote_name(&self.name), quote_name(table));
@@ -188,9 +190,9 @@ impl PostgresSession<'_> {
         Ok(raised.into_iter().flatten().any(|it| it.is_some()))
     }
 
-    /// Outside a transaction: the server allows nothing else.
+    /// Runs `ANALYZE` or `VACUUM` on the schema's tables, outside a transaction because `VACUUM` requires that.
     pub(super) fn maintain(&mut self, maintenance: Maintenance) -> Result<()> {
-        self.look_for_it()?;
+        self.find_schema()?;
         let schema = self.number()?;
         let sql = format!(
             "SELECT ARRAY[format('%I.%I', {}, relname)] AS texts FROM pg_catalog.pg_class \
@@ -213,15 +215,15 @@ impl PostgresSession<'_> {
     }
 }
 
-/// Each table as a query that sums up the hashes of its rows, so that their order makes no difference, and one that is there
-/// twice counts twice.
-const SUMS: &str = "
+/// For each table a query that adds up the hashes of its rows. The sum does not depend on the rows' order, and a row
+/// that occurs twice counts twice.
+const HASH_SUMS: &str = "
 SELECT ARRAY[format($$SELECT ARRAY[%L, count(*)::text, concat_ws(',', sum(a), sum(b), sum(c), sum(d))] AS texts FROM
     (SELECT ('x' || substr(h, 1, 16))::bit(64)::bigint AS a, ('x' || substr(h, 17, 16))::bit(64)::bigint AS b,
             ('x' || substr(h, 33, 16))::bit(64)::bigint AS c, ('x' || substr(h, 49, 16))::bit(64)::bigint AS d
      FROM (SELECT encode(sha256(convert_to((%s)::text, 'UTF8')), 'hex') AS h FROM ONLY %I.%I t) hashes) lanes$$,
     relname,
-    -- The columns of a table that inherits some come in another order after a dump and its restore.
+    -- A dump and its restore can change the order of columns in a table that inherits some.
     CASE WHEN NOT relispartition AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid)
         THEN (SELECT format('ROW(%s)', string_agg(format('t.%I', attname), ', ' ORDER BY attname)) FROM pg_attribute a
             WHERE a.attrelid = c.oid AND attnum > 0 AND NOT attisdropped)
@@ -229,8 +231,8 @@ SELECT ARRAY[format($$SELECT ARRAY[%L, count(*)::text, concat_ws(',', sum(a), su
     {name}, relname)] AS texts
 FROM pg_class c WHERE relnamespace = {schema} AND relkind = 'r' ORDER BY relname";
 
-/// What decides how values are spelled.
-const SPELLING: [(&str, &str); 6] = [
+/// The settings that decide how the server formats values as text.
+const TEXT_FORMAT: [(&str, &str); 6] = [
     ("DateStyle", "ISO, YMD"),
     ("IntervalStyle", "postgres"),
     ("bytea_output", "hex"),
@@ -240,11 +242,11 @@ const SPELLING: [(&str, &str); 6] = [
 ];
 
 impl PostgresSession<'_> {
-    /// Statements that make what the schema needs and does not have itself.
+    /// Returns the statements that create what the schema depends on outside of itself.
     pub(super) fn needs(&mut self) -> Result<Vec<String>> {
         let schema = self.number()?;
         let sql = include_str!("dependencies.sql").replace("{schema}", &schema);
-        Ok(self.texts("cannot see what it needs", &sql)?.into_iter().flatten().flatten().collect())
+        Ok(self.texts("cannot determine what it depends on", &sql)?.into_iter().flatten().flatten().collect())
     }
 }
 
@@ -259,7 +261,7 @@ impl Rows for PostgresSession<'_> {
         Ok(self.texts("cannot read its columns", &sql)?.into_iter().flatten().flatten().collect())
     }
 
-    fn each(
+    fn for_each_row(
         &mut self,
         expressions: &[String],
         from: &str,
@@ -268,7 +270,7 @@ impl Rows for PostgresSession<'_> {
         const WHAT: &str = "cannot read its rows";
         let expressions: Vec<_> =
             expressions.iter().map(|expression| format!("({expression})::text")).collect();
-        self.enter()?;
+        self.enter_schema()?;
         let select = format!("SELECT ARRAY[{}] AS texts FROM {from}", expressions.join(", "));
         self.batch(WHAT, &format!("DECLARE tenantry_rows NO SCROLL CURSOR FOR {select}"))?;
         'pages: loop {
@@ -292,22 +294,22 @@ impl Rows for PostgresSession<'_> {
              json_each_text(row_to_json(one))"
         );
         let fields = self.texts("a query failed", &sql)?;
-        let spell = |field: Vec<Option<String>>| {
+        let format_field = |field: Vec<Option<String>>| {
             let mut texts = field.into_iter();
             let mut next = || texts.next().flatten().unwrap_or_else(|| "NULL".into());
             format!("{} = {}", next(), next())
         };
-        let spelled: Vec<_> = fields.into_iter().map(spell).collect();
-        Ok(if spelled.is_empty() { None } else { Some(spelled.join(", ")) })
+        let formatted: Vec<_> = fields.into_iter().map(format_field).collect();
+        Ok(if formatted.is_empty() { None } else { Some(formatted.join(", ")) })
     }
 
     fn contents(&mut self) -> Result<Contents> {
         const WHAT: &str = "cannot read its rows";
         let schema = self.number()?;
-        let sql = SUMS.replace("{schema}", &schema).replace("{name}", &quote_text(&self.name));
+        let sql = HASH_SUMS.replace("{schema}", &schema).replace("{name}", &quote_text(&self.name));
         let queries: Vec<String> = self.texts(WHAT, &sql)?.into_iter().flatten().flatten().collect();
-        let spelling = SPELLING.map(|(name, value)| (name, value.to_string()));
-        self.batch(WHAT, &settings(Scope::Transaction, spelling))?;
+        let text_format = TEXT_FORMAT.map(|(name, value)| (name, value.to_string()));
+        self.batch(WHAT, &settings(Scope::Transaction, text_format))?;
         let sums =
             if queries.is_empty() { Vec::new() } else { self.texts(WHAT, &queries.join(" UNION ALL "))? };
         let mut contents = Contents::default();
@@ -321,12 +323,12 @@ impl Rows for PostgresSession<'_> {
     }
 
     fn health(&mut self) -> Result<Health> {
-        let Health { mut damage, mut unvalidated, mut unchecked } = Health::default();
-        damage.extend(self.others_named("")?);
-        for (query, what) in self.pairs(SOUNDNESS)? {
+        let Health { mut errors, mut unvalidated, mut unchecked } = Health::default();
+        errors.extend(self.reference_to_other_schema("")?);
+        for (query, what) in self.pairs(INTEGRITY_CHECKS)? {
             match query.as_str() {
                 "" => {
-                    damage.push(what);
+                    errors.push(what);
                     continue;
                 }
                 "?" => {
@@ -338,25 +340,25 @@ impl Rows for PostgresSession<'_> {
             let counted = self.texts("cannot check it", &query)?;
             let count = counted.into_iter().flatten().next().flatten().unwrap_or_default();
             if count != "0" {
-                damage.push(format!("{count} {what}"));
+                errors.push(format!("{count} {what}"));
             }
         }
-        let reading = self.pairs(READING)?;
+        let reads = self.pairs(FULL_READS)?;
         self.batch("cannot check it", "SAVEPOINT tenantry_check")?;
-        for (query, relation) in reading {
+        for (query, relation) in reads {
             match self.texts("cannot read all of it", &query) {
                 Ok(_) => {}
                 Err(error) if error.hint_for_command().is_some() => return Err(error),
                 Err(error) if matches!(error.kind(), ErrorKind::Database | ErrorKind::Corrupt) => {
-                    damage.push(format!("{relation}: {}", error.summary()));
-                    // The next questions are to have answers of their own.
+                    errors.push(format!("{relation}: {}", error.summary()));
+                    // The error aborted the transaction. The rollback lets the next query run.
                     self.batch("cannot check it", "ROLLBACK TO SAVEPOINT tenantry_check")?;
-                    self.is_inside = false;
+                    self.is_in_schema = false;
                 }
                 Err(error) => return Err(error),
             }
         }
-        unchecked.extend(self.withheld.iter().cloned());
-        Ok(Health { damage, unvalidated, unchecked })
+        unchecked.extend(self.refused_grants.iter().cloned());
+        Ok(Health { errors, unvalidated, unchecked })
     }
 }

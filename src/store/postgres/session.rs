@@ -1,8 +1,7 @@
-//! A project opened for writing.
+//! A session: one project opened for writing.
 //!
-//! It must not decide anything: which script runs, and whether what came out is right, is `apply`'s business. It must
-//! not let a migration out of its schema, and must not wait for a lock while it holds a snapshot: a `CREATE INDEX
-//! CONCURRENTLY` of another session would wait for it in turn.
+//! A session never waits for the project's lock while it holds a snapshot: a `CREATE INDEX CONCURRENTLY` of another
+//! session would in turn wait for that snapshot.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -11,52 +10,53 @@ use std::time::{Duration, Instant, SystemTime};
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 
-use super::catalog::{Exists, LedgerTables, NEUTRAL, Read, Reader, lock_key, search_path};
-use super::connect::{PooledConnection, Route};
+use super::catalog::{Exists, LedgerTables, Read, Reader, lock_key, search_path};
+use super::connect::{CATALOG_PATH, PooledConnection, Route};
 use super::failure::{describe, described, marked};
 use super::ledger::{self, RecordedSchema, StoredLedger};
-use super::queries::number_of;
+use super::queries::schema_oid;
 use super::{Isolation, PostgresStore, missing};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::Entry;
+use crate::ledger::NewHistoryRow;
 use crate::plan::{Access, Inspection};
 use crate::schema::Schema;
 use crate::sql::{quote_name, quote_text};
 use crate::store::{ForeignKeyViolations, Lock, Mode, RowCounts, SchemaSource, ScriptRun, Session, Step};
 
-/// How the session's transactions relate to the schema.
+/// Who begins and ends the session's transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The schema is there: each transaction is one.
+    /// The session. The schema exists.
     Existing,
-    /// The schema is made in a transaction that somebody else ends; everything happens in that one.
+    /// The caller. The schema is created in the caller's transaction, and everything runs in that.
     Within,
 }
 
-/// One schema over one connection. Dropping it rolls back what is not committed.
+/// One schema on one connection. Dropping it rolls back what is not committed.
 pub(super) struct PostgresSession<'a> {
     pub(super) store: &'a PostgresStore,
     pub(super) pooled: PooledConnection<'a>,
     pub(super) name: String,
     pub(super) kind: Kind,
-    /// Where the schema is, as seen under the lock.
-    pub(super) place: Option<LedgerTables>,
-    /// Whether the `search_path` is the schema.
-    pub(super) is_inside: bool,
-    /// The schema as it was last read, as long as nothing was run since.
+    /// The schema's ledger tables, as read under the lock; `None` if the schema does not exist.
+    pub(super) ledger_tables: Option<LedgerTables>,
+    /// Whether the `search_path` is set to the schema instead of tenantry's own.
+    pub(super) is_in_schema: bool,
+    /// The schema as last read; `None` once something that may change it was run.
     pub(super) read: Option<Read>,
-    /// What of a restored copy could not be given to whom it was granted.
-    pub(super) withheld: Vec<String>,
-    /// What goes to the server together with what is sent next.
+    /// Notes on the owners and privileges that could not be set on a restored schema.
+    pub(super) refused_grants: Vec<String>,
+    /// Statements that are sent together with the next ones, to save a round trip.
     unsent: String,
-    /// Whether the project is taken to be as it was seen, until what is unsent says otherwise.
-    is_as_seen: bool,
-    /// The sequence of the ledger's last row, as read under the lock; 0 where there is none.
+    /// Whether the project is assumed to be as inspected. The assertion in `unsent` checks that.
+    assumes_unchanged: bool,
+    /// The sequence number of the ledger's last row, as read under the lock; 0 if there is none.
     sequence: i64,
-    /// The last row written into the ledger: run and version.
-    recorded: Option<(String, Entry)>,
-    holds: bool,
+    /// The last row written into the ledger, with its run.
+    recorded: Option<(String, NewHistoryRow)>,
+    /// Whether the project's lock is held until the session ends.
+    holds_session_lock: bool,
     schema_source: SchemaSource,
 }
 
@@ -67,15 +67,15 @@ impl<'a> PostgresSession<'a> {
             pooled,
             name,
             kind: Kind::Existing,
-            place: None,
-            is_inside: false,
+            ledger_tables: None,
+            is_in_schema: false,
             read: None,
-            withheld: Vec::new(),
+            refused_grants: Vec::new(),
             unsent: String::new(),
-            is_as_seen: false,
+            assumes_unchanged: false,
             sequence: 0,
             recorded: None,
-            holds: false,
+            holds_session_lock: false,
             schema_source: SchemaSource::Live,
         }
     }
@@ -90,46 +90,50 @@ impl<'a> PostgresSession<'a> {
         result.map_err(|error| self.failed(what, &error))
     }
 
-    /// Sends what is unsent by itself.
+    /// Sends the unsent statements in a message of their own.
     pub(super) fn send(&mut self) -> Result<()> {
         let unsent = std::mem::take(&mut self.unsent);
         if unsent.is_empty() {
             return Ok(());
         }
         let Err(error) = self.pooled.link()?.connection.batch_execute(&unsent) else { return Ok(()) };
-        let what = if self.is_as_seen { "cannot begin" } else { "cannot write its ledger" };
+        let what =
+            if self.assumes_unchanged { "cannot begin a transaction" } else { "cannot write its ledger" };
         match self.failed(what, &error) {
-            error if self.is_as_seen && error.kind() != ErrorKind::Disconnected => Err(self.moved()),
+            error if self.assumes_unchanged && error.kind() != ErrorKind::Disconnected => {
+                Err(self.changed_since_inspection())
+            }
             error => Err(error),
         }
     }
 
-    /// What is unsent, for whoever sends it with more.
+    /// Takes the unsent statements; the caller has to send them.
     pub(super) fn take_unsent(&mut self) -> String {
         std::mem::take(&mut self.unsent)
     }
 
-    /// The project is not as it was seen.
-    pub(super) fn moved(&self) -> Error {
-        Error::new(ErrorKind::VersionMismatch, format!("{} is not what it was a moment ago", self.name))
+    /// The error for a project that changed since it was inspected.
+    pub(super) fn changed_since_inspection(&self) -> Error {
+        Error::new(ErrorKind::VersionMismatch, format!("{} changed since it was inspected", self.name))
     }
 
     /// Begins a transaction with tenantry's settings.
     pub(super) fn begin_transaction(&mut self) -> Result<()> {
         let result = self.pooled.link()?.begin("");
-        self.is_inside = false;
-        self.is_as_seen = false;
+        self.is_in_schema = false;
+        self.assumes_unchanged = false;
         self.unsent.clear();
         self.read = None;
-        result.map_err(|error| self.failed("cannot begin", &error))
+        result.map_err(|error| self.failed("cannot begin a transaction", &error))
     }
 
-    /// Begins one that can't change anything and sees the schema as it is at one moment.
+    /// Begins a read-only transaction that sees the database as of one moment. Fails with `NotFound` if the schema does
+    /// not exist.
     pub(super) fn begin_reading(&mut self) -> Result<()> {
-        let begun = self.pooled.link()?.begin("ISOLATION LEVEL REPEATABLE READ READ ONLY");
-        begun.map_err(|error| self.failed("cannot begin", &error))?;
-        self.look_for_it()?;
-        self.place().map(|_| ())
+        let result = self.pooled.link()?.begin("ISOLATION LEVEL REPEATABLE READ READ ONLY");
+        result.map_err(|error| self.failed("cannot begin a transaction", &error))?;
+        self.find_schema()?;
+        self.require_ledger_tables().map(|_| ())
     }
 
     pub(super) fn end_transaction(&mut self, sql: &str) -> Result<()> {
@@ -142,13 +146,13 @@ impl<'a> PostgresSession<'a> {
         self.reader()?.try_lock(&name, lock == Lock::Session)
     }
 
-    /// Tries until the lock timeout, holding nothing in between.
-    fn wait(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
+    /// Repeats an attempt to lock the project until the lock timeout. Holds nothing between two attempts.
+    fn retry_lock(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
         let deadline = Instant::now() + self.store.options.lock_timeout;
         let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(200));
         while !attempt(self)? {
             if Instant::now() >= deadline {
-                let message = "another run of tenantry works on it";
+                let message = "another run of tenantry is using it";
                 return Err(described("cannot lock it", self.store.target(), ErrorKind::Locked, message));
             }
             backoff.sleep();
@@ -156,49 +160,50 @@ impl<'a> PostgresSession<'a> {
         Ok(())
     }
 
-    fn hold(&mut self) -> Result<()> {
+    /// Takes the project's lock until the session ends. Fails with `Configuration` behind a pooler.
+    fn lock_for_session(&mut self) -> Result<()> {
         if self.pooled.link()?.server.route == Route::Pooled {
-            return Err(Error::new(ErrorKind::Configuration, "a migration outside a transaction needs a connection of its own")
-                .with_hint("a pooler is in between that gives each transaction another one: name the server itself in --store"));
+            return Err(Error::new(ErrorKind::Configuration, "a migration outside a transaction needs a direct connection to the server")
+                .with_hint("a pooler is in between and gives each transaction another connection: name the server itself in --store"));
         }
-        self.wait(|session| session.try_lock(Lock::Session))?;
-        self.holds = true;
+        self.retry_lock(|session| session.try_lock(Lock::Session))?;
+        self.holds_session_lock = true;
         Ok(())
     }
 
-    /// Asks the catalogs, with the `search_path` that tenantry's own queries always have.
+    /// Returns a reader of the system catalogs, after setting the `search_path` that tenantry's own queries always use.
     pub(super) fn reader(&mut self) -> Result<Reader<'_>> {
-        if std::mem::take(&mut self.is_inside) {
-            self.batch("cannot go on", &search_path(NEUTRAL))?;
+        if std::mem::take(&mut self.is_in_schema) {
+            self.batch("cannot reset the search_path", &search_path(CATALOG_PATH))?;
         }
         self.send()?;
         let link = self.pooled.link()?;
         Ok(self.store.reader(link))
     }
 
-    pub(super) fn place(&self) -> Result<LedgerTables> {
-        self.place.ok_or_else(|| missing(&self.name))
+    pub(super) fn require_ledger_tables(&self) -> Result<LedgerTables> {
+        self.ledger_tables.ok_or_else(|| missing(&self.name))
     }
 
-    /// The schema's number, as an expression.
+    /// The schema's OID, as an SQL expression.
     pub(super) fn number(&self) -> Result<String> {
-        self.place()?;
-        Ok(number_of(&quote_text(&self.name)))
+        self.require_ledger_tables()?;
+        Ok(schema_oid(&quote_text(&self.name)))
     }
 
-    /// Looks for the schema by its name, as it is now.
-    pub(super) fn look_for_it(&mut self) -> Result<()> {
+    /// Looks the schema up by its name and sets `place`.
+    pub(super) fn find_schema(&mut self) -> Result<()> {
         let name = self.name.clone();
-        self.place = self.reader()?.place(&name)?;
+        self.ledger_tables = self.reader()?.ledger_tables(&name)?;
         Ok(())
     }
 
-    /// The schema as it is now, and what the catalogs' state is.
+    /// Reads the schema and the state of the system catalogs, unless both are already known.
     fn read(&mut self) -> Result<Read> {
         if let Some(read) = &self.read {
             return Ok(read.clone());
         }
-        self.place()?;
+        self.require_ledger_tables()?;
         let name = self.name.clone();
         let read = self.reader()?.schema(&name)?;
         self.read = Some(read.clone());
@@ -206,15 +211,15 @@ impl<'a> PostgresSession<'a> {
     }
 
     pub(super) fn read_ledger(&mut self) -> Result<(Arc<crate::ledger::Ledger>, Option<RecordedSchema>)> {
-        let found = self.place()?;
-        let told = ledger::read(&mut self.pooled.link()?.connection, &self.name, found);
+        let tables = self.require_ledger_tables()?;
+        let result = ledger::read(&mut self.pooled.link()?.connection, &self.name, tables);
         let StoredLedger { ledger, sequence, known } =
-            told.map_err(|error| self.failed("cannot read its ledger", &error))??;
+            result.map_err(|error| self.failed("cannot read its ledger", &error))??;
         self.sequence = sequence;
         Ok((Arc::new(ledger), known))
     }
 
-    /// Commits by these statements.
+    /// Commits with these statements.
     fn end(&mut self, sql: &str) -> Result<()> {
         if self.kind == Kind::Within {
             return self.send();
@@ -232,7 +237,8 @@ impl<'a> PostgresSession<'a> {
         }
     }
 
-    /// A connection that broke in a commit leaves open whether it was done: the ledger knows.
+    /// Whether the transaction was committed, after the connection was lost during the commit. Looks in the ledger for
+    /// the last row that was written.
     fn is_committed(&self) -> Result<bool> {
         let Some((run, entry)) = &self.recorded else { return Ok(false) };
         let wait = format!("SELECT pg_advisory_xact_lock({})", lock_key(&quote_text(&self.name)));
@@ -243,15 +249,15 @@ impl<'a> PostgresSession<'a> {
             quote_text(entry.version.as_str()),
             quote_text(entry.action.as_str()),
         );
-        // Not one of those that were kept: what broke this one broke them as well.
+        // A new connection, because whatever broke this one has probably broken the pooled ones too.
         let mut link = self.store.connections.fresh()?;
-        let looked = link.connection.transaction(|connection| {
-            // The old server process may be at it still, and holds the project's lock as long.
+        let result = link.connection.transaction(|connection| {
+            // The old server process may still be committing. It holds the project's lock until it is done.
             diesel::sql_query(&wait).execute(connection)?;
             diesel::sql_query(&sql).get_result(connection)
         });
         let Exists { exists } =
-            looked.map_err(|error| self.failed("cannot see whether it was committed", &error))?;
+            result.map_err(|error| self.failed("cannot determine whether it was committed", &error))?;
         Ok(exists)
     }
 }
@@ -266,14 +272,14 @@ impl Session for PostgresSession<'_> {
             return Ok(());
         }
         self.schema_source = mode.schema;
-        if mode.lock == Lock::Session && !self.holds {
-            self.hold()?;
+        if mode.lock == Lock::Session && !self.holds_session_lock {
+            self.lock_for_session()?;
         }
-        self.wait(|session| {
+        self.retry_lock(|session| {
             session.begin_transaction()?;
             let locked = session.try_lock(Lock::Transaction)?;
             if locked {
-                session.look_for_it()?;
+                session.find_schema()?;
                 session.ensure_role()?;
             } else {
                 session.end_transaction("ROLLBACK")?;
@@ -282,36 +288,37 @@ impl Session for PostgresSession<'_> {
         })
     }
 
-    fn begin_if_unchanged(&mut self, mode: Mode, seen: &Inspection) -> Result<bool> {
+    fn begin_if_unchanged(&mut self, mode: Mode, inspected: &Inspection) -> Result<bool> {
         let expected = Mode { foreign_keys: mode.foreign_keys, schema: SchemaSource::Ledger, ..Mode::PLAIN };
-        let is_plain = self.kind == Kind::Existing && !self.holds && mode == expected;
-        let is_walled = self.store.options.isolation == Isolation::Role;
-        // The server reads all that is sent at once before it runs any of it: what a pooler's connection has set would hold.
+        let is_plain = self.kind == Kind::Existing && !self.holds_session_lock && mode == expected;
+        let uses_roles = self.store.options.isolation == Isolation::Role;
+        // The server parses a whole message before it runs any of it. Behind a pooler, the settings that another client
+        // left on the connection would apply.
         let is_direct = self.pooled.link()?.server.route == Route::Direct;
-        let assertion = ledger::assertion(&self.name, &seen.ledger);
-        let Some(assertion) = assertion.filter(|_| is_plain && is_direct && !is_walled) else {
+        let assertion = ledger::assertion(&self.name, &inspected.ledger);
+        let Some(assertion) = assertion.filter(|_| is_plain && is_direct && !uses_roles) else {
             return Ok(false);
         };
-        let begin = self.pooled.link()?.beginning("");
+        let begin = self.pooled.link()?.begin_sql("");
         let key = lock_key(&quote_text(&self.name));
         let lock = format!(
             "SELECT CASE WHEN NOT pg_try_advisory_xact_lock({key}) THEN CAST({} AS int) END",
             marked("locked")
         );
-        // Not in the statement that takes the lock, which sees what was there before.
+        // The assertion is a separate statement: the one that takes the lock sees the ledger as it was before the lock.
         self.unsent = format!("{begin}; {lock}; {assertion}; ");
-        self.is_as_seen = true;
-        self.is_inside = false;
+        self.assumes_unchanged = true;
+        self.is_in_schema = false;
         self.read = None;
         self.schema_source = mode.schema;
-        self.sequence = i64::try_from(seen.ledger.history.len()).unwrap_or_default();
-        let writable = seen.access == Access::ReadWrite;
-        self.place = Some(LedgerTables { diesel: true, history: true, alembic: false, writable });
+        self.sequence = i64::try_from(inspected.ledger.history.len()).unwrap_or_default();
+        let writable = inspected.access == Access::ReadWrite;
+        self.ledger_tables = Some(LedgerTables { diesel: true, history: true, alembic: false, writable });
         Ok(true)
     }
 
     fn inspect(&mut self) -> Result<Inspection> {
-        let LedgerTables { writable, .. } = self.place()?;
+        let LedgerTables { writable, .. } = self.require_ledger_tables()?;
         let (ledger, known) = self.read_ledger()?;
         let name = self.name.clone();
         let state = match &known {
@@ -330,7 +337,7 @@ impl Session for PostgresSession<'_> {
             None => self.read()?.schema,
         };
         let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
-        Ok(Inspection { ledger, schema: Some(schema), recorded, access })
+        Ok(Inspection { ledger, schema: Some(schema), recorded_fingerprint: recorded, access })
     }
 
     fn lock_rows(&mut self) -> Result<()> {
@@ -346,7 +353,7 @@ impl Session for PostgresSession<'_> {
     }
 
     fn violations(&mut self) -> Result<ForeignKeyViolations> {
-        // The server enforces its foreign keys itself, whatever a migration drops.
+        // The server enforces foreign keys itself, whatever a migration drops.
         Ok(ForeignKeyViolations::new())
     }
 
@@ -355,48 +362,48 @@ impl Session for PostgresSession<'_> {
         match steps {
             [step] if !step.migration.is_transactional() && self.kind == Kind::Existing => {
                 let started = SystemTime::now();
-                self.run_outside(step)?;
+                self.run_outside_transaction(step)?;
                 let took = started.elapsed().unwrap_or_default();
                 Ok(vec![ScriptRun { started, took, deletes: false }])
             }
-            _ => self.run_inside(steps),
+            _ => self.run_in_transaction(steps),
         }
     }
 
     fn try_script(&mut self, step: Step<'_>) -> Result<Arc<Schema>> {
-        // With tenantry's own search_path, which comes back with the savepoint.
+        // Sets tenantry's own search_path first, so that the rollback to the savepoint restores it.
         self.reader()?;
-        self.batch("cannot try it out", "SAVEPOINT tenantry_trial")?;
+        self.batch("cannot try out the script", "SAVEPOINT tenantry_trial")?;
         let tried = self.execute(&[step]).and_then(|_| self.schema());
         self.unsent.clear();
         self.batch(
-            "cannot try it out",
+            "cannot try out the script",
             "ROLLBACK TO SAVEPOINT tenantry_trial; RELEASE SAVEPOINT tenantry_trial",
         )?;
-        (self.read, self.is_inside) = (None, false);
+        (self.read, self.is_in_schema) = (None, false);
         tried
     }
 
-    fn make_ledger(&mut self) -> Result<()> {
-        // It goes with the scripts.
+    fn create_ledger(&mut self) -> Result<()> {
+        // The statements are sent together with the scripts.
         self.record(&[], "")
     }
 
-    fn record(&mut self, entries: &[Entry], run: &str) -> Result<()> {
-        let place = self.place()?;
+    fn record(&mut self, entries: &[NewHistoryRow], run: &str) -> Result<()> {
+        let place = self.require_ledger_tables()?;
         let has = ledger::write::Tables { diesel: place.diesel, history: place.history };
         let read = self.read.as_ref();
-        // A trigger that somebody put on the ledger looks for names as any of the project's does.
-        let (inside, back) = (search_path(&quote_name(&self.name)), search_path(NEUTRAL));
+        // A trigger on the ledger resolves names with the schema's search_path, like any other trigger of the project.
+        let (schema_path, own_path) = (search_path(&quote_name(&self.name)), search_path(CATALOG_PATH));
         let rows = ledger::write::record(&self.name, has, self.sequence, entries, run, read);
-        let _ = write!(self.unsent, "{inside}; {rows}{back}; ");
+        let _ = write!(self.unsent, "{schema_path}; {rows}{own_path}; ");
         self.sequence += i64::try_from(entries.len()).unwrap_or_default();
-        let pooled = self.protect_new_ledger(place)?;
-        self.unsent.push_str(&pooled);
+        let protection = self.protect_new_ledger(place)?;
+        self.unsent.push_str(&protection);
         if let Some(entry) = entries.last() {
             self.recorded = Some((run.to_string(), entry.clone()));
         }
-        self.place = Some(LedgerTables { diesel: true, history: true, ..place });
+        self.ledger_tables = Some(LedgerTables { diesel: true, history: true, ..place });
         Ok(())
     }
 
@@ -428,8 +435,8 @@ impl Session for PostgresSession<'_> {
 
 impl Drop for PostgresSession<'_> {
     fn drop(&mut self) {
-        // The lock of a session that is kept would outlive its owner; a connection that is closed takes it along.
-        if self.holds {
+        // A pooled connection would keep the lock. Closing the connection releases it.
+        if self.holds_session_lock {
             self.pooled.give_up();
         }
     }

@@ -1,7 +1,7 @@
-//! Copies of schemas: dumped from one moment, restored into a database of their own, and put in a schema's place.
+//! Snapshots of schemas: takes one, restores it into a scratch database, and puts it in a project's place.
 //!
-//! It must not rename anything in a dump's text: that would rewrite data. A schema is renamed by the server, in a database of
-//! its own, which is gone afterwards whatever happens.
+//! Never renames a schema in the text of a dump, because that could change data. The server renames it, in a scratch
+//! database that is dropped afterwards.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ use crate::sql::{quote_name, quote_text};
 use crate::store::cache::SchemaCache;
 use crate::store::{ExclusiveProject, Mode, Replaced, Session, Snapshot, SnapshotFile};
 
-pub(super) const ALONE: Mode = Mode::PLAIN;
+pub(super) const DEFAULT_MODE: Mode = Mode::PLAIN;
 
 #[derive(QueryableByName)]
 struct Value {
@@ -28,36 +28,37 @@ struct Value {
     value: String,
 }
 
-/// Copies a schema as it is at this moment.
+/// Takes a snapshot of a project.
 pub(super) fn snapshot_to(store: &PostgresStore, id: &ProjectId, file: &Path) -> Result<Snapshot> {
     let mut session = store.session(id)?;
     session.begin_reading()?;
-    session.copy_out(file)
+    session.take_snapshot(file)
 }
 
-/// A schema whose rows nobody else can change.
+/// Opens a session that holds the project's lock and keeps others from changing its rows.
 pub(super) fn lock_exclusive<'a>(store: &'a PostgresStore, id: &ProjectId) -> Result<PostgresSession<'a>> {
     let mut session = store.session(id)?;
-    session.begin(ALONE)?;
-    session.place()?;
+    session.begin(DEFAULT_MODE)?;
+    session.require_ledger_tables()?;
     session.lock_tables()?;
     Ok(session)
 }
 
-/// Lets `work` have the schema of a snapshot, in a database of its own.
+/// Restores a snapshot into a scratch database and calls `work` with its schema.
 pub(super) fn restore_scratch(
     store: &PostgresStore,
     snapshot: SnapshotFile<'_>,
     work: &mut dyn FnMut(&mut PostgresSession<'_>) -> Result<()>,
 ) -> Result<()> {
     let scratch = Scratch::new(store)?;
-    let own = scratch.store();
-    let mut session = PostgresSession::new(&own, own.connections.get()?, snapshot.place.to_string());
-    own.restore(snapshot, &mut session)?;
+    let scratch_store = scratch.store();
+    let pooled = scratch_store.connections.get()?;
+    let mut session = PostgresSession::new(&scratch_store, pooled, snapshot.place.to_string());
+    scratch_store.restore(snapshot, &mut session)?;
     work(&mut session)
 }
 
-/// Makes a project of a copy; says what of it could not be given to whom it was granted.
+/// Creates a project from a snapshot. Returns notes on the owners and privileges that could not be set.
 pub(super) fn restore_as(
     store: &PostgresStore,
     id: &ProjectId,
@@ -65,18 +66,18 @@ pub(super) fn restore_as(
 ) -> Result<Vec<String>> {
     let staged = StagedSchema::new(store, snapshot)?;
     let mut session = store.session(id)?;
-    session.begin(ALONE)?;
-    if session.place.is_some() {
+    session.begin(DEFAULT_MODE)?;
+    if session.ledger_tables.is_some() {
         return Err(exists());
     }
-    session.put(&staged.claim.name, snapshot.place)?;
+    session.install(&staged.claim.name, snapshot.place)?;
     session.ensure_role()?;
     session.remember_state()?;
     session.commit()?;
     Ok(staged.notes.clone())
 }
 
-/// A database of its own, gone when this is dropped.
+/// A scratch database, which is deleted when this value is dropped.
 pub(super) struct Scratch<'a> {
     store: &'a PostgresStore,
     claim: Claim,
@@ -87,8 +88,8 @@ impl<'a> Scratch<'a> {
         let claim = Claim::new(store, PrivateName::Database)?;
         let mut pooled = store.connections.get()?;
         let connection = &mut pooled.link()?.connection;
-        let mut make = || -> QueryResult<()> {
-            let same: Value = diesel::sql_query(
+        let mut create = || -> QueryResult<()> {
+            let locale: Value = diesel::sql_query(
                 "SELECT format('ENCODING %L LC_COLLATE %L LC_CTYPE %L', pg_encoding_to_char(encoding), datcollate, datctype) \
                  AS value FROM pg_database WHERE datname = current_database()",
             )
@@ -96,17 +97,18 @@ impl<'a> Scratch<'a> {
             connection.batch_execute(&format!(
                 "CREATE DATABASE {} TEMPLATE template0 {}",
                 quote_name(&claim.name),
-                same.value
+                locale.value
             ))
         };
-        make().map_err(|error| {
-            super::failure::describe("cannot make a database to restore into", store.target(), &error)
-                .with_hint("a backup is restored into a database of its own: give the role CREATEDB")
+        create().map_err(|error| {
+            super::failure::describe("cannot create a temporary database", store.target(), &error).with_hint(
+                "backups and imports are loaded into a temporary database: grant the role CREATEDB",
+            )
         })?;
         Ok(Self { store, claim })
     }
 
-    /// The same schemas' names, in this database.
+    /// A store in this database, with the same schema names.
     pub(super) fn store(&self) -> PostgresStore {
         let options = PostgresOptions { spares: 0, isolation: Isolation::None, ..self.store.options.clone() };
         let timeouts = Timeouts { lock: options.lock_timeout, statement: options.statement_timeout };
@@ -116,25 +118,26 @@ impl<'a> Scratch<'a> {
             options,
             schemas: SchemaCache::default(),
             queries: std::sync::OnceLock::new(),
-            tools: std::sync::OnceLock::new(),
-            swept: std::sync::Once::new(),
+            client_programs: std::sync::OnceLock::new(),
+            leftovers_removed: std::sync::Once::new(),
         }
     }
 }
 
 impl Drop for Scratch<'_> {
     fn drop(&mut self) {
-        // What can't be dropped now the next command removes; the error that counts is another one.
+        // If this fails, the next command removes the database. The error would only hide the one that matters.
         let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_name(&self.claim.name));
         drop(self.claim.run(self.store, &sql));
     }
 }
 
-/// A copy in the fleet's own database, under a name that is no project's; gone when this is dropped, unless it was renamed.
+/// A snapshot restored into the fleet's database, under a private name. The schema is deleted when this value is
+/// dropped, unless it was renamed.
 struct StagedSchema<'a> {
     store: &'a PostgresStore,
     claim: Claim,
-    /// What of it could not be given to whom it was granted.
+    /// Notes on the owners and privileges that could not be set.
     notes: Vec<String>,
 }
 
@@ -146,37 +149,38 @@ impl<'a> StagedSchema<'a> {
         let renamed = folder.path().join("renamed");
         restore_scratch(store, snapshot, &mut |session| {
             session.begin_transaction()?;
-            session.rename_schema("cannot rename the copy", snapshot.place, &name)?;
+            session.rename_schema("cannot rename the restored schema", snapshot.place, &name)?;
             session.end_transaction("COMMIT")?;
             session.store.dump(&name, &renamed, None)
         })?;
         let mut staged = Self { store, claim, notes: Vec::new() };
         let mut session = PostgresSession::new(store, store.connections.get()?, name.clone());
         store.restore(SnapshotFile { file: &renamed, place: &name, ..snapshot }, &mut session)?;
-        staged.notes = std::mem::take(&mut session.withheld);
+        staged.notes = std::mem::take(&mut session.refused_grants);
         Ok(staged)
     }
 }
 
 impl Drop for StagedSchema<'_> {
     fn drop(&mut self) {
-        // After the renaming there is nothing of this name. What can't be dropped now the next command removes.
+        // After a rename no schema has this name. If this fails, the next command removes the schema.
         let sql = format!("DROP SCHEMA IF EXISTS {} CASCADE", quote_name(&self.claim.name));
         drop(self.claim.run(self.store, &sql));
     }
 }
 
 impl PostgresStore {
-    pub(super) fn tools(&self) -> Result<&Path> {
-        if let Some(folder) = self.tools.get() {
+    pub(super) fn client_folder(&self) -> Result<&Path> {
+        if let Some(folder) = self.client_programs.get() {
             return Ok(folder);
         }
         let server = self.connections.get()?.link()?.server;
         let folder = pg_dump::find(server)?;
-        Ok(self.tools.get_or_init(|| folder))
+        Ok(self.client_programs.get_or_init(|| folder))
     }
 
-    /// Dumps a schema to a file that is not there yet, as it is in a snapshot of another session where one is given.
+    /// Dumps a schema to a new file. If `snapshot` is given, reads the schema in that exported snapshot of another
+    /// session.
     pub(super) fn dump(&self, schema: &str, file: &Path, snapshot: Option<&str>) -> Result<()> {
         self.dump_as("--format=custom", schema, file, snapshot)
     }
@@ -188,7 +192,7 @@ impl PostgresStore {
         file: &Path,
         snapshot: Option<&str>,
     ) -> Result<()> {
-        // A pattern, of which quotes make a name.
+        // The option takes a pattern; quotes make it a literal name.
         let schema = format!("--schema={}", quote_name(schema));
         let file = format!("--file={}", file.display());
         let wait = format!("--lock-wait-timeout={}", self.options.lock_timeout.as_millis().max(1));
@@ -196,30 +200,33 @@ impl PostgresStore {
         let mut arguments =
             vec![format, "--compress=0", "--no-owner", "--no-privileges", &schema, &file, &wait];
         arguments.extend(snapshot.as_deref());
-        pg_dump::run(self.tools()?, "pg_dump", self.target(), &arguments)
+        pg_dump::run(self.client_folder()?, "pg_dump", self.target(), &arguments)
     }
 
-    /// Restores a dump under the name that it has, all or nothing.
+    /// Restores a dump under the name that it has, all or nothing, after creating what it depends on.
     fn restore(&self, snapshot: SnapshotFile<'_>, session: &mut PostgresSession<'_>) -> Result<()> {
         for statement in snapshot.needs {
             let result = session.pooled.link()?.connection.batch_execute(statement);
-            result.map_err(|error| session.failed("cannot make what it needs", &error))?;
+            result.map_err(|error| session.failed("cannot create what it depends on", &error))?;
         }
         let file = snapshot.file.display().to_string();
         let arguments = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", &file];
-        pg_dump::run(self.tools()?, "pg_restore", self.target(), &arguments)?;
+        pg_dump::run(self.client_folder()?, "pg_restore", self.target(), &arguments)?;
         session.begin_transaction()?;
-        session.look_for_it()?;
-        session.withheld = session.give_copy(snapshot.access)?;
+        session.find_schema()?;
+        session.refused_grants = session.apply_and_verify_access(snapshot.access)?;
         session.end_transaction("COMMIT")
     }
 }
 
 impl PostgresSession<'_> {
-    /// Dumps the schema, and sums it up as it is in that same snapshot.
-    pub(super) fn copy_out(&mut self, file: &Path) -> Result<Snapshot> {
-        // However long a dump takes, this transaction waits for it.
-        self.batch("cannot begin", "SELECT set_config('idle_in_transaction_session_timeout', '0', true)")?;
+    /// Dumps the schema to a file, and reads its inspection and its rows' hashes in the same snapshot.
+    fn take_snapshot(&mut self, file: &Path) -> Result<Snapshot> {
+        // This transaction is idle while the dump runs, however long that takes.
+        self.batch(
+            "cannot prepare the snapshot",
+            "SELECT set_config('idle_in_transaction_session_timeout', '0', true)",
+        )?;
         let snapshot = self.value("SELECT pg_export_snapshot() AS value")?;
         let inspection = self.inspect()?;
         let contents = crate::store::Rows::contents(self)?;
@@ -230,19 +237,19 @@ impl PostgresSession<'_> {
         Ok(Snapshot { inspection, contents, database, place: self.name.clone(), needs, access })
     }
 
-    /// The one column of a query's rows, called `value`.
+    /// Returns the column `value` of a query's rows.
     pub(super) fn texts_of(&mut self, sql: &str) -> Result<Vec<String>> {
         let rows: QueryResult<Vec<Value>> = diesel::sql_query(sql).load(&mut self.pooled.link()?.connection);
-        let rows = rows.map_err(|error| self.failed("cannot ask the server", &error))?;
+        let rows = rows.map_err(|error| self.failed("cannot query the server", &error))?;
         Ok(rows.into_iter().map(|row| row.value).collect())
     }
 
     fn value(&mut self, sql: &str) -> Result<String> {
         let result = diesel::sql_query(sql).get_result::<Value>(&mut self.pooled.link()?.connection);
-        result.map(|row| row.value).map_err(|error| self.failed("cannot ask the server", &error))
+        result.map(|row| row.value).map_err(|error| self.failed("cannot query the server", &error))
     }
 
-    /// Nobody may write any more; reading goes on, a dump's as well.
+    /// Locks the tables against writes until the transaction ends. Others, such as `pg_dump`, can still read them.
     pub(super) fn lock_tables(&mut self) -> Result<()> {
         let schema = self.number()?;
         let sql = format!(
@@ -254,24 +261,25 @@ impl PostgresSession<'_> {
         self.batch("cannot lock its tables", &sql)
     }
 
-    /// Gives a copy of what was called `former` its own name.
-    fn put(&mut self, copy: &str, former: &str) -> Result<()> {
+    /// Renames a restored schema to this session's schema. Fails if the schema refers to another one or to `former`,
+    /// its name when the snapshot was taken.
+    fn install(&mut self, restored: &str, former: &str) -> Result<()> {
         let to = self.name.clone();
-        self.rename_schema("cannot give the copy its name", copy, &to)?;
+        self.rename_schema("cannot rename the restored schema", restored, &to)?;
         self.read = None;
-        self.look_for_it()?;
-        self.require_own_names(former)
+        self.find_schema()?;
+        self.require_no_other_schemas(former)
     }
 }
 
 impl ExclusiveProject for PostgresSession<'_> {
     fn snapshot_to(&mut self, file: &Path) -> Result<Snapshot> {
-        self.copy_out(file)
+        self.take_snapshot(file)
     }
 
     fn remove(mut self: Box<Self>) -> Result<Vec<String>> {
-        self.require_alone()?;
-        let notes = self.left_behind()?;
+        self.require_no_dependents()?;
+        let notes = self.deletion_notes()?;
         PostgresSession::remove(&mut self)?;
         Ok(notes)
     }
@@ -283,26 +291,26 @@ impl ExclusiveProject for PostgresSession<'_> {
         self.reader()?;
         let aside = match old {
             Replaced::Delete => {
-                self.require_alone()?;
+                self.require_no_dependents()?;
                 let sql = format!("DROP SCHEMA {} CASCADE", quote_name(&name));
-                self.batch("cannot delete what is replaced", &sql)?;
+                self.batch("cannot delete the schema that is replaced", &sql)?;
                 None
             }
             Replaced::KeepAside => {
                 let aside = format!("{OWN}damaged_{}", uuid::Uuid::now_v7().simple());
                 let sql = format!("ALTER SCHEMA {} RENAME TO {}", quote_name(&name), quote_name(&aside));
-                self.batch("cannot set aside what is replaced", &sql)?;
-                Some(format!("what was there is now the schema {aside}"))
+                self.batch("cannot rename the schema that is replaced", &sql)?;
+                Some(format!("the replaced schema is kept as {aside}"))
             }
         };
-        self.put(&staged.claim.name, snapshot.place)?;
-        self.grant_again()?;
+        self.install(&staged.claim.name, snapshot.place)?;
+        self.grant_to_role()?;
         let mut notes = staged.notes.clone();
-        notes.extend(self.give(&access)?);
+        notes.extend(self.apply_access(&access)?);
         self.remember_state()?;
-        // Last: rows of a published table without a key can't be changed.
+        // Last, because rows of a published table without a key cannot be changed.
         for published in publications {
-            self.batch("cannot publish it again", &published)?;
+            self.batch("cannot add it to its publications again", &published)?;
         }
         self.commit()?;
         notes.extend(aside);

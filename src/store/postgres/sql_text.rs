@@ -1,6 +1,6 @@
-//! A schema as SQL text, as `pg_dump` writes it and `psql` reads it, and back.
+//! Exports a schema as SQL text, as `pg_dump` writes and `psql` reads it, and imports such a text.
 //!
-//! It must not let a text run anything but SQL, nor reach beyond the database of its own that it is loaded into.
+//! An imported text can run nothing but SQL, and has no effect outside of the scratch database that it is loaded into.
 
 mod guard;
 mod parts;
@@ -21,7 +21,7 @@ use crate::project::ProjectId;
 use crate::sql::{quote_name, quote_text};
 use crate::store::LoadedSql;
 
-use guard::{Guard, written_elsewhere};
+use guard::{Guard, changed_shared_object};
 use parts::{Part, extension_schema, is_access, line_number, parts};
 
 #[derive(QueryableByName)]
@@ -30,11 +30,11 @@ struct Name {
     name: String,
 }
 
-/// Schemas with anything in them, but for the server's own; `public` only where it is the only one.
+/// The schemas that contain anything, except the server's own; `public` comes last.
 const SCHEMAS: &str = "SELECT nspname::text AS name FROM pg_namespace n WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema' \
     AND EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid) ORDER BY nspname = 'public', nspname";
 
-/// Writes a schema as text.
+/// Writes a schema as SQL text.
 pub(super) fn dump(store: &PostgresStore, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
     let mut session = store.session(id)?;
     session.begin_reading()?;
@@ -61,70 +61,81 @@ pub(super) fn dump(store: &PostgresStore, id: &ProjectId, out: &mut dyn Write) -
     write().map_err(|error| Error::new(ErrorKind::Io, "cannot write the export").caused_by(error))
 }
 
-/// Makes a copy in the store's own form of a text, as a file that is not there yet.
+/// Loads a text into a scratch database, and dumps it to a new file in the form of a snapshot.
 ///
-/// `psql` is not asked to: whatever tells its commands from SQL a little differently than it does would let one through.
+/// Does not use `psql`: if this code recognized psql commands a little differently than psql does, it would let one
+/// run.
 pub(super) fn load(store: &PostgresStore, path: &Path, into: &Path) -> Result<LoadedSql> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::io("read", path, error))?;
     let parts = parts(&text, path)?;
     let scratch = Scratch::new(store)?;
-    let own = scratch.store();
+    let scratch_store = scratch.store();
     let mut notes = Vec::new();
-    run(&own, &parts, path, &mut notes)?;
+    run(&scratch_store, &parts, path, &mut notes)?;
     let names: Vec<Name> = diesel::sql_query(SCHEMAS)
-        .load(&mut own.connections.get()?.link()?.connection)
-        .map_err(|error| super::failure::describe("cannot see what was loaded", own.target(), &error))?;
+        .load(&mut scratch_store.connections.get()?.link()?.connection)
+        .map_err(|error| {
+            super::failure::describe("cannot list the loaded schemas", scratch_store.target(), &error)
+        })?;
     let names: Vec<String> = names.into_iter().map(|it| it.name).collect();
     let name = match names.as_slice() {
         [one] => one,
         [one, public] if public == "public" => one,
-        [] => return Err(Error::new(ErrorKind::Usage, "there is no table in it").at(path, None)),
+        [] => return Err(Error::new(ErrorKind::Usage, "it contains no table").at(path, None)),
         several => {
-            let message = format!("it has more than one schema: {}", several.join(", "));
+            let message = format!("it contains more than one schema: {}", several.join(", "));
             return Err(Error::new(ErrorKind::Usage, message)
                 .at(path, None)
                 .with_hint("export one project at a time"));
         }
     };
-    own.dump(name, into, None)?;
-    let mut session = PostgresSession::new(&own, own.connections.get()?, name.clone());
+    scratch_store.dump(name, into, None)?;
+    let mut session = PostgresSession::new(&scratch_store, scratch_store.connections.get()?, name.clone());
     session.begin_reading()?;
     let access = session.access()?;
     Ok(LoadedSql { place: name.clone(), access, notes })
 }
 
-/// What an import takes, for whoever gave it something else.
-const TAKES: &str = "an import takes what pg_dump --schema writes: a schema with what is in it, and its rows";
+/// The hint for a text that an import refuses.
+const IMPORT_HINT: &str =
+    "an import accepts what pg_dump --schema writes: one schema, its objects and their rows";
 
-/// Runs a text, all or nothing, by a role without rights as far as there is one.
-fn run(own: &PostgresStore, parts: &[Part<'_>], path: &Path, notes: &mut Vec<String>) -> Result<()> {
-    let mut pooled = own.connections.get()?;
-    // What the text sets for its session is nobody else's.
-    let ran = run_over(own, &mut pooled.link()?.connection, parts, path, notes);
+/// Runs a text, all or nothing, as a role without privileges if one can be created.
+fn run(
+    scratch_store: &PostgresStore,
+    parts: &[Part<'_>],
+    path: &Path,
+    notes: &mut Vec<String>,
+) -> Result<()> {
+    let mut pooled = scratch_store.connections.get()?;
+    // The connection is not used again, because the text may have changed its settings.
+    let result = run_on(scratch_store, &mut pooled.link()?.connection, parts, path, notes);
     pooled.give_up();
-    ran
+    result
 }
 
-fn run_over(
-    own: &PostgresStore,
+fn run_on(
+    scratch_store: &PostgresStore,
     connection: &mut PgConnection,
     parts: &[Part<'_>],
     path: &Path,
     notes: &mut Vec<String>,
 ) -> Result<()> {
-    let failed =
-        |error: diesel::result::Error| super::failure::describe("cannot load it", own.target(), &error);
+    let failed = |error: diesel::result::Error| {
+        super::failure::describe("cannot load it", scratch_store.target(), &error)
+    };
     let at = |error: diesel::result::Error, line: usize| {
-        super::failure::describe("a statement failed", own.target(), &error).at(path, line_number(line))
+        super::failure::describe("a statement failed", scratch_store.target(), &error)
+            .at(path, line_number(line))
     };
     let statements = || parts.iter().flat_map(|part| &part.statement);
     connection.batch_execute("BEGIN").map_err(failed)?;
     let guard = Guard::new(connection).map_err(failed)?;
-    // First, into schemas that have nothing else in them yet.
+    // Extensions come first, while their schemas contain nothing else.
     for (sql, line) in statements() {
         if let Some(schema) = extension_schema(sql) {
-            let made = guard.make_extension(connection, sql, &schema);
-            made.map_err(|error| at(error, *line))?;
+            let created = guard.create_extension(connection, sql, &schema);
+            created.map_err(|error| at(error, *line))?;
         }
     }
     for part in parts {
@@ -140,36 +151,37 @@ fn run_over(
         }
     }
     if !guard.end(connection).map_err(failed)? {
-        return Err(Error::new(ErrorKind::Usage, "a trigger of it puts off again what it was put off to")
+        return Err(Error::new(ErrorKind::Usage, "one of its deferred triggers defers another one")
             .at(path, None)
-            .with_hint("take the deferred trigger out of the file, and make it afterwards"));
+            .with_hint("remove the deferred trigger from the file, and create it after the import"));
     }
-    // Whose it is and who may use it is said once all of it is this role's own, by the names that the text means there.
+    // Owners and privileges come last, when this role owns everything. The text's search_path settings run again,
+    // because they decide what the names mean.
     let is_later =
         |sql: &str| is_access(sql) || sql.starts_with("SELECT pg_catalog.set_config('search_path'");
     for (sql, line) in statements().filter(|(sql, _)| is_later(sql)) {
-        // A role that is not here is no reason to do without the rows.
+        // A role that does not exist is no reason to refuse the rows.
         connection.batch_execute("SAVEPOINT tenantry_access").map_err(failed)?;
-        // By the protocol that takes no second statement, however the server reads it.
+        // The extended protocol accepts only one statement, however the server parses the text.
         if let Err(error) = diesel::sql_query(sql).execute(connection) {
             let error = at(error, *line);
-            if !is_of_a_role(&error) {
+            if !is_role_error(&error) {
                 return Err(error);
             }
-            notes.push(format!("not given: {}", error.summary()));
+            notes.push(format!("not applied: {}", error.summary()));
             connection.batch_execute("ROLLBACK TO SAVEPOINT tenantry_access").map_err(failed)?;
         }
     }
-    if let Some(name) = written_elsewhere(connection).map_err(failed)? {
-        let message = format!("it changes {name}, which is not the project's");
-        return Err(Error::new(ErrorKind::Usage, message).at(path, None).with_hint(TAKES));
+    if let Some(name) = changed_shared_object(connection).map_err(failed)? {
+        let message = format!("it changes {name}, which does not belong to the project");
+        return Err(Error::new(ErrorKind::Usage, message).at(path, None).with_hint(IMPORT_HINT));
     }
     connection.batch_execute("COMMIT").map_err(failed)
 }
 
-/// Whether a statement failed for a role that is not here, or that this one may not act for.
-fn is_of_a_role(error: &Error) -> bool {
-    const SAID: [&str; 4] = ["role \"", "member of role", "SET ROLE", "permission denied"];
+/// Whether a statement failed because a role does not exist, or because this role may not act for it.
+fn is_role_error(error: &Error) -> bool {
+    const MESSAGES: [&str; 4] = ["role \"", "member of role", "SET ROLE", "permission denied"];
     let summary = error.summary();
-    SAID.iter().any(|said| summary.contains(said))
+    MESSAGES.iter().any(|message| summary.contains(message))
 }

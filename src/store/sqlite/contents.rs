@@ -1,6 +1,6 @@
-//! Every row of a database, counted and hashed: equal exactly when the tables have the same rows.
+//! Counts and hashes the rows of every table. The results are equal exactly when the tables have the same rows.
 //!
-//! It must not depend on the order of rows or on row ids that nobody gave: VACUUM makes new ones.
+//! They do not depend on the order of rows or on implicit rowids, which `VACUUM` reassigns.
 
 use std::collections::BTreeMap;
 
@@ -14,11 +14,11 @@ use crate::hash::hexadecimal;
 use crate::sql::quote_name;
 use crate::store::{Contents, Table};
 
-/// What a database's file says of itself, and means something to applications.
-const MARKS: [&str; 2] = ["application_id", "user_version"];
+/// The fields of the file header that applications use.
+const PROPERTIES: [&str; 2] = ["application_id", "user_version"];
 
-/// Every table with its columns: not the figures of the planner, which are nobody's rows, nor a column that is worked out when it
-/// is read, which has nothing of its own.
+/// Every ordinary table with its stored columns. Excludes the query planner's `sqlite_stat*` tables, which hold no user
+/// data, and `VIRTUAL` generated columns, which are computed when they are read.
 const COLUMNS: &str = r"SELECT t.name, c.name FROM main.sqlite_schema t JOIN pragma_table_xinfo(t.name, 'main') c
     WHERE t.type = 'table' AND t.rootpage > 0 AND t.name NOT LIKE 'sqlite\_stat%' ESCAPE '\' AND c.hidden IN (0, 3)
     ORDER BY t.name, c.cid";
@@ -33,60 +33,61 @@ pub(super) fn contents(connection: &Connection) -> Result<Contents> {
         }
         let mut tables = BTreeMap::new();
         for (name, columns) in columns {
-            let table = table(connection, &name, &columns)?;
+            let table = hash_table(connection, &name, &columns)?;
             tables.insert(name, table);
         }
         let mut properties = BTreeMap::new();
-        for name in MARKS {
-            let mark =
+        for name in PROPERTIES {
+            let value =
                 connection.query_row(&format!("PRAGMA main.{name}"), (), |row| row.get(0)).optional()?;
-            properties.insert(name.to_string(), mark.unwrap_or_default());
+            properties.insert(name.to_string(), value.unwrap_or_default());
         }
         Ok(Contents { tables, properties })
     };
     read().map_err(|error| describe("cannot read its rows", error))
 }
 
-fn table(connection: &Connection, name: &str, columns: &[String]) -> rusqlite::Result<Table> {
+fn hash_table(connection: &Connection, name: &str, columns: &[String]) -> rusqlite::Result<Table> {
     let mut statement =
         connection.prepare(&format!("SELECT {} FROM main.{}", columns.join(", "), quote_name(name)))?;
     let mut rows = statement.query(())?;
-    let mut sum = Sum::default();
+    let mut sum = RowHashSum::default();
     let mut bytes = Vec::new();
     while let Some(row) = rows.next()? {
         bytes.clear();
         for index in 0..columns.len() {
-            spell(row.get_ref(index)?, &mut bytes);
+            encode(row.get_ref(index)?, &mut bytes);
         }
         sum.add(&bytes);
     }
     Ok(Table { rows: sum.rows, hash: sum.finish() })
 }
 
-/// A value so that no two different ones, or sequences of them, are spelled alike.
-fn spell(value: ValueRef<'_>, bytes: &mut Vec<u8>) {
-    let mut sized = |kind: u8, text: &[u8]| {
+/// Appends a value as a type tag, a length and the bytes, so that different values, or sequences of values, never have
+/// the same encoding.
+fn encode(value: ValueRef<'_>, bytes: &mut Vec<u8>) {
+    let mut append = |kind: u8, value: &[u8]| {
         bytes.push(kind);
-        bytes.extend((text.len() as u64).to_le_bytes());
-        bytes.extend(text);
+        bytes.extend((value.len() as u64).to_le_bytes());
+        bytes.extend(value);
     };
     match value {
         ValueRef::Null => bytes.push(0),
-        ValueRef::Integer(number) => sized(1, &number.to_le_bytes()),
-        ValueRef::Real(number) => sized(2, &number.to_bits().to_le_bytes()),
-        ValueRef::Text(text) => sized(3, text),
-        ValueRef::Blob(blob) => sized(4, blob),
+        ValueRef::Integer(number) => append(1, &number.to_le_bytes()),
+        ValueRef::Real(number) => append(2, &number.to_bits().to_le_bytes()),
+        ValueRef::Text(text) => append(3, text),
+        ValueRef::Blob(blob) => append(4, blob),
     }
 }
 
-/// The sum of rows' hashes, so that their order makes no difference, and one that is there twice counts twice.
+/// The sum of the rows' hashes. A sum does not depend on the order of the rows and counts a duplicate row twice.
 #[derive(Default)]
-struct Sum {
+struct RowHashSum {
     rows: u64,
     lanes: [u64; 4],
 }
 
-impl Sum {
+impl RowHashSum {
     fn add(&mut self, row: &[u8]) {
         let hash = Sha256::digest(row);
         for (lane, part) in self.lanes.iter_mut().zip(hash.chunks_exact(8)) {
@@ -111,7 +112,7 @@ impl Sum {
 mod tests {
     use super::*;
 
-    fn of(sql: &str) -> Contents {
+    fn contents_of(sql: &str) -> Contents {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(sql).unwrap();
         contents(&connection).unwrap()
@@ -119,14 +120,20 @@ mod tests {
 
     #[test]
     fn trap_19_row_ids_that_nobody_gave_make_no_difference() {
-        let rows = of("CREATE TABLE t (a); INSERT INTO t VALUES (1), (2), (3)");
+        let rows = contents_of("CREATE TABLE t (a); INSERT INTO t VALUES (1), (2), (3)");
         assert_eq!(
             rows,
-            of("CREATE TABLE t (a); INSERT INTO t VALUES (9), (3), (2), (1); DELETE FROM t WHERE a = 9")
+            contents_of(
+                "CREATE TABLE t (a); INSERT INTO t VALUES (9), (3), (2), (1); DELETE FROM t WHERE a = 9"
+            )
         );
         assert_eq!(rows.tables["t"].rows, 3);
-        let own = of("CREATE TABLE t (a INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3)");
-        assert_ne!(own, of("CREATE TABLE t (a INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2), (4)"));
+        let explicit =
+            contents_of("CREATE TABLE t (a INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2), (3)");
+        assert_ne!(
+            explicit,
+            contents_of("CREATE TABLE t (a INTEGER PRIMARY KEY); INSERT INTO t VALUES (1), (2), (4)")
+        );
     }
 
     #[test]
@@ -134,16 +141,16 @@ mod tests {
         let values = ["NULL", "0", "0.0", "'0'", "x'30'", "''", "x''", "1", "-1", "'a'"];
         let all: Vec<_> = values
             .iter()
-            .map(|it| of(&format!("CREATE TABLE t (a BLOB); INSERT INTO t VALUES ({it})")))
+            .map(|it| contents_of(&format!("CREATE TABLE t (a BLOB); INSERT INTO t VALUES ({it})")))
             .collect();
         for (index, one) in all.iter().enumerate() {
             assert!(all[index + 1..].iter().all(|other| other != one), "{}", values[index]);
         }
-        let two = |rows: &str| of(&format!("CREATE TABLE t (a, b); INSERT INTO t VALUES {rows}"));
+        let two = |rows: &str| contents_of(&format!("CREATE TABLE t (a, b); INSERT INTO t VALUES {rows}"));
         assert_ne!(two("('a', 'bc')"), two("('ab', 'c')"));
         assert_ne!(two("(1, 2)"), two("(2, 1)"));
         assert_ne!(two("(1, 2), (1, 2)"), two("(1, 2)"));
         assert_ne!(two("(1, 2), (3, 4)"), two("(1, 4), (3, 2)"));
-        assert_ne!(of("PRAGMA user_version = 3"), of("PRAGMA user_version = 4"));
+        assert_ne!(contents_of("PRAGMA user_version = 3"), contents_of("PRAGMA user_version = 4"));
     }
 }

@@ -1,6 +1,6 @@
-//! New databases: a template made once by the migrations, then copied.
+//! Creates databases. The migrations build a template once, and every new database is a copy of it.
 //!
-//! It must not show a half-made project under its name, whatever kills the process; nor overwrite one.
+//! A database gets its name only when it is complete, even if the process is killed, and never overwrites a file.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -15,53 +15,54 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::discover::orphan;
 use super::failure::describe;
-use super::ledger::redate;
+use super::ledger::set_run;
 use super::session::SqliteSession;
 use crate::disk::{claim, exists, rename_new, sync_directory};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Template;
 use crate::store::cache::SchemaCache;
 
-/// Where a database's header says which journal it uses: 1 for a rollback journal, 2 for a WAL.
-const JOURNAL_BYTES: std::ops::Range<usize> = 18..20;
-/// How old the times in a new project's ledger may be.
-const FRESH: Duration = Duration::from_millis(500);
+/// The file header's format versions: 1 for a rollback journal, 2 for WAL.
+const FORMAT_VERSIONS: std::ops::Range<usize> = 18..20;
+/// The maximum age of the times in a new project's ledger.
+const MAX_LEDGER_AGE: Duration = Duration::from_millis(500);
 
-/// The last template made, as the bytes of its file.
+/// The most recent template, as the bytes of its database file.
 #[derive(Default)]
 pub(super) struct TemplateCache(Mutex<Option<CachedTemplate>>);
 
 struct CachedTemplate {
     catalog: [u8; 32],
     run: String,
-    at: Instant,
+    /// When the times in the image's ledger were set.
+    updated: Instant,
     image: Arc<Vec<u8>>,
 }
 
 impl TemplateCache {
-    /// The bytes of a new database, with a ledger of this run and of about now.
+    /// Returns the bytes of a new database whose ledger has the template's run and current times.
     pub(super) fn image(&self, template: Template<'_>) -> Result<Arc<Vec<u8>>> {
         if !template.is_reusable {
             return build(template).map(Arc::new);
         }
-        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let image = match made.as_ref().filter(|made| made.catalog == template.catalog) {
-            Some(made) if made.run == template.run && made.at.elapsed() < FRESH => {
-                return Ok(Arc::clone(&made.image));
+        let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let image = match cached.as_ref().filter(|cached| cached.catalog == template.catalog) {
+            Some(cached) if cached.run == template.run && cached.updated.elapsed() < MAX_LEDGER_AGE => {
+                return Ok(Arc::clone(&cached.image));
             }
-            Some(made) => redated(&made.image, template.run)?,
+            Some(cached) => with_run(&cached.image, template.run)?,
             None => build(template)?,
         };
         let image = Arc::new(image);
-        let (run, at) = (template.run.to_string(), Instant::now());
-        *made = Some(CachedTemplate { catalog: template.catalog, run, at, image: Arc::clone(&image) });
+        let (run, updated) = (template.run.to_string(), Instant::now());
+        *cached = Some(CachedTemplate { catalog: template.catalog, run, updated, image: Arc::clone(&image) });
         Ok(image)
     }
 }
 
-/// Runs the migrations on a file, not in memory: only there do journal mode and the like come out as they will be.
+/// Runs the migrations on a file rather than in memory, because only a file keeps settings such as the journal mode.
 fn build(template: Template<'_>) -> Result<Vec<u8>> {
-    let failed = |error| Error::new(ErrorKind::Io, "cannot make a template").caused_by(error);
+    let failed = |error| Error::new(ErrorKind::Io, "cannot create the template database").caused_by(error);
     let scratch = tempfile::tempdir().map_err(failed)?;
     let path = scratch.path().join("template.db");
     let open = || {
@@ -69,35 +70,38 @@ fn build(template: Template<'_>) -> Result<Vec<u8>> {
         connection.execute_batch("PRAGMA synchronous = OFF")?;
         Ok(connection)
     };
-    let connection = open().map_err(|error| describe("cannot make a template", error))?;
+    let connection = open().map_err(|error| describe("cannot create the template database", error))?;
     let schemas = SchemaCache::default();
     (template.fill)(&mut SqliteSession::new(connection, &schemas), usize::MAX)?;
     std::fs::read(&path).map_err(failed)
 }
 
-fn redated(image: &[u8], run: &str) -> Result<Vec<u8>> {
-    let redate = || {
+/// Returns a copy of a template whose ledger has this run and the current time.
+fn with_run(image: &[u8], run: &str) -> Result<Vec<u8>> {
+    let update = || {
         let connection = in_memory(image)?;
-        redate(&connection, run)?;
+        set_run(&connection, run)?;
         Ok(connection.serialize(MAIN_DB)?.to_vec())
     };
-    let mut redated: Vec<u8> = redate().map_err(|error| describe("cannot date the template", error))?;
-    redated[JOURNAL_BYTES].copy_from_slice(&image[JOURNAL_BYTES]);
-    Ok(redated)
+    let mut updated: Vec<u8> =
+        update().map_err(|error| describe("cannot update the ledger of the template database", error))?;
+    updated[FORMAT_VERSIONS].copy_from_slice(&image[FORMAT_VERSIONS]);
+    Ok(updated)
 }
 
-/// A database's bytes as a database in memory, which has no WAL: SQLite refuses an image that says it has one.
+/// Opens a database's bytes in memory. SQLite cannot open a WAL database there, so the copy is marked as one with a
+/// rollback journal.
 pub(super) fn in_memory(image: &[u8]) -> rusqlite::Result<Connection> {
     let mut copy = image.to_vec();
-    copy[JOURNAL_BYTES].fill(1);
+    copy[FORMAT_VERSIONS].fill(1);
     let mut connection = Connection::open_in_memory()?;
     connection.deserialize_read_exact(MAIN_DB, copy.as_slice(), copy.len(), false)?;
     Ok(connection)
 }
 
-/// Puts a database under its name: written and synced under another one, renamed without overwriting, and the
-/// folder synced.
-pub(super) fn install(
+/// Creates a database file: writes and syncs it under a temporary name, renames it without overwriting, and syncs the
+/// folder. Returns `AlreadyExists` if the name is in use.
+pub(super) fn create_file(
     directory: &Path,
     name: &str,
     write: impl FnOnce(&mut File) -> io::Result<()>,
@@ -107,26 +111,24 @@ pub(super) fn install(
     require_free(&path)?;
     sweep_once(directory);
     let temporary = temporary_name(directory, name);
-    let put = || {
-        // Kept until it has its name, with its lock: see `sweep`.
-        let written = write_file(&temporary, 0o666, write)?;
+    let write_and_rename = || {
+        // Stays open, and so locked, until the rename: `sweep` would remove an unlocked file.
+        let locked = write_file(&temporary, 0o666, write)?;
         rename_new(&temporary, &path)?;
-        drop(written);
+        drop(locked);
         sync_directory(directory).map_err(|error| {
-            error.with_hint(
-                "the database is there and whole, but might not survive a power cut: look at the disk",
-            )
+            error.with_hint("the database is complete, but a power failure may lose it: check the disk")
         })
     };
-    let result = put();
+    let result = write_and_rename();
     if result.is_err() {
-        // Already renamed or never made: then there is nothing to remove, and the first error is the one to tell.
+        // The file may be renamed already or not exist. The first error is the one to report.
         let _ = std::fs::remove_file(&temporary);
     }
     result
 }
 
-/// Errors where there is a database, or what is left of one.
+/// Returns `AlreadyExists` if the database exists, or if a companion file of a deleted database does.
 pub(super) fn require_free(path: &Path) -> Result<()> {
     if path.symlink_metadata().is_ok() {
         return Err(exists());
@@ -135,32 +137,32 @@ pub(super) fn require_free(path: &Path) -> Result<()> {
         None => Ok(()),
         Some(orphan) => Err(Error::new(
             ErrorKind::AlreadyExists,
-            format!("{} is left from a database that is gone", orphan.display()),
+            format!("{} is left over from a database that no longer exists", orphan.display()),
         )
-        .with_hint("SQLite would take it for the new database's own: move it away first")),
+        .with_hint("SQLite would use it as part of the new database: move it away first")),
     }
 }
 
-/// Whether a file's name is one of those.
+/// Whether a file name has the form that [`temporary_name`] returns.
 pub(super) fn is_temporary(name: &str) -> bool {
     let parts = || name.strip_prefix('.')?.strip_suffix(".new")?.rsplit_once('.');
     parts().is_some_and(|(_, id)| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
-/// Looks once for what dead processes left in a folder.
+/// Removes the temporary files of dead processes, once per folder and process.
 fn sweep_once(directory: &Path) {
     static SWEPT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     let is_first = SWEPT.lock().unwrap_or_else(PoisonError::into_inner).insert(directory.to_path_buf());
     if is_first {
-        // What can't be removed now is no reason not to go on: `doctor` names it.
+        // A leftover file does not prevent a create, and `doctor` lists it.
         drop(sweep(directory));
     }
 }
 
-/// Removes files that were never given their names, since the process that wrote them is gone: it holds a lock while it writes.
+/// Removes the temporary files of dead processes and returns their names. A live process holds a lock on its file.
 pub(super) fn sweep(directory: &Path) -> Result<Vec<String>> {
     let unreadable = |error| Error::io("list", directory, error);
-    let mut gone = Vec::new();
+    let mut removed = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(unreadable)? {
         let Ok(name) = entry.map_err(unreadable)?.file_name().into_string() else { continue };
         if !is_temporary(&name) {
@@ -168,20 +170,20 @@ pub(super) fn sweep(directory: &Path) -> Result<Vec<String>> {
         }
         let path = directory.join(&name);
         let is_free = |file: &File| flock(file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        // One that has its name by now is not there any more.
+        // A file that was renamed in the meantime no longer exists under this name.
         if File::open(&path).is_ok_and(|file| is_free(&file)) && std::fs::remove_file(&path).is_ok() {
-            gone.push(name);
+            removed.push(name);
         }
     }
-    Ok(gone)
+    Ok(removed)
 }
 
-/// What a file is called until it is whole.
+/// Returns the name of a file until it is complete.
 pub(super) fn temporary_name(directory: &Path, name: &str) -> PathBuf {
     directory.join(format!(".{name}.{}.new", uuid::Uuid::now_v7().simple()))
 }
 
-/// Writes a new file, durably, with this mode as far as the process's mask allows it; gives it, still locked.
+/// Writes and syncs a new file with this mode, limited by the process's umask. Returns it open and locked.
 pub(super) fn write_file(
     path: &Path,
     mode: u32,
@@ -205,12 +207,12 @@ fn ensure_directory(directory: &Path) -> Result<()> {
     if directory.as_os_str().is_empty() || directory.is_dir() {
         return Ok(());
     }
-    // Each new folder's name is durable before anything is put into it.
+    // The parent is synced before anything is created in the new folder.
     let parent = directory.parent().unwrap_or(Path::new("."));
     ensure_directory(parent)?;
     match std::fs::create_dir(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(Error::io("make the folder", directory, error))
+            Err(Error::io("create the folder", directory, error))
         }
         _ => sync_directory(parent),
     }

@@ -1,6 +1,6 @@
-//! What can be said of a folder of databases without changing it.
+//! Checks a store's folder for `doctor`, without changing it.
 //!
-//! It must not open a project: `status` does that.
+//! Opens no project; `status` does that.
 
 use std::path::Path;
 
@@ -12,8 +12,8 @@ use super::discover::discover;
 use crate::project::NamePattern;
 use crate::store::Finding;
 
-/// Compile options that decide how SQLite behaves here.
-const TELLING: [&str; 6] =
+/// The compile options to report, which affect how SQLite behaves here.
+const COMPILE_OPTIONS: [&str; 6] =
     ["THREADSAFE", "DEFAULT_FOREIGN_KEYS", "DEFAULT_MEMSTATUS", "DEFAULT_SYNCHRONOUS", "DQS", "ENABLE_FTS5"];
 
 pub(super) fn diagnose(directory: &Path, pattern: &NamePattern) -> Vec<Finding> {
@@ -25,7 +25,7 @@ pub(super) fn diagnose(directory: &Path, pattern: &NamePattern) -> Vec<Finding> 
         Ok(found) => Finding {
             name: "projects",
             ok: found.skipped.is_empty(),
-            detail: format!("{} named {pattern}, {} left alone", found.projects.len(), found.skipped.len()),
+            detail: format!("{} match {pattern}, {} skipped", found.projects.len(), found.skipped.len()),
         },
         Err(error) => Finding { name: "projects", ok: false, detail: error.summary() },
     });
@@ -41,14 +41,14 @@ fn engine() -> Finding {
     };
     match options() {
         Ok(options) => {
-            let telling: Vec<_> = options
+            let relevant: Vec<_> = options
                 .into_iter()
-                .filter(|option| TELLING.iter().any(|name| option.starts_with(name)))
+                .filter(|option| COMPILE_OPTIONS.iter().any(|name| option.starts_with(name)))
                 .collect();
             Finding {
                 name: "sqlite",
                 ok: true,
-                detail: format!("{} ({})", rusqlite::version(), telling.join(", ")),
+                detail: format!("{} ({})", rusqlite::version(), relevant.join(", ")),
             }
         }
         Err(error) => Finding { name: "sqlite", ok: false, detail: error.to_string() },
@@ -58,20 +58,20 @@ fn engine() -> Finding {
 fn folder(directory: &Path) -> Finding {
     let shown = directory.display();
     let (ok, detail) = if directory.exists() && !directory.is_dir() {
-        (false, format!("{shown} is no folder"))
+        (false, format!("{shown} is not a folder"))
     } else if !directory.is_dir() {
-        (false, format!("{shown} does not exist; the first create makes it"))
+        (false, format!("{shown} does not exist; the first create command creates it"))
     } else if access(directory, Access::READ_OK | Access::EXEC_OK).is_err() {
-        (false, format!("{shown} can't be listed by this user"))
+        (false, format!("this user cannot list {shown}"))
     } else if access(directory, Access::WRITE_OK).is_err() {
-        (false, format!("{shown} can be read, not written, by this user"))
+        (false, format!("this user can read {shown}, but not write to it"))
     } else {
-        (true, format!("{shown} can be read and written"))
+        (true, format!("this user can read and write {shown}"))
     };
     Finding { name: "folder", ok, detail }
 }
 
-/// What a killed `create` leaves: never a project, and safe to delete while nothing runs.
+/// Looks for temporary files of killed commands. They are never projects, and can be deleted while no command runs.
 fn leftovers(directory: &Path) -> Finding {
     let names: Vec<_> = std::fs::read_dir(directory)
         .into_iter()
@@ -82,7 +82,8 @@ fn leftovers(directory: &Path) -> Finding {
     let detail = match names.first() {
         None => "none".into(),
         Some(first) => format!(
-            "{} of processes that were killed, or still run, such as {first}: tenantry doctor --clean",
+            "{} temporary files of killed or running commands, such as {first}; \
+             to remove unused ones: tenantry doctor --clean",
             names.len()
         ),
     };

@@ -1,28 +1,28 @@
-//! Which files of a folder are projects.
+//! Finds the files of a folder that are projects.
 //!
-//! It must not open one: a FIFO would hang, a link would lead elsewhere, and opening is not needed to tell.
+//! Opens none of them: opening a FIFO would hang, and opening a symbolic link would open a file elsewhere.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use super::file::{COMPANIONS, companion, oddity};
+use super::file::{COMPANIONS, companion, non_database_kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::project::{NamePattern, ProjectId};
 use crate::store::{Discovery, Skipped};
 
-/// Everything in the folder whose name is of the pattern.
+/// Returns the projects of the folder, and the files that match the pattern but are skipped.
 pub(super) fn discover(directory: &Path, pattern: &NamePattern) -> Result<Discovery> {
-    look(directory, pattern).map(|(found, _)| found)
+    scan(directory, pattern).map(|(found, _)| found)
 }
 
-/// Why files that are projects by their names, and one file under several of them, can't be touched, by those names.
+/// Returns the file names of projects that are hard links to the same file, and why they cannot be used.
 pub(super) fn aliases(directory: &Path, pattern: &NamePattern) -> Result<HashMap<String, String>> {
-    look(directory, pattern).map(|(_, aliases)| aliases)
+    scan(directory, pattern).map(|(_, aliases)| aliases)
 }
 
-fn look(directory: &Path, pattern: &NamePattern) -> Result<(Discovery, HashMap<String, String>)> {
+fn scan(directory: &Path, pattern: &NamePattern) -> Result<(Discovery, HashMap<String, String>)> {
     let (mut found, mut aliases) = (Discovery::default(), HashMap::new());
     if !directory.exists() {
         return Ok((found, aliases));
@@ -30,7 +30,7 @@ fn look(directory: &Path, pattern: &NamePattern) -> Result<(Discovery, HashMap<S
     if !directory.is_dir() {
         return Err(Error::new(
             ErrorKind::Configuration,
-            format!("the store {} is no folder", directory.display()),
+            format!("the store {} is not a folder", directory.display()),
         )
         .with_hint("a store is a folder of SQLite files, such as sqlite:data"));
     }
@@ -56,12 +56,12 @@ fn look(directory: &Path, pattern: &NamePattern) -> Result<(Discovery, HashMap<S
             found.projects.push(only.clone());
             continue;
         }
-        // Which of the names its application uses can't be known, and SQLite keeps its journals by name.
+        // It is unknown which name the application uses, and SQLite names a journal after its database.
         ids.sort();
         let all: Vec<_> = ids.iter().map(|id| pattern.name(id)).collect();
         let reason = format!("a hard link: one file under the names {}", all.join(", "));
         aliases.extend(all.into_iter().map(|name| (name, reason.clone())));
-        // Somebody may count on them: they are told one by one, as blocked.
+        // They are returned as projects, so that each of them is reported as blocked.
         found.projects.extend(ids);
     }
     found.projects.sort();
@@ -69,10 +69,10 @@ fn look(directory: &Path, pattern: &NamePattern) -> Result<(Discovery, HashMap<S
     Ok((found, aliases))
 }
 
-/// The names that the pattern fits, and those of companions.
+/// Returns the file names that match the pattern, and those of companions.
 fn names(directory: &Path, pattern: &NamePattern) -> Result<Vec<OsString>> {
     let pattern = glob::Pattern::new(&format!("{}*", pattern.glob())).map_err(|error| {
-        Error::new(ErrorKind::Configuration, "the file pattern is no glob").caused_by(error)
+        Error::new(ErrorKind::Configuration, "the file pattern is not a valid glob").caused_by(error)
     })?;
     let unreadable = |error| Error::io("list", directory, error);
     let mut names = Vec::new();
@@ -85,28 +85,30 @@ fn names(directory: &Path, pattern: &NamePattern) -> Result<Vec<OsString>> {
     Ok(names)
 }
 
-type Found = (ProjectId, Option<(u64, u64)>);
+/// A project, and its device and inode if the file has several names.
+type FoundProject = (ProjectId, Option<(u64, u64)>);
 
-/// The project that a name stands for, with its inode where it has several names; or why it is none.
-fn classify(directory: &Path, pattern: &NamePattern, name: &str) -> Result<Option<Found>, String> {
+/// Returns the project that a file name stands for, or `None` if the name is not a project's. Returns the reason as an
+/// error if the file is skipped.
+fn classify(directory: &Path, pattern: &NamePattern, name: &str) -> Result<Option<FoundProject>, String> {
     let path = directory.join(name);
     let Some(id) = pattern.id(name) else {
         return match COMPANIONS.iter().find_map(|suffix| name.strip_suffix(suffix)) {
             Some(owner) if pattern.id(owner).is_some() && !directory.join(owner).exists() => {
-                Err(format!("{owner}, to which it belongs, is gone"))
+                Err(format!("left over from {owner}, which does not exist"))
             }
             _ => Ok(None),
         };
     };
-    let metadata = path.symlink_metadata().map_err(|error| format!("cannot be looked at: {error}"))?;
-    if let Some(oddity) = oddity(&metadata) {
-        return Err(oddity.to_string());
+    let metadata = path.symlink_metadata().map_err(|error| format!("inaccessible: {error}"))?;
+    if let Some(kind) = non_database_kind(&metadata) {
+        return Err(kind.to_string());
     }
     let id = id.map_err(|error| error.message().to_string())?;
     Ok(Some((id, (metadata.nlink() > 1).then(|| (metadata.dev(), metadata.ino())))))
 }
 
-/// What lies beside a database that does not exist, and would be taken for its own.
+/// Returns a companion file beside the path of a missing database. SQLite would use it as part of a new database.
 pub(super) fn orphan(path: &Path) -> Option<std::path::PathBuf> {
     COMPANIONS.iter().map(|suffix| companion(path, suffix)).find(|path| path.symlink_metadata().is_ok())
 }

@@ -1,41 +1,40 @@
-//! SQLite's errors as tenantry's.
+//! Converts SQLite's errors to tenantry's.
 //!
-//! It must not repeat SQL in a message: a statement may hold data.
+//! Messages do not include SQL, because a statement may contain data.
 
 use rusqlite::ErrorCode;
 
 use crate::error::{Error, ErrorKind};
 
-/// An error of SQLite, with what was being done.
+/// Converts an error. `what` is the message: which operation failed.
 pub(super) fn describe(what: &str, error: rusqlite::Error) -> Error {
     let (kind, hint) = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed) => (
             ErrorKind::Locked,
-            Some("another process holds it; run the command again, or raise --lock-timeout"),
+            Some("another process holds a lock; run the command again, or raise --lock-timeout"),
         ),
-        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => (
-            ErrorKind::ReadOnly,
-            Some("give write permission for the file and its folder to whoever runs this"),
-        ),
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            (ErrorKind::ReadOnly, Some("grant this user write permission on the file and its folder"))
+        }
         Some(ErrorCode::NotADatabase) => (
             ErrorKind::NotADatabase,
             Some("restore the file from a backup, or move it out of the store's folder"),
         ),
         Some(ErrorCode::DatabaseCorrupt) => (ErrorKind::Corrupt, Some("restore the project from a backup")),
         Some(ErrorCode::DiskFull) => {
-            (ErrorKind::DiskFull, Some("make room; nothing of this project was changed"))
+            (ErrorKind::DiskFull, Some("free disk space; this project was not changed"))
         }
         Some(ErrorCode::OperationInterrupted) => (
             ErrorKind::Timeout,
-            Some("reading a ledger takes microseconds; look at the database's views and tables"),
+            Some("reading a ledger normally takes microseconds; check the database's views and tables"),
         ),
-        Some(ErrorCode::SystemIoFailure) => (ErrorKind::Io, Some("look at the disk and the system's log")),
+        Some(ErrorCode::SystemIoFailure) => (ErrorKind::Io, Some("check the disk and the system log")),
         Some(ErrorCode::CannotOpen) => {
-            (ErrorKind::Io, Some("look at the permissions of the file and its folder"))
+            (ErrorKind::Io, Some("check the permissions of the file and its folder"))
         }
         Some(ErrorCode::ConstraintViolation) => (
             ErrorKind::Migration,
-            Some("mend the migration or this project's data; nothing of it was changed"),
+            Some("fix the migration or this project's data; this project was not changed"),
         ),
         _ => (ErrorKind::Database, None),
     };
@@ -46,7 +45,7 @@ pub(super) fn describe(what: &str, error: rusqlite::Error) -> Error {
     }
 }
 
-/// What SQLite says, without the statement.
+/// Returns SQLite's message without the statement.
 pub(super) fn message(error: &rusqlite::Error) -> String {
     match error {
         rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),

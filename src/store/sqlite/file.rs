@@ -1,6 +1,6 @@
-//! A database's file and its companions, told apart by `lstat` alone.
+//! Examines a database's file and its companions with `lstat` alone.
 //!
-//! It must not open anything: a FIFO would hang, and closing a file drops this process's locks on it.
+//! Opens nothing: opening a FIFO would hang, and closing a file drops this process's locks on it.
 
 use std::fs::Metadata;
 use std::io::ErrorKind as IoErrorKind;
@@ -11,22 +11,22 @@ use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The files that SQLite puts beside a database, by the ends of their names.
+/// The suffixes of the files that SQLite creates beside a database.
 pub(super) const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// The longest time between two ticks of a kernel's clock for file times.
+/// The longest tick of a kernel's clock for file times.
 const TICK: Duration = Duration::from_millis(20);
-/// The same for file systems that keep whole seconds, or every second one.
+/// The same for file systems that store times in units of one or two seconds.
 const COARSE_TICK: Duration = Duration::from_millis(2_100);
 
-/// The companion of a database's file.
+/// Returns the path of a database's companion file.
 pub(super) fn companion(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// A file as SQLite's URI, with a query.
+/// Returns the SQLite URI of a file, with query parameters.
 pub(super) fn uri(path: &Path, query: &str) -> String {
     let escape = |&byte: &u8| match byte {
         byte if byte.is_ascii_alphanumeric() || b"/._-~".contains(&byte) => char::from(byte).to_string(),
@@ -36,8 +36,8 @@ pub(super) fn uri(path: &Path, query: &str) -> String {
     format!("file:{path}?{query}")
 }
 
-/// Why something that stands where a database should be is none; `None` for a file that may be one.
-pub(super) fn oddity(metadata: &Metadata) -> Option<&'static str> {
+/// Returns what a directory entry is if it cannot be a database, or `None` for a file that may be one.
+pub(super) fn non_database_kind(metadata: &Metadata) -> Option<&'static str> {
     let kind = metadata.file_type();
     Some(if kind.is_symlink() {
         "a symbolic link"
@@ -56,29 +56,30 @@ pub(super) fn oddity(metadata: &Metadata) -> Option<&'static str> {
     })
 }
 
-/// The metadata of a file that may be a database, or why it can't be one.
+/// Returns the metadata of a file that may be a database. Returns `NotFound` if it does not exist, and `NotAProject` if
+/// it cannot be a database.
 pub(super) fn require_database(path: &Path) -> Result<Metadata> {
     let metadata = path.symlink_metadata().map_err(|error| match error.kind() {
         IoErrorKind::NotFound => Error::new(ErrorKind::NotFound, "it does not exist")
-            .with_hint("see which there are: tenantry list; or make it: tenantry create ID"),
-        _ => Error::io("look at", path, error),
+            .with_hint("to list the projects: tenantry list; to create this one: tenantry create ID"),
+        _ => Error::io("read the metadata of", path, error),
     })?;
-    match oddity(&metadata) {
+    match non_database_kind(&metadata) {
         None => Ok(metadata),
-        Some(oddity) => Err(Error::new(ErrorKind::NotAProject, format!("it is {oddity}"))
-            .with_hint("tenantry leaves it alone; put the project's own database there, or remove it")),
+        Some(kind) => Err(Error::new(ErrorKind::NotAProject, format!("it is {kind}"))
+            .with_hint("it was not changed; replace it with the project's database, or remove it")),
     }
 }
 
-/// What `stat` says of a database and its companions; equal before and after a read when nothing was written between.
+/// The `lstat` results of a database and its companions. Equal before and after a read if nothing was written between.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Signature {
     main: Stat,
-    /// The size of `-wal`, where there is one.
+    /// The size of `-wal`, if it exists.
     pub(super) wal: Option<u64>,
-    /// Whether there is a `-shm`.
+    /// Whether `-wal` and `-shm` exist.
     pub(super) shm: bool,
-    /// Whether there is a `-journal`.
+    /// Whether `-journal` exists.
     pub(super) journal: bool,
 }
 
@@ -110,8 +111,8 @@ impl Signature {
         Ok(Self { main, wal, shm, journal })
     }
 
-    /// Whether a write since this signature was taken would show in the next one: the last write is at least one
-    /// tick of the clock ago.
+    /// Whether the next signature differs if the file is written to from now on. It does if the last write is at least
+    /// one clock tick old.
     pub(super) fn is_settled(&self) -> bool {
         let (seconds, nanoseconds) = self.main.modified;
         let (Ok(seconds), Ok(fraction)) = (u64::try_from(seconds), u32::try_from(nanoseconds)) else {
@@ -119,7 +120,7 @@ impl Signature {
         };
         let modified = SystemTime::UNIX_EPOCH + Duration::new(seconds, fraction);
         let tick = if fraction == 0 { COARSE_TICK } else { TICK };
-        // A time in the future is no clock's of now: the next write changes it.
+        // The next write replaces a time in the future by the current time.
         SystemTime::now().duration_since(modified).map_or(true, |age| age > tick)
     }
 }
@@ -128,7 +129,7 @@ fn size_of(path: &Path) -> Result<Option<u64>> {
     match path.symlink_metadata() {
         Ok(metadata) => Ok(Some(metadata.len())),
         Err(error) if error.kind() == IoErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("look at", path, error)),
+        Err(error) => Err(Error::io("read the metadata of", path, error)),
     }
 }
 

@@ -1,7 +1,7 @@
-//! What SQLite finds wrong with a database, as far as it can look.
+//! Checks a database's integrity and foreign keys.
 //!
-//! A collation, a function or a module that only the application registers keeps SQLite from checking what uses it. That is
-//! named; all else is checked.
+//! SQLite cannot check tables that use a collation, function or module which only the application registers. They are
+//! reported as unchecked; everything else is checked.
 
 use std::collections::BTreeMap;
 
@@ -10,44 +10,49 @@ use rusqlite::Connection;
 use crate::sql::{quote_name, quote_text};
 use crate::store::{ForeignKeyViolations, Health};
 
-/// How many damages are named.
-const NAMED: usize = 20;
+/// How many integrity errors are reported.
+const MAX_ERRORS: usize = 20;
 
-/// Everything SQLite can check.
+/// Runs all checks that SQLite has.
 pub(super) fn health(connection: &Connection) -> rusqlite::Result<Health> {
     let mut health = Health::default();
-    match integrity(connection, &NAMED.to_string()) {
-        Ok(damage) => health.damage = damage,
-        Err(error) if is_unknown(&error) => each_table(connection, &mut health)?,
+    match integrity(connection, &MAX_ERRORS.to_string()) {
+        Ok(errors) => health.errors = errors,
+        Err(error) if prevents_check(&error) => check_each_table(connection, &mut health)?,
         Err(error) => return Err(error),
     }
-    let Dangling { rows, unchecked } = dangling(connection)?;
+    let ForeignKeyCheck { violations, unchecked } = check_foreign_keys(connection)?;
     health.unchecked.extend(unchecked);
-    for ((child, parent), (count, first)) in rows {
+    for ((child, parent), (count, first)) in violations {
         let first = first.map(|first| format!(", the first is row {first}")).unwrap_or_default();
-        health.damage.push(format!("{count} row(s) of {child} point at nothing in {parent}{first}"));
+        health.errors.push(format!("{count} row(s) of {child} reference missing rows of {parent}{first}"));
     }
     Ok(health)
 }
 
-/// How many rows point at nothing, by child and parent.
+/// Counts the rows that violate foreign keys, by child and parent table.
 pub(super) fn violations(connection: &Connection) -> rusqlite::Result<ForeignKeyViolations> {
-    Ok(dangling(connection)?.rows.into_iter().map(|(pair, (count, _))| (pair, count)).collect())
+    Ok(check_foreign_keys(connection)?
+        .violations
+        .into_iter()
+        .map(|(pair, (count, _))| (pair, count))
+        .collect())
 }
 
-fn integrity(connection: &Connection, what: &str) -> rusqlite::Result<Vec<String>> {
-    let mut statement = connection.prepare(&format!("PRAGMA main.integrity_check({what})"))?;
-    let mut damage: Vec<String> =
+/// Runs `PRAGMA integrity_check` with an argument: a table, or the maximum number of errors.
+fn integrity(connection: &Connection, argument: &str) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare(&format!("PRAGMA main.integrity_check({argument})"))?;
+    let mut errors: Vec<String> =
         statement.query_map((), |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-    damage.retain(|line| line != "ok");
-    Ok(damage)
+    errors.retain(|line| line != "ok");
+    Ok(errors)
 }
 
-fn each_table(connection: &Connection, health: &mut Health) -> rusqlite::Result<()> {
+fn check_each_table(connection: &Connection, health: &mut Health) -> rusqlite::Result<()> {
     for table in tables(connection)? {
         match integrity(connection, &quote_text(&table)) {
-            Ok(damage) => health.damage.extend(damage),
-            Err(error) if is_unknown(&error) => {
+            Ok(errors) => health.errors.extend(errors),
+            Err(error) if prevents_check(&error) => {
                 health.unchecked.push(format!("{table}: {}", super::failure::message(&error)));
             }
             Err(error) => return Err(error),
@@ -61,46 +66,53 @@ fn tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     connection.prepare(sql)?.query_map((), |row| row.get(0))?.collect()
 }
 
-/// Rows that point at nothing, with the first one's number, and the tables of which SQLite can't tell.
+/// The result of a foreign key check.
 #[derive(Default)]
-struct Dangling {
-    rows: BTreeMap<(String, String), (u64, Option<i64>)>,
+struct ForeignKeyCheck {
+    /// The number of violating rows and their lowest rowid, by child and parent table.
+    violations: BTreeMap<(String, String), (u64, Option<i64>)>,
+    /// The tables that SQLite cannot check, with the reasons.
     unchecked: Vec<String>,
 }
 
-fn dangling(connection: &Connection) -> rusqlite::Result<Dangling> {
-    let mut found = Dangling::default();
-    match dangling_of(connection, "pragma_foreign_key_check", &mut found) {
-        Err(error) if is_unknown(&error) => {}
-        whole => return whole.map(|()| found),
+fn check_foreign_keys(connection: &Connection) -> rusqlite::Result<ForeignKeyCheck> {
+    let mut result = ForeignKeyCheck::default();
+    match add_violations(connection, "pragma_foreign_key_check", &mut result) {
+        Err(error) if prevents_check(&error) => {}
+        other => return other.map(|()| result),
     }
-    found = Dangling::default();
+    result = ForeignKeyCheck::default();
     for table in tables(connection)? {
         let check = format!("pragma_foreign_key_check({})", quote_text(&table));
-        match dangling_of(connection, &check, &mut found) {
+        match add_violations(connection, &check, &mut result) {
             Ok(()) => {}
-            Err(error) if is_unknown(&error) => {
+            Err(error) if prevents_check(&error) => {
                 let message = super::failure::message(&error);
-                found.unchecked.push(format!("the foreign keys of {}: {message}", quote_name(&table)));
+                result.unchecked.push(format!("the foreign keys of {}: {message}", quote_name(&table)));
             }
             Err(error) => return Err(error),
         }
     }
-    Ok(found)
+    Ok(result)
 }
 
-fn dangling_of(connection: &Connection, check: &str, found: &mut Dangling) -> rusqlite::Result<()> {
+fn add_violations(
+    connection: &Connection,
+    check: &str,
+    result: &mut ForeignKeyCheck,
+) -> rusqlite::Result<()> {
     let sql = format!(r#"SELECT "table", parent, count(*), min(rowid) FROM {check} GROUP BY 1, 2"#);
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query(())?;
     while let Some(row) = rows.next()? {
-        found.rows.insert((row.get(0)?, row.get(1)?), (row.get(2)?, row.get(3)?));
+        result.violations.insert((row.get(0)?, row.get(1)?), (row.get(2)?, row.get(3)?));
     }
     Ok(())
 }
 
-/// Whether SQLite lacks what only an application registers, or is asked to check a key that fits no parent.
-fn is_unknown(error: &rusqlite::Error) -> bool {
+/// Whether an error means that SQLite cannot check something: it uses what only the application registers, or a foreign
+/// key references columns that are not a key of the parent.
+fn prevents_check(error: &rusqlite::Error) -> bool {
     const MESSAGES: [&str; 5] = [
         "no such collation",
         "no such function",

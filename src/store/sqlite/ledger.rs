@@ -1,6 +1,6 @@
-//! A project's ledger and schema, read and written in SQLite.
+//! Reads a project's schema, and reads and writes its ledger.
 //!
-//! It must not trust names: a table of books is read only if it is a table, since a view of that name may never end.
+//! A migration tool's table is read only if it is an ordinary table: a query on a view of that name may never end.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,47 +11,47 @@ use rusqlite::{Connection, Row as SqlRow, params_from_iter};
 use super::failure::describe;
 use crate::catalog::Version;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::{Action, Entry, Ledger, Recorded};
+use crate::ledger::{Action, HistoryRow, Ledger, NewHistoryRow};
 use crate::plan::{Access, Inspection};
 use crate::schema::Schema;
 use crate::schema::bookkeeping::{ALEMBIC, DIESEL, HISTORY};
 use crate::schema::sqlite::{Row, schema};
 use crate::store::cache::SchemaCache;
 
-/// A first guess at the size of a schema's texts, in bytes.
-const TEXT: usize = 8 * 1024;
+/// The initial capacity for a schema's texts, in bytes.
+const SCHEMA_TEXT_CAPACITY: usize = 8 * 1024;
 
-/// Which tables of books there are.
+/// Which migration tools' tables exist.
 #[derive(Default)]
-struct Books {
+struct MigrationTables {
     diesel: bool,
     history: bool,
     alembic: bool,
 }
 
-/// Reads ledger and schema.
+/// Reads a project's ledger and schema.
 pub(super) fn inspect(connection: &Connection, cache: &SchemaCache, access: Access) -> Result<Inspection> {
-    let (schema, books) = read_schema(connection, cache)?;
+    let (schema, tables) = read_schema(connection, cache)?;
     let mut ledger = Ledger::default();
-    read_ledger(connection, &books, &mut ledger)?;
-    if books.alembic {
+    read_ledger(connection, &tables, &mut ledger)?;
+    if tables.alembic {
         ledger.revisions =
             query(connection, "SELECT version_num FROM main.alembic_version", |row| row.get(0))?;
     }
-    Ok(Inspection { ledger: Arc::new(ledger), schema: Some(schema), recorded: None, access })
+    Ok(Inspection { ledger: Arc::new(ledger), schema: Some(schema), recorded_fingerprint: None, access })
 }
 
-const APPLIED: &str = "SELECT NULL, version, NULL, NULL FROM main.__diesel_schema_migrations";
-const DONE: &str = "SELECT sequence, version, checksum, action FROM main.tenantry_history";
-const BOTH: &str = "SELECT NULL, version, NULL, NULL FROM main.__diesel_schema_migrations
+const APPLIED_ROWS: &str = "SELECT NULL, version, NULL, NULL FROM main.__diesel_schema_migrations";
+const HISTORY_ROWS: &str = "SELECT sequence, version, checksum, action FROM main.tenantry_history";
+const ALL_ROWS: &str = "SELECT NULL, version, NULL, NULL FROM main.__diesel_schema_migrations
     UNION ALL SELECT sequence, version, checksum, action FROM main.tenantry_history";
 
-/// Both tables in one query: preparing a second one would cost more than both reads.
-fn read_ledger(connection: &Connection, books: &Books, ledger: &mut Ledger) -> Result<()> {
-    let sql = match (books.diesel, books.history) {
-        (true, true) => BOTH,
-        (true, false) => APPLIED,
-        (false, true) => DONE,
+/// Reads both tables in one query: preparing a second query would cost more than both reads.
+fn read_ledger(connection: &Connection, tables: &MigrationTables, ledger: &mut Ledger) -> Result<()> {
+    let sql = match (tables.diesel, tables.history) {
+        (true, true) => ALL_ROWS,
+        (true, false) => APPLIED_ROWS,
+        (false, true) => HISTORY_ROWS,
         (false, false) => return Ok(()),
     };
     let mut history = Vec::new();
@@ -62,7 +62,7 @@ fn read_ledger(connection: &Connection, books: &Books, ledger: &mut Ledger) -> R
         let action =
             Action::parse(action).ok_or_else(|| rusqlite::Error::InvalidColumnName(action.to_string()))?;
         let checksum = row.get_ref(2)?.as_str()?.to_string();
-        history.push((sequence, Recorded { version, checksum, action }));
+        history.push((sequence, HistoryRow { version, checksum, action }));
         Ok(None)
     })?;
     history.sort_by_key(|(sequence, _)| *sequence);
@@ -78,30 +78,30 @@ fn query<T>(
 ) -> Result<Vec<T>> {
     let run = || connection.prepare(sql)?.query_map((), read)?.collect::<rusqlite::Result<Vec<T>>>();
     run().map_err(|error| match describe("cannot read its ledger", error) {
-        // What SQLite has no code for: a column that is not there, or holds something else.
-        odd if odd.kind() == ErrorKind::Database => Error::new(
+        // SQLite has no error code for a missing column or an unexpected type.
+        unspecific if unspecific.kind() == ErrorKind::Database => Error::new(
             ErrorKind::Corrupt,
-            "its ledger is not as diesel and tenantry make it",
+            "its ledger tables differ from those that diesel and tenantry create",
         )
-        .caused_by(odd.summary())
+        .caused_by(unspecific.summary())
         .with_hint(
-            "look at __diesel_schema_migrations and tenantry_history: somebody else made or changed them",
+            "check __diesel_schema_migrations and tenantry_history: another program created or changed them",
         ),
         other => other,
     })
 }
 
-/// The schema as it is now.
+/// Reads the current schema.
 pub(super) fn current_schema(connection: &Connection, cache: &SchemaCache) -> Result<Arc<Schema>> {
     read_schema(connection, cache).map(|(schema, _)| schema)
 }
 
-fn read_schema(connection: &Connection, cache: &SchemaCache) -> Result<(Arc<Schema>, Books)> {
+fn read_schema(connection: &Connection, cache: &SchemaCache) -> Result<(Arc<Schema>, MigrationTables)> {
     let failed = |error| describe("cannot read its schema", error);
     let mut statement =
         connection.prepare("SELECT type, name, tbl_name, sql FROM main.sqlite_schema").map_err(failed)?;
-    let mut text = Vec::with_capacity(TEXT);
-    let mut books = Books::default();
+    let mut text = Vec::with_capacity(SCHEMA_TEXT_CAPACITY);
+    let mut tables = MigrationTables::default();
     let mut rows = statement.query(()).map_err(failed)?;
     while let Some(row) = rows.next().map_err(failed)? {
         for column in 0..4 {
@@ -109,17 +109,17 @@ fn read_schema(connection: &Connection, cache: &SchemaCache) -> Result<(Arc<Sche
             text.extend_from_slice(&bytes.len().to_le_bytes());
             text.extend_from_slice(bytes);
         }
-        add_history_row(row, &mut books)?;
+        detect_migration_table(row, &mut tables)?;
     }
     drop(rows);
-    if let Some(known) = cache.get(&text) {
-        return Ok((known, books));
+    if let Some(cached) = cache.get(&text) {
+        return Ok((cached, tables));
     }
     let read = |row: &SqlRow<'_>| {
         Ok(Row { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? })
     };
     let rows: Vec<Row> = statement.query_map((), read).and_then(Iterator::collect).map_err(failed)?;
-    Ok((cache.insert(Some(text), schema(&rows)), books))
+    Ok((cache.insert(Some(text), schema(&rows)), tables))
 }
 
 fn bytes(value: ValueRef<'_>) -> &[u8] {
@@ -129,38 +129,40 @@ fn bytes(value: ValueRef<'_>) -> &[u8] {
     }
 }
 
-fn add_history_row(row: &SqlRow<'_>, books: &mut Books) -> Result<()> {
+/// Records whether a row of `sqlite_schema` is a migration tool's table. Returns `Corrupt` if something else has the
+/// name of a ledger table.
+fn detect_migration_table(row: &SqlRow<'_>, tables: &mut MigrationTables) -> Result<()> {
     let text = |column| row.get_ref(column).map(bytes).unwrap_or_default();
     let (kind, name) = (text(0), text(1));
     if kind == b"index" || kind == b"trigger" {
         return Ok(());
     }
-    let is = |wanted: &str| name.eq_ignore_ascii_case(wanted.as_bytes());
-    let found = if is(DIESEL) {
-        &mut books.diesel
-    } else if is(HISTORY) {
-        &mut books.history
-    } else if is(ALEMBIC) {
-        &mut books.alembic
+    let is_named = |table: &str| name.eq_ignore_ascii_case(table.as_bytes());
+    let exists = if is_named(DIESEL) {
+        &mut tables.diesel
+    } else if is_named(HISTORY) {
+        &mut tables.history
+    } else if is_named(ALEMBIC) {
+        &mut tables.alembic
     } else {
         return Ok(());
     };
     let sql = text(3).to_ascii_lowercase();
     let is_table = kind == b"table" && !sql.starts_with(b"create virtual");
-    // An application may have an `alembic_version` of its own; nobody has the others by chance.
-    let is_alembic = is(ALEMBIC) && sql.windows(11).any(|window| window == b"version_num");
-    if is_table && (!is(ALEMBIC) || is_alembic) {
-        *found = true;
-    } else if !is(ALEMBIC) {
+    // An application may use the name `alembic_version` for its own table; the other names are unambiguous.
+    let is_alembic_table = is_named(ALEMBIC) && sql.windows(11).any(|window| window == b"version_num");
+    if is_table && (!is_named(ALEMBIC) || is_alembic_table) {
+        *exists = true;
+    } else if !is_named(ALEMBIC) {
         let name = String::from_utf8_lossy(name).into_owned();
         return Err(Error::new(ErrorKind::Corrupt, format!("{name} is not an ordinary table")).with_hint(
-            "somebody put something else in the ledger's place: find out who, and restore the project",
+            "something else has replaced the ledger table: find the cause, then restore the project from a backup",
         ));
     }
     Ok(())
 }
 
-// Word for word as diesel makes it, so that neither tool finds anything odd about the other's.
+// Exactly the statement that diesel uses, so that each tool accepts the table that the other created.
 const CREATE_DIESEL: &str = "CREATE TABLE IF NOT EXISTS __diesel_schema_migrations (
        version VARCHAR(50) PRIMARY KEY NOT NULL,
        run_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP
@@ -182,15 +184,15 @@ const CREATE_HISTORY: &str = "CREATE TABLE IF NOT EXISTS tenantry_history (
 const INSERT_APPLIED: &str = "INSERT OR IGNORE INTO main.__diesel_schema_migrations (version) VALUES ";
 const INSERT_HISTORY: &str = "INSERT INTO main.tenantry_history
     (version, name, checksum, action, forced, run, started_at, duration_us, tool_version) VALUES ";
-/// How many rows go into one statement, well under SQLite's limit of parameters.
-const ROWS: usize = 100;
+/// How many rows one statement inserts, well below SQLite's limit of parameters.
+const ROWS_PER_INSERT: usize = 100;
 
-/// Writes rows into the ledger, several by one statement.
-pub(super) fn record(connection: &Connection, entries: &[Entry], run: &str) -> Result<()> {
+/// Appends entries to the ledger. Creates its tables if they do not exist.
+pub(super) fn record(connection: &Connection, entries: &[NewHistoryRow], run: &str) -> Result<()> {
     let write = || {
         connection.execute_batch(CREATE_DIESEL)?;
         connection.execute_batch(CREATE_HISTORY)?;
-        for entries in entries.chunks(ROWS) {
+        for entries in entries.chunks(ROWS_PER_INSERT) {
             let is_applied = |action| matches!(action, Action::Apply | Action::Stamp | Action::Adopt);
             let applied: Vec<_> =
                 entries.iter().filter(|it| is_applied(it.action)).map(|it| it.version.as_str()).collect();
@@ -203,14 +205,15 @@ pub(super) fn record(connection: &Connection, entries: &[Entry], run: &str) -> R
                 connection.execute(sql, [entry.version.as_str()])?;
             }
             let sql = format!("{INSERT_HISTORY}{}", vec!["(?,?,?,?,?,?,?,?,?)"; entries.len()].join(","));
-            connection.execute(&sql, params_from_iter(entries.iter().flat_map(|entry| row(entry, run))))?;
+            connection
+                .execute(&sql, params_from_iter(entries.iter().flat_map(|entry| history_row(entry, run))))?;
         }
         Ok(())
     };
     write().map_err(|error| describe("cannot write its ledger", error))
 }
 
-fn row<'a>(entry: &'a Entry, run: &'a str) -> [ToSqlOutput<'a>; 9] {
+fn history_row<'a>(entry: &'a NewHistoryRow, run: &'a str) -> [ToSqlOutput<'a>; 9] {
     let duration = i64::try_from(entry.duration.as_micros()).unwrap_or(i64::MAX);
     [
         entry.version.as_str().into(),
@@ -225,7 +228,7 @@ fn row<'a>(entry: &'a Entry, run: &'a str) -> [ToSqlOutput<'a>; 9] {
     ]
 }
 
-/// UTC to the millisecond, as `2026-01-12T09:30:00.000Z`.
+/// Formats a time in UTC with milliseconds, as `2026-01-12T09:30:00.000Z`.
 fn timestamp(time: SystemTime) -> String {
     let time = time::OffsetDateTime::from(time);
     let (date, hour, minute, second, millisecond) =
@@ -233,8 +236,8 @@ fn timestamp(time: SystemTime) -> String {
     format!("{date}T{hour:02}:{minute:02}:{second:02}.{millisecond:03}Z")
 }
 
-/// Dates the rows of a ledger anew, for a copy of a database that was made a while ago.
-pub(super) fn redate(connection: &Connection, run: &str) -> rusqlite::Result<()> {
+/// Sets the run of all ledger rows, and their times to now. Used for a copy of a template that was built earlier.
+pub(super) fn set_run(connection: &Connection, run: &str) -> rusqlite::Result<()> {
     connection.execute("UPDATE main.__diesel_schema_migrations SET run_on = CURRENT_TIMESTAMP", ())?;
     let sql = "UPDATE main.tenantry_history SET run = ?1, started_at = ?2";
     connection.execute(sql, [run, &timestamp(SystemTime::now())])?;

@@ -1,6 +1,4 @@
-//! Projects in memory, for an application's tests: the real migrations, no files.
-//!
-//! It must behave as the store on disk does in everything but durability.
+//! A fleet in memory, for an application's tests. It runs the real migrations and writes no files.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -16,7 +14,7 @@ use super::failure::describe;
 use super::ledger;
 use super::rows::{self, SqliteRows};
 use super::session::SqliteSession;
-use super::snapshot::{copy_out, open_private};
+use super::snapshot::{open_scratch, take_snapshot};
 use super::sql_text;
 use crate::catalog::Catalog;
 use crate::disk::exists;
@@ -27,21 +25,23 @@ use crate::sql::Dialect;
 use crate::store::cache::SchemaCache;
 use crate::store::connection::Connector;
 use crate::store::{
-    Discovery, ExclusiveProject, Finding, IfInUse, LoadedSql, Maintenance, ReadSchema, Replaced, Rows,
-    Session, Snapshot, SnapshotFile, Store, Template,
+    Create, DeferredCommits, Discovery, ExclusiveProject, Finding, IfInUse, Inspect, LoadedSql, Maintenance,
+    ReadSchema, Replaced, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore, SqlText, Store,
+    Template,
 };
 
-/// A fleet in this process's memory, gone when it is dropped.
+/// A fleet in this process's memory. Behaves as [`SqliteStore`](super::SqliteStore) does, except that everything is
+/// lost when it is dropped.
 pub struct MemoryStore {
     name: String,
-    /// One connection each keeps a database alive; others reach it by its name.
+    /// One connection per project keeps its database alive. Other connections open it by name.
     projects: Mutex<BTreeMap<ProjectId, Connection>>,
     schemas: SchemaCache,
     template: TemplateCache,
 }
 
 impl MemoryStore {
-    /// An empty fleet that no other store sees.
+    /// Creates an empty fleet. Other stores do not share it.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -68,20 +68,21 @@ impl MemoryStore {
             .map_err(|error| describe("cannot open it", error).in_project(id))
     }
 
-    /// A project with what another database has.
-    fn filled(&self, id: &ProjectId, source: &Connection) -> Result<Connection> {
+    /// Copies a database into a project. Returns a connection to the project.
+    fn copy_into(&self, id: &ProjectId, source: &Connection) -> Result<Connection> {
         let mut connection = self.connect(id)?;
         rusqlite::backup::Backup::new(source, &mut connection)
             .and_then(|backup| backup.step(-1))
-            .map_err(|error| describe("cannot fill it", error).in_project(id))
+            .map_err(|error| describe("cannot copy it", error).in_project(id))
             .and_then(|step| match step {
                 StepResult::Done => Ok(()),
-                _ => Err(Error::new(ErrorKind::Locked, "others use it").in_project(id)),
+                _ => Err(Error::new(ErrorKind::Locked, "other connections are using it").in_project(id)),
             })?;
         Ok(connection)
     }
 
-    fn existing(&self, id: &ProjectId) -> Result<Connection> {
+    /// Opens a project. Fails with [`ErrorKind::NotFound`] if it does not exist.
+    fn connect_existing(&self, id: &ProjectId) -> Result<Connection> {
         if !self.projects().contains_key(id) {
             return Err(Error::new(ErrorKind::NotFound, "it does not exist").in_project(id));
         }
@@ -89,7 +90,7 @@ impl MemoryStore {
     }
 }
 
-/// A project of this store that is to be deleted or replaced.
+/// A project of this store that is about to be deleted or replaced.
 struct ExclusiveMemory<'a> {
     store: &'a MemoryStore,
     id: ProjectId,
@@ -106,7 +107,7 @@ impl ExclusiveProject for ExclusiveMemory<'_> {
     }
 
     fn replace(self: Box<Self>, snapshot: SnapshotFile<'_>, _old: Replaced) -> Result<Vec<String>> {
-        self.store.filled(&self.id, &open_private(snapshot.file)?).map(|_| Vec::new())
+        self.store.copy_into(&self.id, &open_scratch(snapshot.file)?).map(|_| Vec::new())
     }
 }
 
@@ -117,6 +118,30 @@ impl Default for MemoryStore {
 }
 
 impl Store for MemoryStore {
+    fn exists(&self) -> bool {
+        true
+    }
+
+    fn validate_id(&self, _id: &ProjectId) -> Result<()> {
+        Ok(())
+    }
+
+    fn explain_failure(&self, _message: &str) -> Option<String> {
+        None
+    }
+
+    fn retries(&self) -> u32 {
+        0
+    }
+
+    fn supports_begin_if_unchanged(&self) -> bool {
+        false
+    }
+
+    fn deferred_commits(&self) -> Option<&dyn DeferredCommits> {
+        None
+    }
+
     fn pattern(&self) -> String {
         "{id}".into()
     }
@@ -134,7 +159,7 @@ impl Store for MemoryStore {
     }
 
     fn sweep(&self) -> Result<Vec<String>> {
-        // What is in memory goes with its process.
+        // The process's memory is released when it ends.
         Ok(Vec::new())
     }
 
@@ -142,25 +167,8 @@ impl Store for MemoryStore {
         Dialect::Sqlite
     }
 
-    fn discover(&self) -> Result<Discovery> {
-        Ok(Discovery { projects: self.projects().keys().cloned().collect(), skipped: Vec::new() })
-    }
-
-    fn inspect(&self, ids: &[ProjectId], _detail: ReadSchema) -> Vec<Result<Inspection>> {
-        let inspect = |id| {
-            ledger::inspect(&self.existing(id)?, &self.schemas, Access::ReadWrite)
-                .map_err(|error| error.in_project(id))
-        };
-        ids.iter().map(inspect).collect()
-    }
-
-    fn read(&self, id: &ProjectId, work: &dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()> {
-        let connection = self.existing(id)?;
-        work(&mut SqliteRows(&connection)).map_err(|error| error.in_project(id))
-    }
-
     fn maintain(&self, id: &ProjectId, maintenance: Maintenance) -> Result<()> {
-        rows::maintain(&self.existing(id)?, maintenance).map_err(|error| error.in_project(id))
+        rows::maintain(&self.connect_existing(id)?, maintenance).map_err(|error| error.in_project(id))
     }
 
     fn default_jobs(&self) -> usize {
@@ -168,7 +176,48 @@ impl Store for MemoryStore {
     }
 
     fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>> {
-        Ok(Box::new(SqliteSession::new(self.existing(id)?, &self.schemas)))
+        Ok(Box::new(SqliteSession::new(self.connect_existing(id)?, &self.schemas)))
+    }
+
+    fn connector(&self, id: &ProjectId) -> Result<Connector> {
+        if self.projects().contains_key(id) {
+            Ok(super::connector(self.uri(id)))
+        } else {
+            Err(Error::new(ErrorKind::NotFound, "it does not exist").in_project(id))
+        }
+    }
+}
+
+impl Inspect for MemoryStore {
+    fn inspect_batch_size(&self, _projects: usize) -> usize {
+        1
+    }
+
+    fn ledger_verifies_schemas(&self) -> bool {
+        false
+    }
+
+    fn discover(&self) -> Result<Discovery> {
+        Ok(Discovery { projects: self.projects().keys().cloned().collect(), skipped: Vec::new() })
+    }
+
+    fn inspect(&self, ids: &[ProjectId], _read_schema: ReadSchema) -> Vec<Result<Inspection>> {
+        let inspect = |id| {
+            ledger::inspect(&self.connect_existing(id)?, &self.schemas, Access::ReadWrite)
+                .map_err(|error| error.in_project(id))
+        };
+        ids.iter().map(inspect).collect()
+    }
+
+    fn read(&self, id: &ProjectId, work: &dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()> {
+        let connection = self.connect_existing(id)?;
+        work(&mut SqliteRows(&connection)).map_err(|error| error.in_project(id))
+    }
+}
+
+impl Create for MemoryStore {
+    fn spares(&self) -> Option<&dyn SpareStore> {
+        None
     }
 
     fn create(&self, id: &ProjectId, template: Template<'_>) -> Result<()> {
@@ -178,46 +227,9 @@ impl Store for MemoryStore {
             return Err(exists().in_project(id));
         }
         let source = in_memory(&image).map_err(|error| describe("cannot read the template", error))?;
-        let connection = self.filled(id, &source)?;
+        let connection = self.copy_into(id, &source)?;
         projects.insert(id.clone(), connection);
         Ok(())
-    }
-
-    fn snapshot_to(&self, id: &ProjectId, file: &Path) -> Result<Snapshot> {
-        copy_out(&self.existing(id)?, &self.schemas, self.place(id), file)
-            .map_err(|error| error.in_project(id))
-    }
-
-    fn restore_scratch(
-        &self,
-        snapshot: SnapshotFile<'_>,
-        work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
-    ) -> Result<()> {
-        work(&mut SqliteSession::new(open_private(snapshot.file)?, &self.schemas))
-    }
-
-    fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>> {
-        let mut projects = self.projects();
-        if projects.contains_key(id) {
-            return Err(exists().in_project(id));
-        }
-        let connection = self.filled(id, &open_private(snapshot.file)?)?;
-        projects.insert(id.clone(), connection);
-        Ok(Vec::new())
-    }
-
-    fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
-        sql_text::export(out, |file| self.snapshot_to(id, file)).map_err(|error| error.in_project(id))
-    }
-
-    fn load_sql(&self, text: &Path, file: &Path) -> Result<LoadedSql> {
-        sql_text::load(text, file)
-            .map(|()| LoadedSql { place: file.display().to_string(), ..LoadedSql::default() })
-    }
-
-    fn lock_exclusive(&self, id: &ProjectId, _if_in_use: IfInUse) -> Result<Box<dyn ExclusiveProject + '_>> {
-        self.existing(id)?;
-        Ok(Box::new(ExclusiveMemory { store: self, id: id.clone() }))
     }
 
     fn scratch(
@@ -229,12 +241,45 @@ impl Store for MemoryStore {
             .map_err(|error| describe("cannot open a private database", error))?;
         work(&mut SqliteSession::new(connection, &self.schemas))
     }
+}
 
-    fn connector(&self, id: &ProjectId) -> Result<Connector> {
-        if self.projects().contains_key(id) {
-            Ok(super::connector(self.uri(id)))
-        } else {
-            Err(Error::new(ErrorKind::NotFound, "it does not exist").in_project(id))
+impl Snapshots for MemoryStore {
+    fn snapshot_to(&self, id: &ProjectId, file: &Path) -> Result<Snapshot> {
+        take_snapshot(&self.connect_existing(id)?, &self.schemas, self.place(id), file)
+            .map_err(|error| error.in_project(id))
+    }
+
+    fn restore_scratch(
+        &self,
+        snapshot: SnapshotFile<'_>,
+        work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<()> {
+        work(&mut SqliteSession::new(open_scratch(snapshot.file)?, &self.schemas))
+    }
+
+    fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>> {
+        let mut projects = self.projects();
+        if projects.contains_key(id) {
+            return Err(exists().in_project(id));
         }
+        let connection = self.copy_into(id, &open_scratch(snapshot.file)?)?;
+        projects.insert(id.clone(), connection);
+        Ok(Vec::new())
+    }
+
+    fn lock_exclusive(&self, id: &ProjectId, _if_in_use: IfInUse) -> Result<Box<dyn ExclusiveProject + '_>> {
+        self.connect_existing(id)?;
+        Ok(Box::new(ExclusiveMemory { store: self, id: id.clone() }))
+    }
+}
+
+impl SqlText for MemoryStore {
+    fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
+        sql_text::export(out, |file| self.snapshot_to(id, file)).map_err(|error| error.in_project(id))
+    }
+
+    fn load_sql(&self, text: &Path, file: &Path) -> Result<LoadedSql> {
+        sql_text::load(text, file)
+            .map(|()| LoadedSql { place: file.display().to_string(), ..LoadedSql::default() })
     }
 }

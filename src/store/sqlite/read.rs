@@ -1,15 +1,15 @@
-//! Reading a database without changing a byte of it, of its companions or of its folder.
+//! Reads a database without changing a byte of it, of its companions or of its folder.
 //!
-//! It must not take SQLite's read-only mode for harmless: on a database in WAL mode it makes `-wal` and `-shm`, and
-//! rewrites the shared memory of a live one. Four ways of reading, by what lies beside the file:
+//! SQLite's read-only mode is not enough: on a database in WAL mode it creates `-wal` and `-shm`, and rewrites the
+//! shared memory of a database in use. The files beside the database decide how it is read:
 //!
-//! - nothing, or an empty `-wal`: as an immutable file, without locks. That is sound only if nobody writes meanwhile,
-//!   so `stat` is compared before and after, and the read is thrown away when it differs. Where the last write is so
-//!   young that `stat` can't prove anything, a database with a rollback journal is read with locks.
-//! - a `-journal`: somebody is writing with locks, so with locks; read-only suffices unless the journal is a dead
-//!   process's.
-//! - a `-wal` with frames and a `-shm`: through the shared memory, opened read-only.
-//! - a `-wal` with frames and no `-shm`, or a dead process's journal: SQLite would have to repair something first.
+//! - Nothing, or an empty `-wal`: as an immutable file, without locks. That is correct only if nothing is written
+//!   meanwhile, so `lstat` is compared before and after, and the result is discarded if it differs. If the last write
+//!   is too recent for `lstat` to show another one, a database with a rollback journal is read with locks.
+//! - A `-journal`: another process is writing with locks, so the read uses locks. Read-only access is enough unless the
+//!   journal belongs to a dead process.
+//! - A `-wal` with frames and a `-shm`: through the shared memory, opened read-only.
+//! - A `-wal` with frames and no `-shm`, or a dead process's journal: SQLite would have to repair the database first.
 //!   It does so on a private copy.
 
 use std::path::Path;
@@ -21,23 +21,25 @@ use super::failure;
 use super::file::{COMPANIONS, Signature, companion, uri};
 use crate::error::{Error, ErrorKind, Result};
 
-/// How often a read is begun anew while somebody writes without locks: for five seconds.
+/// How many times a read is attempted while the file keeps changing, which takes five seconds.
 const ATTEMPTS: u32 = 200;
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(25);
-/// How many steps of SQLite's machine lie between two looks at the clock.
-const STEPS_PER_LOOK: i32 = 20_000;
+/// How many instructions SQLite's virtual machine runs between two checks of the deadline.
+const INSTRUCTIONS_PER_CHECK: i32 = 20_000;
 
-/// A query that has to read the file.
-const ANYTHING: &str = "SELECT 1 FROM sqlite_schema LIMIT 1";
+/// A query that makes SQLite read the file.
+const PROBE: &str = "SELECT 1 FROM sqlite_schema LIMIT 1";
 
-/// How long things may take.
+/// Reads databases within time limits.
 pub(super) struct Reader {
+    /// How long to wait for a lock.
     pub(super) lock_timeout: Duration,
+    /// How long a read may take.
     pub(super) deadline: Duration,
 }
 
-enum ReadBy {
+enum ReadMethod {
     Immutable,
     Locks,
     SharedMemory,
@@ -45,26 +47,26 @@ enum ReadBy {
 }
 
 impl Reader {
-    /// Reads with `work`, which may be called more than once.
+    /// Reads a database with `work`, which may be called more than once.
     pub(super) fn read<T>(&self, path: &Path, work: impl Fn(&Connection) -> Result<T>) -> Result<T> {
         for _ in 0..ATTEMPTS {
             let before = Signature::of(path)?;
-            let (result, must_be_still) = match way(&before) {
-                // Written just now, by somebody with locks or about to have them: `stat` proves nothing.
-                ReadBy::Immutable if !before.is_settled() && self.has_rollback_journal(path) => {
-                    (self.locked(path, "mode=ro", &work), false)
+            let (result, must_be_unchanged) = match read_method(&before) {
+                // The last write is so recent that `lstat` would not show another one, so use locks.
+                ReadMethod::Immutable if !before.is_settled() && self.has_rollback_journal(path) => {
+                    (self.read_locked(path, "mode=ro", &work), false)
                 }
-                ReadBy::Immutable => (self.still(path, &work), true),
-                ReadBy::Locks => (self.locked(path, "mode=ro", &work), false),
-                ReadBy::SharedMemory => (self.locked(path, "mode=ro&readonly_shm=1", &work), false),
-                ReadBy::Copy => (self.copied(path, &work), true),
+                ReadMethod::Immutable => (self.read_immutable(path, &work), true),
+                ReadMethod::Locks => (self.read_locked(path, "mode=ro", &work), false),
+                ReadMethod::SharedMemory => (self.read_locked(path, "mode=ro&readonly_shm=1", &work), false),
+                ReadMethod::Copy => (self.read_copy(path, &work), true),
             };
-            // SQLite asks for a repair that a reader must not make.
-            let (result, must_be_still) = match result {
-                Err(ReadFailure::NeedsRepair) => (self.copied(path, &work), true),
-                other => (other, must_be_still),
+            // SQLite would have to repair the database, so repair and read a copy.
+            let (result, must_be_unchanged) = match result {
+                Err(ReadFailure::NeedsRepair) => (self.read_copy(path, &work), true),
+                other => (other, must_be_unchanged),
             };
-            if !must_be_still || (before.is_settled() && Signature::of(path)? == before) {
+            if !must_be_unchanged || (before.is_settled() && Signature::of(path)? == before) {
                 return result.map_err(ReadFailure::into_error);
             }
             std::thread::sleep(PAUSE);
@@ -72,12 +74,12 @@ impl Reader {
         Err(ReadFailure::NeedsRepair.into_error())
     }
 
-    /// Whether the database is in a rollback journal mode, where reading with locks makes no file.
+    /// Whether the database uses a rollback journal, so that reading it with locks creates no file.
     ///
-    /// Without locks SQLite can't use a WAL, and says so before it makes one.
+    /// SQLite cannot use a WAL without locks, and fails before it creates one.
     fn has_rollback_journal(&self, path: &Path) -> bool {
-        let probe = || self.open(path, "mode=ro&nolock=1")?.query_row(ANYTHING, (), |_| Ok(())).optional();
-        // Whatever else is wrong shows when it is read.
+        let probe = || self.open(path, "mode=ro&nolock=1")?.query_row(PROBE, (), |_| Ok(())).optional();
+        // The read itself reports any other error.
         probe().err().is_none_or(|error| error.sqlite_error_code() != Some(ErrorCode::CannotOpen))
     }
 
@@ -85,24 +87,28 @@ impl Reader {
         let flags =
             OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(uri(path, query), flags)?;
-        self.guard(&connection)?;
+        self.set_limits(&connection)?;
         Ok(connection)
     }
 
-    fn guard(&self, connection: &Connection) -> rusqlite::Result<()> {
+    fn set_limits(&self, connection: &Connection) -> rusqlite::Result<()> {
         connection.busy_timeout(self.lock_timeout)?;
         let deadline = Instant::now() + self.deadline;
-        connection.progress_handler(STEPS_PER_LOOK, Some(move || Instant::now() > deadline))?;
+        connection.progress_handler(INSTRUCTIONS_PER_CHECK, Some(move || Instant::now() > deadline))?;
         Ok(())
     }
 
-    /// Without locks: nobody else writes, or the result is thrown away.
-    fn still<T>(&self, path: &Path, work: impl Fn(&Connection) -> Result<T>) -> Result<T, ReadFailure> {
+    /// Reads without locks. The caller discards the result if the file changed meanwhile.
+    fn read_immutable<T>(
+        &self,
+        path: &Path,
+        work: impl Fn(&Connection) -> Result<T>,
+    ) -> Result<T, ReadFailure> {
         Ok(work(&self.open(path, "mode=ro&immutable=1")?)?)
     }
 
-    /// In one read transaction, so that ledger and schema are of one moment.
-    fn locked<T>(
+    /// Reads in one transaction, so that ledger and schema are from the same moment.
+    fn read_locked<T>(
         &self,
         path: &Path,
         query: &str,
@@ -110,15 +116,15 @@ impl Reader {
     ) -> Result<T, ReadFailure> {
         let connection = self.open(path, query)?;
         connection.execute_batch("BEGIN")?;
-        connection.query_row(ANYTHING, (), |_| Ok(())).optional()?;
+        connection.query_row(PROBE, (), |_| Ok(())).optional()?;
         Ok(work(&connection)?)
     }
 
-    /// On a private copy, made by hand: no connection of this process can hold a lock on a database that nobody has
-    /// open, and only such a database needs repair.
-    fn copied<T>(&self, path: &Path, work: impl Fn(&Connection) -> Result<T>) -> Result<T, ReadFailure> {
+    /// Reads a private copy. Copying opens and closes the files, which drops this process's locks on them, but there
+    /// are none: only a database that nobody has open needs repair.
+    fn read_copy<T>(&self, path: &Path, work: impl Fn(&Connection) -> Result<T>) -> Result<T, ReadFailure> {
         let scratch = tempfile::tempdir()
-            .map_err(|error| Error::new(ErrorKind::Io, "cannot make a private copy").caused_by(error))?;
+            .map_err(|error| Error::new(ErrorKind::Io, "cannot create a private copy").caused_by(error))?;
         let copy = scratch.path().join("copy.db");
         for suffix in ["", COMPANIONS[0], COMPANIONS[2]] {
             let from = companion(path, suffix);
@@ -128,23 +134,23 @@ impl Reader {
             }
         }
         let connection = Connection::open(&copy)?;
-        self.guard(&connection)?;
+        self.set_limits(&connection)?;
         Ok(work(&connection)?)
     }
 }
 
-fn way(signature: &Signature) -> ReadBy {
+fn read_method(signature: &Signature) -> ReadMethod {
     match (signature.wal, signature.shm, signature.journal) {
-        (Some(size), true, _) if size > 0 => ReadBy::SharedMemory,
-        (Some(size), false, _) if size > 0 => ReadBy::Copy,
-        (_, _, true) => ReadBy::Locks,
-        _ => ReadBy::Immutable,
+        (Some(size), true, _) if size > 0 => ReadMethod::SharedMemory,
+        (Some(size), false, _) if size > 0 => ReadMethod::Copy,
+        (_, _, true) => ReadMethod::Locks,
+        _ => ReadMethod::Immutable,
     }
 }
 
-/// Why a read did not work out.
+/// Why a read failed.
 enum ReadFailure {
-    /// A dead process left something that has to be repaired before it can be read.
+    /// SQLite must repair the database before it can be read, because a process died while writing.
     NeedsRepair,
     Other(Error),
 }
@@ -153,8 +159,8 @@ impl ReadFailure {
     fn into_error(self) -> Error {
         match self {
             Self::Other(error) => error,
-            Self::NeedsRepair => Error::new(ErrorKind::Locked, "it is being written all the time")
-                .with_hint("run the command again when the application is quieter"),
+            Self::NeedsRepair => Error::new(ErrorKind::Locked, "it changes too often to be read")
+                .with_hint("run the command again when the application writes less"),
         }
     }
 }
@@ -163,7 +169,7 @@ impl From<rusqlite::Error> for ReadFailure {
     fn from(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => Self::NeedsRepair,
-            _ => Self::Other(failure::describe("cannot read it", error)),
+            _ => Self::Other(failure::describe("cannot read the database", error)),
         }
     }
 }

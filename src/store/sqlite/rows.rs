@@ -1,6 +1,6 @@
-//! Rows read as text over a SQLite connection.
+//! Reads rows as text over a SQLite connection.
 //!
-//! It must not begin or end transactions: whoever opened the connection does.
+//! Does not start or end transactions; callers do.
 
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
@@ -11,7 +11,7 @@ use super::{contents, health};
 use crate::error::Result;
 use crate::store::{Contents, Health, Maintenance, Rows};
 
-/// Has SQLite look after the whole database.
+/// Runs `ANALYZE` or `VACUUM` on the database.
 pub(super) fn maintain(connection: &Connection, maintenance: Maintenance) -> Result<()> {
     let verb = match maintenance {
         Maintenance::Analyze => "ANALYZE",
@@ -31,14 +31,14 @@ impl Rows for SqliteRows<'_> {
         columns().map_err(|error| describe("cannot read its columns", error))
     }
 
-    fn each(
+    fn for_each_row(
         &mut self,
         expressions: &[String],
         from: &str,
         visit: &mut dyn FnMut(Vec<Option<String>>) -> Result<bool>,
     ) -> Result<()> {
         let failed = |error| describe("cannot read its rows", error);
-        be_strict(self.0)?;
+        disable_quoted_strings(self.0)?;
         let sql = format!("SELECT {} FROM {from}", expressions.join(", "));
         let mut statement = self.0.prepare(&sql).map_err(failed)?;
         let mut rows = statement.query(()).map_err(failed)?;
@@ -52,18 +52,19 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn first(&mut self, query: &str) -> Result<Option<String>> {
-        be_strict(self.0)?;
+        disable_quoted_strings(self.0)?;
         let first = || -> rusqlite::Result<Option<String>> {
             let mut statement = self.0.prepare(query)?;
             let names: Vec<String> = statement.column_names().into_iter().map(Into::into).collect();
             let mut rows = statement.query(())?;
             let Some(row) = rows.next()? else { return Ok(None) };
-            let spell = |(index, name): (usize, &String)| {
+            let format_column = |(index, name): (usize, &String)| {
                 let value = text(row.get_ref(index)?).unwrap_or_else(|| "NULL".into());
                 Ok(format!("{name} = {value}"))
             };
-            let spelled: Vec<_> = names.iter().enumerate().map(spell).collect::<rusqlite::Result<_>>()?;
-            Ok(Some(spelled.join(", ")))
+            let columns: Vec<_> =
+                names.iter().enumerate().map(format_column).collect::<rusqlite::Result<_>>()?;
+            Ok(Some(columns.join(", ")))
         };
         first().map_err(|error| describe("a query failed", error))
     }
@@ -73,12 +74,12 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn health(&mut self) -> Result<Health> {
-        health::health(self.0).map_err(|error| describe("cannot check it", error))
+        health::health(self.0).map_err(|error| describe("cannot check the database", error))
     }
 }
 
-/// Has SQLite refuse a quoted name that it does not know, where it would take it for a text otherwise.
-pub(super) fn be_strict(connection: &Connection) -> Result<()> {
+/// Makes SQLite reject an unknown name in double quotes, which it reads as a string by default.
+pub(super) fn disable_quoted_strings(connection: &Connection) -> Result<()> {
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)
         .map(drop)

@@ -1,6 +1,4 @@
-//! A project opened for writing.
-//!
-//! It must not decide anything: which script runs, and whether what came out is right, is `apply`'s business.
+//! A project opened for writing. `apply` decides which scripts run and checks the results.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +14,7 @@ use super::{health, ledger};
 use crate::backoff::Backoff;
 use crate::catalog::Script;
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::Entry;
+use crate::ledger::NewHistoryRow;
 use crate::plan::{Access, Inspection};
 use crate::schema::Schema;
 use crate::sql::pragma::Pragma;
@@ -28,48 +26,49 @@ use crate::store::{
     Step,
 };
 
-/// How long one attempt to hold a lock on may take, with a part of it held already.
-const ATTEMPT: Duration = Duration::from_millis(10);
+/// How long one attempt to take a session lock waits. It may hold a shared lock while it waits.
+const LOCK_ATTEMPT: Duration = Duration::from_millis(10);
 
-/// A connection. Closing it rolls back what is not committed.
+/// A connection for writing. Closing it rolls back an open transaction.
 pub(super) struct SqliteSession<'a> {
     connection: Connection,
     schemas: &'a SchemaCache,
     file: Option<DatabaseFile>,
-    /// Whether the lock is held on from one transaction to the next.
-    holds: bool,
+    /// Whether the session holds the lock between transactions.
+    has_session_lock: bool,
 }
 
-/// How to open the database anew.
+/// How to reopen the database.
 struct DatabaseFile {
     uri: String,
     lock_timeout: Duration,
 }
 
-/// Opens a database for writing. A file that is not there stays so.
+/// Opens a database for writing. Does not create a missing file if the URI has `mode=rw`.
 pub(super) fn connect(uri: &str, lock_timeout: Duration) -> Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Connection::open_with_flags(uri, flags)
         .and_then(|connection| connection.busy_timeout(lock_timeout).map(|()| connection))
-        .map_err(|error| describe("cannot open it", error))
+        .map_err(|error| describe("cannot open the database", error))
 }
 
 impl<'a> SqliteSession<'a> {
     pub(super) fn new(connection: Connection, schemas: &'a SchemaCache) -> Self {
-        Self { connection, schemas, file: None, holds: false }
+        Self { connection, schemas, file: None, has_session_lock: false }
     }
 
-    /// The same for a database in a file, where several sessions may want to hold the lock on.
-    pub(super) fn of_file(self, uri: String, lock_timeout: Duration) -> Self {
+    /// Sets the database's file, which several sessions may try to lock at the same time.
+    pub(super) fn with_file(self, uri: String, lock_timeout: Duration) -> Self {
         Self { file: Some(DatabaseFile { uri, lock_timeout }), ..self }
     }
 
-    /// The settings come first: inside a transaction SQLite passes over them without a word. The transaction is
-    /// exclusive, so that waiting for readers happens here, and the commit at the end can't fail for one.
+    /// Changes the settings and starts an exclusive transaction. The settings come first, because SQLite silently
+    /// ignores them inside a transaction. The transaction is exclusive so that it waits for readers here, and the
+    /// commit cannot fail because of one.
     fn try_begin(&mut self, mode: Mode) -> Result<()> {
         if mode.lock == Lock::Session {
-            self.batch("cannot lock it", "PRAGMA locking_mode = EXCLUSIVE")?;
+            self.batch("cannot lock the database", "PRAGMA locking_mode = EXCLUSIVE")?;
         }
         for setting in mode.file.statements() {
             self.batch("cannot change the file's settings", &setting)?;
@@ -77,80 +76,84 @@ impl<'a> SqliteSession<'a> {
         let enforce = mode.foreign_keys == ForeignKeys::Enforced;
         self.connection
             .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, enforce)
-            .map_err(|error| describe("cannot lock it", error))?;
-        self.batch("cannot lock it", "BEGIN EXCLUSIVE")
+            .map_err(|error| describe("cannot lock the database", error))?;
+        self.batch("cannot lock the database", "BEGIN EXCLUSIVE")
     }
 
-    /// Who is to hold a lock on never lets go of its shared one while it waits for the exclusive one, so two of them
-    /// would wait for each other for ever: each tries for a moment, lets go of everything, and comes again.
-    fn begin_and_hold(&mut self, mode: Mode, deadline: Instant) -> Result<()> {
-        // Time with nothing held has to be most of the time, or those who try keep each other out.
+    /// Starts a transaction and keeps the lock after it.
+    ///
+    /// A connection in exclusive locking mode keeps its shared lock while it waits for the exclusive one, so two of
+    /// them would wait for each other forever. Each attempt is therefore short. After a failed one the connection is
+    /// reopened, which releases all locks, and the next attempt follows after a pause.
+    fn begin_with_session_lock(&mut self, mode: Mode, deadline: Instant) -> Result<()> {
+        // The pauses without locks must be longer than the attempts, or the sessions keep blocking each other.
         let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(200));
-        self.wait_at_most(ATTEMPT)?;
+        self.set_busy_timeout(LOCK_ATTEMPT)?;
         loop {
             match self.try_begin(mode) {
                 Err(error) if error.kind() == ErrorKind::Locked && Instant::now() < deadline => {
                     self.reopen()?;
                     backoff.sleep();
-                    self.wait_at_most(ATTEMPT)?;
+                    self.set_busy_timeout(LOCK_ATTEMPT)?;
                 }
                 Err(error) => return Err(error),
                 Ok(()) => break,
             }
         }
-        self.holds = true;
+        self.has_session_lock = true;
         match &self.file {
-            Some(file) => self.wait_at_most(file.lock_timeout),
+            Some(file) => self.set_busy_timeout(file.lock_timeout),
             None => Ok(()),
         }
     }
 
     fn run(&mut self, step: &Step<'_>) -> Result<ScriptRun> {
         let started = SystemTime::now();
-        let was_outside = self.connection.is_autocommit();
-        // Those are made before the transaction, or last no longer than the connection.
-        let is_passed_over = |statement: &Statement| {
-            !was_outside && matches!(statement.control, Control::Pragma(Pragma::Before(_) | Pragma::Skip))
+        let was_autocommit = self.connection.is_autocommit();
+        // Such pragmas ran before the transaction, or affect only the connection.
+        let is_skipped = |statement: &Statement| {
+            !was_autocommit && matches!(statement.control, Control::Pragma(Pragma::Before(_) | Pragma::Skip))
         };
         let deletes = self.watch_deletes()?;
-        let ran =
-            step.script.statements().iter().filter(|it| !is_passed_over(it)).try_for_each(|statement| {
-                let ran = self.connection.execute_batch(&statement.sql);
-                ran.map_err(|error| statement_failed(&error, step.script, statement))
-            });
+        let result = step.script.statements().iter().filter(|it| !is_skipped(it)).try_for_each(|statement| {
+            let result = self.connection.execute_batch(&statement.sql);
+            result.map_err(|error| statement_failed(&error, step.script, statement))
+        });
         self.stop_watching()?;
-        ran?;
-        if was_outside && !self.connection.is_autocommit() {
+        result?;
+        if was_autocommit && !self.connection.is_autocommit() {
             self.rollback()?;
-            return Err(Error::new(ErrorKind::Migration, "it begins a transaction and does not end it")
+            return Err(Error::new(ErrorKind::Migration, "it starts a transaction and does not end it")
                 .at(step.script.path(), None));
         }
         let deletes = deletes.load(Ordering::Relaxed);
         Ok(ScriptRun { started, took: started.elapsed().unwrap_or_default(), deletes })
     }
 
-    /// Has SQLite tell of each statement that it prepares whether it deletes rows, by whatever trigger.
+    /// Returns a flag that is set when SQLite prepares a statement that deletes rows, itself or through a trigger.
     fn watch_deletes(&self) -> Result<Arc<AtomicBool>> {
         let deletes = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&deletes);
-        let look = move |context: AuthContext<'_>| {
-            // Dropping an index deletes from SQLite's own tables.
+        let flag = Arc::clone(&deletes);
+        let authorize = move |context: AuthContext<'_>| {
+            // Dropping an index deletes from SQLite's internal tables.
             if let AuthAction::Delete { table_name } = context.action
                 && !table_name.starts_with("sqlite_")
             {
-                seen.store(true, Ordering::Relaxed);
+                flag.store(true, Ordering::Relaxed);
             }
             Authorization::Allow
         };
         self.connection
-            .authorizer(Some(look))
-            .map_err(|error| describe("cannot watch what it deletes", error))?;
+            .authorizer(Some(authorize))
+            .map_err(|error| describe("cannot detect deleted rows", error))?;
         Ok(deletes)
     }
 
     fn stop_watching(&self) -> Result<()> {
-        let nobody = None::<fn(AuthContext<'_>) -> Authorization>;
-        self.connection.authorizer(nobody).map_err(|error| describe("cannot watch what it deletes", error))
+        let no_authorizer = None::<fn(AuthContext<'_>) -> Authorization>;
+        self.connection
+            .authorizer(no_authorizer)
+            .map_err(|error| describe("cannot detect deleted rows", error))
     }
 
     fn reopen(&mut self) -> Result<()> {
@@ -160,8 +163,8 @@ impl<'a> SqliteSession<'a> {
         Ok(())
     }
 
-    fn wait_at_most(&self, time: Duration) -> Result<()> {
-        self.connection.busy_timeout(time).map_err(|error| describe("cannot lock it", error))
+    fn set_busy_timeout(&self, timeout: Duration) -> Result<()> {
+        self.connection.busy_timeout(timeout).map_err(|error| describe("cannot lock the database", error))
     }
 
     fn batch(&self, what: &str, sql: &str) -> Result<()> {
@@ -174,13 +177,13 @@ impl Rows for SqliteSession<'_> {
         SqliteRows(&self.connection).columns(table)
     }
 
-    fn each(
+    fn for_each_row(
         &mut self,
         expressions: &[String],
         from: &str,
         visit: &mut dyn FnMut(Vec<Option<String>>) -> Result<bool>,
     ) -> Result<()> {
-        SqliteRows(&self.connection).each(expressions, from, visit)
+        SqliteRows(&self.connection).for_each_row(expressions, from, visit)
     }
 
     fn first(&mut self, query: &str) -> Result<Option<String>> {
@@ -198,7 +201,7 @@ impl Rows for SqliteSession<'_> {
 
 impl Session for SqliteSession<'_> {
     fn change(&mut self, sql: &str) -> Result<u64> {
-        rows::be_strict(&self.connection)?;
+        rows::disable_quoted_strings(&self.connection)?;
         let changed =
             self.connection.execute(sql, ()).map_err(|error| describe("cannot change its rows", error))?;
         Ok(changed as u64)
@@ -206,9 +209,9 @@ impl Session for SqliteSession<'_> {
 
     fn begin(&mut self, mode: Mode) -> Result<()> {
         match (&self.file, mode.lock) {
-            (Some(file), Lock::Session) if !self.holds => {
+            (Some(file), Lock::Session) if !self.has_session_lock => {
                 let deadline = Instant::now() + file.lock_timeout;
-                self.begin_and_hold(mode, deadline)
+                self.begin_with_session_lock(mode, deadline)
             }
             _ => self.try_begin(mode),
         }
@@ -228,13 +231,13 @@ impl Session for SqliteSession<'_> {
             }
             for table in schema.virtual_tables() {
                 let sql = format!("SELECT count(*) FROM main.{}", quote_name(table));
-                // One whose module is not here can't be changed here either.
+                // A virtual table whose module is missing cannot be changed here either.
                 if let Ok(count) = self.connection.query_row(&sql, (), |row| row.get(0)) {
                     counts.rows.insert(table.to_string(), count);
                 }
             }
-            let numbered = "SELECT 1 FROM main.sqlite_schema WHERE name = 'sqlite_sequence'";
-            if self.connection.prepare(numbered)?.exists(())? {
+            let sequence_table = "SELECT 1 FROM main.sqlite_schema WHERE name = 'sqlite_sequence'";
+            if self.connection.prepare(sequence_table)?.exists(())? {
                 let mut statement = self.connection.prepare("SELECT name, seq FROM main.sqlite_sequence")?;
                 let sequences = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
                 counts.sequences = sequences.collect::<rusqlite::Result<_>>()?;
@@ -250,12 +253,12 @@ impl Session for SqliteSession<'_> {
             if self.connection.execute(sql, (name, to))? > 0 {
                 return Ok(true);
             }
-            // A table without rows yet has no mark.
+            // A table that never had rows has no entry yet.
             let sql = "INSERT INTO main.sqlite_sequence (name, seq) SELECT name, ?2 FROM main.sqlite_schema WHERE type = 'table' \
                        AND name = ?1 AND sql LIKE '%AUTOINCREMENT%'";
             Ok(self.connection.execute(sql, (name, to))? > 0)
         };
-        raise().map_err(|error| describe("cannot keep its numbers", error))
+        raise().map_err(|error| describe("cannot raise its AUTOINCREMENT sequence", error))
     }
 
     fn violations(&mut self) -> Result<ForeignKeyViolations> {
@@ -270,18 +273,18 @@ impl Session for SqliteSession<'_> {
     }
 
     fn try_script(&mut self, step: Step<'_>) -> Result<Arc<Schema>> {
-        const WHAT: &str = "cannot try it out";
-        self.batch(WHAT, "SAVEPOINT tenantry_trial")?;
-        let tried = self.execute(&[step]).and_then(|_| self.schema());
-        self.batch(WHAT, "ROLLBACK TO tenantry_trial; RELEASE tenantry_trial")?;
-        tried
+        const FAILED: &str = "cannot try out the script";
+        self.batch(FAILED, "SAVEPOINT tenantry_trial")?;
+        let result = self.execute(&[step]).and_then(|_| self.schema());
+        self.batch(FAILED, "ROLLBACK TO tenantry_trial; RELEASE tenantry_trial")?;
+        result
     }
 
-    fn make_ledger(&mut self) -> Result<()> {
+    fn create_ledger(&mut self) -> Result<()> {
         ledger::record(&self.connection, &[], "")
     }
 
-    fn record(&mut self, entries: &[Entry], run: &str) -> Result<()> {
+    fn record(&mut self, entries: &[NewHistoryRow], run: &str) -> Result<()> {
         ledger::record(&self.connection, entries, run)
     }
 
@@ -289,8 +292,30 @@ impl Session for SqliteSession<'_> {
         ledger::current_schema(&self.connection, self.schemas)
     }
 
+    fn begin_if_unchanged(&mut self, _mode: Mode, _inspected: &Inspection) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn lock_rows(&mut self) -> Result<()> {
+        // The transaction is exclusive.
+        Ok(())
+    }
+
+    fn require_confined(&mut self) -> Result<()> {
+        // Scripts that open another file are refused when the catalog is loaded.
+        Ok(())
+    }
+
+    fn can_commit(&self) -> bool {
+        true
+    }
+
     fn commit(&mut self) -> Result<()> {
         self.batch("cannot commit", "COMMIT")
+    }
+
+    fn commit_async(&mut self) -> Result<()> {
+        self.commit()
     }
 
     fn rollback(&mut self) -> Result<()> {
@@ -315,13 +340,13 @@ fn statement_failed(error: &rusqlite::Error, script: &Script, statement: &Statem
         "a statement failed",
         rusqlite::Error::SqliteFailure(code(error), Some(cause.clone())),
     ) {
-        // What has no kind of its own is the statement's fault.
-        other if other.kind() == ErrorKind::Database => {
+        // An error without a specific kind is caused by the statement.
+        unspecific if unspecific.kind() == ErrorKind::Database => {
             Error::new(ErrorKind::Migration, "a statement failed")
                 .caused_by(cause)
-                .with_hint("mend the migration or this project's data; nothing of this project was changed")
+                .with_hint("fix the migration or this project's data; this project was not changed")
         }
-        known => known,
+        specific => specific,
     };
     described.at(script.path(), line)
 }

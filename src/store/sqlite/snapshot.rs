@@ -1,7 +1,7 @@
-//! Copies of databases: taken while others write, opened for themselves, and put in a database's place.
+//! Takes snapshots while others write, opens them as scratch databases, and replaces databases by them.
 //!
-//! It must not let a commit fall between a last copy and what takes the database's place, and must not leave beside a new
-//! file what SQLite would take for its own.
+//! No commit can happen between the last snapshot and the replacement. No journal of the old file, which SQLite would
+//! apply to the new one, is left beside it.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
@@ -20,11 +20,11 @@ use crate::plan::Access;
 use crate::store::cache::SchemaCache;
 use crate::store::{ExclusiveProject, IfInUse, Replaced, Snapshot, SnapshotFile};
 
-/// How many pages are copied between two looks.
-const PAGES: i32 = 4_096;
+/// How many pages are copied in one step.
+const PAGES_PER_STEP: i32 = 4_096;
 
-/// Copies what a connection sees at this moment to a file that is not there yet.
-pub(super) fn copy_out(
+/// Copies the database to a new file, and reads the ledger, schema and contents of the copy.
+pub(super) fn take_snapshot(
     connection: &Connection,
     schemas: &SchemaCache,
     place: String,
@@ -45,67 +45,67 @@ pub(super) fn copy_out(
     })
 }
 
-/// In one read transaction: without it, each commit of another process would have the copy begin anew.
+/// Copies in one read transaction: without it, SQLite restarts the copy after each commit of another process.
 fn copy_pages(connection: &Connection, to: &Path) -> rusqlite::Result<()> {
-    let is_ours = connection.is_autocommit();
-    if is_ours {
+    let needs_transaction = connection.is_autocommit();
+    if needs_transaction {
         connection.execute_batch("BEGIN")?;
         connection.query_row("SELECT 1 FROM sqlite_schema LIMIT 1", (), |_| Ok(())).optional()?;
     }
     let copy = || {
         let mut target = Connection::open(to)?;
-        // Whoever wants it durable sees to that once it is whole.
+        // A caller that needs a durable copy syncs it when it is complete.
         target.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF")?;
         let backup = Backup::new(connection, &mut target)?;
         loop {
-            match backup.step(PAGES)? {
+            match backup.step(PAGES_PER_STEP)? {
                 StepResult::Done => return Ok(()),
                 StepResult::More => {}
-                // The source is being read already, so nobody can keep it from being read on.
+                // The read transaction already holds its lock, so waiting would not help.
                 _ => return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None)),
             }
         }
     };
     let copied = copy();
-    if is_ours {
+    if needs_transaction {
         connection.execute_batch("ROLLBACK")?;
     }
     copied
 }
 
-/// Opens a private copy for whatever is to be tried on it.
-pub(super) fn open_private(file: &Path) -> Result<Connection> {
+/// Opens a private copy as a scratch database.
+pub(super) fn open_scratch(file: &Path) -> Result<Connection> {
     let connection = session::connect(&uri(file, "mode=rw"), std::time::Duration::ZERO)?;
     connection
         .execute_batch("PRAGMA synchronous = OFF")
-        .map_err(|error| describe("cannot open the copy", error))?;
+        .map_err(|error| describe("cannot open the private copy", error))?;
     Ok(connection)
 }
 
-/// Makes a database of a copy, under a name that is free.
+/// Creates a database from a copy. Returns `AlreadyExists` if the name is in use.
 pub(super) fn restore_as(directory: &Path, name: &str, file: &Path) -> Result<()> {
-    super::create::install(directory, name, |target| {
+    super::create::create_file(directory, name, |target| {
         std::io::copy(&mut File::open(file)?, target).map(|_| ())
     })
 }
 
-/// A database that this process alone may use.
+/// A database that only this process can write to.
 pub(super) struct ExclusiveFile<'a> {
     store: &'a SqliteStore,
-    /// None where the file is no database any more.
+    /// `None` if the file is not a readable database.
     connection: Option<Connection>,
     path: PathBuf,
-    /// Whether every process that could have it open was looked at.
-    are_all_seen: bool,
+    /// Whether every process was checked for having the file open.
+    checked_all: bool,
 }
 
-/// What to say where other users' processes could not be looked at.
-const UNSEEN: &str =
-    "whether processes of other users have it open could not be seen: they would go on with the old file";
+/// The note if the processes of other users could not be checked.
+const UNCHECKED_PROCESSES: &str =
+    "processes of other users could not be checked: any that has it open keeps using the old file";
 
 impl<'a> ExclusiveFile<'a> {
     fn notes(&self) -> Vec<String> {
-        if self.are_all_seen { Vec::new() } else { vec![UNSEEN.to_string()] }
+        if self.checked_all { Vec::new() } else { vec![UNCHECKED_PROCESSES.to_string()] }
     }
 
     pub(super) fn new(store: &'a SqliteStore, path: PathBuf, if_in_use: IfInUse) -> Result<Self> {
@@ -118,41 +118,41 @@ impl<'a> ExclusiveFile<'a> {
             Ok(connection) => Some(connection),
             Err(error) if if_in_use == IfInUse::Force => match error.kind() {
                 ErrorKind::NotADatabase | ErrorKind::Corrupt => None,
-                // Others read it; that none of them writes has to do.
+                // Other processes read it. With `Force` it is enough that none of them can write.
                 ErrorKind::Locked => {
                     let connection = open()?;
                     connection
                         .execute_batch("BEGIN IMMEDIATE")
-                        .map_err(|error| describe("cannot lock it", error))?;
+                        .map_err(|error| describe("cannot lock the database", error))?;
                     Some(connection)
                 }
                 _ => return Err(error),
             },
             Err(error) => return Err(error),
         };
-        Ok(Self { store, connection, path, are_all_seen: users.are_all_seen })
+        Ok(Self { store, connection, path, checked_all: users.checked_all })
     }
 
-    /// Empties what SQLite keeps beside the file into it, as far as that can be, and then removes it.
+    /// Moves the contents of the WAL into the file, as far as SQLite can, and removes the companions.
     fn checkpoint(&self) -> Result<()> {
         if let Some(connection) = self.connection.as_ref().filter(|it| it.is_autocommit()) {
-            // Without a journal nothing of this connection's is left to be removed when it is closed.
-            let settle = || -> rusqlite::Result<()> {
+            // Without a journal, this connection deletes no file beside the new database when it is closed.
+            let remove_journal = || -> rusqlite::Result<()> {
                 for pragma in ["journal_mode = DELETE", "journal_mode = OFF"] {
                     connection.query_row(&format!("PRAGMA {pragma}"), (), |_| Ok(()))?;
                 }
                 Ok(())
             };
-            settle().map_err(|error| describe("cannot settle its journal", error))?;
+            remove_journal().map_err(|error| describe("cannot remove its journal", error))?;
         } else if self.connection.is_some() {
-            // While this one lets nobody write, another brings what is in the WAL into the file.
-            let other = session::connect(&uri(&self.path, "mode=rw"), self.store.lock_timeout)?;
-            other
+            // This connection blocks writers, and another one copies the WAL into the file.
+            let checkpointer = session::connect(&uri(&self.path, "mode=rw"), self.store.lock_timeout)?;
+            checkpointer
                 .query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(()))
-                .map_err(|error| describe("cannot empty its WAL", error))?;
+                .map_err(|error| describe("cannot checkpoint its WAL", error))?;
         }
         for suffix in COMPANIONS {
-            remove_if_there(&companion(&self.path, suffix))?;
+            remove_if_exists(&companion(&self.path, suffix))?;
         }
         Ok(())
     }
@@ -163,15 +163,15 @@ impl ExclusiveProject for ExclusiveFile<'_> {
         let place = self.path.display().to_string();
         match &self.connection {
             Some(connection) if connection.is_autocommit() => {
-                copy_out(connection, &self.store.schemas, place, to)
+                take_snapshot(connection, &self.store.schemas, place, to)
             }
-            // What is about to be written to can't be copied from; another connection may read beside it.
+            // SQLite cannot copy from a connection that has a write transaction, so another connection reads.
             Some(_) => {
                 let reader = session::connect(&uri(&self.path, "mode=rw"), self.store.lock_timeout)?;
-                copy_out(&reader, &self.store.schemas, place, to)
+                take_snapshot(&reader, &self.store.schemas, place, to)
             }
             None => {
-                Err(Error::new(ErrorKind::NotADatabase, "it is no database, so no backup can be taken of it"))
+                Err(Error::new(ErrorKind::NotADatabase, "it is not a database, so it cannot be backed up"))
             }
         }
     }
@@ -181,7 +181,7 @@ impl ExclusiveProject for ExclusiveFile<'_> {
         std::fs::remove_file(&self.path).map_err(|error| Error::io("delete", &self.path, error))?;
         drop(self.connection);
         for suffix in COMPANIONS {
-            remove_if_there(&companion(&self.path, suffix))?;
+            remove_if_exists(&companion(&self.path, suffix))?;
         }
         sync_directory(self.path.parent().unwrap_or(Path::new(".")))?;
         Ok(notes)
@@ -191,22 +191,22 @@ impl ExclusiveProject for ExclusiveFile<'_> {
         let directory = self.path.parent().unwrap_or(Path::new("."));
         let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let temporary = temporary_name(directory, &name);
-        let put = || -> Result<Vec<String>> {
-            // Nobody may read it before it has the mode of what it replaces.
+        let install = || -> Result<Vec<String>> {
+            // No other user may read it before it has the permissions of the old file.
             write_file(&temporary, 0o600, |target| {
                 std::io::copy(&mut File::open(snapshot.file)?, target).map(|_| ())
             })?;
-            let like =
-                std::fs::metadata(&self.path).map_err(|error| Error::io("look at", &self.path, error))?;
-            std::fs::set_permissions(&temporary, like.permissions())
+            let old_file = std::fs::metadata(&self.path)
+                .map_err(|error| Error::io("read the metadata of", &self.path, error))?;
+            std::fs::set_permissions(&temporary, old_file.permissions())
                 .map_err(|error| Error::io("set the permissions of", &temporary, error))?;
-            let owner =
-                std::fs::metadata(&temporary).map_err(|error| Error::io("look at", &temporary, error))?;
-            if (owner.uid(), owner.gid()) != (like.uid(), like.gid()) {
-                std::os::unix::fs::chown(&temporary, Some(like.uid()), Some(like.gid())).map_err(
+            let new_file = std::fs::metadata(&temporary)
+                .map_err(|error| Error::io("read the metadata of", &temporary, error))?;
+            if (new_file.uid(), new_file.gid()) != (old_file.uid(), old_file.gid()) {
+                std::os::unix::fs::chown(&temporary, Some(old_file.uid()), Some(old_file.gid())).map_err(
                     |error| {
-                        Error::io("give away", &temporary, error)
-                            .with_hint("restore it as its owner, or as root")
+                        Error::io("change the owner of", &temporary, error)
+                            .with_hint("run the restore as the owner of the project's file, or as root")
                     },
                 )?;
             }
@@ -217,31 +217,31 @@ impl ExclusiveProject for ExclusiveFile<'_> {
                 }
                 (None, _) | (_, Replaced::KeepAside) => Some(set_aside(&self.path)?),
             };
-            // From here on it is the copy; a moment ago it was what was there before.
+            // The snapshot replaces the old database atomically.
             std::fs::rename(&temporary, &self.path)
                 .map_err(|error| Error::io("replace", &self.path, error))?;
             sync_directory(directory)?;
-            let aside = aside.iter().map(|path| format!("what was there is now {}", path.display()));
+            let aside = aside.iter().map(|path| format!("the old file was renamed to {}", path.display()));
             Ok(aside.chain(self.notes()).collect())
         };
-        let result = put();
+        let result = install();
         if result.is_err() {
-            // The first error is the one to tell.
+            // The first error is the one to report.
             let _ = std::fs::remove_file(&temporary);
         }
         result
     }
 }
 
-/// Waits until nobody else reads or writes, and keeps it so.
+/// Waits until no other process reads or writes, and locks them out until the connection is closed.
 fn lock(connection: &Connection) -> Result<()> {
     connection
         .execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT")
-        .map_err(|error| describe("cannot lock it", error))
+        .map_err(|error| describe("cannot lock the database", error))
 }
 
-/// Gives what can't be read another name, with what lies beside it. The file itself keeps its first one as well, until what
-/// takes its place has that: at no moment is there nothing.
+/// Gives a database and its companions another name. The file also keeps its old name until the new file replaces it,
+/// so the name exists at every moment.
 fn set_aside(path: &Path) -> Result<PathBuf> {
     let aside = companion(path, &format!(".damaged-{}", uuid::Uuid::now_v7().simple()));
     std::fs::hard_link(path, &aside).map_err(|error| Error::io("set aside", path, error))?;
@@ -257,30 +257,31 @@ fn set_aside(path: &Path) -> Result<PathBuf> {
     Ok(aside)
 }
 
-fn remove_if_there(path: &Path) -> Result<()> {
+fn remove_if_exists(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("delete", path, error)),
         _ => Ok(()),
     }
 }
 
-/// Who else has a file open. Idle connections hold no lock, so locks don't tell.
+/// Which other processes have a file open. Locks do not show this, because idle connections hold none.
 struct Users {
+    /// The id of one of them.
     process: Option<u32>,
-    /// Whether every process could be looked at: those of other users can't, but by root.
-    are_all_seen: bool,
+    /// Whether every process could be checked. Only root can check those of other users.
+    checked_all: bool,
 }
 
 impl Default for Users {
     fn default() -> Self {
-        Self { process: None, are_all_seen: true }
+        Self { process: None, checked_all: true }
     }
 }
 
 fn users_of(path: &Path) -> Users {
     let mut users = Users::default();
     let Ok(wanted) = std::fs::metadata(path) else { return users };
-    let Ok(processes) = std::fs::read_dir("/proc") else { return Users { are_all_seen: false, ..users } };
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Users { checked_all: false, ..users } };
     let is_same = |file: std::fs::DirEntry| {
         std::fs::metadata(file.path()).is_ok_and(|it| (it.dev(), it.ino()) == (wanted.dev(), wanted.ino()))
     };
@@ -293,7 +294,7 @@ fn users_of(path: &Path) -> Users {
         }
         match std::fs::read_dir(process.path().join("fd")) {
             Ok(files) => users.process = users.process.or(files.flatten().any(is_same).then_some(id)),
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => users.are_all_seen = false,
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => users.checked_all = false,
             _ => {}
         }
     }

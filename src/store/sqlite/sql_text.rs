@@ -1,6 +1,6 @@
-//! A database as SQL text, as `sqlite3 .dump` writes it, and back.
+//! Exports a database as SQL text, in the format of `sqlite3 .dump`, and loads such a text.
 //!
-//! It must not let a text reach beyond the database that it is loaded into, nor change how that one is kept.
+//! A loaded text can neither access anything outside the new database nor change its settings.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -17,15 +17,15 @@ use super::failure::describe;
 use super::file::uri;
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
-use crate::schema::bookkeeping::acts_on_a_ledger;
+use crate::schema::bookkeeping::is_ledger_trigger;
 use crate::sql::statement::{Statement, split};
 use crate::sql::{Dialect, quote_name, tokens};
 use crate::store::Snapshot;
 
-/// Pragmas that dumps begin with, and that change nothing but the connection.
-const HARMLESS: [&str; 2] = ["foreign_keys", "defer_foreign_keys"];
+/// Pragmas that dumps start with and that affect only the connection.
+const ALLOWED_PRAGMAS: [&str; 2] = ["foreign_keys", "defer_foreign_keys"];
 
-/// Writes a database as text, by a private copy of it.
+/// Writes a database as SQL text. `copy` copies it to a private file, which is then read.
 pub(super) fn export(out: &mut dyn Write, copy: impl FnOnce(&Path) -> Result<Snapshot>) -> Result<()> {
     let folder = private_folder()?;
     let file = folder.path().join("copy");
@@ -39,14 +39,14 @@ fn dump(copy: &Path, out: &mut dyn Write) -> Result<()> {
     let connection = Connection::open_with_flags(uri(copy, "mode=ro&immutable=1"), flags)
         .map_err(|error| describe("cannot open its copy", error))?;
     write_all(&connection, out).map_err(|failure| match failure {
-        Failure::Database(error) => describe("cannot read it", error),
+        Failure::Database(error) => describe("cannot read the database", error),
         Failure::Output(error) => Error::new(ErrorKind::Io, "cannot write the export").caused_by(error),
         Failure::Contentless(table) => Error::new(
             ErrorKind::Usage,
-            format!("{table} is a search index that does not keep its text"),
+            format!("{table} is a search index that does not store its text"),
         )
         .with_hint(
-            "it can't be written as SQL: drop it before, and fill it anew; a backup keeps it as it is",
+            "it cannot be exported as SQL: drop it first and fill it again afterwards; a backup includes it",
         ),
     })
 }
@@ -54,23 +54,23 @@ fn dump(copy: &Path, out: &mut dyn Write) -> Result<()> {
 enum Failure {
     Database(rusqlite::Error),
     Output(io::Error),
-    /// A table whose rows nobody can read.
+    /// A table whose rows cannot be read.
     Contentless(String),
 }
 
-/// How the rows of a table are written.
+/// How the rows of a table are exported.
 enum Source {
-    /// One by one.
+    /// With one `INSERT` for each row.
     Rows,
-    /// It is a view of others.
+    /// Not at all: the table shows the data of another one.
     Nothing,
-    /// It is made of another table's rows, once these are there.
+    /// By a command that rebuilds the table from another one, after the rows of that one.
     Rebuilt,
-    /// Not at all.
+    /// They cannot be exported, because they cannot be read.
     Unreadable,
 }
 
-/// How the rows of a table with this definition are written.
+/// Returns how the rows of a table with this definition are exported.
 fn source(sql: &str) -> Source {
     let all = tokens(sql, Dialect::Sqlite).unwrap_or_default();
     let using = all.iter().position(|token| token.is("USING"));
@@ -106,7 +106,7 @@ fn write_all(connection: &Connection, out: &mut dyn Write) -> Result<(), Failure
         .prepare("SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid")?
         .query_map((), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    // What a virtual table keeps its rows in comes with it.
+    // A virtual table creates its shadow tables itself.
     let shadows: Vec<String> = connection
         .prepare("SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow'")?
         .query_map((), |row| row.get(0))?
@@ -117,7 +117,7 @@ fn write_all(connection: &Connection, out: &mut dyn Write) -> Result<(), Failure
     for (_, name, sql) in objects.iter().filter(|(kind, name, _)| kind == "table" && !is_shadow(name)) {
         writeln!(out, "{sql}\n;")?;
         match source(sql) {
-            Source::Rows => rows(connection, name, out)?,
+            Source::Rows => write_rows(connection, name, out)?,
             Source::Rebuilt => rebuilt.push(quote_name(name)),
             Source::Nothing => {}
             Source::Unreadable => return Err(Failure::Contentless(name.clone())),
@@ -126,17 +126,17 @@ fn write_all(connection: &Connection, out: &mut dyn Write) -> Result<(), Failure
     for name in rebuilt {
         writeln!(out, "INSERT INTO {name}({name}) VALUES('rebuild');")?;
     }
-    // SQLite keeps its own table of numbers when the last table that needs it is gone, and makes it for the first only.
-    let counts = |(kind, _, sql): &Object| {
+    // SQLite creates `sqlite_sequence` with the first AUTOINCREMENT table, and keeps it when the last one is dropped.
+    let is_autoincrement = |(kind, _, sql): &Object| {
         let words = tokens(sql, Dialect::Sqlite).unwrap_or_default();
         kind == "table" && words.iter().any(|word| word.is("AUTOINCREMENT"))
     };
-    let has_sequences = objects.iter().any(counts);
+    let has_sequences = objects.iter().any(is_autoincrement);
     if has_sequences {
         writeln!(out, "DELETE FROM sqlite_sequence;")?;
-        rows(connection, "sqlite_sequence", out)?;
+        write_rows(connection, "sqlite_sequence", out)?;
     }
-    // Triggers last: none may fire for the rows above.
+    // Triggers come last, so that none fires for the rows above.
     for wanted in ["index", "view", "trigger"] {
         for (_, _, sql) in objects.iter().filter(|(kind, _, _)| kind == wanted) {
             writeln!(out, "{sql}\n;")?;
@@ -146,8 +146,8 @@ fn write_all(connection: &Connection, out: &mut dyn Write) -> Result<(), Failure
     Ok(())
 }
 
-fn rows(connection: &Connection, table: &str, out: &mut dyn Write) -> Result<(), Failure> {
-    // Neither what is worked out nor what a virtual table only takes as a command.
+fn write_rows(connection: &Connection, table: &str, out: &mut dyn Write) -> Result<(), Failure> {
+    // Skips generated columns, and the hidden columns through which a virtual table takes commands.
     let mut columns: Vec<String> = connection
         .prepare("SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE hidden = 0 ORDER BY cid")?
         .query_map([table], |row| Ok(quote_name(&row.get::<_, String>(0)?)))?
@@ -156,7 +156,7 @@ fn rows(connection: &Connection, table: &str, out: &mut dyn Write) -> Result<(),
         "SELECT count(*) > 0 FROM pragma_table_list WHERE schema = 'main' AND name = ?1 AND type = 'virtual'";
     let is_virtual: bool = connection.query_row(virtual_table, [table], |row| row.get(0))?;
     let table = quote_name(table);
-    // What a search finds is told by it.
+    // The results of a full-text search are identified by rowid.
     if is_virtual && connection.prepare(&format!("SELECT rowid FROM main.{table}")).is_ok() {
         columns.insert(0, "rowid".into());
     }
@@ -170,18 +170,18 @@ fn rows(connection: &Connection, table: &str, out: &mut dyn Write) -> Result<(),
             if index > 0 {
                 write!(out, ",")?;
             }
-            value(row.get_ref(index)?, out)?;
+            write_value(row.get_ref(index)?, out)?;
         }
         writeln!(out, ");")?;
     }
     Ok(())
 }
 
-/// A value so that it is read back as the very same one.
-fn value(value: ValueRef<'_>, out: &mut dyn Write) -> io::Result<()> {
+/// Writes a value so that exactly the same value is read back.
+fn write_value(value: ValueRef<'_>, out: &mut dyn Write) -> io::Result<()> {
     match value {
         ValueRef::Null => write!(out, "NULL"),
-        // Written out it would be read as a fraction, without its sign.
+        // SQLite parses the digits without the sign, and reads numbers above the maximum as REAL.
         ValueRef::Integer(i64::MIN) => write!(out, "(-9223372036854775807-1)"),
         ValueRef::Integer(number) => write!(out, "{number}"),
         ValueRef::Real(number) if number.is_infinite() => {
@@ -192,15 +192,15 @@ fn value(value: ValueRef<'_>, out: &mut dyn Write) -> io::Result<()> {
             Ok(text) if !text.contains('\0') => write!(out, "'{}'", text.replace('\'', "''")),
             _ => {
                 write!(out, "CAST(")?;
-                blob(bytes, out)?;
+                write_blob(bytes, out)?;
                 write!(out, " AS TEXT)")
             }
         },
-        ValueRef::Blob(bytes) => blob(bytes, out),
+        ValueRef::Blob(bytes) => write_blob(bytes, out),
     }
 }
 
-fn blob(bytes: &[u8], out: &mut dyn Write) -> io::Result<()> {
+fn write_blob(bytes: &[u8], out: &mut dyn Write) -> io::Result<()> {
     write!(out, "X'")?;
     for byte in bytes {
         write!(out, "{byte:02x}")?;
@@ -208,7 +208,7 @@ fn blob(bytes: &[u8], out: &mut dyn Write) -> io::Result<()> {
     write!(out, "'")
 }
 
-/// Makes a database of a text, as a file that is not there yet.
+/// Loads a SQL text into a new database file. Returns `Usage` if the text contains what no dump contains.
 pub(super) fn load(path: &Path, into: &Path) -> Result<()> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::io("read", path, error))?;
     let statements = split(&text, Dialect::Sqlite).map_err(|unclosed| {
@@ -216,32 +216,32 @@ pub(super) fn load(path: &Path, into: &Path) -> Result<()> {
     })?;
     if let Some(at) = text.find('\0') {
         let line = u32::try_from(text[..at].matches('\n').count() + 1).unwrap_or(u32::MAX);
-        return Err(Error::new(ErrorKind::Usage, "there is a NUL character in it").at(path, line));
+        return Err(Error::new(ErrorKind::Usage, "it contains a NUL character").at(path, line));
     }
-    statements.iter().try_for_each(|statement| permit(statement, path))?;
+    statements.iter().try_for_each(|statement| check_allowed(statement, path))?;
     let last = |words: &[&str]| statements.iter().rposition(|it| words.contains(&word(it, 0).as_str()));
-    if let Some(begun) =
-        last(&["BEGIN"]).filter(|begun| last(&["COMMIT", "END"]).is_none_or(|end| end < *begun))
+    if let Some(begin) =
+        last(&["BEGIN"]).filter(|begin| last(&["COMMIT", "END"]).is_none_or(|end| end < *begin))
     {
-        return Err(Error::new(ErrorKind::Usage, "the file is cut off: what BEGIN begins does not end")
-            .at(path, statements[begun].line)
-            .with_hint("make the dump anew: what is missing at its end nobody knows"));
+        return Err(Error::new(ErrorKind::Usage, "the file is cut off: BEGIN without COMMIT")
+            .at(path, statements[begin].line)
+            .with_hint("create the dump again: its end is missing"));
     }
     let connection =
-        Connection::open(into).map_err(|error| describe("cannot make a private database", error))?;
-    let guard = || -> rusqlite::Result<()> {
-        // What must hold of the rows is looked at afterwards, as far as it can be here.
+        Connection::open(into).map_err(|error| describe("cannot create a private database", error))?;
+    let configure = || -> rusqlite::Result<()> {
+        // Constraints are checked after the load, as far as SQLite can check them without the application.
         connection.execute_batch(
             "PRAGMA synchronous = OFF; PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON",
         )?;
-        connection.collation_needed(stand_in)?;
-        REGISTERED.take();
+        connection.collation_needed(register_collation)?;
+        STAND_INS.take();
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-        // A second wall behind the look at the text.
+        // The authorizer denies what the check of the text may have missed.
         connection.authorizer(Some(|context: AuthContext<'_>| match context.action {
             AuthAction::Attach { .. } | AuthAction::Detach { .. } => Authorization::Deny,
-            // A virtual table asks for some settings when it is made.
-            AuthAction::Pragma { pragma_name, pragma_value: Some(_) } if !is_harmless(pragma_name) => {
+            // Reading a pragma is allowed: virtual tables do so when they are created.
+            AuthAction::Pragma { pragma_name, pragma_value: Some(_) } if !is_allowed_pragma(pragma_name) => {
                 Authorization::Deny
             }
             AuthAction::Function { function_name }
@@ -253,15 +253,15 @@ pub(super) fn load(path: &Path, into: &Path) -> Result<()> {
         }))?;
         connection.execute_batch("BEGIN")
     };
-    guard().map_err(|error| describe("cannot make a private database", error))?;
+    configure().map_err(|error| describe("cannot create a private database", error))?;
     for statement in statements.iter().filter(|statement| !is_transaction(statement)) {
-        ASKED.take();
-        run(&connection, &statement.sql)
+        USED_STAND_IN.take();
+        run_statement(&connection, &statement.sql)
             .map_err(|error| describe("a statement failed", error).at(path, statement.line))?;
-        if let Some(missing) = ASKED.take() {
+        if let Some(missing) = USED_STAND_IN.take() {
             let message = format!("it needs {missing}, which only the application has");
             return Err(Error::new(ErrorKind::Usage, message).at(path, statement.line).with_hint(
-                "take the index, the UNIQUE or the generated column out of the file, and have the application make it afterwards",
+                "remove the index, UNIQUE constraint or generated column; the application can create it later",
             ));
         }
     }
@@ -270,48 +270,50 @@ pub(super) fn load(path: &Path, into: &Path) -> Result<()> {
         connection
             .query_row("SELECT count(*) > 0 FROM sqlite_schema WHERE type = 'table'", (), |row| row.get(0))
     };
-    if finish().map_err(|error| describe("cannot load it", error))? {
+    if finish().map_err(|error| describe("cannot load the file", error))? {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Usage, "there is no table in it").at(path, None))
+    Err(Error::new(ErrorKind::Usage, "it contains no table").at(path, None))
 }
 
 thread_local! {
-    /// What of an application's SQLite asked for since this was last looked at.
-    static ASKED: Cell<Option<String>> = const { Cell::new(None) };
-    /// The functions that were stood in for in this file.
-    static REGISTERED: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+    /// The application's function or collation that the current statement called.
+    static USED_STAND_IN: Cell<Option<String>> = const { Cell::new(None) };
+    /// The functions that have a stand-in in the current file.
+    static STAND_INS: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
 }
 
-/// Stands in for a collation that only an application registers: a column may have it, and nothing may be sorted by it.
-fn stand_in(connection: &Connection, name: &str) -> rusqlite::Result<()> {
-    let asked = format!("the order of the collation {name}");
+/// Registers a stand-in for a collation that only an application has. A column may have the collation, but comparing
+/// values with it is an error, which `USED_STAND_IN` records.
+fn register_collation(connection: &Connection, name: &str) -> rusqlite::Result<()> {
+    let what = format!("the collation {name}");
     connection.create_collation(name, move |a: &str, b: &str| {
-        ASKED.set(Some(asked.clone()));
+        USED_STAND_IN.set(Some(what.clone()));
         a.cmp(b)
     })
 }
 
-/// Runs a statement. A function that only an application registers may stand in a condition, and nothing may come out of it.
-fn run(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+/// Runs a statement. Registers stand-ins for functions that only an application has. A definition may contain such a
+/// function, but calling it is an error, which `USED_STAND_IN` records.
+fn run_statement(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     loop {
         let Err(error) = connection.execute_batch(sql) else { return Ok(()) };
         let message = super::failure::message(&error);
         let Some((_, name)) = message.split_once("no such function: ") else { return Err(error) };
-        // Each is registered once: what is still missing then is another error.
-        if !REGISTERED.with_borrow_mut(|known| known.insert(name.to_string())) {
+        // A function that is still missing after it was registered is another error.
+        if !STAND_INS.with_borrow_mut(|names| names.insert(name.to_string())) {
             return Err(error);
         }
-        let asked = format!("the function {name}");
+        let what = format!("the function {name}");
         connection.create_scalar_function(name, -1, FunctionFlags::SQLITE_DETERMINISTIC, move |_| {
-            ASKED.set(Some(asked.clone()));
+            USED_STAND_IN.set(Some(what.clone()));
             Ok(None::<i64>)
         })?;
     }
 }
 
-fn is_harmless(pragma: &str) -> bool {
-    HARMLESS.iter().any(|name| name.eq_ignore_ascii_case(pragma))
+fn is_allowed_pragma(pragma: &str) -> bool {
+    ALLOWED_PRAGMAS.iter().any(|name| name.eq_ignore_ascii_case(pragma))
 }
 
 fn word(statement: &Statement, index: usize) -> String {
@@ -320,21 +322,21 @@ fn word(statement: &Statement, index: usize) -> String {
     words.map(str::to_ascii_uppercase).nth(index).unwrap_or_default()
 }
 
-/// All of a text is one transaction anyway.
+/// Whether a statement starts or ends a transaction. These are skipped, because the whole text is one transaction.
 fn is_transaction(statement: &Statement) -> bool {
     ["BEGIN", "COMMIT", "END"].contains(&word(statement, 0).as_str())
 }
 
-fn permit(statement: &Statement, path: &Path) -> Result<()> {
+fn check_allowed(statement: &Statement, path: &Path) -> Result<()> {
     let refuse = |what: String| {
-        Err(Error::new(ErrorKind::Usage, format!("{what} is not taken from a file"))
+        Err(Error::new(ErrorKind::Usage, format!("{what} is not allowed in an import"))
             .at(path, statement.line)
             .with_hint(
-                "an import takes what a dump has: tables with their rows, indexes, views and triggers",
+                "an import can contain what a dump contains: tables with their rows, indexes, views and triggers",
             ))
     };
     if statement.sql.starts_with('.') {
-        return refuse(format!("the shell's command {}", word(statement, 0).to_ascii_lowercase()));
+        return refuse(format!("the sqlite3 command {}", word(statement, 0).to_ascii_lowercase()));
     }
     match word(statement, 0).as_str() {
         first @ ("ATTACH" | "DETACH" | "VACUUM" | "ROLLBACK" | "SAVEPOINT" | "RELEASE") => {
@@ -343,9 +345,9 @@ fn permit(statement: &Statement, path: &Path) -> Result<()> {
         "PRAGMA" => {
             let name = word(statement, 1).to_ascii_lowercase();
             let name = name.rsplit('.').next().unwrap_or_default();
-            if is_harmless(name) { Ok(()) } else { refuse(format!("PRAGMA {name}")) }
+            if is_allowed_pragma(name) { Ok(()) } else { refuse(format!("PRAGMA {name}")) }
         }
-        "CREATE" if acts_on_a_ledger(&tokens(&statement.sql, Dialect::Sqlite).unwrap_or_default()) => {
+        "CREATE" if is_ledger_trigger(&tokens(&statement.sql, Dialect::Sqlite).unwrap_or_default()) => {
             refuse("a trigger on a ledger".into())
         }
         _ => Ok(()),
@@ -371,7 +373,7 @@ mod tests {
             (ValueRef::Blob(b"\x00\xff"), "X'00ff'"),
         ] {
             let mut out = Vec::new();
-            value(found, &mut out).unwrap();
+            write_value(found, &mut out).unwrap();
             assert_eq!(String::from_utf8(out).unwrap(), written);
         }
     }

@@ -1,41 +1,40 @@
-//! The ledger's tables, written.
-//!
-//! It must not read them: `ledger` does.
+//! Writes the ledger's tables.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
-use crate::ledger::{Action, Entry};
+use crate::ledger::{Action, NewHistoryRow};
 use crate::sql::{quote_name, quote_text};
 use crate::store::postgres::catalog::Read;
 
-/// How many characters of a migration's name the history keeps. Its rows are short and few, so that it gets along without
-/// the four other relations, each a file, that a key, a sequence and unbounded texts would give every project.
-const NAME: usize = 150;
+/// How many characters of a migration's name the history stores. The table has no key, no sequence and no unbounded
+/// text: these would add four relations, each a file, to every project. Its rows are short and few, so it does not need
+/// them.
+const NAME_LENGTH: usize = 150;
 
-/// Which tables there are.
+/// Which of the ledger's tables exist.
 #[derive(Clone, Copy)]
 pub(in crate::store::postgres) struct Tables {
     pub(in crate::store::postgres) diesel: bool,
     pub(in crate::store::postgres) history: bool,
 }
 
-/// The statements that write rows into a schema's ledger, making its tables where they are missing.
+/// Returns the statements that write rows into a schema's ledger and create its tables if they do not exist.
 ///
-/// `sequence` is that of the last row there is. With the last new row goes what the schema was found to be, and the state of the catalogs that says so: as long as they
-/// have that state, nobody need read the schema again to know it.
+/// `sequence` is the number of the last existing row. The last new row also records the schema as `read`, with the
+/// state of the system catalogs at that time: while they have that state, the schema does not have to be read again.
 pub(in crate::store::postgres) fn record(
     schema: &str,
     has: Tables,
     sequence: i64,
-    entries: &[Entry],
+    entries: &[NewHistoryRow],
     run: &str,
     read: Option<&Read>,
 ) -> String {
     let quoted = quote_name(schema);
     let mut sql = String::new();
     if !has.diesel {
-        // Word for word as diesel makes it, so that neither tool finds anything odd about the other's.
+        // Word for word as diesel creates it, so that the table is the same whichever tool creates it.
         add(
             &mut sql,
             format_args!(
@@ -49,7 +48,7 @@ pub(in crate::store::postgres) fn record(
             &mut sql,
             format_args!(
                 "CREATE TABLE IF NOT EXISTS {quoted}.tenantry_history (\
-             sequence bigint NOT NULL, version varchar(50) NOT NULL, name varchar({NAME}) NOT NULL, \
+             sequence bigint NOT NULL, version varchar(50) NOT NULL, name varchar({NAME_LENGTH}) NOT NULL, \
              checksum varchar(64) NOT NULL, action varchar(6) NOT NULL CHECK (action IN ('apply', 'stamp', 'adopt', 'revert', 'start')), \
              forced boolean NOT NULL, run varchar(36) NOT NULL, started_at timestamptz NOT NULL, duration_us bigint NOT NULL, \
              tool_version varchar(20) NOT NULL, schema_state varchar(50), schema_fingerprint varchar(64)); "
@@ -97,7 +96,7 @@ pub(in crate::store::postgres) fn record(
     sql
 }
 
-fn row(sequence: i64, entry: &Entry, run: &str, read: Option<&Read>) -> String {
+fn row(sequence: i64, entry: &NewHistoryRow, run: &str, read: Option<&Read>) -> String {
     let started = entry.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (state, fingerprint) = match read {
         Some(read) => (quote_text(&read.state), quote_text(&read.schema.fingerprint().to_string())),
@@ -106,7 +105,7 @@ fn row(sequence: i64, entry: &Entry, run: &str, read: Option<&Read>) -> String {
     format!(
         "({sequence}, {}, {}, {}, {}, {}, {}, to_timestamp({}.{:06}), {}, {}, {state}, {fingerprint})",
         quote_text(entry.version.as_str()),
-        quote_text(&entry.name.chars().take(NAME).collect::<String>()),
+        quote_text(&entry.name.chars().take(NAME_LENGTH).collect::<String>()),
         quote_text(&entry.checksum),
         quote_text(entry.action.as_str()),
         entry.forced,
@@ -119,6 +118,6 @@ fn row(sequence: i64, entry: &Entry, run: &str, read: Option<&Read>) -> String {
 }
 
 fn add(sql: &mut String, text: std::fmt::Arguments<'_>) {
-    // Writing to a string can't fail.
+    // Writing to a string cannot fail.
     let _ = sql.write_fmt(text);
 }

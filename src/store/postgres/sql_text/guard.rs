@@ -1,8 +1,9 @@
-//! A role without rights that a text is run by, in a database of its own.
+//! Runs the statements of a text as a role without privileges, in a scratch database.
 //!
-//! A text may define functions and have them run, and what those do no look at the text can tell. So the server keeps it in: each
-//! statement is run by a function that belongs to a role without rights and runs as its owner. In such a function the server refuses
-//! every way to become another role. The role is made in the transaction that loads the text, and gone at its end.
+//! A text may define functions and make them run, and parsing cannot show what they do. So the server confines it: each
+//! statement is run by a `SECURITY DEFINER` function that belongs to a role without privileges. In such a function the
+//! server refuses every way to become another role. The role is created in the transaction that loads the text, and
+//! dropped at its end.
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
@@ -10,12 +11,13 @@ use diesel::sql_types::{Bool, Text};
 
 use crate::sql::{quote_name, quote_text};
 
+/// Runs statements as the unprivileged role, or directly if that role could not be created.
 pub(super) struct Guard(Option<UnprivilegedRole>);
 
-/// The role without rights.
+/// The role without privileges.
 struct UnprivilegedRole {
     role: String,
-    /// The query that runs a statement, as long as its function is as it was made.
+    /// The query that runs a statement. It calls the function only if the text did not change it.
     call: String,
 }
 
@@ -31,11 +33,11 @@ struct Value {
     value: String,
 }
 
-/// What the function does.
+/// The function's body.
 const BODY: &str = "BEGIN EXECUTE $1; END";
 
-/// What a transaction has written into the catalogs that all databases share.
-const SHARED: &str = "
+/// What the transaction changed in the catalogs that all databases of the server share.
+const SHARED_CHANGES: &str = "
 SELECT format('the role %s', rolname) AS value FROM pg_catalog.pg_authid WHERE xmin OPERATOR(pg_catalog.=) {own}
 UNION ALL SELECT 'the membership of a role' FROM pg_catalog.pg_auth_members WHERE xmin OPERATOR(pg_catalog.=) {own}
 UNION ALL SELECT format('the database %s', datname) FROM pg_catalog.pg_database
@@ -45,7 +47,7 @@ UNION ALL SELECT format('the tablespace %s', spcname) FROM pg_catalog.pg_tablesp
 LIMIT 1";
 
 impl Guard {
-    /// Makes the role, where this one may make any: one that may not has few rights itself.
+    /// Creates the role if the current one may create roles. If it may not, it has few privileges itself.
     pub(super) fn new(connection: &mut PgConnection) -> QueryResult<Self> {
         let may = "SELECT rolsuper OR rolcreaterole AS right FROM pg_roles WHERE rolname = current_user";
         if !diesel::sql_query(may).get_result::<HasRight>(connection)?.right {
@@ -65,7 +67,7 @@ impl Guard {
              REVOKE ALL ON SCHEMA tenantry_import FROM {name}; GRANT EXECUTE ON FUNCTION tenantry_import.run(text) TO CURRENT_USER",
             body = quote_text(BODY)
         ))?;
-        // The text may change the function, being run by its owner: then it is not called any more.
+        // The text runs as the function's owner, so it may change the function. A changed function is not called.
         let call = "SELECT format('SELECT CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.oid OPERATOR(pg_catalog.=) %s::pg_catalog.oid \
              AND p.prosecdef AND p.proowner OPERATOR(pg_catalog.=) %s::pg_catalog.oid AND p.proconfig IS NULL \
              AND p.prosrc OPERATOR(pg_catalog.=) %L::pg_catalog.text) THEN tenantry_import.run($1) \
@@ -73,13 +75,13 @@ impl Guard {
              FROM pg_proc p WHERE p.oid = 'tenantry_import.run(text)'::regprocedure";
         connection.batch_execute(
             "CREATE FUNCTION tenantry_import.changed() RETURNS void LANGUAGE plpgsql AS \
-             'BEGIN RAISE EXCEPTION ''it changes the function that it is run by''; END'",
+             'BEGIN RAISE EXCEPTION ''it changes the function that runs its statements''; END'",
         )?;
         let call = diesel::sql_query(call).get_result::<Value>(connection)?.value;
         Ok(Self(Some(UnprivilegedRole { role, call })))
     }
 
-    /// Runs a statement with none of this session's rights.
+    /// Runs a statement with none of this session's privileges.
     pub(super) fn run(&self, connection: &mut PgConnection, sql: &str) -> QueryResult<()> {
         match &self.0 {
             Some(UnprivilegedRole { call, .. }) => {
@@ -89,9 +91,9 @@ impl Guard {
         }
     }
 
-    /// Makes an extension with this session's rights. A schema that does not exist is created for it, and the role may use that
-    /// one; in those that were there, such as the server's own, the role gets no rights by this.
-    pub(super) fn make_extension(
+    /// Creates an extension with this session's privileges, and its schema if that does not exist. The role gets all
+    /// privileges on a new schema, and none on an existing one such as the server's own.
+    pub(super) fn create_extension(
         &self,
         connection: &mut PgConnection,
         sql: &str,
@@ -115,12 +117,12 @@ impl Guard {
         }
     }
 
-    /// Takes over what was made, and removes the role. What waits for the commit is run before, while it has no rights; says
-    /// whether nothing waits any more.
+    /// Takes over what the text created, and drops the role. Deferred triggers run before that, as the unprivileged
+    /// role. Returns `false`, and keeps the role, if any trigger is still deferred.
     pub(super) fn end(self, connection: &mut PgConnection) -> QueryResult<bool> {
         self.run(connection, "SET CONSTRAINTS ALL IMMEDIATE")?;
-        reset_path(connection)?;
-        if !is_nothing_put_off(connection)? {
+        reset_search_path(connection)?;
+        if !has_no_deferred_trigger(connection)? {
             return Ok(false);
         }
         if let Some(UnprivilegedRole { role, .. }) = &self.0 {
@@ -133,33 +135,34 @@ impl Guard {
     }
 }
 
-/// What the text has set must not say what the operators in tenantry's own queries are.
-fn reset_path(connection: &mut PgConnection) -> QueryResult<()> {
+/// Resets the `search_path`, so that the text cannot decide which operators tenantry's own queries use.
+fn reset_search_path(connection: &mut PgConnection) -> QueryResult<()> {
     connection.batch_execute("SELECT pg_catalog.set_config('search_path', 'pg_catalog', true)")
 }
 
-/// Whether no trigger waits for the commit. A trigger may put others off once more; the server tells of no such thing, but it
-/// changes no table that a trigger waits for.
-fn is_nothing_put_off(connection: &mut PgConnection) -> QueryResult<bool> {
+/// Whether no trigger waits for the commit. A deferred trigger may defer others again. The server does not report that,
+/// but it refuses to alter a table with pending trigger events.
+fn has_no_deferred_trigger(connection: &mut PgConnection) -> QueryResult<bool> {
     let tables = "SELECT c.oid::regclass::text AS value FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                   WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'";
     for Value { value } in diesel::sql_query(tables).load::<Value>(connection)? {
-        // It has never been clustered, so this changes nothing.
+        // The table was never clustered, so this changes nothing.
         match connection.batch_execute(&format!("ALTER TABLE {value} SET WITHOUT CLUSTER")) {
             Err(error) if error.to_string().contains("pending trigger events") => return Ok(false),
-            done => done?,
+            result => result?,
         }
     }
     Ok(true)
 }
 
-/// What the transaction has changed of what all databases share; only a role that may change it can look there.
-pub(super) fn written_elsewhere(connection: &mut PgConnection) -> QueryResult<Option<String>> {
+/// Returns one object that the transaction changed in the catalogs that all databases share. Checks only as a
+/// superuser: other roles cannot read these catalogs.
+pub(super) fn changed_shared_object(connection: &mut PgConnection) -> QueryResult<Option<String>> {
     let may =
         "SELECT rolsuper AS right FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) current_user";
     if !diesel::sql_query(may).get_result::<HasRight>(connection)?.right {
         return Ok(None);
     }
-    let sql = SHARED.replace("{own}", "pg_catalog.pg_current_xact_id()::pg_catalog.xid");
+    let sql = SHARED_CHANGES.replace("{own}", "pg_catalog.pg_current_xact_id()::pg_catalog.xid");
     Ok(diesel::sql_query(sql).get_result::<Value>(connection).optional()?.map(|row| row.value))
 }

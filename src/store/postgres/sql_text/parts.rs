@@ -1,21 +1,21 @@
-//! A text of SQL as `psql` reads it: its statements, and the rows that stand between them.
+//! Splits a SQL text into parts, as `psql` reads it: statements, and the rows between them.
 //!
-//! It must not run anything. What it refuses by words is the second wall: the first is the role that a text is run by.
+//! Refuses statements by their keywords. This is the second line of defense; the first is the role that runs the text.
 
 use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::schema::bookkeeping::acts_on_a_ledger;
-use crate::sql::statement::first_length;
-use crate::sql::{Dialect, Token, TokenKind, Unclosed, blank_length, tokens};
+use crate::schema::bookkeeping::is_ledger_trigger;
+use crate::sql::statement::first_statement_length;
+use crate::sql::{Dialect, Token, TokenKind, Unclosed, leading_blank_length, tokens};
 
-/// What a statement may begin with.
-const TAKEN: [&str; 7] = ["ALTER", "COMMENT", "COPY", "CREATE", "INSERT", "REFRESH", "SET"];
-/// What a privilege that is taken may be on, where it says: all else is not the schema's.
+/// The keywords that a statement may begin with.
+const ALLOWED: [&str; 7] = ["ALTER", "COMMENT", "COPY", "CREATE", "INSERT", "REFRESH", "SET"];
+/// The kinds of objects that a privilege may be on, if it names a kind. Other kinds do not belong to a schema.
 const GRANTED_ON: [&str; 9] =
     ["TABLE", "SEQUENCE", "FUNCTION", "PROCEDURE", "ROUTINE", "SCHEMA", "TYPE", "DOMAIN", "ALL"];
-/// What belongs to the whole server.
-const ELSEWHERE: [&str; 10] = [
+/// The kinds of objects that do not belong to a schema.
+const NOT_IN_SCHEMA: [&str; 10] = [
     "DATABASE",
     "EVENT",
     "GROUP",
@@ -27,17 +27,17 @@ const ELSEWHERE: [&str; 10] = [
     "TABLESPACE",
     "USER",
 ];
-/// How what `pg_dump` writes begins and ends.
+/// The first and the last comment in the output of `pg_dump`.
 const DUMP_BEGINS: &str = "-- PostgreSQL database dump";
 const DUMP_ENDS: &str = "-- PostgreSQL database dump complete";
 
-/// Reads a whole text. Errors where it is cut off, or has anything in it but what a schema and its rows are made of.
+/// Parses a whole text. Fails with `Usage` if it is truncated, or if it contains anything that is not part of a schema.
 pub(super) fn parts<'a>(text: &'a str, path: &Path) -> Result<Vec<Part<'a>>> {
     if let Some(at) = text.find('\0') {
         let line = line_number(text[..at].matches('\n').count() + 1);
-        return Err(Error::new(ErrorKind::Usage, "there is a NUL character in it").at(path, line));
+        return Err(Error::new(ErrorKind::Usage, "it contains a NUL character").at(path, line));
     }
-    // What was converted on its way may end its lines in another way.
+    // Trailing white space is ignored, because a conversion may have changed the line ends.
     let is_line = |wanted: &str| text.lines().any(|line| line.trim_end() == wanted);
     if is_line(DUMP_BEGINS) && !is_line(DUMP_ENDS) {
         return Err(cut_off("pg_dump's last line is missing", text.lines().count(), path));
@@ -50,7 +50,7 @@ pub(super) fn parts<'a>(text: &'a str, path: &Path) -> Result<Vec<Part<'a>>> {
     Ok(parts)
 }
 
-/// Whether a statement says who owns something or may use it, and nothing else: it is run with tenantry's own rights.
+/// Whether a statement only sets an owner or changes privileges. Such a statement runs with tenantry's own privileges.
 pub(super) fn is_access(sql: &str) -> bool {
     let found = tokens(sql, Dialect::Postgres).unwrap_or_default();
     match found.as_slice() {
@@ -63,7 +63,8 @@ pub(super) fn is_access(sql: &str) -> bool {
     }
 }
 
-/// Whether nothing but a name stands there: `ALTER TABLE` takes several actions, and others of them run functions.
+/// Whether these tokens are only a kind and a name. `ALTER TABLE` takes several actions, and some of them run
+/// functions.
 fn has_one_action(kind_and_name: &[Token<'_>]) -> bool {
     let mut depth = 0_u32;
     kind_and_name.iter().all(|token| {
@@ -72,23 +73,24 @@ fn has_one_action(kind_and_name: &[Token<'_>]) -> bool {
         } else if token.is_symbol(")") {
             depth = depth.saturating_sub(1);
         }
-        // The arguments of a function have commas.
+        // Commas in parentheses separate a function's arguments.
         !token.is_symbol(",") || depth > 0
     })
 }
 
-/// Whether a privilege is one on a schema or on what is in it, rather than a role's membership or the server's.
-fn is_privilege_inside(found: &[Token<'_>]) -> bool {
+/// Whether a GRANT or REVOKE is about a schema or an object in it, and not about a role's membership or the server.
+fn is_schema_privilege(found: &[Token<'_>]) -> bool {
     let mut after = found.iter().skip_while(|token| !token.is("ON")).skip(1);
     let (first, second) = (after.next(), after.next());
     let is_word = |token: Option<&Token<'_>>, word: &str| token.is_some_and(|token| token.is(word));
     let is_named = second.is_some_and(|it| it.kind == TokenKind::Word || it.kind == TokenKind::Quoted);
-    // A table needs no word before its name: the name is followed by a point, a comma or TO and FROM.
+    // A table's name needs no keyword before it. It is followed by a dot, a comma, TO or FROM.
     let is_bare_table = !is_named || is_word(second, "TO") || is_word(second, "FROM");
     first.is_some() && (is_bare_table || GRANTED_ON.iter().any(|word| is_word(first, word)))
 }
 
-/// The schema of an extension that a statement makes, as it is written: to make one may need more than a role without rights.
+/// Returns the schema of a statement that creates an extension, as written. Creating an extension may need privileges
+/// that the unprivileged role does not have.
 pub(super) fn extension_schema(sql: &str) -> Option<String> {
     let found = tokens(sql, Dialect::Postgres).ok()?;
     let words = ["CREATE", "EXTENSION", "IF", "NOT", "EXISTS"];
@@ -105,7 +107,7 @@ pub(super) fn line_number(line: usize) -> u32 {
     u32::try_from(line).unwrap_or(u32::MAX)
 }
 
-/// What is left of a text.
+/// The part of a text that was not read yet.
 struct Remaining<'a> {
     text: &'a str,
     line: usize,
@@ -118,7 +120,7 @@ pub(super) struct Part<'a> {
 }
 
 impl<'a> Remaining<'a> {
-    /// Goes on behind so many bytes; gives them.
+    /// Skips bytes, and returns them.
     fn skip(&mut self, length: usize) -> &'a str {
         let (skipped, rest) = self.text.split_at(length);
         self.line += skipped.matches('\n').count();
@@ -127,7 +129,7 @@ impl<'a> Remaining<'a> {
     }
 }
 
-/// Rows as `COPY` has them.
+/// The rows of a `COPY`.
 pub(super) struct Copy<'a> {
     /// The table with its columns, as written.
     into: String,
@@ -136,24 +138,24 @@ pub(super) struct Copy<'a> {
 }
 
 impl Copy<'_> {
-    /// Its rows as statements, some at a time.
+    /// Returns the rows as `INSERT` statements, each with its line.
     pub(super) fn statements(&self) -> impl Iterator<Item = (String, usize)> {
-        let of = |(number, rows): (usize, &[&str])| {
+        let insert = |(number, rows): (usize, &[&str])| {
             let values: Vec<String> = rows.iter().map(|row| format!("({})", row_values(row))).collect();
             let values = values.join(", ");
             (
                 format!("INSERT INTO {} OVERRIDING SYSTEM VALUE VALUES {values}", self.into),
-                self.line + number * ROWS,
+                self.line + number * ROWS_PER_INSERT,
             )
         };
-        self.rows.chunks(ROWS).enumerate().map(of).collect::<Vec<_>>().into_iter()
+        self.rows.chunks(ROWS_PER_INSERT).enumerate().map(insert).collect::<Vec<_>>().into_iter()
     }
 }
 
-/// How many rows go at once.
-const ROWS: usize = 200;
+/// How many rows one statement inserts.
+const ROWS_PER_INSERT: usize = 200;
 
-/// A row's values, each as a text that the column's type reads.
+/// Returns a row's values as string literals, which the server converts to the types of the columns.
 fn row_values(row: &str) -> String {
     let value = |field: &str| {
         if field == "\\N" { "NULL".to_string() } else { literal(&unescape(field).unwrap_or_default()) }
@@ -161,12 +163,12 @@ fn row_values(row: &str) -> String {
     row.split('\t').map(value).collect::<Vec<_>>().join(", ")
 }
 
-/// A text that means the same whatever the settings of the session are.
+/// Returns a string literal that means the same under all settings of the session.
 fn literal(text: &str) -> String {
     format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
-/// What `COPY` writes with a backslash; none where the bytes that come out are no text.
+/// Decodes the backslash escapes of `COPY`. Returns `None` if the result is not UTF-8.
 fn unescape(field: &str) -> Option<String> {
     let mut text = Vec::with_capacity(field.len());
     let mut rest = field.as_bytes();
@@ -181,8 +183,8 @@ fn unescape(field: &str) -> Option<String> {
             continue;
         }
         rest = after;
-        let digits = |bytes: &[u8], most: usize, base: u32| {
-            bytes.iter().take(most).take_while(|it| char::from(**it).is_digit(base)).count()
+        let digits = |bytes: &[u8], max: usize, base: u32| {
+            bytes.iter().take(max).take_while(|it| char::from(**it).is_digit(base)).count()
         };
         let number = |bytes: &[u8], base: u32| {
             bytes
@@ -214,28 +216,28 @@ fn unescape(field: &str) -> Option<String> {
     String::from_utf8(text).ok()
 }
 
-/// Takes the next statement, and the rows that follow it.
+/// Reads the next statement, and the rows that follow it.
 fn next_part<'a>(rest: &mut Remaining<'a>, path: &Path) -> Result<Part<'a>> {
     let started_at = rest.line;
     let failed = |unclosed: Unclosed| {
         Error::new(ErrorKind::Usage, format!("{} is never closed", unclosed.what))
             .at(path, line_number(started_at - 1).saturating_add(unclosed.line))
     };
-    rest.skip(blank_length(rest.text, Dialect::Postgres).map_err(failed)?);
+    rest.skip(leading_blank_length(rest.text, Dialect::Postgres).map_err(failed)?);
     let nothing = Part { statement: None, copy: None };
     if rest.text.is_empty() {
         return Ok(nothing);
     }
     if rest.text.starts_with('\\') {
         let line = rest.text.lines().next().unwrap_or_default();
-        if !is_guard(line) {
-            return Err(refused("a command of psql", rest.line, path));
+        if !is_restrict_command(line) {
+            return Err(refused("a psql command", rest.line, path));
         }
         rest.skip(line.len());
         return Ok(nothing);
     }
     let line = rest.line;
-    let (length, is_ended) = first_length(rest.text, Dialect::Postgres).map_err(failed)?;
+    let (length, is_ended) = first_statement_length(rest.text, Dialect::Postgres).map_err(failed)?;
     let sql = rest.skip(length).trim_end_matches(';').to_string();
     if sql.is_empty() {
         return Ok(nothing);
@@ -244,48 +246,49 @@ fn next_part<'a>(rest: &mut Remaining<'a>, path: &Path) -> Result<Part<'a>> {
         return Ok(Part { statement: Some((permitted(&sql, line, path)?, line)), copy: None });
     }
     let into = copied_into(&sql).filter(|_| is_ended);
-    let into = into.ok_or_else(|| refused("COPY of a file or a program", line, path))?;
+    let into = into.ok_or_else(|| refused("COPY from a file or a program", line, path))?;
     // The rows begin on the next line.
     rest.skip(rest.text.find('\n').map_or(rest.text.len(), |at| at + 1));
     let first_row = rest.line;
     let end = if rest.text.starts_with("\\.") { Some(0) } else { rest.text.find("\n\\.").map(|at| at + 1) };
-    let rows = rest.skip(end.ok_or_else(|| cut_off("its rows do not end", first_row, path))?);
+    let rows = rest.skip(end.ok_or_else(|| cut_off("the rows of a COPY do not end", first_row, path))?);
     rest.skip(rest.text.find('\n').map_or(rest.text.len(), |at| at + 1));
     let copy = Copy { into, rows: lines_of(rows, first_row, path)?, line: first_row };
     Ok(Part { statement: None, copy: Some(copy) })
 }
 
-/// The lines of rows. All end in the same way, and what else looks like the end of one is written as `\r`.
+/// Splits rows into lines. All lines must end in the same way; `COPY` escapes any other line end in a row.
 fn lines_of<'a>(rows: &'a str, line: usize, path: &Path) -> Result<Vec<&'a str>> {
     let ends = if rows.split('\n').next().is_some_and(|first| first.ends_with('\r')) { "\r\n" } else { "\n" };
     let lines: Vec<&str> = rows.split_terminator(ends).collect();
     if let Some(index) = lines.iter().position(|row| unescape(row).is_none()) {
-        let message = "a row has bytes in it that are no UTF-8";
+        let message = "a row contains bytes that are not UTF-8";
         return Err(Error::new(ErrorKind::Usage, message).at(path, line_number(line + index)));
     }
     match lines.iter().position(|row| row.contains(['\r', '\n'])) {
         None => Ok(lines),
         Some(index) => {
-            Err(Error::new(ErrorKind::Usage, "a row has a line end in it that is not written as \\r or \\n")
+            Err(Error::new(ErrorKind::Usage, "a row contains a line end that is not written as \\r or \\n")
                 .at(path, line_number(line + index)))
         }
     }
 }
 
-/// What begins and does not end.
+/// The error for a text that ends too early.
 fn cut_off(what: &str, line: usize, path: &Path) -> Error {
-    Error::new(ErrorKind::Usage, format!("the file is cut off: {what}"))
+    Error::new(ErrorKind::Usage, format!("the file is truncated: {what}"))
         .at(path, line_number(line))
-        .with_hint("make the dump anew: what is missing at its end nobody knows")
+        .with_hint("create the dump again: its end is missing")
 }
 
-/// Since its last releases `pg_dump` has `psql` refuse other commands in between; that is nothing to a reader of SQL.
-fn is_guard(line: &str) -> bool {
+/// Whether a line is one of the commands with which recent versions of `pg_dump` make `psql` refuse other commands in
+/// between. They have no meaning here.
+fn is_restrict_command(line: &str) -> bool {
     let word = line.strip_prefix("\\restrict ").or_else(|| line.strip_prefix("\\unrestrict "));
     word.is_some_and(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric()))
 }
 
-/// The table and columns of `COPY table (columns) FROM stdin`.
+/// Returns the table and columns of `COPY table (columns) FROM stdin`.
 fn copied_into(sql: &str) -> Option<String> {
     let found = tokens(sql, Dialect::Postgres).ok()?;
     let [first, into @ .., from, stdin] = found.as_slice() else { return None };
@@ -305,24 +308,25 @@ fn first_word(sql: &str) -> String {
 }
 
 fn refused(what: &str, line: usize, path: &Path) -> Error {
-    Error::new(ErrorKind::Usage, format!("{what} is not taken from a file"))
+    Error::new(ErrorKind::Usage, format!("{what} is not allowed in an import"))
         .at(path, line_number(line))
-        .with_hint("an import takes what pg_dump --schema writes: a schema with what is in it, and its rows")
+        .with_hint("an import accepts what pg_dump --schema writes: one schema, its objects and their rows")
 }
 
-/// What to run for a statement: itself, or what a block that an export wrote has in it.
+/// Returns what to run for a statement: the statement itself, or the one in a block that an export wrote. Fails if it
+/// is not allowed.
 fn permitted(sql: &str, line: usize, path: &Path) -> Result<String> {
-    let found = tokens(sql, Dialect::Postgres).map_err(|_| refused("what is never closed", line, path))?;
+    let found = tokens(sql, Dialect::Postgres)
+        .map_err(|_| refused("a quote or comment that is never closed", line, path))?;
     let refuse = |what: &str| Err(refused(what, line, path));
     let words: Vec<String> = found.iter().take(4).map(|token| token.text.to_ascii_uppercase()).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
-        [first, ..] if first.starts_with('\\') => refuse("a command of psql"),
+        [first, ..] if first.starts_with('\\') => refuse("a psql command"),
         ["DO", _] => {
-            let inner =
-                block_of_an_export(found[1].text).ok_or_else(|| refused("a DO of its own", line, path))?;
+            let inner = block_of_an_export(found[1].text).ok_or_else(|| refused("a DO block", line, path))?;
             let is_type = ["CREATE TYPE ", "CREATE DOMAIN "].iter().any(|start| inner.starts_with(start));
-            if is_type { permitted(inner, line, path) } else { refuse("a DO of its own") }
+            if is_type { permitted(inner, line, path) } else { refuse("a DO block") }
         }
         ["SELECT", "PG_CATALOG", ".", "SET_CONFIG" | "SETVAL", ..] => {
             let is_plain = |token: &Token<'_>| {
@@ -330,20 +334,20 @@ fn permitted(sql: &str, line: usize, path: &Path) -> Result<String> {
                     || ["true", "false", "NULL"].iter().any(|word| token.is(word))
                     || ["(", ")", ",", "-"].iter().any(|symbol| token.is_symbol(symbol))
             };
-            if found[4..].iter().all(is_plain) { Ok(sql.into()) } else { refuse("a SELECT of its own") }
+            if found[4..].iter().all(is_plain) { Ok(sql.into()) } else { refuse("a SELECT") }
         }
-        [first, second, ..] if ELSEWHERE.contains(second) && *first != "COPY" => {
+        [first, second, ..] if NOT_IN_SCHEMA.contains(second) && *first != "COPY" => {
             refuse(&format!("{first} {second}"))
         }
-        ["CREATE", ..] if acts_on_a_ledger(&found) => refuse("a trigger on a ledger"),
-        ["GRANT" | "REVOKE", ..] if is_privilege_inside(&found) => Ok(sql.into()),
-        [first, ..] if TAKEN.contains(first) => Ok(sql.into()),
+        ["CREATE", ..] if is_ledger_trigger(&found) => refuse("a trigger on a ledger"),
+        ["GRANT" | "REVOKE", ..] if is_schema_privilege(&found) => Ok(sql.into()),
+        [first, ..] if ALLOWED.contains(first) => Ok(sql.into()),
         [first, ..] => refuse(first),
         [] => Ok(sql.into()),
     }
 }
 
-/// The one statement in a block by which an export makes a type that a schema needs.
+/// Returns the statement in a block with which an export creates a type that the schema depends on.
 fn block_of_an_export(block: &str) -> Option<&str> {
     let inner = block.strip_prefix("$tenantry$ BEGIN ")?;
     inner.strip_suffix("; EXCEPTION WHEN duplicate_object THEN NULL; END $tenantry$")

@@ -1,0 +1,52 @@
+//! Finding projects and reading them without changing a byte.
+
+use super::Rows;
+use crate::error::Result;
+use crate::plan::Inspection;
+use crate::project::ProjectId;
+
+/// Finds and reads projects. Nothing here changes a byte of a project.
+pub trait Inspect {
+    /// Lists every project, and by name everything else that looks like one. Opens nothing.
+    fn discover(&self) -> Result<Discovery>;
+
+    /// Reads the ledgers of projects, and their schemas as far as `read_schema` says. Results are in the order of `ids`.
+    fn inspect(&self, ids: &[ProjectId], read_schema: ReadSchema) -> Vec<Result<Inspection>>;
+
+    /// How many of `projects` to pass to one call of [`Inspect::inspect`].
+    fn inspect_batch_size(&self, projects: usize) -> usize;
+
+    /// Whether ledgers record that a schema was verified, so that [`ReadSchema::IfUnverified`] skips any.
+    fn ledger_verifies_schemas(&self) -> bool;
+
+    /// Lets `work` read a project's rows as they were at one moment. `work` may be called more than once.
+    fn read(&self, id: &ProjectId, work: &dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()>;
+}
+
+/// Whether [`Inspect::inspect`] reads schemas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadSchema {
+    /// Reads every schema.
+    Always,
+    /// Skips a schema if the ledger records that it was verified for its version and it has not changed since.
+    IfUnverified,
+}
+
+/// What [`Inspect::discover`] found.
+#[derive(Clone, Debug, Default)]
+pub struct Discovery {
+    /// The projects, sorted.
+    pub projects: Vec<ProjectId>,
+    /// What looks like a project and is none.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Something that looks like a project and is skipped.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Skipped {
+    /// Its name in the store.
+    pub name: String,
+    /// Why it is skipped.
+    pub reason: String,
+}

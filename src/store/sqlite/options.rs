@@ -1,0 +1,51 @@
+//! Settings of a SQLite store.
+
+use std::time::Duration;
+
+use crate::project::NamePattern;
+
+/// Settings of a [`SqliteStore`](super::SqliteStore). The defaults suit most fleets.
+///
+/// ```
+/// use std::time::Duration;
+/// use tenantry::store::SqliteOptions;
+///
+/// let options = SqliteOptions::default().pattern("tenant-{id}.sqlite3".parse()?).lock_timeout(Duration::from_secs(1));
+/// # Ok::<(), tenantry::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    pub(super) pattern: NamePattern,
+    pub(super) lock_timeout: Duration,
+    pub(super) read_timeout: Duration,
+}
+
+impl Default for SqliteOptions {
+    fn default() -> Self {
+        Self {
+            pattern: NamePattern::default(),
+            lock_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl SqliteOptions {
+    /// Sets the pattern of file names; default `project_{id}.db`.
+    #[must_use]
+    pub fn pattern(self, pattern: NamePattern) -> Self {
+        Self { pattern, ..self }
+    }
+
+    /// Sets how long to wait for another process's lock; default 5 s.
+    #[must_use]
+    pub fn lock_timeout(self, lock_timeout: Duration) -> Self {
+        Self { lock_timeout, ..self }
+    }
+
+    /// Sets how long reading one project's ledger and schema may take; default 10 s.
+    #[must_use]
+    pub fn read_timeout(self, read_timeout: Duration) -> Self {
+        Self { read_timeout, ..self }
+    }
+}
