@@ -4,9 +4,11 @@
 //! fingerprint exactly when they behave the same.
 
 pub(crate) mod bookkeeping;
+#[cfg(feature = "postgres")]
 mod deparsed;
 mod difference;
 mod expression;
+#[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 pub mod sqlite;
 mod table;
@@ -24,6 +26,7 @@ pub(crate) use difference::{Difference, notes};
 /// The kind of a schema's object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
+#[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "some kinds exist only on Postgres"))]
 pub(crate) enum ObjectKind {
     /// A table, with its columns and constraints.
     Table,
@@ -73,6 +76,7 @@ impl fmt::Display for ObjectKind {
 /// The kind of a facet. A facet is one property of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
+#[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "some kinds exist only on Postgres"))]
 pub(crate) enum FacetKind {
     /// A column; the value is its type, nullability, default, collation and generation.
     Column,

@@ -154,6 +154,7 @@ struct Scanner<'a> {
 }
 
 /// Returns the length in bytes of the white space and comments that a text begins with.
+#[cfg(feature = "postgres")]
 pub(crate) fn leading_blank_length(sql: &str, dialect: Dialect) -> Result<usize, Unclosed> {
     let mut scanner = Scanner::new(sql, dialect);
     scanner.skip_blank()?;

@@ -6,12 +6,12 @@
 //! | trait | purpose |
 //! |---|---|
 //! | [`Store`] | what the store is, opening projects for writing, maintenance |
-//! | [`Inspect`] | finding projects and reading them without changing a byte |
-//! | [`Create`], [`SpareStore`] | new databases, and databases kept ready |
-//! | [`Snapshots`], [`ExclusiveProject`] | copies for backups, and putting them back |
-//! | [`SqlText`] | export and import as SQL |
-//! | [`Session`], [`Rows`] | one opened project: reading rows, running scripts, committing |
-//! | [`DeferredCommits`] | commits that become durable in batches |
+//! | `Inspect` | finding projects and reading them without changing a byte |
+//! | `Create`, `SpareStore` | new databases, and databases kept ready |
+//! | `Snapshots`, `ExclusiveProject` | copies for backups, and putting them back |
+//! | `SqlText` | export and import as SQL |
+//! | `Session`, `Rows` | one opened project: reading rows, running scripts, committing |
+//! | `DeferredCommits` | commits that become durable in batches |
 
 mod cache;
 pub(crate) mod connection;

@@ -3,10 +3,12 @@
 //! Works on the text alone. When in doubt it assumes the more dangerous effect: a statement that may delete rows counts
 //! as one that does.
 
+#[cfg(feature = "postgres")]
+use super::Scanner;
 use super::effect::{Effect, effect, enables_deletes};
 use super::outside::{OutsideReference, outside_reference};
 use super::pragma::{Pragma, pragma};
-use super::{Dialect, Scanner, Token, TokenKind, Unclosed, tokens};
+use super::{Dialect, Token, TokenKind, Unclosed, tokens};
 
 /// One statement of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +174,7 @@ impl EndFinder {
 
 /// Returns the length in bytes of a script's first statement, including its semicolon and the text before it. Also
 /// returns whether it has a semicolon.
+#[cfg(feature = "postgres")]
 pub(crate) fn first_statement_length(script: &str, dialect: Dialect) -> Result<(usize, bool), Unclosed> {
     let mut scanner = Scanner::new(script, dialect);
     let mut end = EndFinder::new(dialect);

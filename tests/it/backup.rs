@@ -290,7 +290,7 @@ fn a_fleet_is_checked_and_its_coverage_told(world: &mut World) {
     );
     world.expect(0, &["backup", "create", "b", "d"]);
     // A check at level 1 does not restore the backup, so it does not count as a verification.
-    for (level, wanted) in [("1", "1 of 2 have"), ("3", "2 of 2 have"), ("1", "2 of 2 have")] {
+    for (level, wanted) in [("1", "1 of 2 projects"), ("3", "2 of 2 projects"), ("1", "2 of 2 projects")] {
         let ran = world.run(&["backup", "check", "--all", "--only", "[ad]", "--level", level]);
         assert!(ran.code == 0 && ran.stdout.contains(wanted), "{level}: {}", ran.stdout);
     }

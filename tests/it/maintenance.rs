@@ -123,7 +123,7 @@ fn a_batch_that_fails_keeps_the_batches_before_it(world: &mut World) {
     world.execute("a", "INSERT INTO details (event_id) VALUES (2400)");
     let ran = world.run(&["retain", "a"]);
     assert!(
-        ran.code == 3 && ran.stdout.contains("hint: what the report counts is deleted"),
+        ran.code == 3 && ran.stdout.contains("hint: the rows in the report are deleted"),
         "{}",
         ran.stdout
     );

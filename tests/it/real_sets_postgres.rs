@@ -27,9 +27,9 @@ fn what_belongs_to_the_whole_database_reaches_no_project() {
             "DO $$ BEGIN CREATE ROLE nobody_needs; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
         ),
         (2, "ALTER", "UPDATE pg_class SET relname = relname"),
-        (2, "leave out", "CREATE INDEX i ON public.w (a)"),
-        (2, "leave out", "INSERT INTO public.w VALUES (2)"),
-        (2, "leave out", "ALTER TABLE one ADD COLUMN w int REFERENCES public.w (a)"),
+        (2, "remove the schema name", "CREATE INDEX i ON public.w (a)"),
+        (2, "remove the schema name", "INSERT INTO public.w VALUES (2)"),
+        (2, "remove the schema name", "ALTER TABLE one ADD COLUMN w int REFERENCES public.w (a)"),
         (
             2,
             "regnamespace",
