@@ -12,7 +12,7 @@ use crate::error::{ErrorKind, Result};
 use crate::plan::{self, Inspection, Plan, Problem, Reference, Request};
 use crate::store::{ForeignKeys, Lock, Mode, SchemaSource, Session};
 
-pub(crate) use reference::{DownScripts, build_reference};
+pub(crate) use reference::{TestDownScripts, build_reference};
 
 pub(crate) use rows::RowTracker;
 use segment::SegmentContext;
@@ -22,7 +22,7 @@ pub(crate) struct Executor<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) reference: &'a Reference,
     pub(crate) request: Request,
-    pub(crate) run: &'a str,
+    pub(crate) run_id: &'a str,
     /// Which tables may be dropped.
     pub(crate) drops: DropTables,
     /// Who owns the project's rows.
@@ -97,6 +97,16 @@ impl Progress {
 /// A plan, or the problems that prevent one.
 pub(crate) type PlanResult = Result<Plan, Vec<Problem>>;
 
+/// A locked project with its plan.
+struct Locked {
+    inspection: Inspection,
+    plan: Plan,
+    /// The mode of the transaction that was begun.
+    mode: Mode,
+    /// Whether the inspection is from before the lock. The first script that runs checks it.
+    is_unchecked: bool,
+}
+
 impl Executor<'_> {
     /// Plans the request for an inspected project.
     pub(crate) fn plan(&self, inspection: &Inspection) -> PlanResult {
@@ -118,40 +128,14 @@ impl Executor<'_> {
         progress: &mut Progress,
     ) -> Result<PlanResult> {
         let mut executed: Option<Plan> = None;
-        let (mut mode, mut preflight_inspection) = (preflight.mode, preflight.inspection.as_ref());
+        let (mut mode, mut inspected) = (preflight.mode, preflight.inspection.as_ref());
         loop {
-            let unchanged = match preflight_inspection.take() {
-                Some(inspection) if session.begin_if_unchanged(mode, inspection)? => Some(inspection),
-                _ => None,
+            let locked = match self.lock_and_plan(session, progress.request, mode, inspected.take())? {
+                Ok(locked) => locked,
+                Err(problems) => return Ok(Err(problems)),
             };
-            let inspection = if let Some(inspection) = unchanged {
-                inspection.clone()
-            } else {
-                session.begin(mode)?;
-                session.inspect()?
-            };
-            let plan = match self.plan_for(progress.request, &inspection) {
-                Ok(plan) => plan,
-                // The fingerprint in the ledger may be outdated, if another tool changed the project. Read the schema.
-                Err(_) if mode.schema == SchemaSource::Ledger => {
-                    session.rollback()?;
-                    mode.schema = SchemaSource::Live;
-                    continue;
-                }
-                Err(problems) => {
-                    session.rollback()?;
-                    return Ok(Err(problems));
-                }
-            };
-            let mut needed = self.mode_for(&plan);
-            if mode.schema == SchemaSource::Live {
-                needed.schema = SchemaSource::Live;
-            }
-            if needed != mode {
-                session.rollback()?;
-                mode = needed;
-                continue;
-            }
+            let Locked { inspection, plan, is_unchecked, .. } = locked;
+            mode = locked.mode;
             if plan.is_empty() {
                 session.rollback()?;
                 return Ok(Ok(executed.unwrap_or(plan)));
@@ -166,7 +150,7 @@ impl Executor<'_> {
             let mut context = SegmentContext { rows: progress.rows.as_mut(), notes: Vec::new() };
             match self.run_segment(session, &inspection, &segment, mode, is_last, &mut context) {
                 // The project changed since the preflight. Begin again without it.
-                Err(error) if unchanged.is_some() && error.kind() == ErrorKind::VersionMismatch => {
+                Err(error) if is_unchecked && error.kind() == ErrorKind::VersionMismatch => {
                     session.rollback()?;
                     continue;
                 }
@@ -178,6 +162,55 @@ impl Executor<'_> {
             executed.notes.extend(notes);
             if is_last {
                 return Ok(Ok(executed.clone()));
+            }
+        }
+    }
+
+    /// Locks a project and plans a request for it, with a transaction in the mode that the plan needs. Returns the
+    /// problems, without a lock, if there is no plan.
+    ///
+    /// `inspected` is the project's inspection from before the lock. If the store can check it together with the first
+    /// scripts, the project is not read again.
+    fn lock_and_plan(
+        &self,
+        session: &mut dyn Session,
+        request: Request,
+        mut mode: Mode,
+        mut inspected: Option<&Inspection>,
+    ) -> Result<Result<Locked, Vec<Problem>>> {
+        loop {
+            let unchecked = match inspected.take() {
+                Some(inspection) if session.begin_if_unchanged(mode, inspection)? => Some(inspection),
+                _ => None,
+            };
+            let inspection = if let Some(inspection) = unchecked {
+                inspection.clone()
+            } else {
+                session.begin(mode)?;
+                session.inspect()?
+            };
+            match self.plan_for(request, &inspection) {
+                Ok(plan) => {
+                    let mut needed = self.mode_for(&plan);
+                    if mode.schema == SchemaSource::Live {
+                        needed.schema = SchemaSource::Live;
+                    }
+                    if needed == mode {
+                        let is_unchecked = unchecked.is_some();
+                        return Ok(Ok(Locked { inspection, plan, mode, is_unchecked }));
+                    }
+                    session.rollback()?;
+                    mode = needed;
+                }
+                // The fingerprint in the ledger may be outdated, if another tool changed the project. Read the schema.
+                Err(_) if mode.schema == SchemaSource::Ledger => {
+                    session.rollback()?;
+                    mode.schema = SchemaSource::Live;
+                }
+                Err(problems) => {
+                    session.rollback()?;
+                    return Ok(Err(problems));
+                }
             }
         }
     }

@@ -5,16 +5,16 @@
 //! the environment themselves.
 
 mod layer;
-mod place;
+mod store_location;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use layer::{Layer, Migrations};
-use place::StoreLocation;
+use store_location::StoreLocation;
 #[cfg(feature = "postgres")]
-use place::Url;
+use store_location::Url;
 
 use crate::backup::{Archive, Directory};
 use crate::catalog::Catalog;

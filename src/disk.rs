@@ -16,11 +16,11 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
-        Err(rustix::io::Errno::EXIST) => Err(exists()),
+        Err(rustix::io::Errno::EXIST) => Err(already_exists()),
         // The file system does not support NOREPLACE. A hard link does not overwrite either.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => match std::fs::hard_link(from, to) {
             Ok(()) => std::fs::remove_file(from).map_err(|error| Error::io("remove", from, error)),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(exists()),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(already_exists()),
             Err(error) => Err(Error::io("create", to, error)),
         },
         Err(error) => Err(Error::io("create", to, error.into())),
@@ -28,8 +28,8 @@ pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// The error for a project that already exists.
-pub(crate) fn exists() -> Error {
-    Error::new(ErrorKind::AlreadyExists, "it already exists")
+pub(crate) fn already_exists() -> Error {
+    Error::new(ErrorKind::AlreadyExists, "it already already_exists")
         .with_hint("it was not changed; see its state: tenantry status ID")
 }
 

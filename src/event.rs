@@ -54,7 +54,7 @@ pub struct Note {
 pub struct KilledRun {
     /// The run's id.
     #[serde(rename = "run")]
-    pub killed: String,
+    pub run: String,
     /// The run's command.
     pub command: String,
     /// The projects that it moved to another version without recording it.
@@ -105,7 +105,7 @@ pub struct RunStarted {
     pub projects: usize,
     /// Whether this is a dry run.
     pub dry_run: bool,
-    /// Whether the command is read-only (`status`), so that it changes nothing even without a dry run.
+    /// Whether the command is read-only (`status`, `check`), so that it changes nothing even without a dry run.
     #[serde(skip)]
     pub read_only: bool,
     /// The last killed run of the same command, if this run follows one.
@@ -206,7 +206,7 @@ pub struct ProjectReport {
     /// The backup that was taken, checked or restored, or would be.
     pub backup: Option<String>,
     /// The verification steps that passed, in order.
-    pub steps: Vec<Step>,
+    pub steps: Vec<VerificationStep>,
     /// Remarks that prevent nothing.
     pub notes: Vec<String>,
     /// The duration.
@@ -216,7 +216,7 @@ pub struct ProjectReport {
 /// A verification step of a backup that passed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Step {
+pub struct VerificationStep {
     /// The verification level that the step belongs to, 1 to 4.
     pub level: u8,
     /// What was verified, with numbers.
@@ -254,7 +254,7 @@ struct ProjectLine<'a> {
     migrations: &'a [Version],
     rows: &'a BTreeMap<String, u64>,
     backup: &'a Option<String>,
-    steps: &'a [Step],
+    steps: &'a [VerificationStep],
     problems: &'a [Problem],
     notes: &'a [String],
     error: Option<ErrorLine<'a>>,

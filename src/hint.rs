@@ -24,7 +24,7 @@ const CALLS: [(&str, &str); 17] = [
 
 /// Options and the equivalent settings of the library.
 const SETTINGS: [(&str, &str); 11] = [
-    ("--allow-drift", "Drift::Keep"),
+    ("--allow-drift", "IfDrifted::Keep"),
     ("--allow-row-loss", "Run::allow_row_loss"),
     ("--backup-dir", "Manager::with_archive"),
     ("--lock-timeout", "the store's lock_timeout"),
@@ -32,7 +32,7 @@ const SETTINGS: [(&str, &str); 11] = [
     ("--reconnect-timeout", "the store's reconnect_timeout"),
     ("--jobs", "Manager::with_jobs"),
     ("--migrations DIR", "Catalog::from_directory"),
-    ("--no-stamp", "Baseline::Refuse"),
+    ("--no-stamp", "IfNoLedger::Refuse"),
     ("--pattern", "the store's pattern"),
     ("--force", "IfInUse::Force, or force of Request::Stamp"),
 ];
@@ -76,7 +76,7 @@ mod tests {
             ("to undo it: tenantry backup restore 1 --from 1/x", "to undo it: Manager::restore"),
             (
                 "upgrade it as it is, keeping the difference: --allow-drift",
-                "upgrade it as it is, keeping the difference: Drift::Keep",
+                "upgrade it as it is, keeping the difference: IfDrifted::Keep",
             ),
             ("its schema is as tenantry left it", "its schema is as tenantry left it"),
             ("tenantry works with Postgres 13 and later", "tenantry works with Postgres 13 and later"),

@@ -3,6 +3,7 @@
 //! Does not print, exit or read the environment.
 
 mod backup;
+mod backup_tasks;
 mod calls;
 mod command;
 mod connections;
@@ -20,13 +21,14 @@ mod selection;
 mod sink;
 mod survey;
 mod transfer;
+mod upgrade;
 mod verification;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
-use crate::apply::{DownScripts, DropTables, Durability, Executor, RowOwner, build_reference};
+use crate::apply::{DropTables, Durability, Executor, RowOwner, TestDownScripts, build_reference};
 use crate::backup::Archive;
 use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
@@ -37,10 +39,10 @@ use crate::project::ProjectId;
 use crate::rules::Rules;
 use crate::store::{MemoryStore, ReadSchema, Store};
 
-pub use crate::plan::{Baseline, DownScriptOutcome, DowngradeTo, Drift, Request};
+pub use crate::plan::{DownScriptOutcome, DowngradeTarget, IfDrifted, IfNoLedger, Request};
 pub use command::{
-    BackupTask, FinalBackup, IdPattern, MaintenanceTask, Operation, Restore, Rollback, Run, Safety, Sample,
-    Selection, Source,
+    BackupBefore, BackupTask, FinalBackup, IdPattern, MaintenanceTask, Operation, Restore, Rollback, Run,
+    Sample, Selection, Source,
 };
 pub use pool::PooledConnection;
 pub use survey::Status;
@@ -80,7 +82,7 @@ pub struct Manager {
     interrupted: Arc<AtomicBool>,
     /// Locked shared while a project is worked on, and exclusively to retry a project that needs the server's whole
     /// lock table.
-    retry_lock: RwLock<()>,
+    lock_table_gate: RwLock<()>,
 }
 
 /// Reads the rules of a migration set.
@@ -127,7 +129,7 @@ impl Manager {
             journal: None,
             pools: Arc::new(Pools::new(DEFAULT_CONNECTIONS, Duration::from_mins(1))),
             interrupted: Arc::default(),
-            retry_lock: RwLock::default(),
+            lock_table_gate: RwLock::default(),
         })
     }
 
@@ -247,25 +249,25 @@ impl Manager {
         } else {
             &self.reference
         };
-        self.init_reference(cell, DownScripts::Untested)
+        self.init_reference(cell, TestDownScripts::No)
     }
 
     /// Like [`Manager::reference`], with the result of each migration's `down.sql`.
     fn reference_with_down_results(&self) -> Result<&Reference> {
-        self.init_reference(&self.reference_with_down_results, DownScripts::Tested)
+        self.init_reference(&self.reference_with_down_results, TestDownScripts::Yes)
     }
 
     fn init_reference<'a>(
         &'a self,
         cell: &'a OnceLock<Reference>,
-        downs: DownScripts,
+        test_down_scripts: TestDownScripts,
     ) -> Result<&'a Reference> {
         if let Some(reference) = cell.get() {
             return Ok(reference);
         }
         let mut built = None;
         let scratch_result = self.store.scratch(&self.catalog, &mut |scratch| {
-            match build_reference(scratch, &self.catalog, downs) {
+            match build_reference(scratch, &self.catalog, test_down_scripts) {
                 // Returned to the store, which may retry with another scratch database.
                 Err(error) if matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::LocksExhausted) => {
                     Err(error)
@@ -292,24 +294,29 @@ impl Manager {
 
     /// The request of an upgrade to the newest version with default options.
     fn upgrade_request(&self) -> Request {
-        Request::Upgrade { to: self.catalog.head(), baseline: Baseline::Stamp, drift: Drift::Refuse }
+        Request::Upgrade { to: self.catalog.head(), baseline: IfNoLedger::Stamp, drift: IfDrifted::Refuse }
     }
 
     /// Returns an executor with the reference that the request needs.
-    fn executor_for<'a>(&'a self, request: Request, run: &'a str) -> Result<Executor<'a>> {
+    fn executor_for<'a>(&'a self, request: Request, run_id: &'a str) -> Result<Executor<'a>> {
         let reference = match request {
             Request::Downgrade { .. } => self.reference_with_down_results()?,
             Request::Upgrade { .. } | Request::Stamp { .. } => self.reference()?,
         };
-        Ok(self.executor_with(reference, request, run))
+        Ok(self.executor_with(reference, request, run_id))
     }
 
-    fn executor_with<'a>(&'a self, reference: &'a Reference, request: Request, run: &'a str) -> Executor<'a> {
+    fn executor_with<'a>(
+        &'a self,
+        reference: &'a Reference,
+        request: Request,
+        run_id: &'a str,
+    ) -> Executor<'a> {
         Executor {
             catalog: &self.catalog,
             reference,
             request,
-            run,
+            run_id,
             drops: DropTables::Any,
             rows: RowOwner::Application,
             allow_row_loss: &[],

@@ -59,9 +59,9 @@ pub enum Request {
         /// The target position.
         to: usize,
         /// What to do with a project that has no ledger.
-        baseline: Baseline,
+        baseline: IfNoLedger,
         /// What to do with a project whose schema differs from that of its version.
-        drift: Drift,
+        drift: IfDrifted,
     },
     /// Record a position without running anything.
     Stamp {
@@ -73,9 +73,9 @@ pub enum Request {
     /// Downgrade to a position.
     Downgrade {
         /// How far to downgrade.
-        down: DowngradeTo,
+        target: DowngradeTarget,
         /// What to do if a down.sql does not restore the previous schema.
-        drift: Drift,
+        drift: IfDrifted,
     },
 }
 
@@ -84,7 +84,9 @@ impl Request {
     #[must_use]
     pub(crate) fn with_target(self, position: usize) -> Self {
         match self {
-            Self::Downgrade { drift, .. } => Self::Downgrade { down: DowngradeTo::Position(position), drift },
+            Self::Downgrade { drift, .. } => {
+                Self::Downgrade { target: DowngradeTarget::Position(position), drift }
+            }
             Self::Upgrade { .. } | Self::Stamp { .. } => self,
         }
     }
@@ -92,7 +94,7 @@ impl Request {
 
 /// How far to downgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DowngradeTo {
+pub enum DowngradeTarget {
     /// To this position.
     Position(usize),
     /// By this number of migrations.
@@ -101,7 +103,7 @@ pub enum DowngradeTo {
 
 /// What to do with a project that has no ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Baseline {
+pub enum IfNoLedger {
     /// Record the version whose schema it has, and continue.
     Stamp,
     /// Change nothing and report a problem.
@@ -110,7 +112,7 @@ pub enum Baseline {
 
 /// What to do with a project whose schema differs from that of its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drift {
+pub enum IfDrifted {
     /// Change nothing and report a problem.
     Refuse,
     /// Continue, and verify that the schema differs in the same way afterwards.
@@ -200,7 +202,7 @@ pub(crate) fn plan(
     let plan = match request {
         Request::Upgrade { to, baseline, drift } => planner.upgrade(to, baseline, drift),
         Request::Stamp { to, force } => planner.stamp(to, force),
-        Request::Downgrade { down, drift } => planner.downgrade(down, drift),
+        Request::Downgrade { target, drift } => planner.downgrade(target, drift),
     }?;
     if inspection.access == Access::ReadOnly && !plan.is_empty() {
         return Err(vec![Problem::ReadOnly]);
@@ -215,10 +217,10 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn upgrade(&self, to: usize, baseline: Baseline, drift: Drift) -> Result<Plan, Vec<Problem>> {
+    fn upgrade(&self, to: usize, baseline: IfNoLedger, drift: IfDrifted) -> Result<Plan, Vec<Problem>> {
         if self.inspection.ledger.is_empty() {
             let position = self.baseline()?;
-            if position > 0 && baseline == Baseline::Refuse {
+            if position > 0 && baseline == IfNoLedger::Refuse {
                 return Err(vec![Problem::needs_stamp(self.catalog, position)]);
             }
             let stamp = (position > 0).then_some(Stamp { position, forced: false });
@@ -262,7 +264,7 @@ impl Planner<'_> {
             Err(problems) if !force || problems.iter().any(|it| matches!(it, Problem::Unknown { .. })) => {
                 return Err(problems);
             }
-            Err(_) => None,
+            Err(_) => Some(self.last_applied()),
         };
         let position = match to.or(recorded) {
             Some(position) => position,
@@ -287,7 +289,7 @@ impl Planner<'_> {
         })
     }
 
-    fn downgrade(&self, down: DowngradeTo, allowed_drift: Drift) -> Result<Plan, Vec<Problem>> {
+    fn downgrade(&self, target: DowngradeTarget, allowed_drift: IfDrifted) -> Result<Plan, Vec<Problem>> {
         if self.inspection.ledger.is_empty() {
             return Err(vec![Problem::NeedsBaseline {
                 message: "it has no ledger, so there is nothing to revert".into(),
@@ -297,7 +299,7 @@ impl Planner<'_> {
         let (from, mut notes) = self.position()?;
         let drift = self.drift(from, allowed_drift)?;
         notes.extend(self.notes(from));
-        if let DowngradeTo::Position(position) = down
+        if let DowngradeTarget::Position(position) = target
             && position > from
         {
             notes.push(format!(
@@ -305,9 +307,9 @@ impl Planner<'_> {
                 self.catalog.version_at(position)
             ));
         }
-        let to = match down {
-            DowngradeTo::Position(position) => position.min(from),
-            DowngradeTo::Steps(steps) => from.saturating_sub(steps),
+        let to = match target {
+            DowngradeTarget::Position(position) => position.min(from),
+            DowngradeTarget::Steps(steps) => from.saturating_sub(steps),
         };
         let reverted = self.catalog.between(to..from);
         let irreversible = |migration: &Migration| match (&migration.down, &migration.down_error) {
@@ -320,7 +322,7 @@ impl Planner<'_> {
             return Err(vec![Problem::Irreversible { migrations: irreversible }]);
         }
         let irregular_downs = self.irregular_downs(to..from);
-        if !irregular_downs.is_empty() && allowed_drift == Drift::Refuse {
+        if !irregular_downs.is_empty() && allowed_drift == IfDrifted::Refuse {
             return Err(vec![Problem::IrregularDown { migrations: irregular_downs }]);
         }
         notes.extend(
@@ -415,7 +417,7 @@ impl Planner<'_> {
     }
 
     /// Returns how the schema differs from the expected one. Fails if it differs and that is not allowed.
-    fn drift(&self, position: usize, allowed_drift: Drift) -> Result<Vec<Difference>, Vec<Problem>> {
+    fn drift(&self, position: usize, allowed_drift: IfDrifted) -> Result<Vec<Difference>, Vec<Problem>> {
         // A schema that was not read has been verified before and has not changed since.
         let Some(schema) = &self.inspection.schema else { return Ok(Vec::new()) };
         let has_changed = |recorded: Fingerprint| !recorded.has_same_objects(&schema.fingerprint());
@@ -423,7 +425,7 @@ impl Planner<'_> {
             return Err(vec![Problem::changed(self.catalog, position)]);
         }
         let differences = self.reference.differences(schema, position);
-        if differences.is_empty() || allowed_drift == Drift::Keep {
+        if differences.is_empty() || allowed_drift == IfDrifted::Keep {
             Ok(differences)
         } else {
             Err(vec![Problem::drifted(self.catalog, position, &differences)])

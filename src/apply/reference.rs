@@ -7,16 +7,16 @@ use crate::store::{ForeignKeys, Mode, Session, Step};
 
 /// Whether to run the down.sql of each migration as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DownScripts {
-    Tested,
-    Untested,
+pub(crate) enum TestDownScripts {
+    Yes,
+    No,
 }
 
 /// Builds the reference in an empty scratch database. Fails with [`ErrorKind::Catalog`] if a migration fails.
 pub(crate) fn build_reference(
     session: &mut dyn Session,
     catalog: &Catalog,
-    downs: DownScripts,
+    test_down_scripts: TestDownScripts,
 ) -> Result<Reference> {
     let mode = Mode { foreign_keys: ForeignKeys::Compared, ..Mode::PLAIN };
     session.begin(mode)?;
@@ -37,7 +37,7 @@ pub(crate) fn build_reference(
             deletes.push(runs.iter().any(|run| run.deletes));
             let schema = session.schema()?;
             let down_result = match &migration.down {
-                Some(script) if downs == DownScripts::Tested && migration.is_transactional() => {
+                Some(script) if test_down_scripts == TestDownScripts::Yes && migration.is_transactional() => {
                     Some(session.try_script(Step { migration, script }))
                 }
                 _ => None,
@@ -68,8 +68,12 @@ pub(crate) fn build_reference(
     let computed = catalog.first_volatile_value().is_some()
         && session.count_rows()?.rows.values().any(|count| *count > 0);
     session.rollback()?;
-    let reference = Reference::new(catalog, schemas).with_computed_rows(computed).with_deletes(deletes);
-    Ok(if downs == DownScripts::Tested { reference.with_down_results(down_outcomes) } else { reference })
+    let reference = Reference::new(catalog, schemas).with_volatile_rows(computed).with_deletes(deletes);
+    Ok(if test_down_scripts == TestDownScripts::Yes {
+        reference.with_down_results(down_outcomes)
+    } else {
+        reference
+    })
 }
 
 fn migration_failed(migration: &Migration, error: Error) -> Error {

@@ -139,7 +139,8 @@ pub(super) fn verify_rows(
         } else if remaining < *count {
             let message = format!("{table} would lose {} of its {count} row(s)", count - remaining);
             return Err(Error::new(ErrorKind::RowsLost, message).in_migration(migration.label()).with_hint(format!(
-                "if this is intended, set deletes_rows_from = [{table:?}] in its metadata.toml; if you cannot edit it: \
+                "if this is intended, write run_in_transaction = true and deletes_rows_from = [{table:?}] into its metadata.toml; \
+                 if you cannot edit it: \
                  --allow-row-loss {}",
                 migration.version
             )));

@@ -8,7 +8,7 @@ use super::{DropTables, Durability, Executor, RowOwner};
 use crate::catalog::{Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{Action, NewHistoryRow};
-use crate::plan::{Drift, Inspection, Plan, Request};
+use crate::plan::{IfDrifted, Inspection, Plan, Request};
 use crate::schema::{Difference, Schema};
 use crate::store::{ForeignKeys, Mode, RowCounts, ScriptRun, Session, Step};
 
@@ -57,7 +57,7 @@ impl Executor<'_> {
             }
             notes.extend(check.notes);
         }
-        session.record(&entries, self.run)?;
+        session.record(&entries, self.run_id)?;
         if let Some(rows) = &mut context.rows {
             rows.update(session.contents()?.tables);
         }
@@ -161,7 +161,7 @@ impl Executor<'_> {
         notes: &mut Vec<String>,
     ) -> Result<()> {
         let (before, violations) = (session.count_rows()?, Violations::new(session.violations()?));
-        session.record(&[NewHistoryRow::new(step.migration, Action::Start)], self.run)?;
+        session.record(&[NewHistoryRow::new(step.migration, Action::Start)], self.run_id)?;
         session.commit()?;
         let finish = || {
             let entries = run_scripts(session, &[step], action)?;
@@ -176,7 +176,7 @@ impl Executor<'_> {
             let entry =
                 |entry: NewHistoryRow| NewHistoryRow { forced: is_allowed || check.is_forced, ..entry };
             let entries: Vec<_> = entries.into_iter().map(|it| mark_forced(segment, entry(it))).collect();
-            session.record(&entries, self.run)?;
+            session.record(&entries, self.run_id)?;
             session.commit()
         };
         finish().map_err(|error| {
@@ -188,7 +188,7 @@ impl Executor<'_> {
     }
 
     /// Fails unless the schema is the catalog's, or differs from it exactly as it did before. A downgrade with
-    /// [`Drift::Keep`] accepts any schema.
+    /// [`IfDrifted::Keep`] accepts any schema.
     fn verify_schema(&self, schema: &Schema, segment: &Plan) -> Result<SchemaCheck> {
         let mut check = SchemaCheck { is_forced: false, notes: Vec::new() };
         if segment.to < segment.from {
@@ -207,7 +207,7 @@ impl Executor<'_> {
         let version = self.catalog.version_at(segment.to);
         let message = format!("the resulting schema is not that of {version}: {what}");
         let hint = match self.request {
-            Request::Downgrade { drift: Drift::Keep, .. } => {
+            Request::Downgrade { drift: IfDrifted::Keep, .. } => {
                 check.is_forced = true;
                 check.notes.push(message);
                 return Ok(check);

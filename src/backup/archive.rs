@@ -69,7 +69,7 @@ pub struct BackupRequest<'a> {
     /// Why it is taken.
     pub reason: Reason,
     /// The run that takes it.
-    pub run: &'a str,
+    pub run_id: &'a str,
     /// The URL of the store that it is taken from, without a password.
     pub store: String,
 }
@@ -195,7 +195,7 @@ impl Archive {
             taken_at,
             label: request.label.map(Into::into),
             reason: request.reason,
-            run: request.run.into(),
+            run: request.run_id.into(),
             file,
             ledger: applied_versions(&snapshot.inspection.ledger),
             schema: snapshot.inspection.fingerprint()?.to_string(),

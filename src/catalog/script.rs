@@ -144,14 +144,15 @@ impl Script {
         self.statements.iter().any(|statement| statement.adds_enum_value)
     }
 
-    /// Whether running it may delete rows. `armed` says whether a plain write may delete rows, for instance because of
+    /// Whether running it may delete rows. `writes_may_delete` says whether a plain write may delete rows, for instance because of
     /// a trigger that was created before. The call updates it for the scripts that run next.
     #[must_use]
-    pub fn may_delete(&self, armed: &mut bool) -> bool {
+    pub fn may_delete(&self, writes_may_delete: &mut bool) -> bool {
         let mut deletes = false;
         for statement in &self.statements {
-            deletes |= statement.effect >= Effect::Deletes || (statement.effect == Effect::Writes && *armed);
-            *armed |= statement.enables_deletes;
+            deletes |= statement.effect >= Effect::Deletes
+                || (statement.effect == Effect::Writes && *writes_may_delete);
+            *writes_may_delete |= statement.enables_deletes;
         }
         deletes
     }

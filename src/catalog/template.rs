@@ -4,8 +4,8 @@ use super::script::Script;
 
 const UP: &str = "\
 -- Write SQL statements, each with a semicolon at its end. They run in one transaction with the project's other pending
--- migrations, so do not write BEGIN or COMMIT. Put exceptions into a metadata.toml beside this file:
--- run_in_transaction = false, or deletes_rows_from = [\"table\"] if rows are meant to be deleted.
+-- migrations, so do not write BEGIN or COMMIT. A metadata.toml beside this file declares exceptions: it always says
+-- run_in_transaction = true or false, and may add deletes_rows_from = [\"table\"] if rows are meant to be deleted.
 ";
 const DOWN: &str = "\
 -- Write SQL statements that restore the previous schema. Delete this file if that is not possible.

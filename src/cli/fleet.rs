@@ -4,7 +4,7 @@ use clap::Args;
 use tenantry::catalog::Version;
 use tenantry::event::ExitRules;
 use tenantry::manager::{
-    Baseline, DowngradeTo, Drift, IdPattern, Operation, Request, Run, Safety, Selection,
+    BackupBefore, DowngradeTarget, IdPattern, IfDrifted, IfNoLedger, Operation, Request, Run, Selection,
 };
 use tenantry::{Catalog, Error, ErrorKind, Manager, Result};
 
@@ -105,8 +105,11 @@ impl std::str::FromStr for BackupMode {
 
 #[derive(Args, Debug)]
 pub(super) struct Upgrade {
+    /// Refused: `upgrade-all` upgrades all projects
+    #[arg(long, hide = true)]
+    all: bool,
     /// Projects to upgrade
-    #[arg(value_name = "ID", required = true)]
+    #[arg(value_name = "ID", required_unless_present = "all")]
     ids: Vec<String>,
     #[command(flatten)]
     options: UpgradeOptions,
@@ -196,6 +199,10 @@ pub(super) fn stamp(settings: &Settings, stamp: Stamp) -> Result<u8> {
 }
 
 pub(super) fn upgrade(settings: &Settings, upgrade: Upgrade) -> Result<u8> {
+    if upgrade.all {
+        return Err(Error::new(ErrorKind::Usage, "upgrade takes project ids")
+            .with_hint("to upgrade all projects: tenantry upgrade-all"));
+    }
     let ids = parse_ids(&upgrade.ids)?;
     run_upgrade(settings, Selection::Ids(ids), upgrade.options, ExitRules::default())
 }
@@ -220,15 +227,15 @@ fn run_upgrade(
     let to = position(manager.catalog(), options.to.as_ref())?.unwrap_or(manager.catalog().head());
     let allow_row_loss = options.allow_row_loss.iter().map(|version| migration(manager.catalog(), version));
     let allow_row_loss: Vec<Version> = allow_row_loss.collect::<Result<_>>()?;
-    let baseline = if options.no_stamp { Baseline::Refuse } else { Baseline::Stamp };
-    let drift = if options.allow_drift { Drift::Keep } else { Drift::Refuse };
-    let safety = match options.backup {
-        None => Safety::None,
-        Some(BackupMode::Take) => Safety::Backup,
-        Some(BackupMode::Check) => Safety::CheckedBackup,
+    let baseline = if options.no_stamp { IfNoLedger::Refuse } else { IfNoLedger::Stamp };
+    let drift = if options.allow_drift { IfDrifted::Keep } else { IfDrifted::Refuse };
+    let backup_before = match options.backup {
+        None => BackupBefore::None,
+        Some(BackupMode::Take) => BackupBefore::Take,
+        Some(BackupMode::Check) => BackupBefore::Check,
     };
     let mut run = Run::new(selection, Operation::Migrate(Request::Upgrade { to, baseline, drift }))
-        .safety(safety)
+        .backup_before(backup_before)
         .allow_row_loss(allow_row_loss)
         .exit_rules(exit_rules);
     if let Some(count) = options.max_failures {
@@ -245,12 +252,12 @@ pub(super) fn dry_run_if(dry_run: bool, run: Run) -> Run {
 pub(super) fn downgrade(settings: &Settings, downgrade: Downgrade) -> Result<u8> {
     let ids = parse_ids(&downgrade.ids)?;
     let manager = settings.manager()?;
-    let down = match position(manager.catalog(), downgrade.to.as_ref())? {
-        Some(to) => DowngradeTo::Position(to),
-        None => DowngradeTo::Steps(downgrade.steps.unwrap_or(1) as usize),
+    let target = match position(manager.catalog(), downgrade.to.as_ref())? {
+        Some(to) => DowngradeTarget::Position(to),
+        None => DowngradeTarget::Steps(downgrade.steps.unwrap_or(1) as usize),
     };
-    let drift = if downgrade.allow_drift { Drift::Keep } else { Drift::Refuse };
-    let operation = Operation::Migrate(Request::Downgrade { down, drift });
+    let drift = if downgrade.allow_drift { IfDrifted::Keep } else { IfDrifted::Refuse };
+    let operation = Operation::Migrate(Request::Downgrade { target, drift });
     let run = Run::new(Selection::Ids(ids), operation);
     run_and_report(settings, &manager, &dry_run_if(downgrade.dry_run, run))
 }

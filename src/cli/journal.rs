@@ -166,7 +166,7 @@ pub(super) fn runs(settings: &Settings, command: Runs) -> Result<u8> {
         Runs::Rollback(rollback) => {
             let manager = settings.manager()?;
             let undo = manager.changes_of_run(&rollback.run)?;
-            let selection = Selection::Ids(undo.moved.keys().cloned().collect());
+            let selection = Selection::Ids(undo.moved.keys().chain(&undo.unreadable).cloned().collect());
             let run =
                 Run::new(selection, Operation::RollBack(undo)).exit_rules(ExitRules::default().allow_empty());
             let run = dry_run_if(rollback.dry_run, run);
@@ -216,9 +216,9 @@ fn list(settings: &Settings) -> Result<u8> {
     Ok(0)
 }
 
-fn show(settings: &Settings, run: &str) -> Result<u8> {
+fn show(settings: &Settings, run_id: &str) -> Result<u8> {
     let journal = settings.config()?.journal();
-    let events = journal.events(run)?;
+    let events = journal.events(run_id)?;
     let mut output = Output::new();
     for event in &events {
         match settings.format {
@@ -226,7 +226,7 @@ fn show(settings: &Settings, run: &str) -> Result<u8> {
             Format::Human => show_event(&mut output, &value_of(event)),
         }
     }
-    if journal.is_open(run) {
+    if journal.is_open(run_id) {
         crate::report::note(format_args!(
             "the run has not ended; if it was killed, the next command that changes something completes its record"
         ));

@@ -96,26 +96,26 @@ impl Journal {
     }
 
     /// Returns the path of a run's events. Fails if `run` is not a UUID, since it becomes part of a file name.
-    fn run_path(&self, run: &str) -> Result<PathBuf> {
-        if uuid::Uuid::parse_str(run).is_err() {
-            return Err(Error::new(ErrorKind::Usage, format!("{run:?} is not the id of a run"))
+    fn run_path(&self, run_id: &str) -> Result<PathBuf> {
+        if uuid::Uuid::parse_str(run_id).is_err() {
+            return Err(Error::new(ErrorKind::Usage, format!("{run_id:?} is not the id of a run"))
                 .with_hint("to see the ids: tenantry runs list"));
         }
-        Ok(self.runs_folder().join(format!("{run}.{EVENTS}")))
+        Ok(self.runs_folder().join(format!("{run_id}.{EVENTS}")))
     }
 
     /// Creates the record of a run. Reserves disk space for the events of `projects` projects, so that a disk that
     /// fills up during the run loses none of them.
-    pub(crate) fn record(&self, run: &str, projects: usize) -> Result<RunRecord> {
+    pub(crate) fn record(&self, run_id: &str, projects: usize) -> Result<RunRecord> {
         let folder = self.runs_folder();
         make_private(&folder)?;
-        let path = self.run_path(run)?;
+        let path = self.run_path(run_id)?;
         let create = |path: &Path| {
             OpenOptions::new().append(true).create_new(true).mode(0o600).open(path).map_err(|error| {
                 Error::io("create", path, error).with_hint("nothing is changed without a journal")
             })
         };
-        // The lock file gets its name after it is locked, since an unlocked one means a killed run.
+        // The lock file gets its name after it is locked, since an unlocked one means a killed run_id.
         let new = path.with_extension("new");
         let lock = create(&new)?;
         flock(&lock, FlockOperation::LockExclusive).map_err(|error| Error::io("lock", &new, error.into()))?;
@@ -158,13 +158,13 @@ impl Journal {
 
     /// Whether a run is in progress, or was killed and its record is not completed yet.
     #[must_use]
-    pub fn is_open(&self, run: &str) -> bool {
-        self.run_path(run).is_ok_and(|path| path.with_extension(OPEN).exists())
+    pub fn is_open(&self, run_id: &str) -> bool {
+        self.run_path(run_id).is_ok_and(|path| path.with_extension(OPEN).exists())
     }
 
     /// Adds an event to a killed run's record.
-    pub(crate) fn append_event(&self, run: &str, event: &impl Serialize) -> Result<()> {
-        let path = self.run_path(run)?;
+    pub(crate) fn append_event(&self, run_id: &str, event: &impl Serialize) -> Result<()> {
+        let path = self.run_path(run_id)?;
         let failed = |error: std::io::Error| Error::io("write", &path, error);
         let mut text = serde_json::to_string(&Line { v: 1, event })
             .map_err(|error| Error::new(ErrorKind::Internal, "cannot serialize an event").caused_by(error))?;
@@ -183,8 +183,8 @@ impl Journal {
     }
 
     /// Marks a run as ended, or its record as completed.
-    pub(crate) fn close(&self, run: &str) -> Result<()> {
-        let lock = self.run_path(run)?.with_extension(OPEN);
+    pub(crate) fn close(&self, run_id: &str) -> Result<()> {
+        let lock = self.run_path(run_id)?.with_extension(OPEN);
         match std::fs::remove_file(&lock) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io("remove", &lock, error))
@@ -194,8 +194,8 @@ impl Journal {
     }
 
     /// Returns the SHA-256 of a run's events in hexadecimal; `None` if they do not exist.
-    pub(crate) fn hash_of_events(&self, run: &str) -> Result<Option<String>> {
-        let path = self.run_path(run)?;
+    pub(crate) fn hash_of_events(&self, run_id: &str) -> Result<Option<String>> {
+        let path = self.run_path(run_id)?;
         match std::fs::read(&path) {
             Ok(bytes) => Ok(Some(hexadecimal(&Sha256::digest(bytes)))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -204,8 +204,8 @@ impl Journal {
     }
 
     /// Removes the events of a run. Does nothing if they do not exist.
-    pub(crate) fn remove_events(&self, run: &str) -> Result<()> {
-        let path = self.run_path(run)?;
+    pub(crate) fn remove_events(&self, run_id: &str) -> Result<()> {
+        let path = self.run_path(run_id)?;
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(Error::io("remove", &path, error))
@@ -217,11 +217,11 @@ impl Journal {
     /// Returns the events of a run, in order. Skips a line that a power cut left incomplete.
     ///
     /// Returns `NotFound` if the run does not exist.
-    pub fn events(&self, run: &str) -> Result<Vec<Json>> {
-        let path = self.run_path(run)?;
+    pub fn events(&self, run_id: &str) -> Result<Vec<Json>> {
+        let path = self.run_path(run_id)?;
         let file = File::open(&path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
-                Error::new(ErrorKind::NotFound, format!("run {run} does not exist"))
+                Error::new(ErrorKind::NotFound, format!("run {run_id} does not exist"))
                     .with_hint("to see the ids: tenantry runs list")
             }
             _ => Error::io("read", &path, error),

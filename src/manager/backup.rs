@@ -19,9 +19,9 @@ impl Manager {
         &self,
         label: Option<&'a str>,
         reason: Reason,
-        run: &'a str,
+        run_id: &'a str,
     ) -> BackupRequest<'a> {
-        BackupRequest { label, reason, run, store: self.store.location() }
+        BackupRequest { label, reason, run_id, store: self.store.location() }
     }
 
     pub(super) fn take_backup(
@@ -29,9 +29,9 @@ impl Manager {
         project: &ProjectId,
         label: Option<&str>,
         reason: Reason,
-        run: &str,
+        run_id: &str,
     ) -> Result<Backup> {
-        let request = self.backup_request(label, reason, run);
+        let request = self.backup_request(label, reason, run_id);
         self.retry(|| self.archive()?.create(project, &request, |file| self.store.snapshot_to(project, file)))
     }
 
@@ -40,7 +40,7 @@ impl Manager {
         project: &ProjectId,
         level: u8,
         name: Option<&String>,
-        run: &str,
+        run_id: &str,
         report: &mut ProjectReport,
     ) -> Result<Outcome> {
         let archive = self.archive()?;
@@ -51,7 +51,7 @@ impl Manager {
         report.backup = Some(backup.name.clone());
         match self.verify_backup(
             &backup,
-            VerifyOptions { level, strictness: Strictness::Strict, run },
+            VerifyOptions { level, strictness: Strictness::Strict, run_id },
             &mut report.steps,
         ) {
             Ok(()) => self.record_check(&backup, level, report)?,

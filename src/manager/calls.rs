@@ -8,7 +8,7 @@ use super::reporting::blocked;
 use crate::backup::Backup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Outcome, ProjectReport, Summary};
-use crate::plan::{DowngradeTo, Drift, Request};
+use crate::plan::{DowngradeTarget, IfDrifted, Request};
 use crate::project::ProjectId;
 
 impl Manager {
@@ -68,14 +68,14 @@ impl Manager {
         self.run_one(id, Operation::Migrate(Request::Stamp { to: None, force: false }))
     }
 
-    /// Records a version in a project's ledger without running migrations. With [`Drift::Keep`] it is recorded even if
+    /// Records a version in a project's ledger without running migrations. With [`IfDrifted::Keep`] it is recorded even if
     /// the project's schema differs from that version's.
     ///
     /// Fails with [`ErrorKind::Usage`] if the catalog does not have the version, and with [`ErrorKind::Blocked`] if the
-    /// schema differs and `drift` is [`Drift::Refuse`].
-    pub fn stamp_version(&self, id: &ProjectId, version: &str, drift: Drift) -> Result<ProjectReport> {
+    /// schema differs and `drift` is [`IfDrifted::Refuse`].
+    pub fn stamp_version(&self, id: &ProjectId, version: &str, drift: IfDrifted) -> Result<ProjectReport> {
         let to = Some(self.catalog.resolve(version)?);
-        self.run_one(id, Operation::Migrate(Request::Stamp { to, force: drift == Drift::Keep }))
+        self.run_one(id, Operation::Migrate(Request::Stamp { to, force: drift == IfDrifted::Keep }))
     }
 
     /// Reverts a project to an older version by running `down.sql` scripts. Version `0` is an empty database. `drift`
@@ -83,9 +83,12 @@ impl Manager {
     ///
     /// Fails with [`ErrorKind::Usage`] if the catalog does not have the version, and with [`ErrorKind::Blocked`] if a
     /// `down.sql` is missing.
-    pub fn downgrade(&self, id: &ProjectId, version: &str, drift: Drift) -> Result<ProjectReport> {
+    pub fn downgrade(&self, id: &ProjectId, version: &str, drift: IfDrifted) -> Result<ProjectReport> {
         let to = self.catalog.resolve(version)?;
-        self.run_one(id, Operation::Migrate(Request::Downgrade { down: DowngradeTo::Position(to), drift }))
+        self.run_one(
+            id,
+            Operation::Migrate(Request::Downgrade { target: DowngradeTarget::Position(to), drift }),
+        )
     }
 
     /// Deletes a project, after a final backup with [`FinalBackup::Take`]. Fails with [`ErrorKind::Locked`] if others

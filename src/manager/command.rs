@@ -9,7 +9,7 @@ use crate::backup::RetentionPolicy;
 use crate::catalog::Version;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ExitRules, VersionChange};
-use crate::plan::{Baseline, Drift, Request};
+use crate::plan::{IfDrifted, IfNoLedger, Request};
 use crate::project::ProjectId;
 use crate::store::{IfInUse, Maintenance};
 use crate::time::Timestamp;
@@ -112,30 +112,31 @@ pub enum FinalBackup {
 /// What to do before a project is changed, so that the change can be undone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Safety {
+pub enum BackupBefore {
     /// Nothing.
     #[default]
     None,
     /// Take a backup.
-    Backup,
+    Take,
     /// Take a backup, and verify it by restoring and comparing it.
-    CheckedBackup,
+    Check,
 }
 
 /// A fleet command: the projects, what to do to each of them, and options.
 ///
 /// ```
-/// use tenantry::manager::{Run, Safety};
+/// use tenantry::manager::{Run, BackupBefore};
 ///
-/// let run = Run::upgrade_all(3).safety(Safety::CheckedBackup).max_failures(10).dry_run();
+/// let run = Run::upgrade_all(3).backup_before(BackupBefore::Check).max_failures(10).dry_run();
 /// assert_eq!(run.name(), "upgrade-all");
 /// ```
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_field_names, reason = "a dry run is a term")]
 pub struct Run {
     pub(crate) selection: Selection,
     pub(crate) operation: Operation,
-    pub(crate) preview: bool,
-    pub(crate) safety: Safety,
+    pub(crate) dry_run: bool,
+    pub(crate) backup_before: BackupBefore,
     pub(crate) allow_row_loss: Vec<Version>,
     pub(crate) max_failures: Option<usize>,
     pub(crate) exit_rules: ExitRules,
@@ -148,8 +149,8 @@ impl Run {
         Self {
             selection,
             operation,
-            preview: false,
-            safety: Safety::None,
+            dry_run: false,
+            backup_before: BackupBefore::None,
             allow_row_loss: Vec::new(),
             max_failures: None,
             exit_rules: ExitRules::default(),
@@ -160,20 +161,20 @@ impl Run {
     /// Projects with drift are not upgraded.
     #[must_use]
     pub fn upgrade_all(to: usize) -> Self {
-        let request = Request::Upgrade { to, baseline: Baseline::Stamp, drift: Drift::Refuse };
+        let request = Request::Upgrade { to, baseline: IfNoLedger::Stamp, drift: IfDrifted::Refuse };
         Self::new(Selection::all(), Operation::Migrate(request))
     }
 
     /// Only reports what would be done. A dry run changes nothing.
     #[must_use]
     pub fn dry_run(self) -> Self {
-        Self { preview: true, ..self }
+        Self { dry_run: true, ..self }
     }
 
     /// Sets what to do before a project is changed; default nothing.
     #[must_use]
-    pub fn safety(self, safety: Safety) -> Self {
-        Self { safety, ..self }
+    pub fn backup_before(self, backup_before: BackupBefore) -> Self {
+        Self { backup_before, ..self }
     }
 
     /// Lets migrations delete rows of tables that they do not declare in `deletes_rows_from`.
@@ -333,6 +334,8 @@ pub struct Rollback {
     pub run: String,
     /// The projects whose version it changed.
     pub moved: BTreeMap<ProjectId, VersionChange>,
+    /// The projects that failed in it and cannot be read, so that it is not known whether it changed them.
+    pub unreadable: Vec<ProjectId>,
 }
 
 /// Creates a run id. Ids sort by the time of their creation.

@@ -12,8 +12,8 @@ use crate::sql::pragma::FileSettings;
 use crate::store::{ForeignKeys, Mode, Session, Spares, Template};
 
 impl Manager {
-    pub(super) fn create_project(&self, project: &ProjectId, run: &str) -> ProjectReport {
-        match self.retry(|| self.create_in_run(project, run)) {
+    pub(super) fn create_project(&self, project: &ProjectId, run_id: &str) -> ProjectReport {
+        match self.retry(|| self.create_in_run(project, run_id)) {
             Ok(()) => ProjectReport {
                 to: Some(self.catalog.version_at(self.catalog.head())),
                 ..ProjectReport::new(project.clone(), Outcome::Created)
@@ -36,8 +36,8 @@ impl Manager {
         }
     }
 
-    pub(super) fn create_in_run(&self, id: &ProjectId, run: &str) -> Result<()> {
-        self.with_template(run, |template| self.store.create(id, template))
+    pub(super) fn create_in_run(&self, id: &ProjectId, run_id: &str) -> Result<()> {
+        self.with_template(run_id, |template| self.store.create(id, template))
     }
 
     /// Creates spares until as many are ready as the store is configured to keep, and removes spares of other catalogs.
@@ -52,12 +52,12 @@ impl Manager {
         Ok(spares)
     }
 
-    fn with_template<T>(&self, run: &str, create: impl FnOnce(Template<'_>) -> Result<T>) -> Result<T> {
+    fn with_template<T>(&self, run_id: &str, create: impl FnOnce(Template<'_>) -> Result<T>) -> Result<T> {
         // Builds the reference before anything is created on the server.
         let is_reusable = self.reference()?.allows_template();
         let fill = |session: &mut dyn Session, max_migrations: usize| {
             let executor =
-                Executor { rows: RowOwner::Migrations, ..self.executor_for(self.upgrade_request(), run)? };
+                Executor { rows: RowOwner::Migrations, ..self.executor_for(self.upgrade_request(), run_id)? };
             // SQLite accepts some settings of a file only before anything is written to it.
             let scripts = self.catalog.migrations().iter().map(|migration| migration.up.file_settings());
             let file = scripts.fold(FileSettings::NONE, FileSettings::then);
@@ -78,7 +78,7 @@ impl Manager {
             catalog: self.catalog.hash(),
             is_reusable,
             adds_enum_values: self.catalog.adds_enum_values(),
-            run,
+            run_id,
             fill: &fill,
         })
     }

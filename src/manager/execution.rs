@@ -15,16 +15,16 @@ use crate::event::{Outcome, ProjectReport};
 use crate::project::ProjectId;
 
 impl Manager {
-    pub(super) fn execute_plan(
+    pub(super) fn execute(
         &self,
         executor: &Executor<'_>,
         project: &ProjectId,
         preflight: &Preflight,
     ) -> ProjectReport {
-        self.execute_from(executor, project, preflight, &mut Progress::new(executor.request))
+        self.execute_with_progress(executor, project, preflight, &mut Progress::new(executor.request))
     }
 
-    pub(super) fn execute_from(
+    pub(super) fn execute_with_progress(
         &self,
         executor: &Executor<'_>,
         project: &ProjectId,
@@ -42,7 +42,7 @@ impl Manager {
             max_migrations.set(max_migrations.get().div_ceil(2));
             is_divisible
         };
-        let result = self.retry_in_parts(execute, halve);
+        let result = self.retry_with_smaller_transactions(execute, halve);
         self.pools.forget(project);
         match result {
             Ok(plan_result) => {
@@ -59,7 +59,7 @@ impl Manager {
 
     /// Makes the commits to these projects durable, before they are reported. An up-to-date project is a reason to do
     /// this too: the commit of another run that upgraded it may be just as recent.
-    pub(super) fn flush_commits(&self, reports: &mut [ProjectReport], run: &str) {
+    pub(super) fn flush_commits(&self, reports: &mut [ProjectReport], run_id: &str) {
         let is_done = |it: &Outcome| matches!(it, Outcome::Upgraded | Outcome::Downgraded | Outcome::Stamped);
         let ids: Vec<ProjectId> =
             reports.iter().filter(|it| is_done(&it.outcome)).map(|it| it.project.clone()).collect();
@@ -70,9 +70,9 @@ impl Manager {
         // If the flush of all fails, each project is flushed separately: the connection may have been lost, or one
         // project may have made the others fail.
         let flush_one = |id: &ProjectId| {
-            store.flush_commits(std::slice::from_ref(id), run).map(|durable| durable == [true])
+            store.flush_commits(std::slice::from_ref(id), run_id).map(|durable| durable == [true])
         };
-        let durable: Vec<Result<bool>> = match store.flush_commits(&ids, run) {
+        let durable: Vec<Result<bool>> = match store.flush_commits(&ids, run_id) {
             Ok(durable) => durable.into_iter().map(Ok).collect(),
             Err(_) => ids.iter().map(flush_one).collect(),
         };
@@ -96,13 +96,17 @@ impl Manager {
     /// Does `work`, and repeats it if another process held a lock. If the server's lock table is full, repeats it while
     /// this run works on no other project.
     pub(super) fn retry<T>(&self, work: impl FnMut() -> Result<T>) -> Result<T> {
-        self.retry_in_parts(work, || false)
+        self.retry_with_smaller_transactions(work, || false)
     }
 
     /// Like [`Manager::retry`]. If the lock table is still full without other projects, calls `halve` to make the work
     /// smaller and repeats it, until `halve` returns `false`.
-    fn retry_in_parts<T>(&self, mut work: impl FnMut() -> Result<T>, halve: impl Fn() -> bool) -> Result<T> {
-        let shared = self.retry_lock.read().unwrap_or_else(PoisonError::into_inner);
+    fn retry_with_smaller_transactions<T>(
+        &self,
+        mut work: impl FnMut() -> Result<T>,
+        halve: impl Fn() -> bool,
+    ) -> Result<T> {
+        let shared = self.lock_table_gate.read().unwrap_or_else(PoisonError::into_inner);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         let mut result = work();
         for _ in 0..self.store.retries() {
@@ -118,7 +122,7 @@ impl Manager {
         if !is_exhausted(&result) {
             return result;
         }
-        let _exclusive = self.retry_lock.write().unwrap_or_else(PoisonError::into_inner);
+        let _exclusive = self.lock_table_gate.write().unwrap_or_else(PoisonError::into_inner);
         result = work();
         while is_exhausted(&result) && halve() {
             result = work();

@@ -11,16 +11,16 @@ use crate::project::ProjectId;
 use crate::schema::bookkeeping::HISTORY;
 
 /// A row of a project's history table.
-pub(super) struct HistoryRow {
+pub(super) struct RunHistoryRow {
     pub(super) version: String,
     pub(super) action: Action,
     pub(super) run: String,
 }
 
 /// The newest version after all these rows.
-fn newest_version(history: &[HistoryRow]) -> Option<&str> {
+fn newest_version(history: &[RunHistoryRow]) -> Option<&str> {
     let mut applied: Vec<&str> = Vec::new();
-    for HistoryRow { version, action, .. } in history {
+    for RunHistoryRow { version, action, .. } in history {
         applied.retain(|known| known != version);
         if *action != Action::Revert {
             applied.push(version);
@@ -31,7 +31,7 @@ fn newest_version(history: &[HistoryRow]) -> Option<&str> {
 
 impl Manager {
     /// Reads a project's history, oldest first. Empty without a history table.
-    pub(super) fn history(&self, project: &ProjectId) -> Result<Vec<HistoryRow>> {
+    pub(super) fn history(&self, project: &ProjectId) -> Result<Vec<RunHistoryRow>> {
         let history = Mutex::new(Vec::new());
         self.store.read(project, &|rows| {
             let mut found = Vec::new();
@@ -41,7 +41,7 @@ impl Manager {
                     if let [Some(version), Some(action), Some(run)] = row.as_slice()
                         && let Some(action) = Action::parse(action)
                     {
-                        found.push(HistoryRow { version: version.clone(), action, run: run.clone() });
+                        found.push(RunHistoryRow { version: version.clone(), action, run: run.clone() });
                     }
                     Ok(true)
                 })?;
@@ -56,17 +56,17 @@ impl Manager {
     pub(super) fn version_change_in_run(
         &self,
         project: &ProjectId,
-        run: &str,
+        run_id: &str,
     ) -> Result<Option<VersionChange>> {
         let mut history = self.history(project)?;
         history.retain(|row| row.action != Action::Start);
-        let Some(first) = history.iter().position(|row| row.run == run) else { return Ok(None) };
-        let last = history.iter().rposition(|row| row.run == run).unwrap_or(first);
+        let Some(first) = history.iter().position(|row| row.run == run_id) else { return Ok(None) };
+        let last = history.iter().rposition(|row| row.run == run_id).unwrap_or(first);
         let from = match (newest_version(&history[..first]), &history[first]) {
             (Some(version), _) => Some(version.to_string()),
-            (None, HistoryRow { action: Action::Revert, version, .. }) => Some(version.clone()),
+            (None, RunHistoryRow { action: Action::Revert, version, .. }) => Some(version.clone()),
             // Diesel writes no history. The project was at the version before this migration.
-            (None, HistoryRow { action: Action::Apply, version, .. }) => {
+            (None, RunHistoryRow { action: Action::Apply, version, .. }) => {
                 let position = self.catalog.position(version).unwrap_or_default().saturating_sub(1);
                 (position > 0).then(|| self.catalog.version_at(position).as_str().to_string())
             }

@@ -10,7 +10,7 @@ use super::verification::unchecked_notes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
 use crate::maintenance::{Counts, RetentionCutoff, check};
-use crate::plan::{Baseline, Drift, Inspection, Problem, Request};
+use crate::plan::{IfDrifted, IfNoLedger, Inspection, Problem, Request};
 use crate::project::ProjectId;
 use crate::store::{Health, Maintenance};
 
@@ -90,7 +90,7 @@ impl Manager {
     ) -> Result<Result<(), Vec<Problem>>> {
         // Drift does not prevent deleting old rows: the names in the rules are looked up in the live schema.
         let request =
-            Request::Upgrade { to: self.catalog.head(), baseline: Baseline::Stamp, drift: Drift::Keep };
+            Request::Upgrade { to: self.catalog.head(), baseline: IfNoLedger::Stamp, drift: IfDrifted::Keep };
         let executor = self.executor_for(request, "")?;
         let plan = match executor.plan(&self.inspect(project)?) {
             Ok(plan) => plan,

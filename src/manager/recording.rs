@@ -10,20 +10,20 @@ use serde_json::{Value, json};
 use super::Manager;
 use super::command::BackupTask;
 use super::command::MaintenanceTask;
-use super::command::{FinalBackup, IdPattern, Operation, Run, Safety, Selection};
+use super::command::{BackupBefore, FinalBackup, IdPattern, Operation, Run, Selection};
 use crate::error::{ErrorKind, Result};
 use crate::event::{Event, KilledRun, Summary};
 use crate::hash::hexadecimal;
 use crate::journal::runs::RunRecord;
 use crate::journal::{Journal, Json, NewEntry};
-use crate::plan::{Baseline, DowngradeTo, Drift, Request};
+use crate::plan::{DowngradeTarget, IfDrifted, IfNoLedger, Request};
 use crate::project::ProjectId;
 
 /// The record of a run in progress.
 pub(super) struct Recording<'a> {
     journal: &'a Journal,
     record: RunRecord,
-    run: &'a str,
+    run_id: &'a str,
     command: &'static str,
 }
 
@@ -51,10 +51,10 @@ fn options(run: &Run, catalog: [u8; 32]) -> Value {
     json!({
         "selection": selection,
         "operation": operation(run),
-        "safety": match run.safety {
-            Safety::None => "none",
-            Safety::Backup => "backup",
-            Safety::CheckedBackup => "checked_backup",
+        "safety": match run.backup_before {
+            BackupBefore::None => "none",
+            BackupBefore::Take => "backup",
+            BackupBefore::Check => "checked_backup",
         },
         "may_lose_rows": run.allow_row_loss,
         "max_failures": run.max_failures,
@@ -64,18 +64,18 @@ fn options(run: &Run, catalog: [u8; 32]) -> Value {
 
 /// A run's operation as recorded in the journal. The format is stable.
 fn operation(run: &Run) -> Value {
-    let drift_name = |drift: Drift| if drift == Drift::Keep { "keep" } else { "refuse" };
+    let drift_name = |drift: IfDrifted| if drift == IfDrifted::Keep { "keep" } else { "refuse" };
     let details = match &run.operation {
         Operation::Migrate(Request::Upgrade { to, baseline, drift }) => json!({
             "to": to,
-            "baseline": if *baseline == Baseline::Stamp { "stamp" } else { "refuse" },
+            "baseline": if *baseline == IfNoLedger::Stamp { "stamp" } else { "refuse" },
             "drift": drift_name(*drift),
         }),
         Operation::Migrate(Request::Stamp { to, force }) => json!({ "to": to, "force": force }),
-        Operation::Migrate(Request::Downgrade { down: DowngradeTo::Position(to), drift }) => {
+        Operation::Migrate(Request::Downgrade { target: DowngradeTarget::Position(to), drift }) => {
             json!({ "to": to, "drift": drift_name(*drift) })
         }
-        Operation::Migrate(Request::Downgrade { down: DowngradeTo::Steps(steps), drift }) => {
+        Operation::Migrate(Request::Downgrade { target: DowngradeTarget::Steps(steps), drift }) => {
             json!({ "steps": steps, "drift": drift_name(*drift) })
         }
         Operation::Import(file) => json!({ "file": file.display().to_string() }),
@@ -103,7 +103,7 @@ fn changes_anything(run: &Run) -> bool {
         run.operation,
         Operation::Maintain(MaintenanceTask::Check) | Operation::Backups(BackupTask::Check { .. })
     );
-    !run.preview && !is_read_only
+    !run.dry_run && !is_read_only
 }
 
 impl Manager {
@@ -157,44 +157,44 @@ impl Manager {
             journal.close(id)?;
             return Err(error);
         }
-        Ok((Some(Recording { journal, record, run: id, command: run.name() }), after))
+        Ok((Some(Recording { journal, record, run_id: id, command: run.name() }), after))
     }
 
     /// Completes the record of a killed run from the ledgers of the projects that the record lacks. Returns `None` if
     /// the run had ended and was only not closed yet, or if it belongs to another fleet.
-    fn complete_killed_run(&self, journal: &Journal, run: &str) -> Result<Option<KilledRun>> {
+    fn complete_killed_run(&self, journal: &Journal, run_id: &str) -> Result<Option<KilledRun>> {
         let mut is_finished = false;
         journal.for_each_entry(|entry| {
-            is_finished |= entry.kind == "run_finished" && entry.run.as_deref() == Some(run);
+            is_finished |= entry.kind == "run_finished" && entry.run.as_deref() == Some(run_id);
         })?;
         if is_finished {
-            journal.close(run)?;
+            journal.close(run_id)?;
             return Ok(None);
         }
-        let events = match journal.events(run) {
+        let events = match journal.events(run_id) {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             events => events?,
         };
         if self.other_fleet(&events).is_some() {
             return Ok(None);
         }
-        let killed_run = self.reconstruct_from_ledgers(run, &events)?;
-        journal.append_event(run, &Event::Completed(killed_run.clone()))?;
+        let killed_run = self.reconstruct_from_ledgers(run_id, &events)?;
+        journal.append_event(run_id, &Event::Completed(killed_run.clone()))?;
         let payload = json!({
             "moved": killed_run.moved,
             "gone": killed_run.gone,
             "unread": killed_run.unread,
             "from": "the projects' ledgers",
-            "events": journal.hash_of_events(run)?,
+            "events": journal.hash_of_events(run_id)?,
         });
         journal.append(&NewEntry {
             kind: "run_completed",
             command: &killed_run.command,
             project: None,
-            run: Some(run),
+            run: Some(run_id),
             payload,
         })?;
-        journal.close(run)?;
+        journal.close(run_id)?;
         Ok(Some(killed_run))
     }
 
@@ -209,7 +209,7 @@ impl Manager {
     }
 
     /// Determines what a killed run did to the projects that its events do not report, from their ledgers.
-    fn reconstruct_from_ledgers(&self, run: &str, events: &[Json]) -> Result<KilledRun> {
+    fn reconstruct_from_ledgers(&self, run_id: &str, events: &[Json]) -> Result<KilledRun> {
         let Json(header) = events.first().cloned().unwrap_or_default();
         let reports = events.iter().filter(|event| event.0["event"] == "project_finished");
         let reported: Vec<&str> = reports.filter_map(|event| event.0["project"].as_str()).collect();
@@ -220,7 +220,7 @@ impl Manager {
         let command = header["command"].as_str().unwrap_or_default().to_string();
         let (mut moved, mut gone, mut unread) = (BTreeMap::new(), Vec::new(), Vec::new());
         for project in projects.into_iter().filter(|project| !reported.contains(&project.as_str())) {
-            match self.version_change_in_run(&project, run) {
+            match self.version_change_in_run(&project, run_id) {
                 Ok(None) => {}
                 Ok(Some(change)) => drop(moved.insert(project, change)),
                 Err(error) if error.kind() == ErrorKind::NotFound => gone.push(project),
@@ -229,7 +229,7 @@ impl Manager {
         }
         // For any other command than `drop`, a missing project was never created.
         gone.retain(|_| command == "drop");
-        Ok(KilledRun { killed: run.to_string(), command, moved, gone, unread })
+        Ok(KilledRun { run: run_id.to_string(), command, moved, gone, unread })
     }
 
     /// Appends an entry about something that is not a run.
@@ -247,14 +247,14 @@ impl Recording<'_> {
 
     /// Makes the record durable: first the events, then the journal's entry. Fails if an event could not be written.
     pub(super) fn finish(self, summary: &Summary) -> Result<()> {
-        let Self { journal, mut record, run, command } = self;
+        let Self { journal, mut record, run_id, command } = self;
         // The run has ended even if some events could not be written, so it is closed like any other.
         let synced = record.sync();
         let mut payload = json!({
             "outcomes": summary.outcomes,
             "exit": summary.exit,
             "interrupted": summary.interrupted,
-            "events": journal.hash_of_events(run)?,
+            "events": journal.hash_of_events(run_id)?,
         });
         if let Err(error) = &synced {
             payload["lost_events"] = error.summary().into();
@@ -263,10 +263,10 @@ impl Recording<'_> {
             kind: "run_finished",
             command,
             project: None,
-            run: Some(run),
+            run: Some(run_id),
             payload,
         })?;
-        journal.close(run)?;
+        journal.close(run_id)?;
         // The record's lock marks the run as in progress until here.
         drop(record);
         synced

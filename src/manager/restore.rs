@@ -3,17 +3,16 @@
 //! A project that can be read is replaced only after its current state was backed up.
 
 use super::Manager;
-use super::command::{FinalBackup, Safety};
-use super::command::{Restore, Source};
+use super::command::FinalBackup;
+use super::command::Restore;
 use super::reporting::failed;
 use super::verification::{Strictness, VerifyOptions, snapshot_file};
-use crate::apply::{Executor, Preflight, Progress, RowTracker};
 use crate::backup::{Backup, Manifest, Reason};
-use crate::disk::{exists, private_folder};
+use crate::disk::{already_exists, private_folder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
 use crate::project::ProjectId;
-use crate::store::{IfInUse, Lock, Replaced};
+use crate::store::{IfInUse, Replaced};
 
 impl Manager {
     pub(super) fn restore_project(
@@ -21,7 +20,7 @@ impl Manager {
         project: &ProjectId,
         restore: &Restore,
         dry_run: bool,
-        run: &str,
+        run_id: &str,
         report: &mut ProjectReport,
     ) -> Result<Outcome> {
         let backup = self.find_backup(project, &restore.source, restore.target.as_ref())?;
@@ -42,12 +41,12 @@ impl Manager {
             // Higher levels create a scratch database.
             self.verify_backup(
                 &backup,
-                VerifyOptions { level: 1, strictness: Strictness::Strict, run },
+                VerifyOptions { level: 1, strictness: Strictness::Strict, run_id },
                 &mut report.steps,
             )?;
             report.notes.push(match self.inspect(target) {
                 Err(error) if error.kind() == ErrorKind::NotFound => format!("would create {target}"),
-                _ if restore.target.is_some() => return Err(exists().in_project(target)),
+                _ if restore.target.is_some() => return Err(already_exists().in_project(target)),
                 Ok(_) => format!("would replace {target}, after a backup of it"),
                 Err(error) => return Err(error),
             });
@@ -55,7 +54,7 @@ impl Manager {
         }
         let strictness =
             if restore.if_in_use == IfInUse::Force { Strictness::Lenient } else { Strictness::Strict };
-        self.verify_backup(&backup, VerifyOptions { level: 3, strictness, run }, &mut report.steps).map_err(
+        self.verify_backup(&backup, VerifyOptions { level: 3, strictness, run_id }, &mut report.steps).map_err(
             |error| {
                 error.with_hint(
                     "use another backup of this project (tenantry backup list ID); if only the database's checks or \
@@ -66,7 +65,7 @@ impl Manager {
         if strictness == Strictness::Strict {
             self.record_check(&backup, 3, report)?;
         }
-        self.restore_in_place(target, &backup, restore, run, report, &|_| Ok(()))?;
+        self.restore_in_place(target, &backup, restore, run_id, report, &|_| Ok(()))?;
         Ok(Outcome::Restored)
     }
 
@@ -78,7 +77,7 @@ impl Manager {
         target: &ProjectId,
         backup: &Backup,
         restore: &Restore,
-        run: &str,
+        run_id: &str,
         report: &mut ProjectReport,
         permit: &dyn Fn(&Manifest) -> Result<()>,
     ) -> Result<()> {
@@ -87,6 +86,7 @@ impl Manager {
         self.archive()?.unpack(backup, &file)?;
         let snapshot = snapshot_file(&backup.manifest, &file);
         if restore.target.is_some() {
+            report.notes.push(format!("restored as {target}"));
             report.notes.extend(self.store.restore_as(target, snapshot)?);
             return Ok(());
         }
@@ -104,7 +104,7 @@ impl Manager {
             }
             Err(error) => return Err(error),
         };
-        let request = self.backup_request(None, Reason::BeforeRestore, run);
+        let request = self.backup_request(None, Reason::BeforeRestore, run_id);
         let old = match self.archive()?.create(target, &request, |file| exclusive.snapshot_to(file)) {
             Ok(undo) => {
                 permit(&undo.manifest)?;
@@ -123,92 +123,12 @@ impl Manager {
         Ok(())
     }
 
-    /// Executes a plan, after the backup that `safety` requires. If the plan fails after it was executed in part,
-    /// restores the project from that backup.
-    pub(super) fn execute_with_backup(
+    pub(super) fn drop_project(
         &self,
-        executor: &Executor<'_>,
         project: &ProjectId,
-        preflight: &Preflight,
-        safety: Safety,
+        backup: FinalBackup,
+        run_id: &str,
     ) -> ProjectReport {
-        if safety == Safety::None {
-            return self.execute_plan(executor, project, preflight);
-        }
-        let mut steps = Vec::new();
-        let backup =
-            self.take_backup(project, None, Reason::BeforeUpgrade, executor.run).and_then(|backup| {
-                if safety == Safety::CheckedBackup {
-                    let options =
-                        VerifyOptions { level: 3, strictness: Strictness::Strict, run: executor.run };
-                    self.verify_backup(&backup, options, &mut steps)?;
-                    self.archive()?.record_check(&backup, 3)?;
-                }
-                Ok(backup)
-            });
-        let backup = match backup {
-            Ok(backup) => backup,
-            Err(error) => return ProjectReport { steps, ..failed(project, error) },
-        };
-        let mut progress = Progress::new(executor.request);
-        // Only a plan with a migration outside a transaction can be executed in part.
-        if preflight.mode.lock == Lock::Session {
-            progress.rows = Some(RowTracker::new(backup.manifest.tables.clone()));
-        }
-        let mut report = self.execute_from(executor, project, preflight, &mut progress);
-        // If the project was locked by others, this run changed nothing.
-        let is_own_failure =
-            matches!(&report.outcome, Outcome::Failed(error) if error.kind() != ErrorKind::Locked);
-        if is_own_failure
-            && let Err(error) =
-                self.undo_partial(executor, project, &backup, progress.rows.as_ref(), &mut report)
-        {
-            report.notes.push(format!(
-                "not restored automatically ({}); to restore it: tenantry backup restore {project} --from {}",
-                error.summary(),
-                backup.name
-            ));
-        }
-        ProjectReport { backup: Some(backup.name), steps, ..report }
-    }
-
-    /// Restores a project from a backup if this run left it between two versions: only then does the ledger have rows
-    /// of this run after a failure. Fails if others changed rows meanwhile.
-    fn undo_partial(
-        &self,
-        executor: &Executor<'_>,
-        project: &ProjectId,
-        backup: &Backup,
-        rows: Option<&RowTracker>,
-        report: &mut ProjectReport,
-    ) -> Result<()> {
-        let mut history = self.history(project)?;
-        history.retain(|row| row.run == executor.run);
-        if history.is_empty() {
-            return Ok(());
-        }
-        let permit = |now: &Manifest| {
-            let changed_table = match rows {
-                Some(rows) => rows.changed_by_others(&now.tables),
-                None => RowTracker::new(backup.manifest.tables.clone()).changed_by_others(&now.tables),
-            };
-            match changed_table {
-                None => Ok(()),
-                Some(table) => Err(Error::new(
-                    ErrorKind::Blocked,
-                    format!(
-                        "others or the migration changed rows of {table} since the backup was taken; they would be lost"
-                    ),
-                )),
-            }
-        };
-        let restore = Restore::new(Source::Newest);
-        self.restore_in_place(project, backup, &restore, executor.run, report, &permit)?;
-        report.notes.push(format!("restored to its state before this run, from {}", backup.name));
-        Ok(())
-    }
-
-    pub(super) fn drop_project(&self, project: &ProjectId, backup: FinalBackup, run: &str) -> ProjectReport {
         self.pools.forget(project);
         let drop = || {
             let exclusive = self.store.lock_exclusive(project, IfInUse::Fail);
@@ -220,7 +140,7 @@ impl Manager {
             })?;
             let backup = match backup {
                 FinalBackup::Take => {
-                    let request = self.backup_request(None, Reason::BeforeDrop, run);
+                    let request = self.backup_request(None, Reason::BeforeDrop, run_id);
                     Some(self.archive()?.create(project, &request, |file| exclusive.snapshot_to(file))?)
                 }
                 FinalBackup::Skip => None,

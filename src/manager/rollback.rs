@@ -16,7 +16,7 @@ use crate::backup::{Backup, Reason};
 use crate::catalog::Migration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport, VersionChange};
-use crate::plan::{DowngradeTo, Drift, Request};
+use crate::plan::{DowngradeTarget, IfDrifted, Request};
 use crate::project::ProjectId;
 use crate::sql::effect::Effect;
 use crate::sql::quote_name;
@@ -41,25 +41,25 @@ impl Manager {
     ///
     /// Fails with [`ErrorKind::NotFound`] if the run does not exist, with [`ErrorKind::Locked`] if it has not ended,
     /// and with [`ErrorKind::Usage`] if it changed no version or belongs to another fleet.
-    pub fn changes_of_run(&self, run: &str) -> Result<Rollback> {
+    pub fn changes_of_run(&self, run_id: &str) -> Result<Rollback> {
         let journal = self.journal.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::Configuration, "no journal is configured")
                 .with_hint("set one: [journal] dir in tenantry.toml")
         })?;
-        let events = journal.events(run)?;
+        let events = journal.events(run_id)?;
         if let Some(other) = self.other_fleet(&events) {
             return Err(Error::new(
                 ErrorKind::Usage,
-                format!("the run {run} belongs to another fleet: {other}"),
+                format!("the run {run_id} belongs to another fleet: {other}"),
             )
             .with_hint("use the --store and --pattern of that run"));
         }
-        if journal.is_open(run) {
-            return Err(Error::new(ErrorKind::Locked, format!("the run {run} has not ended")).with_hint(
+        if journal.is_open(run_id) {
+            return Err(Error::new(ErrorKind::Locked, format!("the run {run_id} has not ended")).with_hint(
                 "wait for its end; if it was killed, run its command again first, to complete the journal",
             ));
         }
-        let mut moved = BTreeMap::new();
+        let (mut moved, mut unreadable) = (BTreeMap::new(), Vec::new());
         for event in events.iter().filter(|event| event.0["event"] == "project_finished") {
             let Some(project) = event.0["project"].as_str() else { continue };
             let project: ProjectId = project.parse()?;
@@ -68,11 +68,12 @@ impl Manager {
                     drop(moved.insert(project, parse_version_change(&event.0)?));
                 }
                 // The event does not say what was committed before the failure. The ledger does.
-                Some("failed") => match self.version_change_in_run(&project, run) {
+                Some("failed") => match self.version_change_in_run(&project, run_id) {
                     Ok(Some(change)) => drop(moved.insert(project, change)),
                     Ok(None) => {}
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
-                    Err(error) => return Err(error.in_project(&project)),
+                    // The rollback reports it as failed, and rolls back the others.
+                    Err(_) => unreadable.push(project),
                 },
                 _ => {}
             }
@@ -84,10 +85,10 @@ impl Manager {
         if moved.is_empty() {
             let message = "the run changed no project's version";
             let hint =
-                format!("see what it did, and how to restore what it replaced: tenantry runs show {run}");
+                format!("see what it did, and how to restore what it replaced: tenantry runs show {run_id}");
             return Err(Error::new(ErrorKind::Usage, message).with_hint(hint));
         }
-        Ok(Rollback { run: run.into(), moved })
+        Ok(Rollback { run: run_id.into(), moved, unreadable })
     }
 
     pub(super) fn roll_back_project(
@@ -95,12 +96,15 @@ impl Manager {
         project: &ProjectId,
         rollback: &Rollback,
         dry_run: bool,
-        run: &str,
+        run_id: &str,
     ) -> ProjectReport {
         let mut report = ProjectReport::new(project.clone(), Outcome::Planned);
         let result = match rollback.moved.get(project) {
+            None if rollback.unreadable.contains(project) => {
+                self.version_change_in_run(project, &rollback.run).map(|_| Outcome::UpToDate)
+            }
             None => Ok(Outcome::UpToDate),
-            Some(moved) => self.roll_back(project, &rollback.run, moved, dry_run, run, &mut report),
+            Some(moved) => self.roll_back(project, &rollback.run, moved, dry_run, run_id, &mut report),
         };
         report.outcome = result.unwrap_or_else(|error| Outcome::Failed(error.in_project(project)));
         report
@@ -112,7 +116,7 @@ impl Manager {
         undone_run: &str,
         moved: &VersionChange,
         dry_run: bool,
-        run: &str,
+        run_id: &str,
         report: &mut ProjectReport,
     ) -> Result<Outcome> {
         let now = self.newest_version(project)?;
@@ -139,16 +143,16 @@ impl Manager {
         if dry_run {
             return Ok(Outcome::Planned);
         }
-        let current = self.take_backup(project, None, Reason::BeforeRollback, run)?;
+        let current = self.take_backup(project, None, Reason::BeforeRollback, run_id)?;
         report.notes.push(format!("to undo it: tenantry backup restore {project} --from {}", current.name));
         report.backup = Some(current.name);
         let outcome = match method {
-            RollbackMethod::DownScripts => self.run_down_scripts(project, moved, run)?,
+            RollbackMethod::DownScripts => self.run_down_scripts(project, moved, run_id)?,
             RollbackMethod::Backup(backup) => {
-                let options = VerifyOptions { level: 3, strictness: Strictness::Lenient, run };
+                let options = VerifyOptions { level: 3, strictness: Strictness::Lenient, run_id };
                 self.verify_backup(&backup, options, &mut report.steps)?;
                 let restore = Restore::new(Source::Newest);
-                self.restore_in_place(project, &backup, &restore, run, report, &|_| Ok(()))?;
+                self.restore_in_place(project, &backup, &restore, run_id, report, &|_| Ok(()))?;
                 Outcome::Restored
             }
         };
@@ -256,11 +260,12 @@ impl Manager {
         Ok(*lock(&has_rows))
     }
 
-    fn run_down_scripts(&self, project: &ProjectId, moved: &VersionChange, run: &str) -> Result<Outcome> {
+    fn run_down_scripts(&self, project: &ProjectId, moved: &VersionChange, run_id: &str) -> Result<Outcome> {
         let (from, _) = self.positions(moved)?;
-        let request = Request::Downgrade { down: DowngradeTo::Position(from), drift: Drift::Refuse };
-        let executor = Executor { drops: DropTables::OnlyEmpty, ..self.executor_for(request, run)? };
-        match self.execute_plan(&executor, project, &Preflight::UNPLANNED).outcome {
+        let request =
+            Request::Downgrade { target: DowngradeTarget::Position(from), drift: IfDrifted::Refuse };
+        let executor = Executor { drops: DropTables::OnlyEmpty, ..self.executor_for(request, run_id)? };
+        match self.execute(&executor, project, &Preflight::UNPLANNED).outcome {
             Outcome::Failed(error) => Err(error),
             Outcome::Blocked(problems) => Err(blocked(project, &problems)),
             outcome => Ok(outcome),

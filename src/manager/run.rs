@@ -7,16 +7,12 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::Manager;
-use super::backup::ABANDONED;
-use super::command::{
-    BackupTask, FinalBackup, MaintenanceTask, Operation, Run, Safety, Selection, new_run_id,
-};
+use super::command::{BackupBefore, FinalBackup, MaintenanceTask, Operation, Run, new_run_id};
 use super::sink::EventSink;
 use super::survey::Prefetched;
 use crate::apply::{Durability, Executor, Preflight};
-use crate::backup::Reason;
 use crate::error::Result;
-use crate::event::{Event, Outcome, ProjectReport, RunStarted, Summary, Tally};
+use crate::event::{Event, ProjectReport, RunStarted, Summary, Tally};
 use crate::fleet::{StopCondition, Workers};
 use crate::plan::Request;
 use crate::project::ProjectId;
@@ -47,11 +43,14 @@ impl Manager {
         sink.emit(Event::RunStarted(RunStarted {
             run: id.clone(),
             command: run.name(),
-            read_only: matches!(run.operation, Operation::Status),
+            read_only: matches!(
+                run.operation,
+                Operation::Status | Operation::Maintain(MaintenanceTask::Check)
+            ),
             store: self.store.location(),
             pattern: self.store.pattern(),
             projects: projects.len(),
-            dry_run: run.preview,
+            dry_run: run.dry_run,
             after,
         }));
         let ignored_files = self.catalog.ignored_files().iter().map(|path| Skipped {
@@ -81,7 +80,7 @@ impl Manager {
 
     /// Fails if something is wrong with the command itself, before any project is touched.
     fn prepare(&self, run: &Run, projects: &[ProjectId]) -> Result<Prefetched> {
-        if run.safety != Safety::None {
+        if run.backup_before != BackupBefore::None {
             self.archive()?;
         }
         let needs_reference = match &run.operation {
@@ -133,7 +132,7 @@ impl Manager {
         let stop = StopCondition::new(&self.interrupted, sink.halted, run.max_failures);
         let context = RunContext { run, id, workers: self.workers()?, stop };
         let prefetched = Mutex::new(prefetched);
-        let dry_run = run.preview;
+        let dry_run = run.dry_run;
         match &run.operation {
             Operation::Status => {
                 let batch = self.store.inspect_batch_size(projects.len()).max(1);
@@ -202,7 +201,7 @@ impl Manager {
         let plan_batch = |projects: &[ProjectId]| {
             let inspections = self.take_prefetched_or_inspect(projects, prefetched, ReadSchema::Always);
             let plan = |(project, inspection)| {
-                self.plan_project(executor, project, inspection, context.run.preview, &planned)
+                self.plan_project(executor, project, inspection, context.run.dry_run, &planned)
             };
             projects.iter().zip(inspections).filter_map(plan).collect()
         };
@@ -225,8 +224,8 @@ impl Manager {
     ) {
         let (ids, preflights): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
         // A run that takes backups waits for more than commits, and a small fleet is better reported early.
-        let safety = context.run.safety;
-        let deferred = self.store.deferred_commits().filter(|_| safety == Safety::None);
+        let backup_before = context.run.backup_before;
+        let deferred = self.store.deferred_commits().filter(|_| backup_before == BackupBefore::None);
         let batch_size = deferred.map_or(1, DeferredCommits::commit_batch_size);
         let batch_size = batch_size.min(ids.len() / (self.jobs * 4)).max(1);
         if batch_size > 1 {
@@ -235,7 +234,7 @@ impl Manager {
         let execute = |project: &ProjectId| {
             let preflight = ids.binary_search(project).ok().and_then(|index| preflights.get(index));
             let preflight = preflight.unwrap_or(&Preflight::UNPLANNED);
-            self.execute_with_backup(&executor, project, preflight, safety)
+            self.execute_with_backup(&executor, project, preflight, backup_before)
         };
         let flush = |reports: &mut [ProjectReport]| {
             if executor.durability == Durability::Deferred {
@@ -245,50 +244,6 @@ impl Manager {
         context.workers.for_each_project(&ids, batch_size, &context.stop, execute, flush, |report| {
             sink.project_finished(report);
         });
-    }
-
-    fn run_backup_task(
-        &self,
-        project: &ProjectId,
-        task: &BackupTask,
-        dry_run: bool,
-        run: &str,
-    ) -> ProjectReport {
-        let mut report = ProjectReport::new(project.clone(), Outcome::Planned);
-        let result = match task {
-            BackupTask::Take { .. } if dry_run => self.inspect(project).map(|_| Outcome::Planned),
-            BackupTask::Take { label } => {
-                self.take_backup(project, label.as_deref(), Reason::Asked, run).map(|backup| {
-                    report.backup = Some(backup.name);
-                    Outcome::BackedUp
-                })
-            }
-            BackupTask::Check { level, names, .. } => {
-                self.check_backup(project, *level, names.get(project), run, &mut report)
-            }
-            BackupTask::Restore(restore) => self.restore_project(project, restore, dry_run, run, &mut report),
-            BackupTask::Prune(keep) => self.prune_backups(project, keep, dry_run, &mut report),
-        };
-        report.outcome = result.unwrap_or_else(|error| Outcome::Failed(error.in_project(project)));
-        report
-    }
-
-    /// Reports or removes what concerns the backups of all projects together.
-    fn finish_backups<F: FnMut(Event)>(
-        &self,
-        run: &Run,
-        task: &BackupTask,
-        projects: &[ProjectId],
-        sink: &mut EventSink<'_, F>,
-    ) -> Result<()> {
-        match task {
-            BackupTask::Check { .. } if matches!(run.selection, Selection::All { .. }) => {
-                sink.emit(Event::Backups(self.coverage(projects)?));
-            }
-            BackupTask::Prune(_) if !run.preview => self.archive()?.sweep_unfinished(ABANDONED)?,
-            _ => {}
-        }
-        Ok(())
     }
 }
 

@@ -24,15 +24,21 @@ impl Manager {
         self.store.export(id, out)
     }
 
-    pub(super) fn import_project(&self, project: &ProjectId, text: &Path, run: &str) -> ProjectReport {
+    pub(super) fn import_project(&self, project: &ProjectId, text: &Path, run_id: &str) -> ProjectReport {
         let mut report = ProjectReport::new(project.clone(), Outcome::Created);
-        if let Err(error) = self.import(project, text, run, &mut report) {
+        if let Err(error) = self.import(project, text, run_id, &mut report) {
             report.outcome = Outcome::Failed(error.in_project(project));
         }
         report
     }
 
-    fn import(&self, project: &ProjectId, text: &Path, run: &str, report: &mut ProjectReport) -> Result<()> {
+    fn import(
+        &self,
+        project: &ProjectId,
+        text: &Path,
+        run_id: &str,
+        report: &mut ProjectReport,
+    ) -> Result<()> {
         const HINT: &str = "it was imported without a version; record one: tenantry stamp ID";
         let scratch = private_folder()?;
         let file = scratch.path().join("copy");
@@ -41,7 +47,7 @@ impl Manager {
         let snapshot = SnapshotFile { file: &file, place: &place, needs: &[], access: &access };
         let (mut planned, mut unchecked) = (None, Vec::new());
         let request = self.upgrade_request();
-        let executor = self.executor_for(request, run)?;
+        let executor = self.executor_for(request, run_id)?;
         self.store.restore_scratch(snapshot, &mut |session| {
             session.begin(Preflight::UNPLANNED.mode)?;
             unchecked = self.require_healthy(session)?;
@@ -73,8 +79,8 @@ impl Manager {
         report.notes.extend(self.store.restore_as(project, snapshot)?);
         let Some(position) = stamp else { return Ok(()) };
         let request = Request::Stamp { to: Some(position), force: false };
-        let executor = self.executor_for(request, run)?;
-        match self.execute_plan(&executor, project, &Preflight::UNPLANNED).outcome {
+        let executor = self.executor_for(request, run_id)?;
+        match self.execute(&executor, project, &Preflight::UNPLANNED).outcome {
             Outcome::Failed(error) => Err(error.with_hint(HINT)),
             Outcome::Blocked(problems) => Err(blocked(project, &problems).with_hint(HINT)),
             _ => Ok(()),

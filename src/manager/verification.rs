@@ -8,7 +8,7 @@ use crate::apply::{Executor, Preflight, Progress};
 use crate::backup::{Backup, Manifest};
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Step;
+use crate::event::VerificationStep;
 use crate::maintenance::check;
 use crate::plan::{Inspection, Problem};
 use crate::schema::Fingerprint;
@@ -21,7 +21,7 @@ pub(super) struct VerifyOptions<'a> {
     pub(super) level: u8,
     pub(super) strictness: Strictness,
     /// The run that verifies it.
-    pub(super) run: &'a str,
+    pub(super) run_id: &'a str,
 }
 
 /// What to require besides equality with the manifest.
@@ -39,14 +39,14 @@ impl Manager {
         &self,
         backup: &Backup,
         options: VerifyOptions<'_>,
-        steps: &mut Vec<Step>,
+        steps: &mut Vec<VerificationStep>,
     ) -> Result<()> {
         let scratch = private_folder()?;
         let file = scratch.path().join("copy");
         self.archive()?.unpack(backup, &file)?;
         let manifest = &backup.manifest;
         let steps = RefCell::new(steps);
-        let step = |level: u8, found: String| steps.borrow_mut().push(Step { level, found });
+        let step = |level: u8, found: String| steps.borrow_mut().push(VerificationStep { level, found });
         step(1, format!("its file has {} bytes and the recorded SHA-256", manifest.file.size));
         if options.level < 2 {
             return Ok(());
@@ -76,7 +76,7 @@ impl Manager {
         options: VerifyOptions<'_>,
         step: &dyn Fn(u8, String),
     ) -> Result<()> {
-        let VerifyOptions { level, strictness, run } = options;
+        let VerifyOptions { level, strictness, run_id } = options;
         session.begin(Preflight::UNPLANNED.mode)?;
         match self.require_healthy(session) {
             Err(error) if strictness == Strictness::Lenient => {
@@ -110,13 +110,13 @@ impl Manager {
                 ),
             );
             let request = self.upgrade_request();
-            let executor = self.executor_for(request, run)?;
+            let executor = self.executor_for(request, run_id)?;
             match executor.plan(&inspection) {
                 Ok(plan) if plan.from == plan.to && strictness == Strictness::Strict => {
                     step(3, self.require_rules_hold(session)?);
                 }
                 _ if strictness == Strictness::Lenient => {}
-                _ => step(3, "the set's rules are not checked: they apply only to the newest version".into()),
+                _ => step(3, "checks of the set skipped: the backup is not at the newest version".into()),
             }
             session.rollback()?;
             if level >= 4 {
@@ -184,7 +184,10 @@ impl Manager {
                 return Err(Error::new(ErrorKind::CheckFailed, failure));
             }
         }
-        Ok(format!("{} rule(s) of the set pass", checks.len()))
+        Ok(match checks.len() {
+            0 => "the set defines no checks".to_string(),
+            count => format!("{count} check(s) of the set pass"),
+        })
     }
 }
 

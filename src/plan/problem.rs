@@ -176,7 +176,9 @@ impl Problem {
             Self::NeedsBaseline { message, .. }
             | Self::SharedFile { message, .. }
             | Self::Drifted { message } => message.clone(),
-            Self::Edited { migrations } => format!("changed after being applied: {}", migrations.join(", ")),
+            Self::Edited { migrations } => {
+                format!("migrations edited after they were applied: {}", migrations.join(", "))
+            }
             Self::Unknown { versions } => {
                 format!("its ledger has versions that are not in the migration set: {}", versions.join(", "))
             }

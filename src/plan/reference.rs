@@ -18,7 +18,7 @@ pub(crate) struct Reference {
     /// Whether the database reported that each migration's up.sql may delete rows. Empty if this is not known.
     deletes: Vec<bool>,
     /// Whether a new project has rows that differ each time it is created.
-    computed_rows: bool,
+    has_volatile_rows: bool,
 }
 
 /// The result of a down.sql on an empty database.
@@ -43,7 +43,7 @@ impl Reference {
             data_dependent: 0,
             downs: Vec::new(),
             deletes: Vec::new(),
-            computed_rows: true,
+            has_volatile_rows: true,
         }
     }
 
@@ -59,7 +59,7 @@ impl Reference {
         let depends = |migration: &Migration| migration.metadata.schema_depends_on_data;
         let data_dependent =
             catalog.migrations().iter().position(depends).map_or(usize::MAX, |index| index + 1);
-        Self { schemas, data_dependent, downs: Vec::new(), deletes: Vec::new(), computed_rows: false }
+        Self { schemas, data_dependent, downs: Vec::new(), deletes: Vec::new(), has_volatile_rows: false }
     }
 
     /// Sets the result of each migration's down.sql.
@@ -85,13 +85,13 @@ impl Reference {
     }
 
     /// Sets whether a new project has rows that differ each time it is created.
-    pub(crate) fn with_computed_rows(self, computed_rows: bool) -> Self {
-        Self { computed_rows, ..self }
+    pub(crate) fn with_volatile_rows(self, has_volatile_rows: bool) -> Self {
+        Self { has_volatile_rows, ..self }
     }
 
     /// Whether new projects can be copies of one template: they have no rows that must differ between projects.
     pub(crate) fn allows_template(&self) -> bool {
-        !self.computed_rows
+        !self.has_volatile_rows
     }
 
     /// Returns the expected schema at a position. `None` if a migration declares that it depends on the data.

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tenantry::catalog::Version;
 use tenantry::event::Problem;
 use tenantry::event::{Coverage, Event, KilledRun, Outcome, ProjectReport, RunStarted, Summary};
-use tenantry::{Catalog, Error, ProjectId, Result};
+use tenantry::{Catalog, Error, ErrorKind, ProjectId, Result};
 
 use super::Output;
 use super::Verbosity;
@@ -66,7 +66,7 @@ impl Human {
         Self {
             output: Output::new(),
             verbosity,
-            catalog: format!("{}: newest version {head}", catalog.name()),
+            catalog: format!("{}: newest version {head}", set_label(catalog.name())),
             progress: ProgressBar::hidden(),
             started: None,
             groups: BTreeMap::new(),
@@ -83,7 +83,7 @@ impl Human {
             }
             Event::Note(note) => self.count(Rank::Note, note.message, Some(note.hint), None),
             Event::ProjectFinished(report) => self.project_finished(&report),
-            Event::Completed(interrupted) => self.interrupted(&interrupted),
+            Event::Completed(killed) => self.killed_run(&killed),
             Event::Backups(coverage) => self.coverage = Some(coverage),
             Event::RunFinished(summary) => self.run_finished(&summary),
             // `Event` is non-exhaustive. The JSON format covers new variants.
@@ -153,7 +153,7 @@ impl Human {
             }
             Outcome::Blocked(problems) => {
                 for problem in problems {
-                    let text = format!("{}: {}", problem.code().replace('_', " "), problem.message());
+                    let text = blocked(problem);
                     self.count(Rank::Blocked, text, Some(problem.hint_for_command()), Some(project));
                 }
             }
@@ -194,12 +194,12 @@ impl Human {
         }
         if !self.rows.is_empty() && self.verbosity != Verbosity::Quiet {
             let verb = if self.started.as_ref().is_some_and(|it| it.dry_run) {
-                "would be deleted"
+                "total of rows to delete"
             } else {
-                "deleted"
+                "total of rows deleted"
             };
             let counts: Vec<_> = self.rows.iter().map(|(table, rows)| format!("{rows} of {table}")).collect();
-            self.output.line(format_args!("\nrows {verb}: {}", counts.join(", ")));
+            self.output.line(format_args!("\n{verb}: {}", counts.join(", ")));
         }
         if let Some(coverage) = self.coverage.take().filter(|_| self.verbosity != Verbosity::Quiet) {
             self.coverage(&coverage);
@@ -207,7 +207,7 @@ impl Human {
         if summary.outcomes.total() == 0 {
             self.output.line(format_args!("no project found"));
         } else if self.verbosity != Verbosity::Quiet {
-            let is_status = self.started.as_ref().is_some_and(|it| it.read_only);
+            let is_status = self.started.as_ref().is_some_and(|it| it.command == "status");
             let label = |name: &str| match name {
                 "planned" if is_status => "pending".to_string(),
                 _ => name.replace('_', " "),
@@ -225,12 +225,18 @@ impl Human {
         }
     }
 
-    fn interrupted(&mut self, interrupted: &KilledRun) {
-        let KilledRun { killed, command, moved, gone: dropped, unread, .. } = interrupted;
+    fn killed_run(&mut self, run: &KilledRun) {
+        let KilledRun { run: killed, command, moved, gone: dropped, unread, .. } = run;
         let dropped =
             if dropped.is_empty() { String::new() } else { format!(" and dropped {}", dropped.len()) };
         let unread =
             if unread.is_empty() { String::new() } else { format!("; {} cannot be read now", unread.len()) };
+        if moved.is_empty() && dropped.is_empty() && unread.is_empty() {
+            self.output.line(format_args!(
+                "an earlier {command} was killed; its record is complete: tenantry runs show {killed}"
+            ));
+            return;
+        }
         self.output.line(format_args!(
             "an earlier {command} was killed: according to the ledgers it changed {} project(s){dropped} without \
              recording it{unread}; see tenantry runs show {killed}",
@@ -277,13 +283,33 @@ impl Human {
     }
 }
 
+/// Names a migration set of the binary, or a folder of migrations.
+fn set_label(name: &str) -> String {
+    if name.contains('/') { format!("migrations {name}") } else { format!("migration set {name}") }
+}
+
 /// Formats an error without its project, so that projects with the same error form one group.
 fn failure(error: &Error) -> String {
-    match error.migration() {
-        Some(migration) => {
-            format!("{}: {migration}: {}", error.kind().code().replace('_', " "), error.summary())
+    let kind = match error.kind() {
+        // The message says the same.
+        ErrorKind::NotFound | ErrorKind::AlreadyExists | ErrorKind::ReadOnly | ErrorKind::Blocked => {
+            String::new()
         }
-        None => format!("{}: {}", error.kind().code().replace('_', " "), error.summary()),
+        kind => format!("{}: ", kind.code().replace('_', " ")),
+    };
+    let migration = error.migration().map(|migration| format!("{migration}: ")).unwrap_or_default();
+    format!("{kind}{migration}{}", error.summary())
+}
+
+/// Formats a problem.
+fn blocked(problem: &Problem) -> String {
+    match problem {
+        // The message says the same.
+        Problem::ReadOnly
+        | Problem::SharedFile { .. }
+        | Problem::IrregularDown { .. }
+        | Problem::Edited { .. } => problem.message(),
+        problem => format!("{}: {}", problem.code().replace('_', " "), problem.message()),
     }
 }
 
@@ -319,7 +345,7 @@ fn done(report: &ProjectReport) -> String {
     match report.outcome {
         Outcome::UpToDate if report.to.is_none() => "nothing to do".into(),
         Outcome::UpToDate => format!("at {}, nothing to do", version(&report.to)),
-        Outcome::Retained => "rows deleted".into(),
+        Outcome::Retained => "old rows deleted".into(),
         Outcome::Checked => "all checks passed".into(),
         Outcome::BackedUp => "backed up".into(),
         Outcome::Verified => {
@@ -330,7 +356,7 @@ fn done(report: &ProjectReport) -> String {
         Outcome::Pruned => "backups removed".into(),
         Outcome::Analyzed => "analyzed".into(),
         Outcome::Vacuumed => "vacuumed".into(),
-        Outcome::Planned if !report.rows.is_empty() => "rows would be deleted".into(),
+        Outcome::Planned if !report.rows.is_empty() => "has old rows to delete".into(),
         Outcome::Planned if report.to.is_none() => "would be done".into(),
         Outcome::Created => format!("created at {}", version(&report.to)),
         Outcome::Dropped => "dropped".into(),

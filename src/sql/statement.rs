@@ -275,12 +275,12 @@ fn is_volatile(tokens: &[Token<'_>], dialect: Dialect) -> bool {
             || is_now(token)
             || (token.text.starts_with('$')
                 && token.kind == TokenKind::Text
-                && body_computes(token.text, dialect))
+                && body_is_volatile(token.text, dialect))
     })
 }
 
-/// Does the same as [`computes`] for the body of a function or a block.
-fn body_computes(literal: &str, dialect: Dialect) -> bool {
+/// Does the same as [`is_volatile`] for the body of a function or a block.
+fn body_is_volatile(literal: &str, dialect: Dialect) -> bool {
     let inner = literal.find('$').and_then(|start| literal[start + 1..].find('$').map(|end| start + end + 2));
     let inner = inner.map_or("", |start| &literal[start..literal.len() - start]);
     tokens(inner, dialect).is_ok_and(|tokens| is_volatile(&tokens, dialect))

@@ -35,7 +35,7 @@ pub struct Template<'a> {
     /// Whether filling may need several transactions: a value added to an enum must be committed before it is used.
     pub adds_enum_values: bool,
     /// The id of the run that creates the project.
-    pub run: &'a str,
+    pub run_id: &'a str,
     /// Migrates an empty database to the newest version, with at most the given number of migrations in a transaction.
     pub fill: &'a dyn Fn(&mut dyn Session, usize) -> Result<()>,
 }

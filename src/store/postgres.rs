@@ -368,17 +368,18 @@ impl DeferredCommits for PostgresStore {
         COMMIT_BATCH
     }
 
-    fn flush_commits(&self, ids: &[ProjectId], run: &str) -> Result<Vec<bool>> {
-        let run = quote_text(run);
-        let is_there = |id: &ProjectId| {
+    fn flush_commits(&self, ids: &[ProjectId], run_id: &str) -> Result<Vec<bool>> {
+        let run_id = quote_text(run_id);
+        let has_commit = |id: &ProjectId| {
             let name = quote_name(&self.name(id)?);
-            Ok(format!("EXISTS (SELECT FROM {name}.tenantry_history WHERE run = {run})"))
+            Ok(format!("EXISTS (SELECT FROM {name}.tenantry_history WHERE run = {run_id})"))
         };
-        let exist = ids.iter().map(is_there).collect::<Result<Vec<_>>>()?.join(", ");
-        let sql = format!("SELECT ARRAY[{exist}]::boolean[] AS found WHERE {FLUSH}");
-        let settled = diesel::sql_query(sql).get_result(&mut self.connections.get()?.link()?.connection);
-        let CommitsFound { found } = settled
-            .map_err(|error| failure::describe("cannot wait for the server's disk", self.target(), &error))?;
+        let found = ids.iter().map(has_commit).collect::<Result<Vec<_>>>()?.join(", ");
+        let sql = format!("SELECT ARRAY[{found}]::boolean[] AS found WHERE {FLUSH}");
+        let result = diesel::sql_query(sql).get_result(&mut self.connections.get()?.connection()?.connection);
+        let CommitsFound { found } = result.map_err(|error| {
+            failure::convert_error("cannot wait for the server's disk", self.target(), &error)
+        })?;
         Ok(found)
     }
 }
@@ -392,7 +393,7 @@ impl SpareStore for PostgresStore {
 /// Opens an application's connection whose `search_path` is the project's schema.
 fn open_for_application(target: &ConnectionUrl, name: &str) -> Result<ProjectConnection> {
     #[derive(QueryableByName)]
-    struct Place {
+    struct CurrentSchema {
         #[diesel(sql_type = Nullable<Text>)]
         place: Option<String>,
     }
@@ -408,11 +409,11 @@ fn open_for_application(target: &ConnectionUrl, name: &str) -> Result<ProjectCon
         if message.contains("startup parameter") {
             return pooled();
         }
-        failure::described("cannot connect", target, ErrorKind::Disconnected, &message)
+        failure::new_error("cannot connect", target, ErrorKind::Disconnected, &message)
     })?;
-    let Place { place } = diesel::sql_query("SELECT current_schema()::text AS place")
+    let CurrentSchema { place } = diesel::sql_query("SELECT current_schema()::text AS place")
         .get_result(&mut connection)
-        .map_err(|error| failure::describe("cannot connect", target, &error))?;
+        .map_err(|error| failure::convert_error("cannot connect", target, &error))?;
     match place {
         Some(place) if place == name => Ok(ProjectConnection::Postgres(connection)),
         _ => Err(pooled()),

@@ -162,7 +162,7 @@ pub trait Session: Rows {
     fn try_script(&mut self, step: Step<'_>) -> Result<Arc<Schema>>;
 
     /// Writes ledger rows, creating the ledger's tables if they are missing.
-    fn record(&mut self, entries: &[NewHistoryRow], run: &str) -> Result<()>;
+    fn record(&mut self, entries: &[NewHistoryRow], run_id: &str) -> Result<()>;
 
     /// Fails if this transaction changed anything outside of the project, as far as the database can tell.
     fn require_confined(&mut self) -> Result<()>;
@@ -192,7 +192,7 @@ pub trait DeferredCommits {
 
     /// Makes the commits of [`Session::commit_async`] durable. Returns for each project whether the run's commit is
     /// there: a server that crashed in between may have lost it.
-    fn flush_commits(&self, ids: &[ProjectId], run: &str) -> Result<Vec<bool>>;
+    fn flush_commits(&self, ids: &[ProjectId], run_id: &str) -> Result<Vec<bool>>;
 }
 
 /// What is counted before and after a migration, to find lost rows.

@@ -100,7 +100,11 @@ fn a_killed_process_leaves_nothing_that_the_next_does_not_remove() {
         child.wait().unwrap();
         // `pg_restore` may still be connected to the scratch database for a moment.
         std::thread::sleep(Duration::from_millis(300));
-        leftovers += left_behind(&world).len();
+        leftovers = left_behind(&world).len();
+        // The next command would remove them.
+        if leftovers > 0 {
+            break;
+        }
     }
     assert!(leftovers > 0, "no kill left anything behind: the test proves nothing");
     assert!(world.run(&["doctor"]).stdout.contains("doctor --clean"));

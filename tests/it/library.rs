@@ -277,7 +277,7 @@ fn a_catalog_of_another_database_is_refused() {
 /// A cached reference that was built without the down scripts is not used for a downgrade.
 #[test]
 fn a_downgrade_looks_at_the_down_scripts_whatever_was_asked_before() {
-    use tenantry::manager::{DowngradeTo, Drift, Request};
+    use tenantry::manager::{DowngradeTarget, IfDrifted, Request};
     use tenantry::manager::{Operation, Run, Selection};
     let files = [
         ("1_one/up.sql", "CREATE TABLE one (a INTEGER);"),
@@ -287,7 +287,7 @@ fn a_downgrade_looks_at_the_down_scripts_whatever_was_asked_before() {
     let manager = Manager::in_memory(Catalog::from_files("notes", Dialect::Sqlite, files).unwrap()).unwrap();
     manager.create(&id("a")).unwrap();
     assert!(manager.status(&id("a")).unwrap().is_current());
-    let request = Request::Downgrade { down: DowngradeTo::Steps(1), drift: Drift::Refuse };
+    let request = Request::Downgrade { target: DowngradeTarget::Steps(1), drift: IfDrifted::Refuse };
     let run = Run::new(Selection::Ids(vec![id("a")]), Operation::Migrate(request));
     let summary = manager.run(&run, |_| {}).unwrap();
     assert_eq!((summary.outcomes.count("blocked"), summary.exit), (1, 4));

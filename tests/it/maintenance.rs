@@ -81,7 +81,7 @@ fn old_rows_are_deleted_in_batches_and_a_dry_run_only_counts_them(world: &mut Wo
     assert_eq!(world.query("a", "SELECT event_id FROM details ORDER BY 1"), ["3001", "4001"]);
     assert_eq!(world.expect(0, &["retain", "a", "b"]).count("up_to_date"), 2);
     let ran = world.run(&["retain", "--all", "--dry-run", "--older-than", "1d"]);
-    assert!(ran.stdout.contains("rows would be deleted: 1 of details, 5 of events"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("total of rows to delete: 1 of details, 5 of events"), "{}", ran.stdout);
 }
 
 fn a_rule_that_names_what_is_not_there_fails_that_project_alone(world: &mut World) {

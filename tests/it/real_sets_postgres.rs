@@ -346,3 +346,25 @@ fn a_create_waits_for_a_lock_more_than_once() {
     other.batch_execute(&format!("SELECT pg_advisory_unlock({key})")).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+/// A ledger that cannot be created fails with the server's reason, although its statements are sent with the scripts.
+#[test]
+fn a_ledger_that_cannot_be_created_says_why() {
+    let mut world = World::postgres();
+    world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]);
+    world.database().run(&[
+        "-c",
+        "CREATE SCHEMA project_a",
+        "-c",
+        "CREATE FUNCTION public.refuse_ledger() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN \
+         IF EXISTS (SELECT FROM pg_event_trigger_ddl_commands() WHERE object_identity LIKE 'project_a.%schema_migrations') \
+         THEN RAISE 'no ledger here'; END IF; END $$",
+        "-c",
+        "CREATE EVENT TRIGGER refuse_ledger ON ddl_command_end WHEN TAG IN ('CREATE TABLE') \
+         EXECUTE FUNCTION public.refuse_ledger()",
+    ]);
+    let report = world.expect(3, &["upgrade-all"]);
+    assert!(report.error("a").1.contains("no ledger here"), "{:?}", report.error("a"));
+    world.database().run(&["-c", "DROP EVENT TRIGGER refuse_ledger"]);
+    assert_eq!(world.expect(0, &["upgrade-all"]).outcome("a"), "upgraded");
+}

@@ -239,3 +239,38 @@ fn the_design_page_lists_every_module() {
         assert!(list == expected, "run with TENANTRY_WRITE_MODULES=1 to write the list anew");
     }
 }
+
+/// The layers of docs/design.md from the bottom up, and left to right within a layer.
+fn layers() -> Vec<String> {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/design.md")).unwrap();
+    let section = page.split("\n## Layers\n").nth(1).unwrap();
+    let diagram = section.split("```").nth(1).unwrap();
+    let is_layer = |line: &&str| line.contains("   ") && !line.contains("---");
+    let mut layers: Vec<Vec<String>> = Vec::new();
+    for line in diagram.lines().filter(is_layer) {
+        let names = line.split("  ").skip(1).flat_map(str::split_whitespace);
+        layers.push(names.map(String::from).collect());
+    }
+    layers.into_iter().rev().flatten().collect()
+}
+
+#[test]
+fn modules_use_only_the_layers_below_them() {
+    let layers = layers();
+    let rank = |module: &Module| {
+        let name = match module.as_slice() {
+            [bin] if bin == "bin" => "main",
+            [bin, part, ..] if bin == "bin" => part,
+            [first, ..] => first,
+            [] => return None,
+        };
+        Some(layers.iter().position(|it| it == name).unwrap_or_else(|| panic!("{name} is in no layer")))
+    };
+    for (module, used) in uses(&modules()) {
+        for other in used {
+            if let (Some(user), Some(other_rank)) = (rank(&module), rank(&other)) {
+                assert!(user >= other_rank, "{} uses {}", module.join("::"), other.join("::"));
+            }
+        }
+    }
+}

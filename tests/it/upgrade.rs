@@ -179,7 +179,7 @@ fn an_edited_migration_is_refused(world: &mut World) {
     world.with_migrations(&[ONE]).expect(0, &["create", "a"]);
     world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER PRIMARY KEY, x TEXT); -- changed"), TWO]);
     let report = world.expect(4, &["upgrade-all"]);
-    assert_eq!(report.problem("a"), ("edited", "changed after being applied: 1_one"));
+    assert_eq!(report.problem("a"), ("edited", "migrations edited after they were applied: 1_one"));
     assert_eq!(world.versions("a"), ["1"]);
 }
 

@@ -22,13 +22,13 @@ struct RefusedStatement {
 impl PostgresSession<'_> {
     /// Returns the statements that restore owners and privileges on a copy of the schema, except those of its own role.
     pub(super) fn access(&mut self) -> Result<Vec<String>> {
-        let schema = self.number()?;
+        let schema = self.schema_oid_sql()?;
         self.statements(&access_query(&schema))
     }
 
     /// Returns the statements that restore all owners and privileges, including the schema's owner and its own role.
     pub(super) fn all_access(&mut self) -> Result<Vec<String>> {
-        let schema = self.number()?;
+        let schema = self.schema_oid_sql()?;
         let mut statements = self.statements(&full_access_query(&schema))?;
         let owner = format!(
             "SELECT format('ALTER SCHEMA %%1$I OWNER TO %s', replace(quote_ident(pg_get_userbyid(nspowner)), '%', '%%')) AS value \
@@ -41,7 +41,7 @@ impl PostgresSession<'_> {
     fn statements(&mut self, sql: &str) -> Result<Vec<String>> {
         let path = search_path(&quote_name(&self.name));
         self.reader()?;
-        let connection = &mut self.pooled.link()?.connection;
+        let connection = &mut self.pooled.connection()?.connection;
         let rows: QueryResult<Vec<AccessRow>> = connection
             .batch_execute(&path)
             .and_then(|()| diesel::sql_query(sql).load(connection))
@@ -60,7 +60,7 @@ impl PostgresSession<'_> {
         Ok(refusal_notes(statements, &refused))
     }
 
-    /// Runs the statements on a restored copy, and returns notes as [`Self::give`] does. Fails with `CheckFailed` if
+    /// Runs the statements on a restored copy, and returns notes as [`Self::apply_access`] does. Fails with `CheckFailed` if
     /// the copy lacks an owner or a privilege although the server did not refuse its statement.
     pub(super) fn apply_and_verify_access(&mut self, statements: &[String]) -> Result<Vec<String>> {
         if statements.is_empty() {
@@ -97,7 +97,7 @@ impl PostgresSession<'_> {
         self.batch("cannot restore its owners and privileges", &search_path(&quote_name(&self.name)))?;
         self.batch("cannot restore its owners and privileges", &sql)?;
         self.batch("cannot restore its owners and privileges", &search_path(CATALOG_PATH))?;
-        self.read = None;
+        self.current = None;
         let lines = self.texts_of("SELECT current_setting('tenantry.refused') AS value")?;
         let refused = |line: &str| {
             let mut parts = line.split('\u{1f}');

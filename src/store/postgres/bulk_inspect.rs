@@ -9,9 +9,9 @@ use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 
-use super::catalog::{ATTEMPTS, Read, SchemaState};
+use super::catalog::{ATTEMPTS, SchemaState, SchemaWithState};
 use super::connect::ServerConnection;
-use super::failure::{describe, described};
+use super::failure::{convert_error, new_error};
 use super::ledger::{StoredLedger, invalid_ledger, ledger_query};
 use super::{PostgresStore, missing};
 use crate::error::{ErrorKind, Result};
@@ -66,7 +66,7 @@ fn inspect_one(store: &PostgresStore, id: &ProjectId, read_schema: ReadSchema) -
         }
     }
     let message = "another session keeps changing it";
-    Err(described("cannot read it", store.target(), ErrorKind::Locked, message))
+    Err(new_error("cannot read it", store.target(), ErrorKind::Locked, message))
 }
 
 /// The result of one read of a project.
@@ -87,9 +87,9 @@ fn read(
     let list: Vec<_> = names.iter().map(|name| quote_text(name)).collect();
     let list = format!("ARRAY[{}]::text[]", list.join(","));
     let mut pooled = store.connections.get()?;
-    let link = pooled.link()?;
+    let link = pooled.connection()?;
     link.schemas += ids.len();
-    let failed = |error: &diesel::result::Error| describe("cannot read the ledgers", target, error);
+    let failed = |error: &diesel::result::Error| convert_error("cannot read the ledgers", target, error);
     let begin = link.begin_sql("ISOLATION LEVEL REPEATABLE READ READ ONLY");
     link.connection
         .batch_execute(&format!("{begin}; {ONE_PROCESS}; {}", ledgers_sql(&list)))
@@ -103,7 +103,7 @@ fn read(
     let found: HashMap<&str, &SchemaState> = found.iter().map(|it| (it.name.as_str(), it)).collect();
     let mut shared = HashSet::new();
     let result = |(name, text): (&String, &str)| match found.get(name.as_str()) {
-        Some(found) => parse_line(store, pooled.link()?, found, text, &mut shared, read_schema),
+        Some(found) => parse_line(store, pooled.connection()?, found, text, &mut shared, read_schema),
         None => Err(missing(name)),
     };
     Ok(names.iter().zip(ledgers.split('\u{1c}')).map(result).collect())
@@ -139,7 +139,7 @@ fn parse_line(
             "55P03" => ErrorKind::Locked,
             _ => ErrorKind::Database,
         };
-        return Err(described("cannot read its ledger", store.target(), kind, message));
+        return Err(new_error("cannot read its ledger", store.target(), kind, message));
     }
     let Some(texts) = text.strip_prefix("= ") else { return Err(missing(&found.name)) };
     let texts: Vec<&str> = texts.split('\u{1d}').collect();
@@ -168,8 +168,13 @@ fn parse_line(
 }
 
 /// Reads a schema in a separate transaction, because reading takes a lock on each of its tables.
-fn load_schema(store: &PostgresStore, link: &mut ServerConnection, found: &SchemaState) -> Result<Read> {
-    let failed = |error: &diesel::result::Error| describe("cannot read its schema", store.target(), error);
+fn load_schema(
+    store: &PostgresStore,
+    link: &mut ServerConnection,
+    found: &SchemaState,
+) -> Result<SchemaWithState> {
+    let failed =
+        |error: &diesel::result::Error| convert_error("cannot read its schema", store.target(), error);
     link.begin("READ ONLY").map_err(|error| failed(&error))?;
     let read = store.reader(link).schema(&found.name);
     link.end("ROLLBACK").map_err(|error| failed(&error))?;

@@ -14,7 +14,7 @@ use diesel::sql_types::{Array, BigInt, Bool, Nullable, Oid, Text};
 use super::catalog_rows;
 use super::connect::{CATALOG_PATH, Scope, settings};
 use super::connection_url::ConnectionUrl;
-use super::failure::{describe, described};
+use super::failure::{convert_error, new_error};
 use super::queries::{AccessRow, Queries};
 use crate::error::{ErrorKind, Result};
 use crate::schema::Schema;
@@ -92,7 +92,7 @@ impl RunQueryDsl<PgConnection> for StatesQuery<'_> {}
 /// A row of facets.sql.
 type Facet = (Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>);
 /// A row of `catalog_rows.sql`.
-type Member =
+type CatalogRow =
     (Nullable<BigInt>, Array<Oid>, Text, Nullable<Text>, Nullable<Text>, Nullable<Text>, Nullable<Text>);
 
 /// The key of a project's advisory lock. `name` is an SQL expression for its schema's name. It does not contain the
@@ -139,11 +139,11 @@ pub(super) struct Exists {
 /// The query that looks up a schema and its ledger tables by name. It is a separate statement and reads catalog rows:
 /// in the statement that takes the lock, or through a function such as `to_regclass`, it would see the state from
 /// before the lock.
-struct LedgerTablesQuery<'a> {
+struct SchemaInfoQuery<'a> {
     schema: &'a str,
 }
 
-impl QueryFragment<Pg> for LedgerTablesQuery<'_> {
+impl QueryFragment<Pg> for SchemaInfoQuery<'_> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
         for (index, table) in [DIESEL, HISTORY, ALEMBIC].into_iter().enumerate() {
             out.push_sql(if index == 0 { "SELECT" } else { "," });
@@ -157,21 +157,21 @@ impl QueryFragment<Pg> for LedgerTablesQuery<'_> {
     }
 }
 
-impl QueryId for LedgerTablesQuery<'_> {
-    type QueryId = LedgerTablesQuery<'static>;
+impl QueryId for SchemaInfoQuery<'_> {
+    type QueryId = SchemaInfoQuery<'static>;
     const HAS_STATIC_QUERY_ID: bool = true;
 }
 
-impl Query for LedgerTablesQuery<'_> {
+impl Query for SchemaInfoQuery<'_> {
     type SqlType = (Bool, Bool, Bool, Bool);
 }
 
-impl RunQueryDsl<PgConnection> for LedgerTablesQuery<'_> {}
+impl RunQueryDsl<PgConnection> for SchemaInfoQuery<'_> {}
 
 /// Which ledger tables a project's schema has.
 #[derive(Clone, Copy, Debug, Queryable)]
 #[expect(clippy::struct_excessive_bools, reason = "a row of a query")]
-pub(super) struct LedgerTables {
+pub(super) struct SchemaInfo {
     pub(super) diesel: bool,
     pub(super) history: bool,
     pub(super) alembic: bool,
@@ -190,12 +190,12 @@ pub(super) struct SchemaState {
 
 /// A schema as it was read, and its state at that moment.
 #[derive(Clone)]
-pub(super) struct Read {
+pub(super) struct SchemaWithState {
     pub(super) schema: Arc<Schema>,
     pub(super) state: String,
 }
 
-impl Read {
+impl SchemaWithState {
     /// A schema that was just created and has no objects.
     pub(super) fn empty() -> Self {
         Self { schema: Arc::new(schema(&[])), state: catalog_rows::state(&[]) }
@@ -215,29 +215,29 @@ impl Reader<'_> {
     pub(super) fn states(&mut self, schemas: &[String]) -> Result<Vec<SchemaState>> {
         StatesQuery { sql: &self.queries.states, schemas }
             .load(self.connection)
-            .map_err(|error| describe("cannot read the schemas", self.target, &error))
+            .map_err(|error| convert_error("cannot read the schemas", self.target, &error))
     }
 
     /// Tries to take a schema's lock. Returns `false` if another session holds it.
     pub(super) fn try_lock(&mut self, schema: &str, for_session: bool) -> Result<bool> {
         TryLock { for_session, schema }
             .get_result(self.connection)
-            .map_err(|error| describe("cannot lock it", self.target, &error))
+            .map_err(|error| convert_error("cannot lock it", self.target, &error))
     }
 
     /// Looks up a schema by its name. Returns `None` if it does not exist.
-    pub(super) fn ledger_tables(&mut self, schema: &str) -> Result<Option<LedgerTables>> {
-        LedgerTablesQuery { schema }
+    pub(super) fn schema_info(&mut self, schema: &str) -> Result<Option<SchemaInfo>> {
+        SchemaInfoQuery { schema }
             .get_result(self.connection)
             .optional()
-            .map_err(|error| describe("cannot look up its schema", self.target, &error))
+            .map_err(|error| convert_error("cannot look up its schema", self.target, &error))
     }
 
     /// Reads one schema's state.
     pub(super) fn state(&mut self, name: &str) -> Result<String> {
         SchemaQuery::<Text>::new(&self.queries.state, name)
             .get_result(self.connection)
-            .map_err(|error| describe("cannot read its schema", self.target, &error))
+            .map_err(|error| convert_error("cannot read its schema", self.target, &error))
     }
 
     /// Whether a schema's state is the one that its ledger recorded last.
@@ -250,20 +250,21 @@ impl Reader<'_> {
         );
         let found = diesel::sql_query(sql).get_result(self.connection);
         let Exists { exists } =
-            found.map_err(|error| describe("cannot read its schema", self.target, &error))?;
+            found.map_err(|error| convert_error("cannot read its schema", self.target, &error))?;
         Ok(exists)
     }
 
     /// Reads one schema completely. Fails with `Locked` if it keeps changing.
-    pub(super) fn schema(&mut self, name: &str) -> Result<Read> {
+    pub(super) fn schema(&mut self, name: &str) -> Result<SchemaWithState> {
         let quoted = &quote_name(name);
         for _ in 0..ATTEMPTS {
-            let rows: Vec<catalog_rows::Row> = SchemaQuery::<Member>::new(&self.queries.members, name)
-                .load(self.connection)
-                .map_err(|error| describe("cannot read its schema", self.target, &error))?;
+            let rows: Vec<catalog_rows::Row> =
+                SchemaQuery::<CatalogRow>::new(&self.queries.catalog_rows, name)
+                    .load(self.connection)
+                    .map_err(|error| convert_error("cannot read its schema", self.target, &error))?;
             let (state, text) = (catalog_rows::state(&rows), catalog_rows::text(&rows, name));
             if let Some(schema) = text.as_ref().and_then(|text| self.schemas.get(text)) {
-                return Ok(Read { schema, state });
+                return Ok(SchemaWithState { schema, state });
             }
             let rows = self.read_facets(name)?;
             // Another session may have changed it between the two queries.
@@ -274,11 +275,11 @@ impl Reader<'_> {
                 let rows: Vec<Row> = rows.into_iter().map(|row| without_name(row, name)).collect();
                 let schema = schema(&rows);
                 let schema = self.schemas.insert(text.filter(|_| !has_own_name), schema);
-                return Ok(Read { schema, state });
+                return Ok(SchemaWithState { schema, state });
             }
         }
         let message = "another session keeps changing it";
-        Err(described("cannot read its schema", self.target, ErrorKind::Locked, message))
+        Err(new_error("cannot read its schema", self.target, ErrorKind::Locked, message))
     }
 
     fn read_facets(&mut self, name: &str) -> Result<Vec<Row>> {
@@ -294,7 +295,7 @@ impl Reader<'_> {
             Ok((facets, access))
         };
         let (facets, access) =
-            read().map_err(|error| describe("cannot read its schema", self.target, &error))?;
+            read().map_err(|error| convert_error("cannot read its schema", self.target, &error))?;
         let row = |(kind, object, facet, key, value): Texts| {
             let [kind, object, facet, key, value] =
                 [kind, object, facet, key, value].map(Option::unwrap_or_default);

@@ -14,7 +14,7 @@
 -- `what`, `name` and `body` are text. `tree` is an expression as the server stores it. `access` lists the privileges,
 -- one on each line, and the owner if it is not the schema's owner.
 --
--- A row with `odd` in `what` is of a kind that this query does not describe.
+-- A row with `odd` in `what` is of a kind that this query does not convert_error.
 --
 -- The parts between double braces are removed if only the hashes are needed: after any schema is renamed the server
 -- analyzes the query again, which takes time.

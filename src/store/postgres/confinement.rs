@@ -51,10 +51,11 @@ impl PostgresSession<'_> {
     pub(super) fn require_confined(&mut self) -> Result<()> {
         let sql = OUTSIDE
             .replace("{schema}", &quote_text(&self.name))
-            .replace("{number}", &self.number()?)
+            .replace("{number}", &self.schema_oid_sql()?)
             .replace("{own}", WRITTEN_HERE);
         self.reader()?;
-        let found: QueryResult<Vec<Name>> = diesel::sql_query(sql).load(&mut self.pooled.link()?.connection);
+        let found: QueryResult<Vec<Name>> =
+            diesel::sql_query(sql).load(&mut self.pooled.connection()?.connection);
         let found = found.map_err(|error| self.failed("cannot check what the migrations changed", &error))?;
         match found.into_iter().next() {
             None => Ok(()),

@@ -11,7 +11,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{Bool, Integer, Nullable, Text};
 
 use super::connection_url::ConnectionUrl;
-use super::failure::{describe, described};
+use super::failure::{convert_error, new_error};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::{quote_name, quote_text};
@@ -35,7 +35,7 @@ pub(super) enum Route {
     /// Each connection has its own server process.
     Direct,
     /// A pooler may give each transaction another server process, so session state is lost.
-    Pooled,
+    ViaPooler,
 }
 
 /// What is known about the server.
@@ -176,7 +176,7 @@ impl ServerConnection {
         self.in_transaction = true;
         match self.server.route {
             Route::Direct => format!("BEGIN {mode}"),
-            Route::Pooled => {
+            Route::ViaPooler => {
                 format!("BEGIN {mode}; {}", self.timeouts.sql(Scope::Transaction, self.server))
             }
         }
@@ -187,7 +187,7 @@ impl ServerConnection {
         match self.server.route {
             Route::Direct => self.apply_settings(),
             // `RESET ALL` would also reset the settings that the pooler made.
-            Route::Pooled => {
+            Route::ViaPooler => {
                 self.connection.batch_execute(&self.timeouts.sql(Scope::Transaction, self.server))
             }
         }
@@ -248,7 +248,7 @@ pub(super) fn open(target: &ConnectionUrl, timeouts: Timeouts) -> Result<ServerC
 fn attempt(target: &ConnectionUrl, timeouts: Timeouts) -> Result<ServerConnection> {
     #[expect(clippy::disallowed_methods, reason = "connecting to Postgres creates nothing")]
     let mut connection = PgConnection::establish(&target.conninfo()).map_err(|error| match error {
-        ConnectionError::CouldntSetupConfiguration(error) => describe("cannot connect", target, &error),
+        ConnectionError::CouldntSetupConfiguration(error) => convert_error("cannot connect", target, &error),
         other => {
             let message = other.to_string();
             let full = ["too many", "remaining connection slots", "no more connections"];
@@ -257,7 +257,7 @@ fn attempt(target: &ConnectionUrl, timeouts: Timeouts) -> Result<ServerConnectio
             } else {
                 ErrorKind::Disconnected
             };
-            let error = described("cannot connect", target, kind, &message);
+            let error = new_error("cannot connect", target, kind, &message);
             if kind == ErrorKind::PoolExhausted {
                 error
             } else {
@@ -273,13 +273,13 @@ fn attempt(target: &ConnectionUrl, timeouts: Timeouts) -> Result<ServerConnectio
          current_setting('row_security') AS row_security",
     )
     .get_result(&mut connection)
-    .map_err(|error| describe("cannot connect", target, &error))?;
+    .map_err(|error| convert_error("cannot connect", target, &error))?;
     if info.version < 130_000 {
         let version = info.version / 10_000;
         return Err(Error::new(ErrorKind::Configuration, format!("the server runs Postgres {version}"))
             .with_hint("tenantry works with Postgres 13 and later"));
     }
-    let route = if info.direct.is_some() { Route::Direct } else { Route::Pooled };
+    let route = if info.direct.is_some() { Route::Direct } else { Route::ViaPooler };
     let defaults = DefaultSettings::new(&info.jit, &info.plans, &info.row_security);
     // Available since version 14, and only on some platforms.
     let watches_clients = info.version >= 140_000 && info.is_on_linux;
@@ -296,11 +296,11 @@ fn attempt(target: &ConnectionUrl, timeouts: Timeouts) -> Result<ServerConnectio
     };
     match route {
         Route::Direct => {
-            link.apply_settings().map_err(|error| describe("cannot connect", target, &error))?;
+            link.apply_settings().map_err(|error| convert_error("cannot connect", target, &error))?;
             // If the role may not set this, errors are in the server's language, and a lock timeout is not recognized.
             link.is_english = link.connection.batch_execute(ENGLISH).is_ok();
         }
-        Route::Pooled => link.connection.set_prepared_statement_cache_size(CacheSize::Disabled),
+        Route::ViaPooler => link.connection.set_prepared_statement_cache_size(CacheSize::Disabled),
     }
     Ok(link)
 }
@@ -348,7 +348,7 @@ impl Connections {
     /// Takes an idle connection or opens a new one. If the server accepts no more connections, waits until one of this
     /// pool is returned, and retries with growing pauses. Fails with `PoolExhausted` if none of this pool is in use and
     /// [`FULL_SERVER_TIMEOUT`] is over.
-    pub(super) fn get(&self) -> Result<PooledConnection<'_>> {
+    pub(super) fn get(&self) -> Result<ConnectionGuard<'_>> {
         let deadline = Instant::now() + FULL_SERVER_TIMEOUT;
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
         loop {
@@ -371,7 +371,7 @@ impl Connections {
                 Ok(mut link) => {
                     self.was_reached.store(true, Ordering::Relaxed);
                     link.schemas += 1;
-                    return Ok(PooledConnection { link: Some(link), connections: self });
+                    return Ok(ConnectionGuard { link: Some(link), connections: self });
                 }
                 Err(error) => error,
             };
@@ -407,13 +407,13 @@ impl Connections {
 }
 
 /// A connection that returns to the pool when dropped, unless it is broken or has reached [`MAX_SCHEMAS`].
-pub(super) struct PooledConnection<'a> {
+pub(super) struct ConnectionGuard<'a> {
     link: Option<ServerConnection>,
     connections: &'a Connections,
 }
 
-impl PooledConnection<'_> {
-    pub(super) fn link(&mut self) -> Result<&mut ServerConnection> {
+impl ConnectionGuard<'_> {
+    pub(super) fn connection(&mut self) -> Result<&mut ServerConnection> {
         let closed = || Error::new(ErrorKind::Internal, "the connection is closed");
         let link = self.link.as_mut().ok_or_else(closed)?;
         link.needs_check = true;
@@ -421,12 +421,12 @@ impl PooledConnection<'_> {
     }
 
     /// Closes the connection instead of returning it to the pool.
-    pub(super) fn give_up(&mut self) {
+    pub(super) fn discard(&mut self) {
         self.link = None;
     }
 }
 
-impl Drop for PooledConnection<'_> {
+impl Drop for ConnectionGuard<'_> {
     fn drop(&mut self) {
         // The rollback fails on a broken connection, which is then closed. Without a transaction nothing is sent, and
         // the connection is checked below.

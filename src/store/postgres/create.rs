@@ -6,9 +6,9 @@
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 
-use super::catalog::{Read, lock_key};
+use super::catalog::{SchemaWithState, lock_key};
 use super::leftovers::{Claim, PrivateName};
-use super::session::{Kind, PostgresSession};
+use super::session::{PostgresSession, TransactionOwner};
 use super::snapshot::{DEFAULT_MODE, Scratch};
 use super::{OWN, PostgresStore};
 use crate::catalog::Catalog;
@@ -43,7 +43,7 @@ pub(super) fn create(store: &PostgresStore, id: &ProjectId, template: Template<'
     }
     session.begin(DEFAULT_MODE)?;
     // If the name is taken, the error of `create_and_fill` is better than that of the rename.
-    if session.ledger_tables.is_none() {
+    if session.schema_info.is_none() {
         claimed?;
     }
     session.create_and_fill(template)
@@ -89,7 +89,7 @@ pub(super) fn top_up_spares(store: &PostgresStore, template: Template<'_>) -> Re
         let mut session = PostgresSession::new(store, store.connections.get()?, name);
         session.begin(DEFAULT_MODE)?;
         // It became a project meanwhile, or another run removed it.
-        if session.ledger_tables.is_none() {
+        if session.schema_info.is_none() {
             continue;
         }
         if is_current && session.is_untouched()? {
@@ -124,9 +124,9 @@ fn schema_names(store: &PostgresStore, prefix: &str) -> Result<Vec<String>> {
         "SELECT nspname::text AS name FROM pg_namespace WHERE starts_with(nspname::text, {}) ORDER BY nspname",
         quote_text(prefix)
     );
-    let names = diesel::sql_query(sql).load(&mut store.connections.get()?.link()?.connection);
-    let names: Vec<Name> =
-        names.map_err(|error| super::failure::describe("cannot list the spares", store.target(), &error))?;
+    let names = diesel::sql_query(sql).load(&mut store.connections.get()?.connection()?.connection);
+    let names: Vec<Name> = names
+        .map_err(|error| super::failure::convert_error("cannot list the spares", store.target(), &error))?;
     Ok(names.into_iter().map(|it| it.name).collect())
 }
 
@@ -136,14 +136,14 @@ impl PostgresSession<'_> {
         self.require_absent()?;
         self.batch("cannot create its schema", &format!("CREATE SCHEMA {}", quote_name(&self.name)))?;
         self.find_schema()?;
-        self.kind = Kind::Within;
-        self.read = Some(Read::empty());
+        self.transaction_owner = TransactionOwner::Caller;
+        self.current = Some(SchemaWithState::empty());
         Ok(())
     }
 
     /// Whether the server allows the use of an enum value in the transaction that adds it.
     fn uses_new_values(&mut self) -> Result<bool> {
-        Ok(self.pooled.link()?.server.version >= 170_000)
+        Ok(self.pooled.connection()?.server.version >= 170_000)
     }
 
     /// Creates an empty schema and commits.
@@ -168,7 +168,7 @@ impl PostgresSession<'_> {
                 self.find_schema()?;
                 self.require_no_other_schemas(&name)?;
                 self.ensure_role()?;
-                self.remember_state()?;
+                self.record_state()?;
                 self.commit()
             });
         if result.is_err() {
@@ -181,7 +181,7 @@ impl PostgresSession<'_> {
     }
 
     fn require_absent(&self) -> Result<()> {
-        if self.ledger_tables.is_some() { Err(crate::disk::exists()) } else { Ok(()) }
+        if self.schema_info.is_some() { Err(crate::disk::already_exists()) } else { Ok(()) }
     }
 
     /// Creates and fills the schema, and commits both together.
@@ -192,7 +192,7 @@ impl PostgresSession<'_> {
         self.create_in_transaction()?;
         self.ensure_role()?;
         let filled = (template.fill)(self, usize::MAX);
-        self.kind = Kind::Existing;
+        self.transaction_owner = TransactionOwner::Session;
         match filled {
             // One migration at a time takes fewer locks.
             Err(error) if error.kind() == ErrorKind::LocksExhausted => {
@@ -211,7 +211,7 @@ impl PostgresSession<'_> {
         while let Some(spare) = self.lock_spare(&spare_prefix(template), &tried)? {
             self.name.clone_from(&spare);
             self.find_schema()?;
-            let is_usable = self.ledger_tables.is_some() && self.is_untouched()?;
+            let is_usable = self.schema_info.is_some() && self.is_untouched()?;
             self.name.clone_from(&name);
             if is_usable {
                 let changed = self.rename_into_place(&spare, template)?;
@@ -226,7 +226,7 @@ impl PostgresSession<'_> {
     /// in the schema had to be changed. If two sessions use the same name at once, the server lets only one succeed.
     fn rename_into_place(&mut self, spare: &str, template: Template<'_>) -> Result<bool> {
         const WHAT: &str = "cannot claim a spare";
-        let (name, run) = (self.name.clone(), quote_text(template.run));
+        let (name, run) = (self.name.clone(), quote_text(template.run_id));
         let changed = self.rename_schema(WHAT, spare, &name)?;
         let to = quote_name(&name);
         self.batch(
@@ -251,7 +251,7 @@ impl PostgresSession<'_> {
             CANDIDATES.saturating_sub(tried.len()),
             lock_key("name")
         );
-        let spare = diesel::sql_query(sql).get_result(&mut self.pooled.link()?.connection).optional();
+        let spare = diesel::sql_query(sql).get_result(&mut self.pooled.connection()?.connection).optional();
         let spare: Option<Name> = spare.map_err(|error| self.failed("cannot look for a spare", &error))?;
         Ok(spare.map(|it| it.name))
     }
@@ -259,17 +259,17 @@ impl PostgresSession<'_> {
     /// Whether the schema is still in the state that its ledger recorded.
     fn is_untouched(&mut self) -> Result<bool> {
         let name = self.name.clone();
-        if self.require_ledger_tables()?.history { self.reader()?.is_as_recorded(&name) } else { Ok(false) }
+        if self.require_schema()?.history { self.reader()?.is_as_recorded(&name) } else { Ok(false) }
     }
 
     /// Creates the project's role. Its privileges change the catalogs' state, so the ledger is updated as well.
     fn create_role_for_spare(&mut self, changed: bool) -> Result<()> {
-        if self.ensure_role()? || changed { self.remember_state() } else { Ok(()) }
+        if self.ensure_role()? || changed { self.record_state() } else { Ok(()) }
     }
 
     /// Records the catalogs' current state in the ledger. Call this only if the schema's meaning has not changed.
-    pub(super) fn remember_state(&mut self) -> Result<()> {
-        if !self.require_ledger_tables()?.history {
+    pub(super) fn record_state(&mut self) -> Result<()> {
+        if !self.require_schema()?.history {
             return Ok(());
         }
         let name = self.name.clone();
@@ -286,7 +286,7 @@ impl PostgresSession<'_> {
 
     /// Deletes the schema and its role, and commits.
     pub(super) fn remove(&mut self) -> Result<()> {
-        self.require_ledger_tables()?;
+        self.require_schema()?;
         self.drop_role()?;
         self.batch("cannot delete its schema", &format!("DROP SCHEMA {} CASCADE", quote_name(&self.name)))?;
         self.commit()

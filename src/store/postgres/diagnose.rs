@@ -47,16 +47,17 @@ pub(super) fn diagnose(store: &PostgresStore) -> Vec<Finding> {
 
 fn server_findings(store: &PostgresStore) -> Result<Vec<Finding>> {
     let mut pooled = store.connections.get()?;
-    let link = pooled.link()?;
+    let link = pooled.connection()?;
     let info: ServerInfo = diesel::sql_query(SERVER_INFO)
         .bind::<Text, _>(OWN)
         .get_result(&mut link.connection)
-        .map_err(|error| super::failure::describe("cannot query the server", store.target(), &error))?;
-    let leftovers = super::leftovers::find_leftovers(link)
-        .map_err(|error| super::failure::describe("cannot look for leftovers", store.target(), &error))?;
+        .map_err(|error| super::failure::convert_error("cannot query the server", store.target(), &error))?;
+    let leftovers = super::leftovers::find_leftovers(link).map_err(|error| {
+        super::failure::convert_error("cannot look for leftovers", store.target(), &error)
+    })?;
     let route = match link.server.route {
         Route::Direct => "reached directly",
-        Route::Pooled => {
+        Route::ViaPooler => {
             "reached through a pooler: migrations outside a transaction need a direct connection"
         }
     };

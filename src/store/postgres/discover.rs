@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 
-use super::failure::describe;
+use super::failure::convert_error;
 use super::{OWN, PostgresStore};
 use crate::error::Result;
 use crate::store::{Discovery, Skipped, Store as _};
@@ -18,8 +18,8 @@ pub(super) fn discover(store: &PostgresStore) -> Result<Discovery> {
     let mut pooled = store.connections.get()?;
     let sql = "SELECT nspname::text AS name FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'";
     let schemas: Vec<Schema> = diesel::sql_query(sql)
-        .load(&mut pooled.link()?.connection)
-        .map_err(|error| describe("cannot list the schemas", store.target(), &error))?;
+        .load(&mut pooled.connection()?.connection)
+        .map_err(|error| convert_error("cannot list the schemas", store.target(), &error))?;
     let mut found = Discovery::default();
     for Schema { name } in schemas.into_iter().filter(|schema| !schema.name.starts_with(OWN)) {
         match store.options.pattern.id(&name) {

@@ -43,7 +43,7 @@ pub(super) fn explain(store: &PostgresStore, message: &str) -> Option<String> {
         quote_text(&name)
     );
     let mut pooled = store.connections.get().ok()?;
-    let connection = &mut pooled.link().ok()?.connection;
+    let connection = &mut pooled.connection().ok()?.connection;
     if let Some(FoundObject { schema, extension }) =
         diesel::sql_query(sql).get_result(connection).optional().ok()?
     {

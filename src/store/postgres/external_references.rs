@@ -79,7 +79,7 @@ impl PostgresSession<'_> {
     /// Returns the statements that publish the schema and its tables as they are published now. They are needed after a
     /// replacement, because the new tables are in no publication.
     pub(super) fn publications(&mut self) -> Result<Vec<String>> {
-        let (columns_and_rows, schemas) = if self.pooled.link()?.server.version >= 150_000 {
+        let (columns_and_rows, schemas) = if self.pooled.connection()?.server.version >= 150_000 {
             (COLUMNS_AND_ROWS, SCHEMAS)
         } else {
             ("''", "")
@@ -108,7 +108,7 @@ impl PostgresSession<'_> {
     }
 
     fn query_texts(&mut self, sql: &str) -> Result<Vec<String>> {
-        let schema = self.number()?;
+        let schema = self.schema_oid_sql()?;
         self.reader()?;
         self.texts_of(&sql.replace("{schema}", &schema))
     }

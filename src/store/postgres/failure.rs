@@ -80,13 +80,13 @@ impl Failure {
 }
 
 /// Converts a Postgres error. `what` describes the operation that failed.
-pub(super) fn describe(what: &str, target: &ConnectionUrl, error: &DieselError) -> Error {
+pub(super) fn convert_error(what: &str, target: &ConnectionUrl, error: &DieselError) -> Error {
     let failure = Failure::of(error);
-    described(what, target, failure.kind, &failure.message)
+    new_error(what, target, failure.kind, &failure.message)
 }
 
 /// An error of a kind, with its message and a hint.
-pub(super) fn described(what: &str, target: &ConnectionUrl, kind: ErrorKind, message: &str) -> Error {
+pub(super) fn new_error(what: &str, target: &ConnectionUrl, kind: ErrorKind, message: &str) -> Error {
     let hint = match kind {
         _ if message.contains("row-level security") => Some(HIDDEN_ROWS),
         ErrorKind::LocksExhausted => Some(MORE_LOCKS),

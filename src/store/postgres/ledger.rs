@@ -5,7 +5,7 @@ pub(super) mod write;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, Nullable, Text};
 
-use super::catalog::LedgerTables;
+use super::catalog::SchemaInfo;
 use super::failure::marked;
 use crate::catalog::Version;
 use crate::error::{Error, ErrorKind, Result};
@@ -46,7 +46,7 @@ struct LedgerColumns {
 pub(super) fn read(
     connection: &mut PgConnection,
     schema: &str,
-    tables: LedgerTables,
+    tables: SchemaInfo,
 ) -> QueryResult<Result<StoredLedger>> {
     let sql =
         ledger_query(tables.diesel, tables.history, tables.alembic).replace("%1$I", &quote_name(schema));

@@ -10,7 +10,7 @@ use diesel::sql_types::{Bool, Text};
 
 use super::PostgresStore;
 use super::connect::{Route, ServerConnection};
-use super::failure::describe;
+use super::failure::convert_error;
 use crate::error::Result;
 use crate::sql::{quote_name, quote_text};
 
@@ -67,10 +67,11 @@ impl Claim {
             // A failed sweep is no reason to stop: `doctor` lists what remains.
             drop(sweep(store));
         });
-        let failed =
-            |error: &diesel::result::Error| describe("cannot reserve a private name", store.target(), error);
+        let failed = |error: &diesel::result::Error| {
+            convert_error("cannot reserve a private name", store.target(), error)
+        };
         let mut link = store.connections.fresh()?;
-        let unlocked = if link.server.route == Route::Pooled { UNLOCKED_MARKER } else { "" };
+        let unlocked = if link.server.route == Route::ViaPooler { UNLOCKED_MARKER } else { "" };
         let prefix = match private {
             PrivateName::Database => scratch_prefix(&mut link).map_err(|error| failed(&error))?,
             PrivateName::Restored => RESTORED_PREFIX.into(),
@@ -86,7 +87,7 @@ impl Claim {
     /// Runs a statement that removes the claimed object, on this connection or, if that fails, on a new one.
     pub(super) fn run(&mut self, store: &PostgresStore, sql: &str) -> Result<()> {
         let failed = |error: &diesel::result::Error| {
-            describe("cannot remove a private schema or database", store.target(), error)
+            convert_error("cannot remove a private schema or database", store.target(), error)
         };
         if self.link.connection.batch_execute(sql).is_ok() {
             return Ok(());
@@ -127,9 +128,10 @@ pub(super) fn find_leftovers(link: &mut ServerConnection) -> QueryResult<Vec<Str
 /// Removes the leftovers of dead processes and returns their names. Skips whatever is in use. Behind a pooler it
 /// removes nothing, because no session lock can be taken there.
 pub(super) fn sweep(store: &PostgresStore) -> Result<Vec<String>> {
-    let failed = |error: &diesel::result::Error| describe("cannot look for leftovers", store.target(), error);
+    let failed =
+        |error: &diesel::result::Error| convert_error("cannot look for leftovers", store.target(), error);
     let mut link = store.connections.fresh()?;
-    if link.server.route == Route::Pooled {
+    if link.server.route == Route::ViaPooler {
         return Ok(Vec::new());
     }
     let fleet_prefix = scratch_prefix(&mut link).map_err(|error| failed(&error))?;

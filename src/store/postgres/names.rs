@@ -98,8 +98,8 @@ impl PostgresSession<'_> {
             list.join(", ")
         );
         let existing = match &self.store.fleet {
-            Some(fleet) => diesel::sql_query(sql).get_result(&mut fleet.get()?.link()?.connection),
-            None => diesel::sql_query(sql).get_result(&mut self.pooled.link()?.connection),
+            Some(fleet) => diesel::sql_query(sql).get_result(&mut fleet.get()?.connection()?.connection),
+            None => diesel::sql_query(sql).get_result(&mut self.pooled.connection()?.connection),
         };
         let Names { names } = existing.map_err(|error| self.failed(WHAT, &error))?;
         let is_schema = |name: &String| name == former || name.starts_with(OWN) || names.contains(name);
@@ -137,7 +137,7 @@ impl PostgresSession<'_> {
         let oid = super::queries::schema_oid(&quote_text(schema));
         self.send()?;
         let sql = sql.replace("{schema}", &oid);
-        let texts = diesel::sql_query(sql).load(&mut self.pooled.link()?.connection);
+        let texts = diesel::sql_query(sql).load(&mut self.pooled.connection()?.connection);
         texts.map_err(|error| self.failed(what, &error))
     }
 }

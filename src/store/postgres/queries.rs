@@ -10,7 +10,7 @@ use crate::schema::postgres::Row;
 /// The queries on the system catalogs for one server version, each as the text before and after its one parameter.
 pub(super) struct Queries {
     /// The catalog rows of one schema and its objects. The parameter is the schema's name, as in all but `states`.
-    pub(super) members: [String; 2],
+    pub(super) catalog_rows: [String; 2],
     /// The state of one schema: a count and a sum of the hashes of its catalog rows.
     pub(super) state: [String; 2],
     /// The states of many schemas. The parameter is an array of their names.
@@ -53,7 +53,7 @@ impl Queries {
             [before.to_string(), after.to_string()]
         };
         Self {
-            members: split_at_name(
+            catalog_rows: split_at_name(
                 &members
                     .replace("{select}", "SELECT hash, objects, what, name, body, tree, access")
                     .replace("{{", "")

@@ -5,7 +5,7 @@
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 
-use super::catalog::{Exists, LedgerTables, OUR_ROLE};
+use super::catalog::{Exists, OUR_ROLE, SchemaInfo};
 use super::session::PostgresSession;
 use super::{Isolation, OWN};
 use crate::error::{Error, ErrorKind, Result};
@@ -24,7 +24,7 @@ impl PostgresSession<'_> {
     /// Returns whether the role was created. Fails with `AlreadyExists` if another role has its name.
     pub(super) fn ensure_role(&mut self) -> Result<bool> {
         let is_wanted = self.store.options.isolation == Isolation::Role && !self.name.starts_with(OWN);
-        if self.ledger_tables.is_none() || !is_wanted {
+        if self.schema_info.is_none() || !is_wanted {
             return Ok(false);
         }
         match self.role_is_ours()? {
@@ -56,14 +56,14 @@ impl PostgresSession<'_> {
             "SELECT coalesce(shobj_description(oid, 'pg_authid') = '{OUR_ROLE}', false) AS exists FROM pg_roles WHERE rolname = {}",
             quote_text(&self.name)
         );
-        let role = diesel::sql_query(sql).get_result(&mut self.pooled.link()?.connection).optional();
+        let role = diesel::sql_query(sql).get_result(&mut self.pooled.connection()?.connection).optional();
         let role: Option<Exists> = role.map_err(|error| self.failed("cannot look up its role", &error))?;
         Ok(role.map(|role| role.exists))
     }
 
     /// Grants the project's role access to the schema as it is now, if there is such a role.
     pub(super) fn grant_to_role(&mut self) -> Result<()> {
-        let place = self.require_ledger_tables()?;
+        let place = self.require_schema()?;
         if self.store.options.isolation == Isolation::None || self.role_is_ours()? != Some(true) {
             return Ok(());
         }
@@ -81,7 +81,7 @@ impl PostgresSession<'_> {
             }
         }
         self.batch("cannot grant its role access", &sql)?;
-        self.read = None;
+        self.current = None;
         Ok(())
     }
 
@@ -89,7 +89,7 @@ impl PostgresSession<'_> {
     /// because revoking takes a lock that projects wait for.
     fn revoke_public(&mut self) -> Result<()> {
         let sql = "SELECT coalesce(has_schema_privilege('public', to_regnamespace('public'), 'CREATE'), false) AS open";
-        let found = diesel::sql_query(sql).get_result(&mut self.pooled.link()?.connection);
+        let found = diesel::sql_query(sql).get_result(&mut self.pooled.connection()?.connection);
         let IsPublic { open } =
             found.map_err(|error| self.failed("cannot check the privileges on the schema public", &error))?;
         if !open {
@@ -111,7 +111,7 @@ impl PostgresSession<'_> {
 
     /// Returns the statements that protect new ledger tables from writes by the project's role, if it has one. `place`
     /// says which of the tables existed before.
-    pub(super) fn protect_new_ledger(&mut self, place: LedgerTables) -> Result<String> {
+    pub(super) fn protect_new_ledger(&mut self, place: SchemaInfo) -> Result<String> {
         let new =
             [(place.diesel, DIESEL), (place.history, HISTORY)].into_iter().filter(|(existed, _)| !existed);
         let new: Vec<_> = new.map(|(_, table)| protect_ledger(&self.name, table)).collect();

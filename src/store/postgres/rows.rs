@@ -10,7 +10,7 @@ use diesel::sql_types::{Array, BigInt, Nullable, Text};
 use sha2::{Digest as _, Sha256};
 
 use super::connect::{Scope, settings};
-use super::failure::describe;
+use super::failure::convert_error;
 use super::session::PostgresSession;
 use crate::error::{ErrorKind, Result};
 use crate::hash::hexadecimal;
@@ -94,14 +94,15 @@ impl PostgresSession<'_> {
 
     fn texts(&mut self, what: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
         self.enter_schema()?;
-        let rows: QueryResult<Vec<Texts>> = diesel::sql_query(sql).load(&mut self.pooled.link()?.connection);
+        let rows: QueryResult<Vec<Texts>> =
+            diesel::sql_query(sql).load(&mut self.pooled.connection()?.connection);
         let rows = rows.map_err(|error| self.failed(what, &error))?;
         Ok(rows.into_iter().map(|row| row.texts).collect())
     }
 
     /// Runs a query whose rows have two texts each. `{schema}` in the query stands for this schema's OID.
     fn pairs(&mut self, sql: &str) -> Result<Vec<(String, String)>> {
-        let schema = self.number()?;
+        let schema = self.schema_oid_sql()?;
         let rows = self.texts("cannot check it", &sql.replace("{schema}", &schema))?;
         let pair = |row: Vec<Option<String>>| {
             let mut texts = row.into_iter().map(Option::unwrap_or_default);
@@ -113,15 +114,15 @@ impl PostgresSession<'_> {
     /// Runs a statement that changes rows, and returns how many it changed.
     pub(super) fn change_rows(&mut self, sql: &str) -> Result<u64> {
         self.enter_schema()?;
-        self.read = None;
-        let changed = diesel::sql_query(sql).execute(&mut self.pooled.link()?.connection);
+        self.current = None;
+        let changed = diesel::sql_query(sql).execute(&mut self.pooled.connection()?.connection);
         let changed = changed.map_err(|error| self.failed("cannot change its rows", &error))?;
         Ok(changed as u64)
     }
 
     /// Counts the rows of each table.
     pub(super) fn count_rows(&mut self) -> Result<RowCounts> {
-        let schema = self.number()?;
+        let schema = self.schema_oid_sql()?;
         let sql = format!(
             "SELECT c.relname::text AS name, 0::bigint AS count, \
              CASE WHEN c.relispartition THEN ARRAY(SELECT a.relname::text FROM pg_partition_ancestors(c.oid) p \
@@ -130,7 +131,7 @@ impl PostgresSession<'_> {
              AND c.relkind = 'r' AND c.relname NOT IN ('__diesel_schema_migrations', 'tenantry_history')"
         );
         self.send()?;
-        let connection = &mut self.pooled.link()?.connection;
+        let connection = &mut self.pooled.connection()?.connection;
         let target = self.store.target();
         let count = || -> QueryResult<(Vec<Counted>, Vec<Counted>)> {
             let tables: Vec<Counted> = diesel::sql_query(sql).load(connection)?;
@@ -151,7 +152,8 @@ impl PostgresSession<'_> {
             };
             Ok((tables, counts))
         };
-        let (tables, counts) = count().map_err(|error| describe("cannot count its rows", target, &error))?;
+        let (tables, counts) =
+            count().map_err(|error| convert_error("cannot count its rows", target, &error))?;
         let rows =
             counts.into_iter().map(|it| (it.name, u64::try_from(it.count).unwrap_or_default())).collect();
         let partitions = tables.into_iter().filter_map(|it| Some((it.name, it.ancestors?))).collect();
@@ -160,7 +162,7 @@ impl PostgresSession<'_> {
 
     /// Returns the last value of each sequence that belongs to a column, by `table.column`.
     fn sequences(&mut self) -> Result<BTreeMap<String, i64>> {
-        let schema = self.number()?;
+        let schema = self.schema_oid_sql()?;
         let sql = format!(
             // Selects the schema's sequences first: another project's may be dropped before its last value is read.
             "WITH own AS MATERIALIZED (SELECT format('%s.%s', c.relname, a.attname) AS name, s.seqrelid \
@@ -171,7 +173,7 @@ impl PostgresSession<'_> {
              SELECT name, count, NULL::text[] AS ancestors FROM counted WHERE count IS NOT NULL"
         );
         let sequences: QueryResult<Vec<Counted>> =
-            diesel::sql_query(sql).load(&mut self.pooled.link()?.connection);
+            diesel::sql_query(sql).load(&mut self.pooled.connection()?.connection);
         let sequences = sequences.map_err(|error| self.failed("cannot read its sequences", &error))?;
         Ok(sequences.into_iter().map(|it| (it.name, it.count)).collect())
     }
@@ -185,7 +187,7 @@ impl PostgresSession<'_> {
             quote_text(&qualified),
             quote_text(column)
         );
-        self.read = None;
+        self.current = None;
         let raised = self.texts("cannot set its sequence", &sql)?;
         Ok(raised.into_iter().flatten().any(|it| it.is_some()))
     }
@@ -193,14 +195,14 @@ impl PostgresSession<'_> {
     /// Runs `ANALYZE` or `VACUUM` on the schema's tables, outside a transaction because `VACUUM` requires that.
     pub(super) fn maintain(&mut self, maintenance: Maintenance) -> Result<()> {
         self.find_schema()?;
-        let schema = self.number()?;
+        let schema = self.schema_oid_sql()?;
         let sql = format!(
             "SELECT ARRAY[format('%I.%I', {}, relname)] AS texts FROM pg_catalog.pg_class \
              WHERE relnamespace = {schema} AND relkind IN ('r', 'm') ORDER BY relname",
             quote_text(&self.name)
         );
         let tables: QueryResult<Vec<Texts>> =
-            diesel::sql_query(sql).load(&mut self.pooled.link()?.connection);
+            diesel::sql_query(sql).load(&mut self.pooled.connection()?.connection);
         let tables = tables.map_err(|error| self.failed("cannot list its tables", &error))?;
         let tables: Vec<String> = tables.into_iter().flat_map(|row| row.texts).flatten().collect();
         if tables.is_empty() {
@@ -210,7 +212,8 @@ impl PostgresSession<'_> {
             Maintenance::Analyze => "ANALYZE",
             Maintenance::Vacuum => "VACUUM",
         };
-        let result = self.pooled.link()?.connection.batch_execute(&format!("{verb} {}", tables.join(", ")));
+        let result =
+            self.pooled.connection()?.connection.batch_execute(&format!("{verb} {}", tables.join(", ")));
         result.map_err(|error| self.failed(&format!("{verb} failed"), &error))
     }
 }
@@ -244,7 +247,7 @@ const TEXT_FORMAT: [(&str, &str); 6] = [
 impl PostgresSession<'_> {
     /// Returns the statements that create what the schema depends on outside of itself.
     pub(super) fn needs(&mut self) -> Result<Vec<String>> {
-        let schema = self.number()?;
+        let schema = self.schema_oid_sql()?;
         let sql = include_str!("dependencies.sql").replace("{schema}", &schema);
         Ok(self.texts("cannot determine what it depends on", &sql)?.into_iter().flatten().flatten().collect())
     }
@@ -252,7 +255,7 @@ impl PostgresSession<'_> {
 
 impl Rows for PostgresSession<'_> {
     fn columns(&mut self, table: &str) -> Result<Vec<String>> {
-        let schema = self.number()?;
+        let schema = self.schema_oid_sql()?;
         let sql = format!(
             "SELECT ARRAY[a.attname::text] AS texts FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
              WHERE c.relnamespace = {schema} AND c.relname = {} AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum",
@@ -305,7 +308,7 @@ impl Rows for PostgresSession<'_> {
 
     fn contents(&mut self) -> Result<Contents> {
         const WHAT: &str = "cannot read its rows";
-        let schema = self.number()?;
+        let schema = self.schema_oid_sql()?;
         let sql = HASH_SUMS.replace("{schema}", &schema).replace("{name}", &quote_text(&self.name));
         let queries: Vec<String> = self.texts(WHAT, &sql)?.into_iter().flatten().flatten().collect();
         let text_format = TEXT_FORMAT.map(|(name, value)| (name, value.to_string()));

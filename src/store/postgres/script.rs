@@ -13,8 +13,8 @@ use diesel::sql_types::{Integer, Text};
 
 use super::connect::{DefaultSettings, Scope, Timeouts, settings};
 use super::connection_url::ConnectionUrl;
-use super::failure::{Failure, MARK, described, marked};
-use super::session::{Kind, PostgresSession};
+use super::failure::{Failure, MARK, marked, new_error};
+use super::session::{PostgresSession, TransactionOwner};
 use crate::catalog::{Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::statement::{Control, Statement};
@@ -85,15 +85,15 @@ impl<'a> Batch<'a> {
     fn new(
         schema: String,
         steps: &[Step<'a>],
-        kind: Kind,
+        transaction_owner: TransactionOwner,
         timeouts: Timeouts,
         defaults: DefaultSettings,
     ) -> Self {
         let part = |step: &Step<'a>| {
             let statements = step.script.statements().iter();
-            let statements = statements.filter_map(|statement| match kind {
-                Kind::Existing => Some((statement.sql.clone(), statement.line)),
-                Kind::Within => for_transaction(statement).map(|sql| (sql, statement.line)),
+            let statements = statements.filter_map(|statement| match transaction_owner {
+                TransactionOwner::Session => Some((statement.sql.clone(), statement.line)),
+                TransactionOwner::Caller => for_transaction(statement).map(|sql| (sql, statement.line)),
             });
             Part { migration: step.migration, script: step.script, statements: statements.collect() }
         };
@@ -179,7 +179,7 @@ impl Part<'_> {
             ErrorKind::Database => ErrorKind::Migration,
             kind => kind,
         };
-        let error = described("a statement failed", target, kind, &failure.message);
+        let error = new_error("a statement failed", target, kind, &failure.message);
         error.in_migration(self.migration.label()).at(self.script.path(), line)
     }
 
@@ -204,14 +204,26 @@ impl PostgresSession<'_> {
     pub(super) fn run_in_transaction(&mut self, steps: &[Step<'_>]) -> Result<Vec<ScriptRun>> {
         let (timeouts, defaults) = self.settings()?;
         let goes_alone = |step: &Step<'_>| {
-            let batch = Batch::new(String::new(), std::slice::from_ref(step), self.kind, timeouts, defaults);
+            let batch = Batch::new(
+                String::new(),
+                std::slice::from_ref(step),
+                self.transaction_owner,
+                timeouts,
+                defaults,
+            );
             timeouts.statement.is_some() || batch.parts.iter().any(Part::may_set)
         };
         let goes_alone: Vec<bool> = steps.iter().map(goes_alone).collect();
         let mut runs = Vec::new();
         while let Some(rest) = steps.get(runs.len()..).filter(|rest| !rest.is_empty()) {
             let count = goes_alone[runs.len()..].iter().take_while(|it| !**it).count();
-            let batch = Batch::new(self.name.clone(), &rest[..count.max(1)], self.kind, timeouts, defaults);
+            let batch = Batch::new(
+                self.name.clone(),
+                &rest[..count.max(1)],
+                self.transaction_owner,
+                timeouts,
+                defaults,
+            );
             let batch = Batch { unsent: self.take_unsent(), ..batch };
             runs.extend(self.run_batch(&batch)?);
         }
@@ -223,7 +235,7 @@ impl PostgresSession<'_> {
         match batch.sending {
             Sending::OneMessage => {
                 let sql = batch.sql();
-                let result = self.pooled.link()?.connection.batch_execute(&sql);
+                let result = self.pooled.connection()?.connection.batch_execute(&sql);
                 if let Err(error) = result {
                     self.find_failed_statement(batch, &sql, &Failure::of(&error))?;
                 }
@@ -232,10 +244,10 @@ impl PostgresSession<'_> {
                 let result =
                     self.batch("cannot prepare the script", &format!("{}{}", batch.unsent, batch.settings));
                 result.map_err(|error| {
-                    if batch.unsent.is_empty() || error.kind() == ErrorKind::Disconnected {
-                        error
-                    } else {
+                    if self.checks_inspection(batch) && error.kind() != ErrorKind::Disconnected {
                         self.changed_since_inspection()
+                    } else {
+                        error
                     }
                 })?;
                 self.run_statements(batch)?;
@@ -247,7 +259,7 @@ impl PostgresSession<'_> {
         match batch.parts.as_slice() {
             [part] => {
                 if part.may_set() {
-                    let result = self.pooled.link()?.reapply_settings();
+                    let result = self.pooled.connection()?.reapply_settings();
                     result.map_err(|error| self.failed("cannot reset the settings", &error))?;
                 }
                 Ok(vec![ScriptRun { started, took, deletes: false }])
@@ -259,7 +271,7 @@ impl PostgresSession<'_> {
     /// Returns when each part of a batch began and how long it took. `took` is the duration of the whole batch.
     fn part_runs(&mut self, started: SystemTime, took: Duration, parts: usize) -> Result<Vec<ScriptRun>> {
         let parts = i32::try_from(parts).unwrap_or(i32::MAX);
-        let ended = EndTimes { parts }.get_result::<String>(&mut self.pooled.link()?.connection);
+        let ended = EndTimes { parts }.get_result::<String>(&mut self.pooled.connection()?.connection);
         let ended = ended.map_err(|error| self.failed("cannot read when the scripts ended", &error))?;
         let ended: Vec<f64> = ended.split(' ').filter_map(|at| at.parse().ok()).collect();
         let last = ended.last().copied().unwrap_or_default();
@@ -275,6 +287,11 @@ impl PostgresSession<'_> {
         Ok(runs.collect())
     }
 
+    /// Whether the unsent statements of a batch check that the project is as inspected. Otherwise they create its ledger.
+    fn checks_inspection(&self, batch: &Batch<'_>) -> bool {
+        !batch.unsent.is_empty() && self.assumes_unchanged()
+    }
+
     /// Finds the statement that made a batch fail, and returns its error. If the failure has no position, runs the
     /// batch again, one statement at a time and with a lock timeout of 1 ms, so that a statement that waited for a lock
     /// in vain does not wait again. Succeeds if the batch succeeds this time.
@@ -287,7 +304,11 @@ impl PostgresSession<'_> {
             return Err(part.map_or_else(|| self.changed_since_inspection(), Part::left_schema));
         }
         if failure.position.is_some_and(|position| position <= batch.unsent.chars().count()) {
-            return Err(self.changed_since_inspection());
+            return Err(if self.checks_inspection(batch) {
+                self.changed_since_inspection()
+            } else {
+                new_error("cannot create its ledger", target, failure.kind, &failure.message)
+            });
         }
         if let Some((part, line)) = failure.position.and_then(|position| batch.locate(sql, position)) {
             return Err(part.failed(target, failure, line));
@@ -296,10 +317,10 @@ impl PostgresSession<'_> {
         match (failure.kind, batch.parts.as_slice()) {
             (ErrorKind::LocksExhausted, [part]) => return Err(part.failed(target, failure, None)),
             (ErrorKind::LocksExhausted, _) => {
-                return Err(described("a statement failed", target, failure.kind, &failure.message));
+                return Err(new_error("a statement failed", target, failure.kind, &failure.message));
             }
             (ErrorKind::Disconnected, parts) if parts.len() > 1 || !has_only_scripts => {
-                return Err(described("a statement failed", target, failure.kind, &failure.message));
+                return Err(new_error("a statement failed", target, failure.kind, &failure.message));
             }
             (ErrorKind::Disconnected | ErrorKind::Locked | ErrorKind::Timeout, [part])
                 if has_only_scripts =>
@@ -315,8 +336,14 @@ impl PostgresSession<'_> {
             &format!("ROLLBACK TO SAVEPOINT tenantry_step; {}; {}", batch.settings, wait(1)),
         );
         // If the unsent statements failed, the savepoint does not exist.
-        result
-            .map_err(|error| if batch.unsent.is_empty() { error } else { self.changed_since_inspection() })?;
+        if result.is_err() && !batch.unsent.is_empty() {
+            return Err(if self.checks_inspection(batch) {
+                self.changed_since_inspection()
+            } else {
+                new_error("cannot create its ledger", target, failure.kind, &failure.message)
+            });
+        }
+        result?;
         self.run_statements(batch)?;
         // All statements succeeded this time.
         self.batch("cannot complete the scripts", &format!("{}; {}", wait(lock), Batch::end()))
@@ -329,7 +356,7 @@ impl PostgresSession<'_> {
             let marker = (batch.end_marker(index), None);
             let statements = part.statements.iter().map(|(sql, line)| (sql.clone(), Some(*line)));
             for (statement, line) in statements.chain([marker]) {
-                let result = self.pooled.link()?.connection.batch_execute(&statement);
+                let result = self.pooled.connection()?.connection.batch_execute(&statement);
                 let Err(error) = result else { continue };
                 let failure = Failure::of(&error);
                 let has_left = failure.message.contains(MARK);
@@ -341,7 +368,7 @@ impl PostgresSession<'_> {
 
     /// The timeouts of statements, and the server's default settings.
     fn settings(&mut self) -> Result<(Timeouts, DefaultSettings)> {
-        let link = self.pooled.link()?;
+        let link = self.pooled.connection()?;
         Ok((link.timeouts, link.server.defaults))
     }
 
@@ -352,21 +379,27 @@ impl PostgresSession<'_> {
             "cannot prepare the script",
             &timeouts.of_statements(Scope::Session, &self.name, defaults),
         )?;
-        let batch = Batch::new(self.name.clone(), std::slice::from_ref(step), self.kind, timeouts, defaults);
+        let batch = Batch::new(
+            self.name.clone(),
+            std::slice::from_ref(step),
+            self.transaction_owner,
+            timeouts,
+            defaults,
+        );
         let mut outcome = Ok(());
         let statements = batch.parts.iter().flat_map(|part| part.statements.iter().map(move |it| (part, it)));
         for (part, (statement, line)) in statements {
             let is_concurrent = statement.to_ascii_uppercase().contains("CONCURRENTLY");
             self.batch("cannot prepare the script", &timeouts.outside(is_concurrent))?;
-            if let Err(error) = self.pooled.link()?.connection.batch_execute(statement) {
+            if let Err(error) = self.pooled.connection()?.connection.batch_execute(statement) {
                 outcome = Err(part.failed(self.store.target(), &Failure::of(&error), *line));
                 break;
             }
         }
         // SAVEPOINT succeeds only if the script left a transaction open. Otherwise ROLLBACK does nothing.
-        let is_open = self.pooled.link()?.connection.batch_execute("SAVEPOINT tenantry_step").is_ok();
+        let is_open = self.pooled.connection()?.connection.batch_execute("SAVEPOINT tenantry_step").is_ok();
         self.batch("cannot end the transaction", "ROLLBACK")?;
-        let result = self.pooled.link()?.apply_settings();
+        let result = self.pooled.connection()?.apply_settings();
         result.map_err(|error| self.failed("cannot reset the settings", &error))?;
         outcome?;
         if is_open {

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 
-use super::catalog::{Exists, LedgerTables, Read, Reader, lock_key, search_path};
-use super::connect::{CATALOG_PATH, PooledConnection, Route};
-use super::failure::{describe, described, marked};
+use super::catalog::{Exists, Reader, SchemaInfo, SchemaWithState, lock_key, search_path};
+use super::connect::{CATALOG_PATH, ConnectionGuard, Route};
+use super::failure::{convert_error, marked, new_error};
 use super::ledger::{self, RecordedSchema, StoredLedger};
 use super::queries::schema_oid;
 use super::{Isolation, PostgresStore, missing};
@@ -26,25 +26,25 @@ use crate::store::{ForeignKeyViolations, Lock, Mode, RowCounts, SchemaSource, Sc
 
 /// Who begins and ends the session's transactions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TransactionOwner {
     /// The session. The schema exists.
-    Existing,
+    Session,
     /// The caller. The schema is created in the caller's transaction, and everything runs in that.
-    Within,
+    Caller,
 }
 
 /// One schema on one connection. Dropping it rolls back what is not committed.
 pub(super) struct PostgresSession<'a> {
     pub(super) store: &'a PostgresStore,
-    pub(super) pooled: PooledConnection<'a>,
+    pub(super) pooled: ConnectionGuard<'a>,
     pub(super) name: String,
-    pub(super) kind: Kind,
+    pub(super) transaction_owner: TransactionOwner,
     /// The schema's ledger tables, as read under the lock; `None` if the schema does not exist.
-    pub(super) ledger_tables: Option<LedgerTables>,
+    pub(super) schema_info: Option<SchemaInfo>,
     /// Whether the `search_path` is set to the schema instead of tenantry's own.
     pub(super) is_in_schema: bool,
     /// The schema as last read; `None` once something that may change it was run.
-    pub(super) read: Option<Read>,
+    pub(super) current: Option<SchemaWithState>,
     /// Notes on the owners and privileges that could not be set on a restored schema.
     pub(super) refused_grants: Vec<String>,
     /// Statements that are sent together with the next ones, to save a round trip.
@@ -61,15 +61,15 @@ pub(super) struct PostgresSession<'a> {
 }
 
 impl<'a> PostgresSession<'a> {
-    pub(super) fn new(store: &'a PostgresStore, pooled: PooledConnection<'a>, name: String) -> Self {
+    pub(super) fn new(store: &'a PostgresStore, pooled: ConnectionGuard<'a>, name: String) -> Self {
         Self {
             store,
             pooled,
             name,
-            kind: Kind::Existing,
-            ledger_tables: None,
+            transaction_owner: TransactionOwner::Session,
+            schema_info: None,
             is_in_schema: false,
-            read: None,
+            current: None,
             refused_grants: Vec::new(),
             unsent: String::new(),
             assumes_unchanged: false,
@@ -81,12 +81,12 @@ impl<'a> PostgresSession<'a> {
     }
 
     pub(super) fn failed(&self, what: &str, error: &diesel::result::Error) -> Error {
-        describe(what, self.store.target(), error)
+        convert_error(what, self.store.target(), error)
     }
 
     pub(super) fn batch(&mut self, what: &str, sql: &str) -> Result<()> {
         self.send()?;
-        let result = self.pooled.link()?.connection.batch_execute(sql);
+        let result = self.pooled.connection()?.connection.batch_execute(sql);
         result.map_err(|error| self.failed(what, &error))
     }
 
@@ -96,7 +96,7 @@ impl<'a> PostgresSession<'a> {
         if unsent.is_empty() {
             return Ok(());
         }
-        let Err(error) = self.pooled.link()?.connection.batch_execute(&unsent) else { return Ok(()) };
+        let Err(error) = self.pooled.connection()?.connection.batch_execute(&unsent) else { return Ok(()) };
         let what =
             if self.assumes_unchanged { "cannot begin a transaction" } else { "cannot write its ledger" };
         match self.failed(what, &error) {
@@ -105,6 +105,11 @@ impl<'a> PostgresSession<'a> {
             }
             error => Err(error),
         }
+    }
+
+    /// Whether the project is assumed to be as inspected, which the unsent statements check.
+    pub(super) fn assumes_unchanged(&self) -> bool {
+        self.assumes_unchanged
     }
 
     /// Takes the unsent statements; the caller has to send them.
@@ -119,25 +124,25 @@ impl<'a> PostgresSession<'a> {
 
     /// Begins a transaction with tenantry's settings.
     pub(super) fn begin_transaction(&mut self) -> Result<()> {
-        let result = self.pooled.link()?.begin("");
+        let result = self.pooled.connection()?.begin("");
         self.is_in_schema = false;
         self.assumes_unchanged = false;
         self.unsent.clear();
-        self.read = None;
+        self.current = None;
         result.map_err(|error| self.failed("cannot begin a transaction", &error))
     }
 
     /// Begins a read-only transaction that sees the database as of one moment. Fails with `NotFound` if the schema does
     /// not exist.
     pub(super) fn begin_reading(&mut self) -> Result<()> {
-        let result = self.pooled.link()?.begin("ISOLATION LEVEL REPEATABLE READ READ ONLY");
+        let result = self.pooled.connection()?.begin("ISOLATION LEVEL REPEATABLE READ READ ONLY");
         result.map_err(|error| self.failed("cannot begin a transaction", &error))?;
         self.find_schema()?;
-        self.require_ledger_tables().map(|_| ())
+        self.require_schema().map(|_| ())
     }
 
     pub(super) fn end_transaction(&mut self, sql: &str) -> Result<()> {
-        let result = self.pooled.link()?.end(sql);
+        let result = self.pooled.connection()?.end(sql);
         result.map_err(|error| self.failed("cannot end the transaction", &error))
     }
 
@@ -147,13 +152,13 @@ impl<'a> PostgresSession<'a> {
     }
 
     /// Repeats an attempt to lock the project until the lock timeout. Holds nothing between two attempts.
-    fn retry_lock(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
+    fn lock_until_timeout(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<bool>) -> Result<()> {
         let deadline = Instant::now() + self.store.options.lock_timeout;
         let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_millis(200));
         while !attempt(self)? {
             if Instant::now() >= deadline {
                 let message = "another run of tenantry is using it";
-                return Err(described("cannot lock it", self.store.target(), ErrorKind::Locked, message));
+                return Err(new_error("cannot lock it", self.store.target(), ErrorKind::Locked, message));
             }
             backoff.sleep();
         }
@@ -162,11 +167,11 @@ impl<'a> PostgresSession<'a> {
 
     /// Takes the project's lock until the session ends. Fails with `Configuration` behind a pooler.
     fn lock_for_session(&mut self) -> Result<()> {
-        if self.pooled.link()?.server.route == Route::Pooled {
+        if self.pooled.connection()?.server.route == Route::ViaPooler {
             return Err(Error::new(ErrorKind::Configuration, "a migration outside a transaction needs a direct connection to the server")
                 .with_hint("a pooler is in between and gives each transaction another connection: name the server itself in --store"));
         }
-        self.retry_lock(|session| session.try_lock(Lock::Session))?;
+        self.lock_until_timeout(|session| session.try_lock(Lock::Session))?;
         self.holds_session_lock = true;
         Ok(())
     }
@@ -177,42 +182,42 @@ impl<'a> PostgresSession<'a> {
             self.batch("cannot reset the search_path", &search_path(CATALOG_PATH))?;
         }
         self.send()?;
-        let link = self.pooled.link()?;
+        let link = self.pooled.connection()?;
         Ok(self.store.reader(link))
     }
 
-    pub(super) fn require_ledger_tables(&self) -> Result<LedgerTables> {
-        self.ledger_tables.ok_or_else(|| missing(&self.name))
+    pub(super) fn require_schema(&self) -> Result<SchemaInfo> {
+        self.schema_info.ok_or_else(|| missing(&self.name))
     }
 
     /// The schema's OID, as an SQL expression.
-    pub(super) fn number(&self) -> Result<String> {
-        self.require_ledger_tables()?;
+    pub(super) fn schema_oid_sql(&self) -> Result<String> {
+        self.require_schema()?;
         Ok(schema_oid(&quote_text(&self.name)))
     }
 
     /// Looks the schema up by its name and sets `place`.
     pub(super) fn find_schema(&mut self) -> Result<()> {
         let name = self.name.clone();
-        self.ledger_tables = self.reader()?.ledger_tables(&name)?;
+        self.schema_info = self.reader()?.schema_info(&name)?;
         Ok(())
     }
 
     /// Reads the schema and the state of the system catalogs, unless both are already known.
-    fn read(&mut self) -> Result<Read> {
-        if let Some(read) = &self.read {
+    fn read_current(&mut self) -> Result<SchemaWithState> {
+        if let Some(read) = &self.current {
             return Ok(read.clone());
         }
-        self.require_ledger_tables()?;
+        self.require_schema()?;
         let name = self.name.clone();
         let read = self.reader()?.schema(&name)?;
-        self.read = Some(read.clone());
+        self.current = Some(read.clone());
         Ok(read)
     }
 
     pub(super) fn read_ledger(&mut self) -> Result<(Arc<crate::ledger::Ledger>, Option<RecordedSchema>)> {
-        let tables = self.require_ledger_tables()?;
-        let result = ledger::read(&mut self.pooled.link()?.connection, &self.name, tables);
+        let tables = self.require_schema()?;
+        let result = ledger::read(&mut self.pooled.connection()?.connection, &self.name, tables);
         let StoredLedger { ledger, sequence, known } =
             result.map_err(|error| self.failed("cannot read its ledger", &error))??;
         self.sequence = sequence;
@@ -221,16 +226,16 @@ impl<'a> PostgresSession<'a> {
 
     /// Commits with these statements.
     fn end(&mut self, sql: &str) -> Result<()> {
-        if self.kind == Kind::Within {
+        if self.transaction_owner == TransactionOwner::Caller {
             return self.send();
         }
         let unsent = self.take_unsent();
-        let result = self.pooled.link()?.end(&format!("{unsent}{sql}"));
+        let result = self.pooled.connection()?.end(&format!("{unsent}{sql}"));
         let Err(error) = result else { return Ok(()) };
         let error = self.failed("cannot commit", &error);
         match error.kind() {
             ErrorKind::Disconnected if self.is_committed()? => {
-                self.pooled.give_up();
+                self.pooled.discard();
                 Ok(())
             }
             _ => Err(error),
@@ -268,14 +273,14 @@ impl Session for PostgresSession<'_> {
     }
 
     fn begin(&mut self, mode: Mode) -> Result<()> {
-        if self.kind == Kind::Within {
+        if self.transaction_owner == TransactionOwner::Caller {
             return Ok(());
         }
         self.schema_source = mode.schema;
         if mode.lock == Lock::Session && !self.holds_session_lock {
             self.lock_for_session()?;
         }
-        self.retry_lock(|session| {
+        self.lock_until_timeout(|session| {
             session.begin_transaction()?;
             let locked = session.try_lock(Lock::Transaction)?;
             if locked {
@@ -290,16 +295,18 @@ impl Session for PostgresSession<'_> {
 
     fn begin_if_unchanged(&mut self, mode: Mode, inspected: &Inspection) -> Result<bool> {
         let expected = Mode { foreign_keys: mode.foreign_keys, schema: SchemaSource::Ledger, ..Mode::PLAIN };
-        let is_plain = self.kind == Kind::Existing && !self.holds_session_lock && mode == expected;
+        let is_plain = self.transaction_owner == TransactionOwner::Session
+            && !self.holds_session_lock
+            && mode == expected;
         let uses_roles = self.store.options.isolation == Isolation::Role;
         // The server parses a whole message before it runs any of it. Behind a pooler, the settings that another client
         // left on the connection would apply.
-        let is_direct = self.pooled.link()?.server.route == Route::Direct;
+        let is_direct = self.pooled.connection()?.server.route == Route::Direct;
         let assertion = ledger::assertion(&self.name, &inspected.ledger);
         let Some(assertion) = assertion.filter(|_| is_plain && is_direct && !uses_roles) else {
             return Ok(false);
         };
-        let begin = self.pooled.link()?.begin_sql("");
+        let begin = self.pooled.connection()?.begin_sql("");
         let key = lock_key(&quote_text(&self.name));
         let lock = format!(
             "SELECT CASE WHEN NOT pg_try_advisory_xact_lock({key}) THEN CAST({} AS int) END",
@@ -309,16 +316,16 @@ impl Session for PostgresSession<'_> {
         self.unsent = format!("{begin}; {lock}; {assertion}; ");
         self.assumes_unchanged = true;
         self.is_in_schema = false;
-        self.read = None;
+        self.current = None;
         self.schema_source = mode.schema;
         self.sequence = i64::try_from(inspected.ledger.history.len()).unwrap_or_default();
         let writable = inspected.access == Access::ReadWrite;
-        self.ledger_tables = Some(LedgerTables { diesel: true, history: true, alembic: false, writable });
+        self.schema_info = Some(SchemaInfo { diesel: true, history: true, alembic: false, writable });
         Ok(true)
     }
 
     fn inspect(&mut self) -> Result<Inspection> {
-        let LedgerTables { writable, .. } = self.require_ledger_tables()?;
+        let SchemaInfo { writable, .. } = self.require_schema()?;
         let (ledger, known) = self.read_ledger()?;
         let name = self.name.clone();
         let state = match &known {
@@ -330,11 +337,11 @@ impl Session for PostgresSession<'_> {
         let known = known.filter(|known| known.state == state);
         let schema = match known.and_then(|known| self.store.schemas.with_fingerprint(known.fingerprint)) {
             Some(schema) => {
-                let read = Read { schema: Arc::clone(&schema), state };
-                self.read = Some(read).filter(|_| self.schema_source == SchemaSource::Live);
+                let read = SchemaWithState { schema: Arc::clone(&schema), state };
+                self.current = Some(read).filter(|_| self.schema_source == SchemaSource::Live);
                 schema
             }
-            None => self.read()?.schema,
+            None => self.read_current()?.schema,
         };
         let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
         Ok(Inspection { ledger, schema: Some(schema), recorded_fingerprint: recorded, access })
@@ -358,9 +365,12 @@ impl Session for PostgresSession<'_> {
     }
 
     fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<ScriptRun>> {
-        self.read = None;
+        self.current = None;
         match steps {
-            [step] if !step.migration.is_transactional() && self.kind == Kind::Existing => {
+            [step]
+                if !step.migration.is_transactional()
+                    && self.transaction_owner == TransactionOwner::Session =>
+            {
                 let started = SystemTime::now();
                 self.run_outside_transaction(step)?;
                 let took = started.elapsed().unwrap_or_default();
@@ -380,7 +390,7 @@ impl Session for PostgresSession<'_> {
             "cannot try out the script",
             "ROLLBACK TO SAVEPOINT tenantry_trial; RELEASE SAVEPOINT tenantry_trial",
         )?;
-        (self.read, self.is_in_schema) = (None, false);
+        (self.current, self.is_in_schema) = (None, false);
         tried
     }
 
@@ -389,21 +399,21 @@ impl Session for PostgresSession<'_> {
         self.record(&[], "")
     }
 
-    fn record(&mut self, entries: &[NewHistoryRow], run: &str) -> Result<()> {
-        let place = self.require_ledger_tables()?;
+    fn record(&mut self, entries: &[NewHistoryRow], run_id: &str) -> Result<()> {
+        let place = self.require_schema()?;
         let has = ledger::write::Tables { diesel: place.diesel, history: place.history };
-        let read = self.read.as_ref();
+        let read = self.current.as_ref();
         // A trigger on the ledger resolves names with the schema's search_path, like any other trigger of the project.
         let (schema_path, own_path) = (search_path(&quote_name(&self.name)), search_path(CATALOG_PATH));
-        let rows = ledger::write::record(&self.name, has, self.sequence, entries, run, read);
+        let rows = ledger::write::record(&self.name, has, self.sequence, entries, run_id, read);
         let _ = write!(self.unsent, "{schema_path}; {rows}{own_path}; ");
         self.sequence += i64::try_from(entries.len()).unwrap_or_default();
         let protection = self.protect_new_ledger(place)?;
         self.unsent.push_str(&protection);
         if let Some(entry) = entries.last() {
-            self.recorded = Some((run.to_string(), entry.clone()));
+            self.recorded = Some((run_id.to_string(), entry.clone()));
         }
-        self.ledger_tables = Some(LedgerTables { diesel: true, history: true, ..place });
+        self.schema_info = Some(SchemaInfo { diesel: true, history: true, ..place });
         Ok(())
     }
 
@@ -412,11 +422,11 @@ impl Session for PostgresSession<'_> {
     }
 
     fn schema(&mut self) -> Result<Arc<Schema>> {
-        Ok(self.read()?.schema)
+        Ok(self.read_current()?.schema)
     }
 
     fn can_commit(&self) -> bool {
-        self.kind == Kind::Existing
+        self.transaction_owner == TransactionOwner::Session
     }
 
     fn commit(&mut self) -> Result<()> {
@@ -429,7 +439,11 @@ impl Session for PostgresSession<'_> {
 
     fn rollback(&mut self) -> Result<()> {
         self.unsent.clear();
-        if self.kind == Kind::Within { Ok(()) } else { self.end_transaction("ROLLBACK") }
+        if self.transaction_owner == TransactionOwner::Caller {
+            Ok(())
+        } else {
+            self.end_transaction("ROLLBACK")
+        }
     }
 }
 
@@ -437,7 +451,7 @@ impl Drop for PostgresSession<'_> {
     fn drop(&mut self) {
         // A pooled connection would keep the lock. Closing the connection releases it.
         if self.holds_session_lock {
-            self.pooled.give_up();
+            self.pooled.discard();
         }
     }
 }

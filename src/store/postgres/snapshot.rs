@@ -13,7 +13,7 @@ use super::connect::{Connections, Timeouts};
 use super::leftovers::{Claim, PrivateName};
 use super::session::PostgresSession;
 use super::{Isolation, OWN, PostgresOptions, PostgresStore, pg_dump};
-use crate::disk::{exists, private_folder};
+use crate::disk::{already_exists, private_folder};
 use crate::error::Result;
 use crate::project::ProjectId;
 use crate::sql::{quote_name, quote_text};
@@ -39,7 +39,7 @@ pub(super) fn snapshot_to(store: &PostgresStore, id: &ProjectId, file: &Path) ->
 pub(super) fn lock_exclusive<'a>(store: &'a PostgresStore, id: &ProjectId) -> Result<PostgresSession<'a>> {
     let mut session = store.session(id)?;
     session.begin(DEFAULT_MODE)?;
-    session.require_ledger_tables()?;
+    session.require_schema()?;
     session.lock_tables()?;
     Ok(session)
 }
@@ -67,12 +67,12 @@ pub(super) fn restore_as(
     let staged = StagedSchema::new(store, snapshot)?;
     let mut session = store.session(id)?;
     session.begin(DEFAULT_MODE)?;
-    if session.ledger_tables.is_some() {
-        return Err(exists());
+    if session.schema_info.is_some() {
+        return Err(already_exists());
     }
     session.install(&staged.claim.name, snapshot.place)?;
     session.ensure_role()?;
-    session.remember_state()?;
+    session.record_state()?;
     session.commit()?;
     Ok(staged.notes.clone())
 }
@@ -87,7 +87,7 @@ impl<'a> Scratch<'a> {
     pub(super) fn new(store: &'a PostgresStore) -> Result<Self> {
         let claim = Claim::new(store, PrivateName::Database)?;
         let mut pooled = store.connections.get()?;
-        let connection = &mut pooled.link()?.connection;
+        let connection = &mut pooled.connection()?.connection;
         let mut create = || -> QueryResult<()> {
             let locale: Value = diesel::sql_query(
                 "SELECT format('ENCODING %L LC_COLLATE %L LC_CTYPE %L', pg_encoding_to_char(encoding), datcollate, datctype) \
@@ -101,9 +101,10 @@ impl<'a> Scratch<'a> {
             ))
         };
         create().map_err(|error| {
-            super::failure::describe("cannot create a temporary database", store.target(), &error).with_hint(
-                "backups and imports are loaded into a temporary database: grant the role CREATEDB",
-            )
+            super::failure::convert_error("cannot create a temporary database", store.target(), &error)
+                .with_hint(
+                    "backups and imports are loaded into a temporary database: grant the role CREATEDB",
+                )
         })?;
         Ok(Self { store, claim })
     }
@@ -174,7 +175,7 @@ impl PostgresStore {
         if let Some(folder) = self.client_programs.get() {
             return Ok(folder);
         }
-        let server = self.connections.get()?.link()?.server;
+        let server = self.connections.get()?.connection()?.server;
         let folder = pg_dump::find(server)?;
         Ok(self.client_programs.get_or_init(|| folder))
     }
@@ -206,7 +207,7 @@ impl PostgresStore {
     /// Restores a dump under the name that it has, all or nothing, after creating what it depends on.
     fn restore(&self, snapshot: SnapshotFile<'_>, session: &mut PostgresSession<'_>) -> Result<()> {
         for statement in snapshot.needs {
-            let result = session.pooled.link()?.connection.batch_execute(statement);
+            let result = session.pooled.connection()?.connection.batch_execute(statement);
             result.map_err(|error| session.failed("cannot create what it depends on", &error))?;
         }
         let file = snapshot.file.display().to_string();
@@ -239,19 +240,20 @@ impl PostgresSession<'_> {
 
     /// Returns the column `value` of a query's rows.
     pub(super) fn texts_of(&mut self, sql: &str) -> Result<Vec<String>> {
-        let rows: QueryResult<Vec<Value>> = diesel::sql_query(sql).load(&mut self.pooled.link()?.connection);
+        let rows: QueryResult<Vec<Value>> =
+            diesel::sql_query(sql).load(&mut self.pooled.connection()?.connection);
         let rows = rows.map_err(|error| self.failed("cannot query the server", &error))?;
         Ok(rows.into_iter().map(|row| row.value).collect())
     }
 
     fn value(&mut self, sql: &str) -> Result<String> {
-        let result = diesel::sql_query(sql).get_result::<Value>(&mut self.pooled.link()?.connection);
+        let result = diesel::sql_query(sql).get_result::<Value>(&mut self.pooled.connection()?.connection);
         result.map(|row| row.value).map_err(|error| self.failed("cannot query the server", &error))
     }
 
     /// Locks the tables against writes until the transaction ends. Others, such as `pg_dump`, can still read them.
     pub(super) fn lock_tables(&mut self) -> Result<()> {
-        let schema = self.number()?;
+        let schema = self.schema_oid_sql()?;
         let sql = format!(
             "DO $$ DECLARE name text; BEGIN FOR name IN SELECT format('%I.%I', {}, relname) FROM pg_catalog.pg_class \
              WHERE relnamespace = {schema} AND relkind IN ('r', 'p') ORDER BY relname LOOP \
@@ -266,7 +268,7 @@ impl PostgresSession<'_> {
     fn install(&mut self, restored: &str, former: &str) -> Result<()> {
         let to = self.name.clone();
         self.rename_schema("cannot rename the restored schema", restored, &to)?;
-        self.read = None;
+        self.current = None;
         self.find_schema()?;
         self.require_no_other_schemas(former)
     }
@@ -307,7 +309,7 @@ impl ExclusiveProject for PostgresSession<'_> {
         self.grant_to_role()?;
         let mut notes = staged.notes.clone();
         notes.extend(self.apply_access(&access)?);
-        self.remember_state()?;
+        self.record_state()?;
         // Last, because rows of a published table without a key cannot be changed.
         for published in publications {
             self.batch("cannot add it to its publications again", &published)?;

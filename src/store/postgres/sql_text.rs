@@ -73,9 +73,9 @@ pub(super) fn load(store: &PostgresStore, path: &Path, into: &Path) -> Result<Lo
     let mut notes = Vec::new();
     run(&scratch_store, &parts, path, &mut notes)?;
     let names: Vec<Name> = diesel::sql_query(SCHEMAS)
-        .load(&mut scratch_store.connections.get()?.link()?.connection)
+        .load(&mut scratch_store.connections.get()?.connection()?.connection)
         .map_err(|error| {
-            super::failure::describe("cannot list the loaded schemas", scratch_store.target(), &error)
+            super::failure::convert_error("cannot list the loaded schemas", scratch_store.target(), &error)
         })?;
     let names: Vec<String> = names.into_iter().map(|it| it.name).collect();
     let name = match names.as_slice() {
@@ -109,8 +109,8 @@ fn run(
 ) -> Result<()> {
     let mut pooled = scratch_store.connections.get()?;
     // The connection is not used again, because the text may have changed its settings.
-    let result = run_on(scratch_store, &mut pooled.link()?.connection, parts, path, notes);
-    pooled.give_up();
+    let result = run_on(scratch_store, &mut pooled.connection()?.connection, parts, path, notes);
+    pooled.discard();
     result
 }
 
@@ -122,10 +122,10 @@ fn run_on(
     notes: &mut Vec<String>,
 ) -> Result<()> {
     let failed = |error: diesel::result::Error| {
-        super::failure::describe("cannot load it", scratch_store.target(), &error)
+        super::failure::convert_error("cannot load it", scratch_store.target(), &error)
     };
     let at = |error: diesel::result::Error, line: usize| {
-        super::failure::describe("a statement failed", scratch_store.target(), &error)
+        super::failure::convert_error("a statement failed", scratch_store.target(), &error)
             .at(path, line_number(line))
     };
     let statements = || parts.iter().flat_map(|part| &part.statement);

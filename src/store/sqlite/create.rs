@@ -17,7 +17,7 @@ use super::discover::orphan;
 use super::failure::describe;
 use super::ledger::set_run;
 use super::session::SqliteSession;
-use crate::disk::{claim, exists, rename_new, sync_directory};
+use crate::disk::{already_exists, claim, rename_new, sync_directory};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Template;
 use crate::store::cache::SchemaCache;
@@ -47,14 +47,14 @@ impl TemplateCache {
         }
         let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let image = match cached.as_ref().filter(|cached| cached.catalog == template.catalog) {
-            Some(cached) if cached.run == template.run && cached.updated.elapsed() < MAX_LEDGER_AGE => {
+            Some(cached) if cached.run == template.run_id && cached.updated.elapsed() < MAX_LEDGER_AGE => {
                 return Ok(Arc::clone(&cached.image));
             }
-            Some(cached) => with_run(&cached.image, template.run)?,
+            Some(cached) => with_run(&cached.image, template.run_id)?,
             None => build(template)?,
         };
         let image = Arc::new(image);
-        let (run, updated) = (template.run.to_string(), Instant::now());
+        let (run, updated) = (template.run_id.to_string(), Instant::now());
         *cached = Some(CachedTemplate { catalog: template.catalog, run, updated, image: Arc::clone(&image) });
         Ok(image)
     }
@@ -77,10 +77,10 @@ fn build(template: Template<'_>) -> Result<Vec<u8>> {
 }
 
 /// Returns a copy of a template whose ledger has this run and the current time.
-fn with_run(image: &[u8], run: &str) -> Result<Vec<u8>> {
+fn with_run(image: &[u8], run_id: &str) -> Result<Vec<u8>> {
     let update = || {
         let connection = in_memory(image)?;
-        set_run(&connection, run)?;
+        set_run(&connection, run_id)?;
         Ok(connection.serialize(MAIN_DB)?.to_vec())
     };
     let mut updated: Vec<u8> =
@@ -131,7 +131,7 @@ pub(super) fn create_file(
 /// Returns `AlreadyExists` if the database exists, or if a companion file of a deleted database does.
 pub(super) fn require_free(path: &Path) -> Result<()> {
     if path.symlink_metadata().is_ok() {
-        return Err(exists());
+        return Err(already_exists());
     }
     match orphan(path) {
         None => Ok(()),

@@ -113,7 +113,7 @@ impl Signature {
 
     /// Whether the next signature differs if the file is written to from now on. It does if the last write is at least
     /// one clock tick old.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(super) fn detects_next_write(&self) -> bool {
         let (seconds, nanoseconds) = self.main.modified;
         let (Ok(seconds), Ok(fraction)) = (u64::try_from(seconds), u32::try_from(nanoseconds)) else {
             return false;
@@ -142,11 +142,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.db");
         std::fs::write(&path, "x").unwrap();
-        assert!(!Signature::of(&path).unwrap().is_settled());
+        assert!(!Signature::of(&path).unwrap().detects_next_write());
         let file = std::fs::File::options().write(true).open(&path).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(5)).unwrap();
         let before = Signature::of(&path).unwrap();
-        assert!(before.is_settled());
+        assert!(before.detects_next_write());
         std::fs::write(&path, "y").unwrap();
         assert_ne!(before, Signature::of(&path).unwrap());
     }

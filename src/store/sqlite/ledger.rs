@@ -188,7 +188,7 @@ const INSERT_HISTORY: &str = "INSERT INTO main.tenantry_history
 const ROWS_PER_INSERT: usize = 100;
 
 /// Appends entries to the ledger. Creates its tables if they do not exist.
-pub(super) fn record(connection: &Connection, entries: &[NewHistoryRow], run: &str) -> Result<()> {
+pub(super) fn record(connection: &Connection, entries: &[NewHistoryRow], run_id: &str) -> Result<()> {
     let write = || {
         connection.execute_batch(CREATE_DIESEL)?;
         connection.execute_batch(CREATE_HISTORY)?;
@@ -205,15 +205,17 @@ pub(super) fn record(connection: &Connection, entries: &[NewHistoryRow], run: &s
                 connection.execute(sql, [entry.version.as_str()])?;
             }
             let sql = format!("{INSERT_HISTORY}{}", vec!["(?,?,?,?,?,?,?,?,?)"; entries.len()].join(","));
-            connection
-                .execute(&sql, params_from_iter(entries.iter().flat_map(|entry| history_row(entry, run))))?;
+            connection.execute(
+                &sql,
+                params_from_iter(entries.iter().flat_map(|entry| history_row(entry, run_id))),
+            )?;
         }
         Ok(())
     };
     write().map_err(|error| describe("cannot write its ledger", error))
 }
 
-fn history_row<'a>(entry: &'a NewHistoryRow, run: &'a str) -> [ToSqlOutput<'a>; 9] {
+fn history_row<'a>(entry: &'a NewHistoryRow, run_id: &'a str) -> [ToSqlOutput<'a>; 9] {
     let duration = i64::try_from(entry.duration.as_micros()).unwrap_or(i64::MAX);
     [
         entry.version.as_str().into(),
@@ -221,7 +223,7 @@ fn history_row<'a>(entry: &'a NewHistoryRow, run: &'a str) -> [ToSqlOutput<'a>; 
         entry.checksum.as_str().into(),
         entry.action.as_str().into(),
         i64::from(entry.forced).into(),
-        run.into(),
+        run_id.into(),
         timestamp(entry.started).into(),
         duration.into(),
         env!("CARGO_PKG_VERSION").into(),
@@ -237,9 +239,9 @@ fn timestamp(time: SystemTime) -> String {
 }
 
 /// Sets the run of all ledger rows, and their times to now. Used for a copy of a template that was built earlier.
-pub(super) fn set_run(connection: &Connection, run: &str) -> rusqlite::Result<()> {
+pub(super) fn set_run(connection: &Connection, run_id: &str) -> rusqlite::Result<()> {
     connection.execute("UPDATE main.__diesel_schema_migrations SET run_on = CURRENT_TIMESTAMP", ())?;
     let sql = "UPDATE main.tenantry_history SET run = ?1, started_at = ?2";
-    connection.execute(sql, [run, &timestamp(SystemTime::now())])?;
+    connection.execute(sql, [run_id, &timestamp(SystemTime::now())])?;
     Ok(())
 }

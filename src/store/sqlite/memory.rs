@@ -17,7 +17,7 @@ use super::session::SqliteSession;
 use super::snapshot::{open_scratch, take_snapshot};
 use super::sql_text;
 use crate::catalog::Catalog;
-use crate::disk::exists;
+use crate::disk::already_exists;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Access, Inspection};
 use crate::project::ProjectId;
@@ -224,7 +224,7 @@ impl Create for MemoryStore {
         let image = self.template.image(template)?;
         let mut projects = self.projects();
         if projects.contains_key(id) {
-            return Err(exists().in_project(id));
+            return Err(already_exists().in_project(id));
         }
         let source = in_memory(&image).map_err(|error| describe("cannot read the template", error))?;
         let connection = self.copy_into(id, &source)?;
@@ -260,7 +260,7 @@ impl Snapshots for MemoryStore {
     fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>> {
         let mut projects = self.projects();
         if projects.contains_key(id) {
-            return Err(exists().in_project(id));
+            return Err(already_exists().in_project(id));
         }
         let connection = self.copy_into(id, &open_scratch(snapshot.file)?)?;
         projects.insert(id.clone(), connection);

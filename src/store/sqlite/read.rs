@@ -53,7 +53,7 @@ impl Reader {
             let before = Signature::of(path)?;
             let (result, must_be_unchanged) = match read_method(&before) {
                 // The last write is so recent that `lstat` would not show another one, so use locks.
-                ReadMethod::Immutable if !before.is_settled() && self.has_rollback_journal(path) => {
+                ReadMethod::Immutable if !before.detects_next_write() && self.has_rollback_journal(path) => {
                     (self.read_locked(path, "mode=ro", &work), false)
                 }
                 ReadMethod::Immutable => (self.read_immutable(path, &work), true),
@@ -66,7 +66,7 @@ impl Reader {
                 Err(ReadFailure::NeedsRepair) => (self.read_copy(path, &work), true),
                 other => (other, must_be_unchanged),
             };
-            if !must_be_unchanged || (before.is_settled() && Signature::of(path)? == before) {
+            if !must_be_unchanged || (before.detects_next_write() && Signature::of(path)? == before) {
                 return result.map_err(ReadFailure::into_error);
             }
             std::thread::sleep(PAUSE);

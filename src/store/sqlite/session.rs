@@ -284,8 +284,8 @@ impl Session for SqliteSession<'_> {
         ledger::record(&self.connection, &[], "")
     }
 
-    fn record(&mut self, entries: &[NewHistoryRow], run: &str) -> Result<()> {
-        ledger::record(&self.connection, entries, run)
+    fn record(&mut self, entries: &[NewHistoryRow], run_id: &str) -> Result<()> {
+        ledger::record(&self.connection, entries, run_id)
     }
 
     fn schema(&mut self) -> Result<Arc<Schema>> {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use crate::ledger::{Action, NewHistoryRow};
 use crate::sql::{quote_name, quote_text};
-use crate::store::postgres::catalog::Read;
+use crate::store::postgres::catalog::SchemaWithState;
 
 /// How many characters of a migration's name the history stores. The table has no key, no sequence and no unbounded
 /// text: these would add four relations, each a file, to every project. Its rows are short and few, so it does not need
@@ -28,8 +28,8 @@ pub(in crate::store::postgres) fn record(
     has: Tables,
     sequence: i64,
     entries: &[NewHistoryRow],
-    run: &str,
-    read: Option<&Read>,
+    run_id: &str,
+    read: Option<&SchemaWithState>,
 ) -> String {
     let quoted = quote_name(schema);
     let mut sql = String::new();
@@ -80,7 +80,7 @@ pub(in crate::store::postgres) fn record(
         .zip(entries)
         .enumerate()
         .map(|(index, (sequence, entry))| {
-            row(sequence, entry, run, read.filter(|_| index + 1 == entries.len()))
+            row(sequence, entry, run_id, read.filter(|_| index + 1 == entries.len()))
         })
         .collect();
     if !rows.is_empty() {
@@ -96,7 +96,7 @@ pub(in crate::store::postgres) fn record(
     sql
 }
 
-fn row(sequence: i64, entry: &NewHistoryRow, run: &str, read: Option<&Read>) -> String {
+fn row(sequence: i64, entry: &NewHistoryRow, run_id: &str, read: Option<&SchemaWithState>) -> String {
     let started = entry.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (state, fingerprint) = match read {
         Some(read) => (quote_text(&read.state), quote_text(&read.schema.fingerprint().to_string())),
@@ -109,7 +109,7 @@ fn row(sequence: i64, entry: &NewHistoryRow, run: &str, read: Option<&Read>) -> 
         quote_text(&entry.checksum),
         quote_text(entry.action.as_str()),
         entry.forced,
-        quote_text(run),
+        quote_text(run_id),
         started.as_secs(),
         started.subsec_micros(),
         entry.duration.as_micros(),
