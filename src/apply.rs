@@ -79,8 +79,8 @@ impl Preflight {
 /// The progress of a request on one project. Kept between attempts.
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
-    /// [`Executor::request`] at first. Once a part of the plan is committed, it has the plan's target position.
-    /// Otherwise the next part or attempt would count a number of steps from the new position.
+    /// [`Executor::request`] at first. After the first commit it names the target position, so that `--steps` is not
+    /// counted twice.
     pub(crate) request: Request,
     /// The maximum number of migrations in one transaction.
     pub(crate) max_migrations: usize,
@@ -231,9 +231,9 @@ impl Executor<'_> {
         }
     }
 
-    /// The part of a plan that is committed next, with at most `max_migrations` migrations.
+    /// The segment of a plan that is committed next, with at most `max_migrations` migrations.
     ///
-    /// It ends before a migration that cannot run in a transaction; such a migration is a part by itself. If parts can
+    /// It ends before a migration that cannot run in a transaction; such a migration is a segment by itself. If segments can
     /// be committed, it also ends after a migration that adds a value to an enum, since the value is usable only after
     /// that.
     fn first_segment(&self, plan: &Plan, can_commit: bool, max_migrations: usize) -> Plan {

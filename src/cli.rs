@@ -142,7 +142,7 @@ enum Command {
     /// Delete projects, after a final backup of each
     #[command(after_long_help = "Examples:\n  tenantry drop 42 --yes")]
     Drop(project::Drop),
-    /// Delete rows that are older than the migration set keeps them
+    /// Delete rows older than the migration set's retention period
     #[command(after_long_help = "Examples:\n  tenantry retain --all --dry-run\n  \
                            tenantry retain 42 --older-than 90d")]
     Retain(maintenance::Retain),
@@ -193,7 +193,7 @@ enum Command {
     /// Check versions, compile options, the store and its permissions
     #[command(after_long_help = "Examples:\n  tenantry doctor\n  tenantry doctor --clean")]
     Doctor {
-        /// First remove what killed processes left behind; nothing that is in use
+        /// First remove leftovers of killed processes
         #[arg(long)]
         clean: bool,
     },

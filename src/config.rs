@@ -80,7 +80,7 @@ impl Config {
         let spares = layer.spares.unwrap_or(0);
         if location.is_directory() && (has_roles || spares > 0) {
             return Err(Error::new(ErrorKind::Configuration, "spares and isolation require Postgres")
-                .with_hint("a SQLite file is created in a millisecond, and file permissions protect it"));
+                .with_hint("remove spares and isolation from tenantry.toml, or use a Postgres store"));
         }
         Ok(Self {
             spares,

@@ -1,4 +1,4 @@
-//! The events of a run: one at its start, one for each project, one at its end.
+//! The events of a run: its start, what was skipped, each project's report, notes, and its end.
 //!
 //! Their JSON is a stable format: fields are added, never renamed.
 
@@ -149,7 +149,7 @@ pub enum Outcome {
     Vacuumed,
     /// The project was not changed, because of all these problems.
     Blocked(Vec<Problem>),
-    /// The operation failed, and the project was not changed.
+    /// The operation failed. The error says if a part of it was done; otherwise the project was not changed.
     Failed(Error),
     /// The run ended before this project was started.
     NotStarted,

@@ -92,6 +92,7 @@ impl Workers {
             let is_failed = |it: &ProjectReport| matches!(it.outcome, Outcome::Failed(_));
             let failed: Vec<bool> = reports.iter().map(is_failed).collect();
             flush(&mut reports);
+            // Failures that only the flush found.
             for (report, _) in reports.iter().zip(failed).filter(|(_, failed)| !failed) {
                 stop.count(&report.outcome);
             }
@@ -162,7 +163,7 @@ impl Workers {
 
 /// The report of a project whose work panicked.
 fn panicked(project: &ProjectId) -> ProjectReport {
-    let error = Error::new(ErrorKind::Internal, "tenantry panicked; the project was not changed")
+    let error = Error::new(ErrorKind::Internal, "tenantry panicked; what was not committed is rolled back")
         .in_project(project)
         .with_hint("please report this as a bug in tenantry");
     ProjectReport::new(project.clone(), Outcome::Failed(error))

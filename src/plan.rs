@@ -115,7 +115,8 @@ pub enum IfNoLedger {
 pub enum IfDrifted {
     /// Change nothing and report a problem.
     Refuse,
-    /// Continue, and verify that the schema differs in the same way afterwards.
+    /// Continue. An upgrade verifies that the schema differs in the same way afterwards; a downgrade accepts any schema
+    /// and records that.
     Keep,
 }
 

@@ -1,4 +1,4 @@
-//! Executes one part of a plan on a locked project: runs its scripts, verifies rows and schema, writes the ledger and
+//! Executes one segment of a plan on a locked project: runs its scripts, verifies rows and schema, writes the ledger and
 //! commits.
 //!
 //! A migration outside a transaction is a part by itself.
@@ -12,14 +12,14 @@ use crate::plan::{IfDrifted, Inspection, Plan, Request};
 use crate::schema::{Difference, Schema};
 use crate::store::{ForeignKeys, Mode, RowCounts, ScriptRun, Session, Step};
 
-/// What the parts of a plan share.
+/// What a segment reports besides its commit, and the tracker of rows that all segments share.
 pub(super) struct SegmentContext<'a> {
     pub(super) rows: Option<&'a mut RowTracker>,
     pub(super) notes: Vec<String>,
 }
 
 impl Executor<'_> {
-    /// Runs a part of a plan, verifies it, and commits it.
+    /// Runs a segment of a plan, verifies it, and commits it.
     pub(super) fn run_segment(
         &self,
         session: &mut dyn Session,

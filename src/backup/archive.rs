@@ -221,7 +221,7 @@ impl Archive {
         let broken = |message: String| {
             Error::new(ErrorKind::CheckFailed, message)
                 .at(&backup.name, None)
-                .with_hint("use another backup of this project; keep this one for the investigation")
+                .with_hint("use another backup of this project; keep this one to find out what damaged it")
         };
         let file = self
             .destination

@@ -116,7 +116,7 @@ pub(super) struct Prune {
     /// Keep the newest backup of each of the last N months with backups
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_monthly: usize,
-    /// Keep all younger backups: a number with s, m, h, d or w, such as 30d
+    /// Keep all backups younger than this age, such as 30d (units: s, m, h, d, w)
     #[arg(long, value_name = "AGE")]
     keep_within: Option<String>,
     /// Only show which backups would be removed

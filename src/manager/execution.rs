@@ -57,8 +57,8 @@ impl Manager {
         }
     }
 
-    /// Makes the commits to these projects durable, before they are reported. An up-to-date project is a reason to do
-    /// this too: the commit of another run that upgraded it may be just as recent.
+    /// Makes the commits to these projects durable, before they are reported. Also flushes for up-to-date projects:
+    /// another run may have upgraded them a moment ago with an asynchronous commit.
     pub(super) fn flush_commits(&self, reports: &mut [ProjectReport], run_id: &str) {
         let is_done = |it: &Outcome| matches!(it, Outcome::Upgraded | Outcome::Downgraded | Outcome::Stamped);
         let ids: Vec<ProjectId> =

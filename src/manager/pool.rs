@@ -86,8 +86,7 @@ struct OpenPool {
 }
 
 impl PoolsState {
-    /// How many threads are about to take an idle connection that was closed meanwhile because of its age. Each of them
-    /// opens a new one.
+    /// How many threads expect an idle connection that has since expired. Each of them opens a new one.
     fn takers_without_connection(&self) -> usize {
         let is_first =
             |index: usize| self.taking[..index].iter().all(|it| !Arc::ptr_eq(it, &self.taking[index]));

@@ -107,7 +107,7 @@ fn changes_anything(run: &Run) -> bool {
 }
 
 impl Manager {
-    /// Starts the record of a run, after it completed those of killed runs. Returns the record, or `None` if nothing is
+    /// Completes the records of killed runs, then starts the record of a run. Returns the record, or `None` if nothing is
     /// to be recorded, and the last killed run of the same command.
     pub(super) fn start_recording<'a>(
         &'a self,

@@ -1,6 +1,6 @@
 //! Runs one fleet command: the same steps for one project and for all, for a dry run and for the run itself.
 //!
-//! All projects are planned before the first is written to. A project's data is dropped once it is reported.
+//! All projects are planned before the first is written to. Memory for a project is freed once it is reported.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -78,7 +78,8 @@ impl Manager {
         recorded.map(|()| summary)
     }
 
-    /// Fails if something is wrong with the command itself, before any project is touched.
+    /// Finds what is wrong with the command itself before any project is changed: builds the reference if the operation
+    /// needs one, and inspects the first projects.
     fn prepare(&self, run: &Run, projects: &[ProjectId]) -> Result<Prefetched> {
         if run.backup_before != BackupBefore::None {
             self.archive()?;

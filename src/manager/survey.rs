@@ -111,6 +111,7 @@ impl Manager {
             Ok(())
         })?;
         let prefetched = prefetched.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // Builds the reference if any of them needs it, so that a failing migration ends the command here.
         for inspections in prefetched.values() {
             self.executor_for_status(inspections)?;
         }

@@ -35,7 +35,7 @@ pub enum DownScriptOutcome {
 }
 
 impl Reference {
-    /// Creates a reference without schemas, for a role that cannot create a schema.
+    /// Creates a reference without schemas: for a role that cannot create a schema, or if nothing has to be compared.
     #[must_use]
     pub(crate) const fn unknown() -> Self {
         Self {

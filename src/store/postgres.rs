@@ -1,6 +1,6 @@
 //! Projects as schemas of one Postgres database.
 //!
-//! Settings and locks last for one transaction, since a pooler may run each transaction in another server session.
+//! Behind a pooler, settings and locks last for one transaction: each may run in another server session.
 
 mod access;
 mod bulk_inspect;

@@ -30,7 +30,8 @@ fn run_while_cutting(world: &World, arguments: &[&str], every: Duration) -> Ran 
                 world.cut_connections();
             }
         });
-        let ran = world.run(&[&["--format", "json"], arguments].concat());
+        // On a loaded machine a read may need many attempts.
+        let ran = world.run(&[&["--format", "json", "--reconnect-timeout", "60"], arguments].concat());
         is_over.store(true, Ordering::Relaxed);
         ran
     })

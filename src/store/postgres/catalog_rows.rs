@@ -101,7 +101,7 @@ fn line(
     line
 }
 
-/// The privileges on an object, without those of the role replaced like the schema, which is another one in each project.
+/// The privileges on an object, except those of the project's own role, whose name differs in each project.
 fn granted(access: &str, own_role: &[String]) -> String {
     let is_others = |line: &&str| !own_role.iter().any(|role| line.starts_with(role.as_str()));
     let mut lines: Vec<&str> = access.lines().filter(is_others).collect();

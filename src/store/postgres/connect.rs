@@ -346,8 +346,8 @@ impl Connections {
     }
 
     /// Takes an idle connection or opens a new one. If the server accepts no more connections, waits until one of this
-    /// pool is returned, and retries with growing pauses. Fails with `PoolExhausted` if none of this pool is in use and
-    /// [`FULL_SERVER_TIMEOUT`] is over.
+    /// pool is returned, and retries with growing pauses. Fails with `PoolExhausted` after [`FULL_SERVER_TIMEOUT`], but keeps
+    /// waiting while another connection of this pool is in use.
     pub(super) fn get(&self) -> Result<ConnectionGuard<'_>> {
         let deadline = Instant::now() + FULL_SERVER_TIMEOUT;
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));

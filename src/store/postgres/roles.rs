@@ -63,7 +63,7 @@ impl PostgresSession<'_> {
 
     /// Grants the project's role access to the schema as it is now, if there is such a role.
     pub(super) fn grant_to_role(&mut self) -> Result<()> {
-        let place = self.require_schema()?;
+        let info = self.require_schema()?;
         if self.store.options.isolation == Isolation::None || self.role_is_ours()? != Some(true) {
             return Ok(());
         }
@@ -75,7 +75,7 @@ impl PostgresSession<'_> {
              ALTER DEFAULT PRIVILEGES IN SCHEMA {name} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {name}; \
              ALTER DEFAULT PRIVILEGES IN SCHEMA {name} GRANT ALL ON SEQUENCES TO {name}; "
         );
-        for (exists, table) in [(place.diesel, DIESEL), (place.history, HISTORY)] {
+        for (exists, table) in [(info.diesel, DIESEL), (info.history, HISTORY)] {
             if exists {
                 sql.push_str(&protect_ledger(&self.name, table));
             }
@@ -111,9 +111,9 @@ impl PostgresSession<'_> {
 
     /// Returns the statements that protect new ledger tables from writes by the project's role, if it has one. `place`
     /// says which of the tables existed before.
-    pub(super) fn protect_new_ledger(&mut self, place: SchemaInfo) -> Result<String> {
+    pub(super) fn protect_new_ledger(&mut self, info: SchemaInfo) -> Result<String> {
         let new =
-            [(place.diesel, DIESEL), (place.history, HISTORY)].into_iter().filter(|(existed, _)| !existed);
+            [(info.diesel, DIESEL), (info.history, HISTORY)].into_iter().filter(|(existed, _)| !existed);
         let new: Vec<_> = new.map(|(_, table)| protect_ledger(&self.name, table)).collect();
         let needs_protection = self.store.options.isolation == Isolation::Role
             && !new.is_empty()

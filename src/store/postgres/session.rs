@@ -39,7 +39,7 @@ pub(super) struct PostgresSession<'a> {
     pub(super) pooled: ConnectionGuard<'a>,
     pub(super) name: String,
     pub(super) transaction_owner: TransactionOwner,
-    /// The schema's ledger tables, as read under the lock; `None` if the schema does not exist.
+    /// Which ledger tables the schema has and whether it is writable; `None` if the schema does not exist.
     pub(super) schema_info: Option<SchemaInfo>,
     /// Whether the `search_path` is set to the schema instead of tenantry's own.
     pub(super) is_in_schema: bool,
@@ -49,9 +49,9 @@ pub(super) struct PostgresSession<'a> {
     pub(super) refused_grants: Vec<String>,
     /// Statements that are sent together with the next ones, to save a round trip.
     unsent: String,
-    /// Whether the project is assumed to be as inspected. The assertion in `unsent` checks that.
+    /// Whether the project is assumed to be as inspected. The first message, in `unsent`, checks that.
     assumes_unchanged: bool,
-    /// The sequence number of the ledger's last row, as read under the lock; 0 if there is none.
+    /// The sequence number of the ledger's last row; 0 if there is none.
     sequence: i64,
     /// The last row written into the ledger, with its run.
     recorded: Option<(String, NewHistoryRow)>,
@@ -196,7 +196,7 @@ impl<'a> PostgresSession<'a> {
         Ok(schema_oid(&quote_text(&self.name)))
     }
 
-    /// Looks the schema up by its name and sets `place`.
+    /// Looks the schema up by its name and sets `schema_info`.
     pub(super) fn find_schema(&mut self) -> Result<()> {
         let name = self.name.clone();
         self.schema_info = self.reader()?.schema_info(&name)?;
@@ -400,20 +400,20 @@ impl Session for PostgresSession<'_> {
     }
 
     fn record(&mut self, entries: &[NewHistoryRow], run_id: &str) -> Result<()> {
-        let place = self.require_schema()?;
-        let has = ledger::write::Tables { diesel: place.diesel, history: place.history };
+        let info = self.require_schema()?;
+        let has = ledger::write::Tables { diesel: info.diesel, history: info.history };
         let read = self.current.as_ref();
         // A trigger on the ledger resolves names with the schema's search_path, like any other trigger of the project.
         let (schema_path, own_path) = (search_path(&quote_name(&self.name)), search_path(CATALOG_PATH));
         let rows = ledger::write::record(&self.name, has, self.sequence, entries, run_id, read);
         let _ = write!(self.unsent, "{schema_path}; {rows}{own_path}; ");
         self.sequence += i64::try_from(entries.len()).unwrap_or_default();
-        let protection = self.protect_new_ledger(place)?;
+        let protection = self.protect_new_ledger(info)?;
         self.unsent.push_str(&protection);
         if let Some(entry) = entries.last() {
             self.recorded = Some((run_id.to_string(), entry.clone()));
         }
-        self.schema_info = Some(SchemaInfo { diesel: true, history: true, ..place });
+        self.schema_info = Some(SchemaInfo { diesel: true, history: true, ..info });
         Ok(())
     }
 
