@@ -56,7 +56,7 @@ impl Journal {
         self.directory.join(FILE)
     }
 
-    /// Appends an entry durably. If this fails, no entry was written.
+    /// Appends an entry durably. If this fails, the entry may have been written, but is not reported as done.
     pub(crate) fn append(&self, new: &NewEntry<'_>) -> Result<Entry> {
         make_private(&self.directory)?;
         let is_new = !self.path().exists();

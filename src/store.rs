@@ -85,8 +85,8 @@ pub trait Store: Inspect + Create + Snapshots + SqlText + Send + Sync {
         self.location() == location
     }
 
-    /// Whether a backup kept at `kept_at` belongs to this fleet: it was taken of the store `taken_of`, of project `id`
-    /// in the file or schema `place`.
+    /// Whether a backup is this fleet's. `taken_of`, `place` and `id` come from its manifest; `kept_at` is the archive's
+    /// location.
     fn owns(&self, taken_of: &str, place: &str, id: &ProjectId, kept_at: &str) -> bool {
         let _ = kept_at;
         self.is_at(taken_of) && self.place(id) == place

@@ -65,10 +65,11 @@ pub(crate) fn build_reference(
     session.begin(mode)?;
     session.require_confined()?;
     // If no script generates values, or the migrations leave no rows, all new projects are equal.
-    let computed = catalog.first_volatile_value().is_some()
+    let has_volatile_rows = catalog.first_volatile_value().is_some()
         && session.count_rows()?.rows.values().any(|count| *count > 0);
     session.rollback()?;
-    let reference = Reference::new(catalog, schemas).with_volatile_rows(computed).with_deletes(deletes);
+    let reference =
+        Reference::new(catalog, schemas).with_volatile_rows(has_volatile_rows).with_deletes(deletes);
     Ok(if test_down_scripts == TestDownScripts::Yes {
         reference.with_down_results(down_outcomes)
     } else {

@@ -41,7 +41,7 @@ impl RowTracker {
         Self { tables, changed_table: None }
     }
 
-    /// Compares the rows at the start of a part of the plan. Others must not be able to change them now.
+    /// Compares the rows at the start of a segment. Others must not be able to change them now.
     pub(super) fn observe(&mut self, now: &BTreeMap<String, Table>) {
         if self.changed_table.is_none() {
             self.changed_table = self.changed_by_others(now);

@@ -1,7 +1,7 @@
 //! Executes one segment of a plan on a locked project: runs its scripts, verifies rows and schema, writes the ledger and
 //! commits.
 //!
-//! A migration outside a transaction is a part by itself.
+//! A migration outside a transaction is a segment by itself.
 
 use super::rows::{Allowance, RowLoss, RowTracker, Violations, lock_tables, preserve_sequences, verify_rows};
 use super::{DropTables, Durability, Executor, RowOwner};
@@ -62,7 +62,7 @@ impl Executor<'_> {
             rows.update(session.contents()?.tables);
         }
         let result = match self.durability {
-            // Earlier parts wait for the disk, since a migration outside a transaction may follow.
+            // Earlier segments commit durably, since a migration outside a transaction may follow.
             Durability::Deferred if is_last => session.commit_async(),
             _ => session.commit(),
         };

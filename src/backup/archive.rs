@@ -158,7 +158,7 @@ impl Archive {
         Ok((backups, broken))
     }
 
-    /// Returns a project's newest backup, or the newest that was taken until `by`. An unreadable backup is an error; it
+    /// Returns a project's newest backup, or the newest that was taken at or before `by`. An unreadable backup is an error; it
     /// is not skipped.
     pub fn newest(&self, project: &ProjectId, by: Option<Timestamp>) -> Result<Option<Backup>> {
         let end = by.map(|by| format!("{project}/{}~", by.for_file_name()));

@@ -73,7 +73,7 @@ impl Script {
                 .with_hint("close it: until then, it extends to the end of the file")
         })?;
         for statement in &statements {
-            refuse(statement, &path, transaction)?;
+            check_allowed(statement, &path, transaction)?;
         }
         let unix = text.replace("\r\n", "\n");
         let variants = [Checksum::of(&unix), Checksum::of(&unix.replace('\n', "\r\n"))];
@@ -158,7 +158,7 @@ impl Script {
     }
 }
 
-fn refuse(statement: &Statement, path: &Path, transaction: Transaction) -> Result<()> {
+fn check_allowed(statement: &Statement, path: &Path, transaction: Transaction) -> Result<()> {
     let (message, hint) = match (&statement.control, transaction) {
         (Control::None | Control::Pragma(Pragma::Run | Pragma::Before(_) | Pragma::Skip), _)
         | (Control::ControlsTransaction(_) | Control::OutsideTransaction(_), Transaction::None) => {
@@ -175,9 +175,17 @@ fn refuse(statement: &Statement, path: &Path, transaction: Transaction) -> Resul
             "move it to a separate migration whose metadata.toml sets run_in_transaction = false".into(),
         ),
         (Control::Pragma(Pragma::Refuse(name)), _) => (
-            format!("PRAGMA {name} changes the database without SQLite's own checks"),
-            "remove it: change a table with ALTER TABLE, or create a new table, copy the rows and rename it"
-                .into(),
+            format!("PRAGMA {name} is not allowed in a migration"),
+            match *name {
+                "schema_version" => {
+                    "remove it: it bypasses SQLite's own checks; change a table with ALTER TABLE, or create \
+                                     a new table, copy the rows and rename it"
+                }
+                _ => {
+                    "remove it: it would affect the rest of the migration or other databases of this process"
+                }
+            }
+            .into(),
         ),
         // A dry run tests the migrations on a scratch database. Even then this statement would change something else.
         (Control::OutsideSchema(outside), _) => outside.explain(),

@@ -75,7 +75,7 @@ impl Manager {
             }
         };
         create(Template {
-            catalog: self.catalog.hash(),
+            catalog_hash: self.catalog.hash(),
             is_reusable,
             adds_enum_values: self.catalog.adds_enum_values(),
             run_id,

@@ -1,4 +1,5 @@
-//! Reads from a project's ledger what each run changed. Needed if a run was killed before it recorded that itself.
+//! Reads from a project's ledger what each run changed. Needed if a run failed or was killed before it recorded that
+//! itself, and for rollbacks.
 
 use std::sync::Mutex;
 

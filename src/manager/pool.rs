@@ -146,7 +146,7 @@ impl Pools {
                 state.taking.push(Arc::clone(&pool));
                 break false;
             }
-            if self.has_room(&mut state) {
+            if self.make_room(&mut state) {
                 state.opening += 1;
                 break true;
             }
@@ -213,7 +213,7 @@ impl Pools {
 
     /// Whether one more connection may be opened. At the limit, makes room by closing the idle pool that was unused
     /// longest, if there is one.
-    fn has_room(&self, state: &mut PoolsState) -> bool {
+    fn make_room(&self, state: &mut PoolsState) -> bool {
         let pools = state.pools.values().map(|open| &open.pool).chain(&state.retired);
         let count: u32 = pools.map(|pool| pool.state().connections).sum();
         if (count as usize) + state.opening + state.takers_without_connection() < self.capacity {

@@ -224,7 +224,7 @@ impl Manager {
         sink: &mut EventSink<'_, F>,
     ) {
         let (ids, preflights): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
-        // A run that takes backups waits for more than commits, and a small fleet is better reported early.
+        // Batching gains little if every project also waits for its backup. In a small fleet it only delays reports.
         let backup_before = context.run.backup_before;
         let deferred = self.store.deferred_commits().filter(|_| backup_before == BackupBefore::None);
         let batch_size = deferred.map_or(1, DeferredCommits::commit_batch_size);

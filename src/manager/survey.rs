@@ -1,6 +1,6 @@
 //! Inspects projects in batches, and plans them. The first batches are read while the reference is built.
 //!
-//! Does not build a reference that no schema is compared with.
+//! Builds the reference only if a schema is compared with it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -80,8 +80,8 @@ impl Manager {
         Ok(self.executor_with(reference, self.upgrade_request(), ""))
     }
 
-    /// Reads the first batches of projects, and builds the reference at the same time, since a server has more than one
-    /// processor. If verified schemas are skipped, builds it afterwards, and only if a schema was read.
+    /// Reads the first batches of projects. Normally builds the reference at the same time. If the store can skip verified
+    /// schemas, builds it afterwards, and only if a schema was read.
     pub(super) fn prefetch(&self, projects: &[ProjectId], read_schema: ReadSchema) -> Result<Prefetched> {
         if projects.is_empty() {
             return Ok(Prefetched::new());

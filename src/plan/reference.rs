@@ -100,7 +100,7 @@ impl Reference {
         if position >= self.data_dependent { None } else { self.schemas.get(position).map(Arc::as_ref) }
     }
 
-    /// Returns how a schema differs from the expected one at a position, without those that are only a
+    /// Returns the differences between a schema and the expected one at a position, without those that are only a
     /// [note](Difference::is_note).
     #[must_use]
     pub(crate) fn differences(&self, schema: &Schema, position: usize) -> Vec<Difference> {

@@ -74,8 +74,8 @@ pub(crate) fn is_bookkeeping(table: &str, columns: &[String]) -> bool {
     }
 }
 
-/// Whether a statement creates a trigger or rule on a ledger. It would run whenever the ledger is written, and does not
-/// belong in any schema.
+/// Whether a statement creates a trigger or rule on a ledger. An import refuses it, because it would run whenever tenantry
+/// writes the ledger.
 pub(crate) fn is_ledger_trigger(tokens: &[Token<'_>]) -> bool {
     let is_action = tokens.iter().take(8).any(|token| token.is("TRIGGER") || token.is("RULE"));
     let is_ledger = |token: &Token<'_>| {

@@ -8,7 +8,9 @@ mod tokens;
 use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode};
 
 use super::{Dialect, Token, tokens};
-use tokens::{block, database, qualified, session, unfiltered_catalog};
+use tokens::{
+    find_database_change, find_in_block, find_qualified_name, find_session_change, unfiltered_catalog,
+};
 
 /// Something outside the project's schema that a statement reads or changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,11 +87,11 @@ fn schema_condition(catalog: &str) -> &'static str {
 pub(super) fn outside_reference(sql: &str, tokens: &[Token<'_>]) -> Option<OutsideReference> {
     let is_code =
         ["DO", "SELECT", "WITH", "INSERT", "UPDATE", "DELETE"].iter().any(|word| tokens[0].is(word));
-    database(tokens)
-        .or_else(|| session(tokens))
+    find_database_change(tokens)
+        .or_else(|| find_session_change(tokens))
         .or_else(|| name_outside(sql))
         .or_else(|| is_code.then(|| unfiltered_catalog(tokens)).flatten())
-        .or_else(|| if tokens[0].is("DO") { block(tokens) } else { None })
+        .or_else(|| if tokens[0].is("DO") { find_in_block(tokens) } else { None })
 }
 
 /// Returns the first name in another schema that the statement creates, changes, writes or locks.
@@ -99,7 +101,7 @@ fn name_outside(sql: &str) -> Option<OutsideReference> {
     if !parsed.errors().is_empty() {
         // The parser does not know this statement, so only its tokens are checked.
         let tokens = tokens(sql, Dialect::Postgres).ok()?;
-        return qualified(&tokens);
+        return find_qualified_name(&tokens);
     }
     root.descendants().filter(is_whole_path).find_map(|path| target(&path))
 }

@@ -87,9 +87,9 @@ pub enum Pragma {
     Run,
     /// These settings are applied before the transaction begins.
     Before(FileSettings),
-    /// It is skipped: its effect ends with the connection, and SQLite refuses it in a transaction.
+    /// It is skipped: SQLite refuses it in a transaction, and it has no lasting effect on the database.
     Skip,
-    /// It is refused: it would change the schema or the file without SQLite's own checks. Holds the pragma's name.
+    /// It is refused: it would bypass SQLite's checks, or affect more than the migration. Holds the pragma's name.
     Refuse(&'static str),
 }
 

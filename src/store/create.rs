@@ -25,11 +25,11 @@ pub trait SpareStore {
     fn top_up(&self, template: Template<'_>) -> Result<Spares>;
 }
 
-/// What a new project's database shall be.
+/// How a new project's database is made.
 #[derive(Clone, Copy)]
 pub struct Template<'a> {
     /// The catalog's hash. Databases with equal hashes differ only in their ledgers' times and run ids.
-    pub catalog: [u8; 32],
+    pub catalog_hash: [u8; 32],
     /// Whether one database may be copied for every project. If not, each is filled by itself.
     pub is_reusable: bool,
     /// Whether filling may need several transactions: a value added to an enum must be committed before it is used.

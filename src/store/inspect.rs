@@ -16,7 +16,7 @@ pub trait Inspect {
     /// How many of `projects` to pass to one call of [`Inspect::inspect`].
     fn inspect_batch_size(&self, projects: usize) -> usize;
 
-    /// Whether ledgers record that a schema was verified, so that [`ReadSchema::IfUnverified`] skips any.
+    /// Whether ledgers record a verified schema. If not, [`ReadSchema::IfUnverified`] reads every schema.
     fn ledger_verifies_schemas(&self) -> bool;
 
     /// Lets `work` read a project's rows as they were at one moment. `work` may be called more than once.

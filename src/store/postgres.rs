@@ -64,7 +64,8 @@ const MAX_NAME: usize = 63;
 const OWN: &str = "tenantry_";
 /// The most schemas in one bulk inspection. The server process remembers every table it has seen; see `connect`.
 const MAX_BATCH: usize = 1_000;
-/// How many batches a small fleet is divided into: two are read in parallel, and the server plans queries for each.
+/// How many batches a small fleet is divided into: two are read in parallel. More
+/// would only repeat the server's query planning.
 const BATCHES: usize = 2;
 /// A smaller batch is not worth its round trips.
 const MIN_BATCH: usize = 64;
@@ -348,7 +349,7 @@ impl Snapshots for PostgresStore {
     }
 
     fn lock_exclusive(&self, id: &ProjectId, _if_in_use: IfInUse) -> Result<Box<dyn ExclusiveProject + '_>> {
-        // Other sessions find the new schema by its name.
+        // `if_in_use` does not matter here: connected sessions look the schema up by its name, and so reach the new one.
         Ok(Box::new(snapshot::lock_exclusive(self, id).map_err(|error| error.in_project(id))?))
     }
 }

@@ -5,7 +5,7 @@ use super::OutsideReference;
 use crate::sql::{Dialect, Token, TokenKind, tokens};
 
 /// Returns the first reference in the body of a `DO` block, including those in strings that the block executes.
-pub(super) fn block(tokens: &[Token<'_>]) -> Option<OutsideReference> {
+pub(super) fn find_in_block(tokens: &[Token<'_>]) -> Option<OutsideReference> {
     // Every string is checked, since the language can be written as a string, too.
     tokens.iter().filter(|token| token.kind == TokenKind::Text).find_map(|token| in_body(token.text))
 }
@@ -25,7 +25,8 @@ fn in_body(literal: &str) -> Option<OutsideReference> {
         let remaining = &body_tokens[index..];
         let end = remaining.iter().position(|token| token.is_symbol(";")).unwrap_or(remaining.len());
         if is_start(index)
-            && let Some(outside) = database(&remaining[..end]).or_else(|| qualified(&remaining[..end]))
+            && let Some(outside) =
+                find_database_change(&remaining[..end]).or_else(|| find_qualified_name(&remaining[..end]))
         {
             return Some(outside);
         }
@@ -35,7 +36,8 @@ fn in_body(literal: &str) -> Option<OutsideReference> {
             let executed = unquoted(text.text);
             let executed = tokens(&executed, Dialect::Postgres).unwrap_or_default();
             if !executed.is_empty()
-                && let Some(outside) = database(&executed).or_else(|| qualified(&executed))
+                && let Some(outside) =
+                    find_database_change(&executed).or_else(|| find_qualified_name(&executed))
             {
                 return Some(outside);
             }
@@ -58,7 +60,7 @@ fn unquoted(literal: &str) -> String {
 
 /// Returns a reference if the statement changes something that belongs to no schema, or moves an object to another
 /// schema.
-pub(super) fn database(tokens: &[Token<'_>]) -> Option<OutsideReference> {
+pub(super) fn find_database_change(tokens: &[Token<'_>]) -> Option<OutsideReference> {
     const MODIFIERS: [&str; 6] = ["OR", "REPLACE", "TRUSTED", "PROCEDURAL", "DEFAULT", "UNLOGGED"];
     const PLAIN: [(&str, &str); 14] = [
         ("ROLE", "ROLE"),
@@ -156,7 +158,7 @@ pub(super) fn database(tokens: &[Token<'_>]) -> Option<OutsideReference> {
 }
 
 /// Returns a reference if the statement changes the session for the rest of the script, or transfers data with `COPY`.
-pub(super) fn session(tokens: &[Token<'_>]) -> Option<OutsideReference> {
+pub(super) fn find_session_change(tokens: &[Token<'_>]) -> Option<OutsideReference> {
     const SETTINGS: [&str; 5] = ["search_path", "SCHEMA", "ROLE", "AUTHORIZATION", "ALL"];
     let first = &tokens[0];
     if (first.is("SET") || first.is("RESET")) && !tokens.get(1).is_some_and(|token| token.is("CONSTRAINTS")) {
@@ -176,7 +178,7 @@ fn is_word(token: Option<&Token<'_>>, words: &[&str]) -> bool {
 
 /// Returns the first schema-qualified name of something that the statement creates, changes or writes. Checks only the
 /// tokens: for statements that the parser does not know, and for those in a block.
-pub(super) fn qualified(tokens: &[Token<'_>]) -> Option<OutsideReference> {
+pub(super) fn find_qualified_name(tokens: &[Token<'_>]) -> Option<OutsideReference> {
     const KINDS: [&str; 17] = [
         "TABLE",
         "VIEW",
@@ -308,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_qualified_name_is_told_where_it_is_written_and_not_where_it_is_used() {
-        let of = |sql: &str| qualified(&tokens(sql, Dialect::Postgres).unwrap());
+        let of = |sql: &str| find_qualified_name(&tokens(sql, Dialect::Postgres).unwrap());
         for sql in [
             "CREATE TABLE IF NOT EXISTS public.a (b int)",
             "DROP TABLE IF EXISTS public.a",

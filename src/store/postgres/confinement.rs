@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::sql::quote_text;
 
 /// Tables of other schemas that this transaction may have written or changed, and database-wide objects that it
-/// created. Checking a foreign key is not found, since it takes a weaker lock.
+/// created. Foreign key checks do not appear: they take a weaker lock.
 const OUTSIDE: &str = "
 SELECT format('%s.%s', n.nspname, c.relname) AS name FROM pg_locks l
 JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -23,15 +23,15 @@ WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation'
 UNION ALL SELECT format('the server''s %s', c.relname) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
 WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.database = 0 AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock')
     AND c.relname IN ('pg_authid', 'pg_auth_members', 'pg_database', 'pg_tablespace', 'pg_db_role_setting', 'pg_parameter_acl')
-UNION ALL SELECT 'a cast' FROM pg_cast WHERE {own}
-UNION ALL SELECT format('access method %s', amname) FROM pg_am WHERE {own}
-UNION ALL SELECT format('extension %s', extname) FROM pg_extension WHERE extnamespace = {number}
-UNION ALL SELECT format('event trigger %s', evtname) FROM pg_event_trigger WHERE {own}
-UNION ALL SELECT format('publication %s', pubname) FROM pg_publication WHERE {own}
-UNION ALL SELECT format('language %s', lanname) FROM pg_language WHERE {own}
-UNION ALL SELECT format('server %s', srvname) FROM pg_foreign_server WHERE {own}
-UNION ALL SELECT format('foreign-data wrapper %s', fdwname) FROM pg_foreign_data_wrapper WHERE {own}
-UNION ALL SELECT format('schema %s', nspname) FROM pg_namespace WHERE {own} AND nspname <> {schema}
+UNION ALL SELECT 'a cast' FROM pg_cast WHERE {written_here}
+UNION ALL SELECT format('access method %s', amname) FROM pg_am WHERE {written_here}
+UNION ALL SELECT format('extension %s', extname) FROM pg_extension WHERE extnamespace = {schema_oid}
+UNION ALL SELECT format('event trigger %s', evtname) FROM pg_event_trigger WHERE {written_here}
+UNION ALL SELECT format('publication %s', pubname) FROM pg_publication WHERE {written_here}
+UNION ALL SELECT format('language %s', lanname) FROM pg_language WHERE {written_here}
+UNION ALL SELECT format('server %s', srvname) FROM pg_foreign_server WHERE {written_here}
+UNION ALL SELECT format('foreign-data wrapper %s', fdwname) FROM pg_foreign_data_wrapper WHERE {written_here}
+UNION ALL SELECT format('schema %s', nspname) FROM pg_namespace WHERE {written_here} AND nspname <> {schema}
 LIMIT 1";
 
 /// The condition that this transaction, or one of its subtransactions, wrote a catalog row. The row is visible, so if
@@ -51,8 +51,8 @@ impl PostgresSession<'_> {
     pub(super) fn require_confined(&mut self) -> Result<()> {
         let sql = OUTSIDE
             .replace("{schema}", &quote_text(&self.name))
-            .replace("{number}", &self.schema_oid_sql()?)
-            .replace("{own}", WRITTEN_HERE);
+            .replace("{schema_oid}", &self.schema_oid_sql()?)
+            .replace("{written_here}", WRITTEN_HERE);
         self.reader()?;
         let found: QueryResult<Vec<Name>> =
             diesel::sql_query(sql).load(&mut self.pooled.connection()?.connection);

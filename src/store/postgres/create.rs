@@ -77,7 +77,7 @@ pub(super) fn scratch(
 
 /// The prefix of the names of a template's spares.
 fn spare_prefix(template: Template<'_>) -> String {
-    format!("{OWN}spare_{}_", &hexadecimal(&template.catalog)[..12])
+    format!("{OWN}spare_{}_", &hexadecimal(&template.catalog_hash)[..12])
 }
 
 /// Creates spares up to the configured number. Removes those of another catalog and those that were changed.
@@ -225,7 +225,7 @@ impl PostgresSession<'_> {
     /// Renames a schema to this project's name and updates the run and the times in its ledger. Returns whether objects
     /// in the schema had to be changed. If two sessions use the same name at once, the server lets only one succeed.
     fn rename_into_place(&mut self, spare: &str, template: Template<'_>) -> Result<bool> {
-        const WHAT: &str = "cannot claim a spare";
+        const WHAT: &str = "cannot rename the new schema";
         let (name, run) = (self.name.clone(), quote_text(template.run_id));
         let changed = self.rename_schema(WHAT, spare, &name)?;
         let to = quote_name(&name);

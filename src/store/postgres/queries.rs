@@ -45,8 +45,8 @@ impl Queries {
                 )
                 .replace("{setting}", SETTING)
         };
-        let members = adapt(&with_access(&with_hashes(include_str!("catalog_rows.sql"))));
-        let hashes = hashes_only(&members);
+        let catalog_rows = adapt(&with_access(&with_hashes(include_str!("catalog_rows.sql"))));
+        let hashes = hashes_only(&catalog_rows);
         let split_at_name = |sql: &str| {
             let sql = sql.replace("{schema}", &schema_oid("{name}"));
             let (before, after) = sql.split_once("{name}").unwrap_or((&sql, ""));
@@ -54,7 +54,7 @@ impl Queries {
         };
         Self {
             catalog_rows: split_at_name(
-                &members
+                &catalog_rows
                     .replace("{select}", "SELECT hash, objects, what, name, body, tree, access")
                     .replace("{{", "")
                     .replace("}}", ""),
@@ -80,8 +80,8 @@ impl Queries {
 ///
 /// The expression computes a transaction's number as the age of transaction 3 minus the transaction's age, in 32 bits.
 /// Converting an `xid` to text and then to a number takes the server longer.
-fn with_hashes(members: &str) -> String {
-    let mut parts = members.split("{hash ");
+fn with_hashes(catalog_rows: &str) -> String {
+    let mut parts = catalog_rows.split("{hash ");
     let mut sql = parts.next().unwrap_or_default().to_string();
     for part in parts {
         let (what, rest) = part.split_once('}').unwrap_or((part, ""));
@@ -98,8 +98,8 @@ fn with_hashes(members: &str) -> String {
 
 /// Replaces each `{access OWNER ACL of TABLE}` by the expression for a row's privileges, and its owner if that is not
 /// the schema's.
-fn with_access(members: &str) -> String {
-    let mut parts = members.split("{access ");
+fn with_access(catalog_rows: &str) -> String {
+    let mut parts = catalog_rows.split("{access ");
     let mut sql = parts.next().unwrap_or_default().to_string();
     for part in parts {
         let (what, rest) = part.split_once('}').unwrap_or((part, ""));
@@ -115,9 +115,9 @@ fn with_access(members: &str) -> String {
     sql
 }
 
-/// Reduces the members query to its hashes, by removing the parts in double braces.
-fn hashes_only(members: &str) -> String {
-    let parts = members.split("{{").map(|part| part.split_once("}}").map_or(part, |(_, after)| after));
+/// Reduces the query of catalog rows to its hashes, by removing the parts in double braces.
+fn hashes_only(catalog_rows: &str) -> String {
+    let parts = catalog_rows.split("{{").map(|part| part.split_once("}}").map_or(part, |(_, after)| after));
     parts.collect()
 }
 

@@ -109,7 +109,7 @@ impl PostgresSession<'_> {
         self.batch("cannot drop its role", &format!("DROP OWNED BY {name}; DROP ROLE {name}"))
     }
 
-    /// Returns the statements that protect new ledger tables from writes by the project's role, if it has one. `place`
+    /// Returns the statements that protect new ledger tables from writes by the project's role, if it has one. `info`
     /// says which of the tables existed before.
     pub(super) fn protect_new_ledger(&mut self, info: SchemaInfo) -> Result<String> {
         let new =

@@ -310,7 +310,7 @@ impl ExclusiveProject for PostgresSession<'_> {
         let mut notes = staged.notes.clone();
         notes.extend(self.apply_access(&access)?);
         self.record_state()?;
-        // Last, because rows of a published table without a key cannot be changed.
+        // Last: `record_state` updates the ledger, and Postgres refuses UPDATE on a published table without a key.
         for published in publications {
             self.batch("cannot add it to its publications again", &published)?;
         }

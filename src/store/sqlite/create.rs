@@ -32,7 +32,7 @@ const MAX_LEDGER_AGE: Duration = Duration::from_millis(500);
 pub(super) struct TemplateCache(Mutex<Option<CachedTemplate>>);
 
 struct CachedTemplate {
-    catalog: [u8; 32],
+    catalog_hash: [u8; 32],
     run: String,
     /// When the times in the image's ledger were set.
     updated: Instant,
@@ -46,7 +46,7 @@ impl TemplateCache {
             return build(template).map(Arc::new);
         }
         let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let image = match cached.as_ref().filter(|cached| cached.catalog == template.catalog) {
+        let image = match cached.as_ref().filter(|cached| cached.catalog_hash == template.catalog_hash) {
             Some(cached) if cached.run == template.run_id && cached.updated.elapsed() < MAX_LEDGER_AGE => {
                 return Ok(Arc::clone(&cached.image));
             }
@@ -55,7 +55,12 @@ impl TemplateCache {
         };
         let image = Arc::new(image);
         let (run, updated) = (template.run_id.to_string(), Instant::now());
-        *cached = Some(CachedTemplate { catalog: template.catalog, run, updated, image: Arc::clone(&image) });
+        *cached = Some(CachedTemplate {
+            catalog_hash: template.catalog_hash,
+            run,
+            updated,
+            image: Arc::clone(&image),
+        });
         Ok(image)
     }
 }

@@ -150,7 +150,7 @@ fn read_method(signature: &Signature) -> ReadMethod {
 
 /// Why a read failed.
 enum ReadFailure {
-    /// SQLite must repair the database before it can be read, because a process died while writing.
+    /// SQLite must repair the database before it can be read, or it changed while it was read. Reading is retried.
     NeedsRepair,
     Other(Error),
 }

@@ -21,8 +21,8 @@ pub(in crate::store::postgres) struct Tables {
 
 /// Returns the statements that write rows into a schema's ledger and create its tables if they do not exist.
 ///
-/// `sequence` is the number of the last existing row. The last new row also records the schema as `read`, with the
-/// state of the system catalogs at that time: while they have that state, the schema does not have to be read again.
+/// `sequence` is the number of the last existing row. The last new row stores the fingerprint and the state of
+/// the system catalogs in `read`. The schema is read again only after that state changes.
 pub(in crate::store::postgres) fn record(
     schema: &str,
     has: Tables,
