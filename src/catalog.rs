@@ -240,6 +240,11 @@ impl Catalog {
         scripts.into_iter().find_map(|script| Some((script.path(), computed(script)?)))
     }
 
+    /// Returns the labels of the migrations whose up.sql has its own `BEGIN` and `COMMIT`, which are left out.
+    pub(crate) fn with_own_transactions(&self) -> Vec<String> {
+        self.migrations.iter().filter(|it| it.up.has_own_transaction()).map(Migration::label).collect()
+    }
+
     /// Whether any migration but the last adds an enum value, which a later migration may use.
     #[must_use]
     pub(crate) fn adds_enum_values(&self) -> bool {

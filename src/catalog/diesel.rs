@@ -42,12 +42,12 @@ impl<DB: Backend> MigrationSource<DB> for Catalog {
 
 impl<DB: Backend> migration::Migration<DB> for DieselMigration {
     fn run(&self, connection: &mut dyn BoxableConnection<DB>) -> migration::Result<()> {
-        Ok(connection.batch_execute(self.migration.up.text())?)
+        Ok(connection.batch_execute(&self.migration.up.text_in_transaction())?)
     }
 
     fn revert(&self, connection: &mut dyn BoxableConnection<DB>) -> migration::Result<()> {
         match &self.migration.down {
-            Some(down) => Ok(connection.batch_execute(down.text())?),
+            Some(down) => Ok(connection.batch_execute(&down.text_in_transaction())?),
             None => Err(Error::new(ErrorKind::Usage, "the migration has no down.sql")
                 .in_migration(self.migration.label())
                 .into()),

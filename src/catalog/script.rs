@@ -51,6 +51,8 @@ pub struct Script {
     checksum: Checksum,
     /// The checksums of the same script with LF and with CRLF line endings.
     variants: [Checksum; 2],
+    /// Whether it had its own `BEGIN` and `COMMIT` around all statements, which are not among `statements`.
+    has_own_transaction: bool,
 }
 
 impl Script {
@@ -67,17 +69,19 @@ impl Script {
                 .at(&path, u32::try_from(line).unwrap_or(u32::MAX))
                 .with_hint("remove it: for a database, the text ends there"));
         }
-        let statements = split(&text, dialect).map_err(|unclosed| {
+        let mut statements = split(&text, dialect).map_err(|unclosed| {
             Error::new(ErrorKind::Catalog, format!("a {} is never closed", unclosed.what))
                 .at(&path, unclosed.line)
                 .with_hint("close it: until then, it extends to the end of the file")
         })?;
+        let has_own_transaction =
+            transaction == Transaction::Shared && take_own_transaction(&mut statements, dialect);
         for statement in &statements {
             check_allowed(statement, &path, transaction)?;
         }
         let unix = text.replace("\r\n", "\n");
         let variants = [Checksum::of(&unix), Checksum::of(&unix.replace('\n', "\r\n"))];
-        Ok(Self { checksum: Checksum::of(&text), path, text, statements, variants })
+        Ok(Self { checksum: Checksum::of(&text), path, text, statements, variants, has_own_transaction })
     }
 
     /// Returns the path that it was read from, for messages.
@@ -90,6 +94,25 @@ impl Script {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Whether it had its own `BEGIN` and `COMMIT` around all statements. They are left out: all pending migrations of a
+    /// project run in one transaction.
+    #[must_use]
+    pub fn has_own_transaction(&self) -> bool {
+        self.has_own_transaction
+    }
+
+    /// Returns the text for another tool that runs it in a transaction: without its own `BEGIN` and `COMMIT`.
+    pub(crate) fn text_in_transaction(&self) -> String {
+        if !self.has_own_transaction {
+            return self.text.clone();
+        }
+        let statements: Vec<&str> = self.statements.iter().map(|it| it.sql.as_str()).collect();
+        statements.join(
+            ";
+",
+        )
     }
 
     /// Returns its statements, in order.
@@ -156,6 +179,41 @@ impl Script {
         }
         deletes
     }
+}
+
+/// Removes a `BEGIN` and a `COMMIT` around all statements, as scripts for other tools have them. On SQLite, pragmas may
+/// stand before and after them. Returns whether it did; a script with any other transaction control is left as it is.
+fn take_own_transaction(statements: &mut Vec<Statement>, dialect: Dialect) -> bool {
+    let is_control = |it: &Statement| matches!(it.control, Control::ControlsTransaction(_));
+    let words = |it: &Statement| {
+        let tokens = tokens(&it.sql, dialect).unwrap_or_default();
+        tokens.iter().map(|token| token.text.to_ascii_uppercase()).collect::<Vec<_>>().join(" ")
+    };
+    let controls: Vec<usize> =
+        (0..statements.len()).filter(|index| is_control(&statements[*index])).collect();
+    let [first, last] = controls[..] else { return false };
+    let begins = match dialect {
+        Dialect::Sqlite => matches!(
+            words(&statements[first]).trim_end_matches(" TRANSACTION"),
+            "BEGIN" | "BEGIN DEFERRED" | "BEGIN IMMEDIATE" | "BEGIN EXCLUSIVE"
+        ),
+        // Without options: an isolation level, for instance, would be lost.
+        Dialect::Postgres => matches!(
+            words(&statements[first]).as_str(),
+            "BEGIN" | "BEGIN TRANSACTION" | "BEGIN WORK" | "START TRANSACTION"
+        ),
+    };
+    let commits = matches!(
+        words(&statements[last]).as_str(),
+        "COMMIT" | "COMMIT TRANSACTION" | "COMMIT WORK" | "END" | "END TRANSACTION" | "END WORK"
+    );
+    let is_outside = |it: &Statement| dialect == Dialect::Sqlite && words(it).starts_with("PRAGMA ");
+    if !begins || !commits || !statements[..first].iter().chain(&statements[last + 1..]).all(is_outside) {
+        return false;
+    }
+    statements.remove(last);
+    statements.remove(first);
+    true
 }
 
 fn check_allowed(statement: &Statement, path: &Path, transaction: Transaction) -> Result<()> {

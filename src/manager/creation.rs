@@ -36,6 +36,18 @@ impl Manager {
         }
     }
 
+    /// The note that says which migrations lose their own `BEGIN` and `COMMIT`.
+    pub(super) fn note_on_own_transactions(&self) -> Option<Note> {
+        let labels = self.catalog.with_own_transactions();
+        let first = labels.first()?;
+        let others =
+            if labels.len() > 1 { format!(" and {} other(s)", labels.len() - 1) } else { String::new() };
+        Some(Note {
+            message: format!("the BEGIN and COMMIT around {first}{others} are left out"),
+            hint: "nothing to do: all pending migrations of a project run in one transaction".into(),
+        })
+    }
+
     pub(super) fn create_in_run(&self, id: &ProjectId, run_id: &str) -> Result<()> {
         self.with_template(run_id, |template| self.store.create(id, template))
     }

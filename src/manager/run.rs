@@ -60,6 +60,11 @@ impl Manager {
         for it in skipped.into_iter().chain(ignored_files) {
             sink.emit(Event::Skipped(it));
         }
+        if matches!(run.operation, Operation::Create | Operation::Migrate(_))
+            && let Some(note) = self.note_on_own_transactions()
+        {
+            sink.emit(Event::Note(note));
+        }
         let result = self.run_operation(run, &id, &projects, prefetched, &mut sink);
         let interrupted = self.interrupted.load(Ordering::Relaxed);
         let EventSink { tally, mut observer, recording, .. } = sink;

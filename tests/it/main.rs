@@ -42,6 +42,7 @@ mod grants;
 mod journal;
 mod library;
 mod maintenance;
+mod own_transactions;
 mod postgres;
 mod prompt_train;
 mod real_sets;
