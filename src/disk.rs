@@ -29,7 +29,7 @@ pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
 
 /// The error for a project that already exists.
 pub(crate) fn already_exists() -> Error {
-    Error::new(ErrorKind::AlreadyExists, "it already already_exists")
+    Error::new(ErrorKind::AlreadyExists, "it already exists")
         .with_hint("it was not changed; see its state: tenantry status ID")
 }
 

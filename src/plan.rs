@@ -372,7 +372,8 @@ impl Planner<'_> {
         }
         let (edited, notes) = self.edited();
         if !edited.is_empty() {
-            problems.push(Problem::Edited { migrations: edited });
+            let version = self.catalog.version_at(self.last_applied()).to_string();
+            problems.push(Problem::Edited { migrations: edited, version });
         }
         let is_applied = |migration: &&Migration| ledger.is_applied(&migration.version);
         let count = self.catalog.migrations().iter().filter(is_applied).count();

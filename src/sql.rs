@@ -2,6 +2,7 @@
 //!
 //! Fails only on a quote or comment that is never closed. Accepts any other text.
 
+pub(crate) mod copy;
 pub(crate) mod effect;
 pub(crate) mod outside;
 pub(crate) mod pragma;
@@ -154,7 +155,6 @@ struct Scanner<'a> {
 }
 
 /// Returns the length in bytes of the white space and comments that a text begins with.
-#[cfg(feature = "postgres")]
 pub(crate) fn leading_blank_length(sql: &str, dialect: Dialect) -> Result<usize, Unclosed> {
     let mut scanner = Scanner::new(sql, dialect);
     scanner.skip_blank()?;

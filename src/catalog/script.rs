@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::metadata::Transaction;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sql::copy;
 use crate::sql::effect::Effect;
 use crate::sql::pragma::{FileSettings, Pragma};
 use crate::sql::statement::{Control, Statement, split};
@@ -53,6 +54,8 @@ pub struct Script {
     variants: [Checksum; 2],
     /// Whether it had its own `BEGIN` and `COMMIT` around all statements, which are not among `statements`.
     has_own_transaction: bool,
+    /// Whether it has the rows of a `COPY`, which are `INSERT`s among `statements`.
+    has_rows: bool,
 }
 
 impl Script {
@@ -69,7 +72,15 @@ impl Script {
                 .at(&path, u32::try_from(line).unwrap_or(u32::MAX))
                 .with_hint("remove it: for a database, the text ends there"));
         }
-        let mut statements = split(&text, dialect).map_err(|unclosed| {
+        let expanded = match dialect {
+            Dialect::Sqlite => None,
+            Dialect::Postgres => copy::expand(&text).map_err(|fault| {
+                Error::new(ErrorKind::Catalog, fault.message)
+                    .at(&path, fault.line)
+                    .with_hint("a migration may contain SQL, and COPY ... FROM stdin with its rows")
+            })?,
+        };
+        let mut statements = split(expanded.as_ref().unwrap_or(&text), dialect).map_err(|unclosed| {
             Error::new(ErrorKind::Catalog, format!("a {} is never closed", unclosed.what))
                 .at(&path, unclosed.line)
                 .with_hint("close it: until then, it extends to the end of the file")
@@ -81,7 +92,15 @@ impl Script {
         }
         let unix = text.replace("\r\n", "\n");
         let variants = [Checksum::of(&unix), Checksum::of(&unix.replace('\n', "\r\n"))];
-        Ok(Self { checksum: Checksum::of(&text), path, text, statements, variants, has_own_transaction })
+        Ok(Self {
+            checksum: Checksum::of(&text),
+            path,
+            text,
+            statements,
+            variants,
+            has_own_transaction,
+            has_rows: expanded.is_some(),
+        })
     }
 
     /// Returns the path that it was read from, for messages.
@@ -103,9 +122,10 @@ impl Script {
         self.has_own_transaction
     }
 
-    /// Returns the text for another tool that runs it in a transaction: without its own `BEGIN` and `COMMIT`.
+    /// Returns the text for another tool that runs it in a transaction: without its own `BEGIN` and `COMMIT`, and
+    /// with `INSERT`s instead of the rows of a `COPY`.
     pub(crate) fn text_in_transaction(&self) -> String {
-        if !self.has_own_transaction {
+        if !self.has_own_transaction && !self.has_rows {
             return self.text.clone();
         }
         let statements: Vec<&str> = self.statements.iter().map(|it| it.sql.as_str()).collect();

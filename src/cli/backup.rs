@@ -83,10 +83,10 @@ pub(super) struct Restore {
     /// Project to restore
     #[arg(value_name = "ID")]
     id: String,
-    /// Name or label of the backup [default: the newest]
+    /// Name or label of the backup [default: the newest, except those taken before a restore or rollback]
     #[arg(long, value_name = "BACKUP", conflicts_with = "at")]
     from: Option<String>,
-    /// Use the last backup before this time in UTC, such as 2026-11-21T20:17
+    /// Use the last backup at or before this time in UTC, such as 2026-11-21T20:17
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
     /// Restore as a new project, and leave this one unchanged

@@ -44,8 +44,11 @@ pub(super) fn create(settings: &Settings, create: Create) -> Result<u8> {
 
 pub(super) fn drop(settings: &Settings, drop: Drop) -> Result<u8> {
     if !drop.yes {
-        return Err(Error::new(ErrorKind::Usage, format!("this deletes {}", drop.ids.join(", ")))
-            .with_hint("to confirm: --yes"));
+        return Err(Error::new(
+            ErrorKind::Usage,
+            format!("this deletes {} project(s): {}", drop.ids.len(), drop.ids.join(", ")),
+        )
+        .with_hint("to confirm: --yes"));
     }
     let final_backup = if drop.no_backup { FinalBackup::Skip } else { FinalBackup::Take };
     run_on_ids(settings, &drop.ids, Operation::Drop(final_backup))

@@ -209,5 +209,5 @@ impl Manager {
 }
 
 fn no_backup() -> Error {
-    Error::new(ErrorKind::NotFound, "it has no backup").with_hint("take one: tenantry backup create ID")
+    Error::new(ErrorKind::NotFound, "it has no backup").with_hint("check --backup-dir and --store")
 }

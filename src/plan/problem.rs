@@ -22,11 +22,15 @@ pub enum Problem {
     Drifted {
         /// How it differs.
         message: String,
+        /// Whether migrations are pending, which can run despite the difference.
+        has_pending: bool,
     },
     /// Migrations were edited after they were applied.
     Edited {
         /// Their labels.
         migrations: Vec<String>,
+        /// The project's present version.
+        version: String,
     },
     /// Its ledger has versions that the catalog does not have, so the code is older than the data.
     Unknown {
@@ -127,6 +131,7 @@ impl Problem {
 
     pub(super) fn drifted(catalog: &Catalog, position: usize, differences: &[Difference]) -> Self {
         Self::Drifted {
+            has_pending: position < catalog.head(),
             message: format!(
                 "its schema does not match its version {}: {}",
                 version(catalog, position),
@@ -137,6 +142,7 @@ impl Problem {
 
     pub(super) fn changed(catalog: &Catalog, position: usize) -> Self {
         Self::Drifted {
+            has_pending: position < catalog.head(),
             message: format!(
                 "its schema has changed since tenantry recorded its version {}",
                 version(catalog, position)
@@ -175,8 +181,8 @@ impl Problem {
         match self {
             Self::NeedsBaseline { message, .. }
             | Self::SharedFile { message, .. }
-            | Self::Drifted { message } => message.clone(),
-            Self::Edited { migrations } => {
+            | Self::Drifted { message, .. } => message.clone(),
+            Self::Edited { migrations, .. } => {
                 format!("migrations edited after they were applied: {}", migrations.join(", "))
             }
             Self::Unknown { versions } => {
@@ -212,15 +218,17 @@ impl Problem {
     pub fn hint_for_command(&self) -> String {
         match self {
             Self::NeedsBaseline { hint, .. } | Self::SharedFile { hint, .. } => hint.clone(),
-            Self::Drifted { .. } => {
-                "fix the schema, or upgrade it as it is and keep the difference: --allow-drift".into()
+            Self::Drifted { has_pending: true, .. } => {
+                "fix the schema, or upgrade it as it is and keep the difference: tenantry upgrade ID --allow-drift".into()
             }
-            Self::Edited { .. } => {
-                "restore the script and put the change into a new migration; or review it and record the \
-                 current script: tenantry stamp ID --to VERSION --force"
-                    .into()
+            Self::Drifted { .. } => "fix the schema: undo the difference".into(),
+            Self::Edited { version, .. } => format!(
+                "restore the script and put the change into a new migration; or review it and record the current script: \
+                 tenantry stamp ID --to {version} --force"
+            ),
+            Self::Unknown { .. } => {
+                "other migrations were applied: check --set and --migrations; or newer code migrated it: use that code".into()
             }
-            Self::Unknown { .. } => "newer code has migrated it: use that code or its migrations".into(),
             Self::OutOfOrder { .. } => {
                 "give the migration a version after the applied ones, or downgrade to below it first".into()
             }

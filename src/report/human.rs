@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tenantry::catalog::Version;
 use tenantry::event::Problem;
 use tenantry::event::{Coverage, Event, KilledRun, Outcome, ProjectReport, RunStarted, Summary};
-use tenantry::{Catalog, Error, ErrorKind, ProjectId, Result};
+use tenantry::{Catalog, Dialect, Error, ErrorKind, ProjectId, Result};
 
 use super::Output;
 use super::Verbosity;
@@ -285,7 +285,10 @@ impl Human {
 
 /// Names a migration set of the binary, or a folder of migrations.
 fn set_label(name: &str) -> String {
-    if name.contains('/') { format!("migrations {name}") } else { format!("migration set {name}") }
+    let is_embedded = [Dialect::Sqlite, Dialect::Postgres]
+        .into_iter()
+        .any(|it| Catalog::embedded_names(it).contains(&name));
+    if is_embedded { format!("migration set {name}") } else { format!("migrations {name}") }
 }
 
 /// Formats an error without its project, so that projects with the same error form one group.
@@ -309,6 +312,7 @@ fn blocked(problem: &Problem) -> String {
         | Problem::SharedFile { .. }
         | Problem::IrregularDown { .. }
         | Problem::Edited { .. } => problem.message(),
+        Problem::NeedsBaseline { .. } => format!("version unknown: {}", problem.message()),
         problem => format!("{}: {}", problem.code().replace('_', " "), problem.message()),
     }
 }

@@ -58,6 +58,10 @@ impl OutsideReference {
                 format!("{name} is read without a condition on the schema, so it shows the objects of all projects"),
                 format!("restrict it to the project's schema: {}", schema_condition(name)),
             ),
+            Self::Session(word) if word.starts_with("COPY") => (
+                format!("{word} is not allowed in a migration"),
+                "use INSERT, or COPY table (columns) FROM stdin with the rows in the script".into(),
+            ),
             Self::Session(word) => (
                 format!("{word} affects more than the project's own database"),
                 "remove it: a migration runs in each project's database and may change only that database".into(),

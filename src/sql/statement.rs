@@ -174,7 +174,6 @@ impl EndFinder {
 
 /// Returns the length in bytes of a script's first statement, including its semicolon and the text before it. Also
 /// returns whether it has a semicolon.
-#[cfg(feature = "postgres")]
 pub(crate) fn first_statement_length(script: &str, dialect: Dialect) -> Result<(usize, bool), Unclosed> {
     let mut scanner = Scanner::new(script, dialect);
     let mut end = EndFinder::new(dialect);

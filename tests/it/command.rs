@@ -83,7 +83,7 @@ fn many_projects_are_told_in_groups() {
     let stdout = world.run(&["upgrade-all", "--dry-run"]).stdout;
     let expected = format!(
         "sqlite:{}\nmigration set project: newest version 20260114000000_reference_foreign_keys\ndry run: nothing is changed\n\n     \
-         1  BLOCKED needs baseline: it has no ledger, and its schema matches no version; the closest is \
+         1  BLOCKED version unknown: it has no ledger, and its schema matches no version; the closest is \
          20260112000000_complete_initial_schema: table runs: extra column host TEXT\n        7\n        hint: fix the schema, \
          or record a version despite the difference: tenantry stamp ID --to VERSION --force\n\n    \
          39  no ledger: would record 20260112000000 and would run 20260113000000, 20260114000000\n        \

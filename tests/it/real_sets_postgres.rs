@@ -368,3 +368,44 @@ fn a_ledger_that_cannot_be_created_says_why() {
     world.database().run(&["-c", "DROP EVENT TRIGGER refuse_ledger"]);
     assert_eq!(world.expect(0, &["upgrade-all"]).outcome("a"), "upgraded");
 }
+
+/// Rows as `pg_dump` and `psql` scripts have them.
+#[test]
+fn the_rows_of_a_copy_may_stand_in_a_script() {
+    let mut world = World::postgres();
+    let one = ("1_one", "CREATE TABLE one (id integer PRIMARY KEY, text text, list text[]);");
+    let rows = "COPY one (id, text, list) FROM stdin;\n1\ta\\tb'c\\\\d\t{x,\"y z\"}\n2\t\\N\t\\N\n\\.\n\nINSERT INTO one (id) VALUES (3);\n";
+    world.with_migrations(&[one]).expect(0, &["create", "a", "b"]);
+    world.execute("b", "INSERT INTO one VALUES (2, 'here', NULL)");
+    world.with_migrations(&[one, ("2_rows", rows)]);
+    let report = world.expect(3, &["upgrade-all"]);
+    assert_eq!(report.outcome("a"), "upgraded");
+    let read = "SELECT id, coalesce(replace(text, E'\\t', '<tab>'), '<null>'), coalesce(list[2], '<null>') FROM one ORDER BY id";
+    assert_eq!(world.query("a", read), ["1|a<tab>b'c\\d|y z", "2|<null>|<null>", "3|<null>|<null>"]);
+    // The first row is on line 2.
+    let error = &report.project("b")["error"];
+    assert!(error["line"] == 2 && error["message"].as_str().unwrap().contains("one_pkey"), "{error}");
+    world.execute("b", "DELETE FROM one");
+    assert_eq!(world.expect(0, &["upgrade-all"]).outcome("b"), "upgraded");
+    world.expect(0, &["create", "c"]);
+    assert_eq!(world.query("c", "SELECT count(*) FROM one"), ["3"]);
+    for (sql, message) in [
+        ("COPY one FROM '/etc/passwd'", "COPY from a file on the server"),
+        ("COPY one FROM PROGRAM 'id'", "COPY of a program's data"),
+        ("COPY one TO stdout", "COPY to a file or to the client"),
+        ("\\connect postgres", "\\connect is a command of psql"),
+        ("COPY one (id) FROM stdin;\n9\n", "the rows of a COPY do not end"),
+    ] {
+        world.with_migrations(&[one, ("2_rows", rows), ("3_three", &format!("SELECT 1;\n{sql};\n\\x"))]);
+        if !sql.starts_with('\\') && !sql.contains("stdin") {
+            world.with_migrations(&[one, ("2_rows", rows), ("3_three", &format!("SELECT 1;\n{sql};"))]);
+        }
+        let ran = world.run(&["status"]);
+        assert_eq!(ran.code, 2, "{sql}: {}{}", ran.stdout, ran.stderr);
+        assert!(
+            ran.stderr.contains(message) && ran.stderr.contains("3_three/up.sql:2"),
+            "{sql}: {}",
+            ran.stderr
+        );
+    }
+}

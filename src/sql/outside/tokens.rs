@@ -165,8 +165,17 @@ pub(super) fn find_session_change(tokens: &[Token<'_>]) -> Option<OutsideReferen
         let setting = |token: &Token<'_>| SETTINGS.into_iter().find(|setting| token.is(setting));
         return tokens.iter().take(4).find_map(setting).map(OutsideReference::Session);
     }
+    if first.is("COPY") {
+        let has = |word: &str| tokens.iter().any(|token| token.is(word));
+        return Some(OutsideReference::Session(match () {
+            () if has("PROGRAM") => "COPY of a program's data",
+            () if has("STDIN") => "COPY FROM stdin with options or without its rows",
+            () if has("FROM") => "COPY from a file on the server",
+            () => "COPY to a file or to the client",
+        }));
+    }
     // A prepared statement outlives its transaction, so its name would clash in the next project.
-    ["DISCARD", "COPY", "PREPARE", "EXECUTE", "DEALLOCATE"]
+    ["DISCARD", "PREPARE", "EXECUTE", "DEALLOCATE"]
         .into_iter()
         .find(|word| first.is(word))
         .map(OutsideReference::Session)

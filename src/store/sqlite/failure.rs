@@ -18,7 +18,9 @@ pub(super) fn describe(what: &str, error: rusqlite::Error) -> Error {
         }
         Some(ErrorCode::NotADatabase) => (
             ErrorKind::NotADatabase,
-            Some("restore the file from a backup, or move it out of the store's folder"),
+            Some(
+                "restore a backup: tenantry backup restore ID --force (keeps this file aside); or move it out of the store's folder",
+            ),
         ),
         Some(ErrorCode::DatabaseCorrupt) => (ErrorKind::Corrupt, Some("restore the project from a backup")),
         Some(ErrorCode::DiskFull) => {

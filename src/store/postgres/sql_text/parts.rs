@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::bookkeeping::is_ledger_trigger;
+use crate::sql::copy::{copied_into, is_restrict_command, lines_of, row_values, rows_of};
 use crate::sql::statement::first_statement_length;
 use crate::sql::{Dialect, Token, TokenKind, Unclosed, leading_blank_length, tokens};
 
@@ -155,67 +156,6 @@ impl Copy<'_> {
 /// How many rows one statement inserts.
 const ROWS_PER_INSERT: usize = 200;
 
-/// Returns a row's values as string literals, which the server converts to the types of the columns.
-fn row_values(row: &str) -> String {
-    let value = |field: &str| {
-        if field == "\\N" { "NULL".to_string() } else { literal(&unescape(field).unwrap_or_default()) }
-    };
-    row.split('\t').map(value).collect::<Vec<_>>().join(", ")
-}
-
-/// Returns a string literal that means the same under all settings of the session.
-fn literal(text: &str) -> String {
-    format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
-}
-
-/// Decodes the backslash escapes of `COPY`. Returns `None` if the result is not UTF-8.
-fn unescape(field: &str) -> Option<String> {
-    let mut text = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
-    while let [byte, after @ ..] = rest {
-        rest = after;
-        let [escape, after @ ..] = rest else {
-            text.push(*byte);
-            break;
-        };
-        if *byte != b'\\' {
-            text.push(*byte);
-            continue;
-        }
-        rest = after;
-        let digits = |bytes: &[u8], max: usize, base: u32| {
-            bytes.iter().take(max).take_while(|it| char::from(**it).is_digit(base)).count()
-        };
-        let number = |bytes: &[u8], base: u32| {
-            bytes
-                .iter()
-                .filter_map(|it| char::from(*it).to_digit(base))
-                .fold(0, |sum, it| (sum * base + it) & 255)
-        };
-        text.push(match escape {
-            b'b' => 8,
-            b'f' => 12,
-            b'n' => b'\n',
-            b'r' => b'\r',
-            b't' => b'\t',
-            b'v' => 11,
-            b'x' if digits(rest, 2, 16) > 0 => {
-                let (hexadecimal, after) = rest.split_at(digits(rest, 2, 16));
-                rest = after;
-                u8::try_from(number(hexadecimal, 16)).unwrap_or_default()
-            }
-            b'0'..=b'7' => {
-                let more = digits(rest, 2, 8);
-                let (octal, after) = rest.split_at(more);
-                rest = after;
-                u8::try_from(number(&[&[*escape], octal].concat(), 8)).unwrap_or_default()
-            }
-            other => *other,
-        });
-    }
-    String::from_utf8(text).ok()
-}
-
 /// Reads the next statement, and the rows that follow it.
 fn next_part<'a>(rest: &mut Remaining<'a>, path: &Path) -> Result<Part<'a>> {
     let started_at = rest.line;
@@ -247,31 +187,15 @@ fn next_part<'a>(rest: &mut Remaining<'a>, path: &Path) -> Result<Part<'a>> {
     }
     let into = copied_into(&sql).filter(|_| is_ended);
     let into = into.ok_or_else(|| refused("COPY from a file or a program", line, path))?;
-    // The rows begin on the next line.
-    rest.skip(rest.text.find('\n').map_or(rest.text.len(), |at| at + 1));
-    let first_row = rest.line;
-    let end = if rest.text.starts_with("\\.") { Some(0) } else { rest.text.find("\n\\.").map(|at| at + 1) };
-    let rows = rest.skip(end.ok_or_else(|| cut_off("the rows of a COPY do not end", first_row, path))?);
-    rest.skip(rest.text.find('\n').map_or(rest.text.len(), |at| at + 1));
-    let copy = Copy { into, rows: lines_of(rows, first_row, path)?, line: first_row };
+    let (rows, after) =
+        rows_of(rest.text).ok_or_else(|| cut_off("the rows of a COPY do not end", rest.line + 1, path))?;
+    let first_row =
+        rest.line + rest.text[..rest.text.len() - after.len() - rows.len()].matches('\n').count().min(1);
+    let lines = lines_of(rows, line_number(first_row))
+        .map_err(|fault| Error::new(ErrorKind::Usage, fault.message).at(path, fault.line))?;
+    let copy = Copy { into, rows: lines, line: first_row };
+    rest.skip(rest.text.len() - after.len());
     Ok(Part { statement: None, copy: Some(copy) })
-}
-
-/// Splits rows into lines. All lines must end in the same way; `COPY` escapes any other line end in a row.
-fn lines_of<'a>(rows: &'a str, line: usize, path: &Path) -> Result<Vec<&'a str>> {
-    let ends = if rows.split('\n').next().is_some_and(|first| first.ends_with('\r')) { "\r\n" } else { "\n" };
-    let lines: Vec<&str> = rows.split_terminator(ends).collect();
-    if let Some(index) = lines.iter().position(|row| unescape(row).is_none()) {
-        let message = "a row contains bytes that are not UTF-8";
-        return Err(Error::new(ErrorKind::Usage, message).at(path, line_number(line + index)));
-    }
-    match lines.iter().position(|row| row.contains(['\r', '\n'])) {
-        None => Ok(lines),
-        Some(index) => {
-            Err(Error::new(ErrorKind::Usage, "a row contains a line end that is not written as \\r or \\n")
-                .at(path, line_number(line + index)))
-        }
-    }
 }
 
 /// The error for a text that ends too early.
@@ -279,27 +203,6 @@ fn cut_off(what: &str, line: usize, path: &Path) -> Error {
     Error::new(ErrorKind::Usage, format!("the file is truncated: {what}"))
         .at(path, line_number(line))
         .with_hint("create the dump again: its end is missing")
-}
-
-/// Whether a line is one of the commands with which recent versions of `pg_dump` make `psql` refuse other commands in
-/// between. They have no meaning here.
-fn is_restrict_command(line: &str) -> bool {
-    let word = line.strip_prefix("\\restrict ").or_else(|| line.strip_prefix("\\unrestrict "));
-    word.is_some_and(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric()))
-}
-
-/// Returns the table and columns of `COPY table (columns) FROM stdin`.
-fn copied_into(sql: &str) -> Option<String> {
-    let found = tokens(sql, Dialect::Postgres).ok()?;
-    let [first, into @ .., from, stdin] = found.as_slice() else { return None };
-    let is_name = |token: &Token<'_>| {
-        token.kind == TokenKind::Quoted
-            || (token.kind == TokenKind::Word && !token.is("FROM") && !token.is("PROGRAM"))
-            || [".", ",", "(", ")"].iter().any(|symbol| token.is_symbol(symbol))
-    };
-    let is_plain = first.is("COPY") && from.is("FROM") && stdin.is("STDIN") && into.iter().all(is_name);
-    let (start, end) = (into.first()?.start, from.start);
-    is_plain.then(|| sql[start..end].trim().to_string())
 }
 
 fn first_word(sql: &str) -> String {
@@ -356,23 +259,6 @@ fn block_of_an_export(block: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rows_of_copy_are_read_back_as_they_were() {
-        assert_eq!(row_values("1\t\\N\ta\\tb\\\\N\t"), " E'1', NULL,  E'a\tb\\\\N',  E''");
-        assert_eq!(row_values("\\x41\\102\\q"), " E'ABq'");
-        assert_eq!(unescape("\\xff"), None);
-        assert_eq!(row_values("it's\\nso"), " E'it\\'s\nso'");
-        assert_eq!(copied_into("COPY a.\"B c\" (x, y) FROM stdin").as_deref(), Some("a.\"B c\" (x, y)"));
-        for sql in [
-            "COPY a FROM '/x'",
-            "COPY a FROM PROGRAM 'x'",
-            "COPY a TO stdout",
-            "COPY (SELECT f('x')) FROM stdin",
-        ] {
-            assert_eq!(copied_into(sql), None, "{sql}");
-        }
-    }
 
     #[test]
     fn what_psql_would_run_is_refused_or_is_no_command_here() {
