@@ -4,6 +4,7 @@
 
 mod diesel;
 pub(crate) mod embedded;
+mod layout;
 mod metadata;
 mod order;
 mod read;
@@ -107,7 +108,7 @@ impl Catalog {
     /// Loads a set that is built into the binary. [`Catalog::embedded_names`] lists them.
     pub fn embedded(name: &str, dialect: Dialect) -> Result<Self> {
         let files = embedded::files(name, dialect)?;
-        Self::load(name, dialect, files, order::Rule::Numbers)
+        Self::load(name, dialect, read::migrations(files, dialect)?, order::Rule::Numbers)
     }
 
     /// Returns the names of the built-in sets that have migrations for the dialect.
@@ -116,11 +117,18 @@ impl Catalog {
         embedded::names(dialect)
     }
 
-    /// Loads the migrations of a folder, each as `<version>_<name>/{up.sql,down.sql,metadata.toml}`, which is diesel's
-    /// layout. They are either in the folder itself or in its subfolder `sqlite` or `postgres`.
+    /// Loads the migrations of a folder: each as `<version>_<name>/{up.sql,down.sql,metadata.toml}`, which is diesel's
+    /// layout, or in the layout of sqlx, refinery, dbmate, goose, golang-migrate, Flyway, Prisma, wrangler or drizzle, which
+    /// is recognized by the files. They are either in the folder itself or in its subfolder `sqlite` or `postgres`.
     pub fn from_directory(directory: &Path, dialect: Dialect) -> Result<Self> {
-        let read::Folder { path, rule, files, ignored_files } = read::directory(directory, dialect)?;
-        Ok(Self { ignored_files, ..Self::load(&path.display().to_string(), dialect, files, rule)? })
+        let read::Folder { path, rule, migrations, ignored_files } = read::directory(directory, dialect)?;
+        Ok(Self { ignored_files, ..Self::load(&path.display().to_string(), dialect, migrations, rule)? })
+    }
+
+    /// Whether a folder has migrations in the layout of another tool than diesel, so that a new one has to be written in
+    /// that layout, too.
+    pub fn has_other_layout(directory: &Path) -> Result<bool> {
+        read::has_other_layout(directory)
     }
 
     /// Returns the subfolder for a dialect in a folder of migrations. `None` if there is none. Fails if there are two.
@@ -140,11 +148,10 @@ impl Catalog {
         T: Into<Vec<u8>>,
     {
         let files = files.into_iter().map(|(path, text)| (path.into(), text.into())).collect();
-        Self::load(name, dialect, files, order::Rule::Numbers)
+        Self::load(name, dialect, read::migrations(files, dialect)?, order::Rule::Numbers)
     }
 
-    fn load(name: &str, dialect: Dialect, files: read::Files, rule: order::Rule) -> Result<Self> {
-        let mut migrations = read::migrations(files, dialect)?;
+    fn load(name: &str, dialect: Dialect, mut migrations: Vec<Migration>, rule: order::Rule) -> Result<Self> {
         if migrations.is_empty() {
             return Err(Error::new(
                 ErrorKind::Catalog,

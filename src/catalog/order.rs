@@ -17,19 +17,31 @@ pub(super) enum Rule {
     Numbers,
     /// diesel can run the folder as well: versions are ordered as text.
     Text,
+    /// Another tool's folder, ordered as that tool does: all versions are numbers.
+    Integers,
+    /// Another tool's folder, ordered as that tool does: by the text of the version.
+    PlainText,
 }
 
 /// Sorts migrations. Fails if two have the same version, or if the order is ambiguous.
 ///
 /// Dates of different lengths are always ordered as text: `20240313` comes after `20240306170000`.
 pub(super) fn sort(migrations: &mut [Migration], rule: Rule) -> Result<()> {
-    refuse_duplicates(migrations)?;
+    refuse_duplicates(migrations, rule)?;
+    match rule {
+        Rule::Integers => {
+            migrations.sort_by_key(|migration| number(migration.version.as_str()));
+            return Ok(());
+        }
+        Rule::PlainText => {
+            migrations.sort_by(|a, b| a.version.as_str().cmp(b.version.as_str()));
+            return Ok(());
+        }
+        Rule::Numbers | Rule::Text => {}
+    }
     if rule == Rule::Numbers && migrations.iter().all(|migration| is_plain_number(migration.version.as_str()))
     {
-        migrations.sort_by_key(|migration| {
-            let digits = migration.version.as_str().trim_start_matches('0').to_string();
-            (digits.len(), digits)
-        });
+        migrations.sort_by_key(|migration| number(migration.version.as_str()));
         return Ok(());
     }
     refuse_mixed_lengths(migrations)?;
@@ -37,18 +49,31 @@ pub(super) fn sort(migrations: &mut [Migration], rule: Rule) -> Result<()> {
     Ok(())
 }
 
-fn refuse_duplicates(migrations: &[Migration]) -> Result<()> {
+/// Sorts like the number that the digits are.
+fn number(digits: &str) -> (usize, String) {
+    let digits = digits.trim_start_matches('0').to_string();
+    (digits.len(), digits)
+}
+
+fn refuse_duplicates(migrations: &[Migration], rule: Rule) -> Result<()> {
     let mut by_version: HashMap<&str, &Migration> = HashMap::new();
     for migration in migrations {
         // As numbers, 1 and 01 are the same version.
         let version = migration.version.as_str();
-        let key = if is_plain_number(version) { version.trim_start_matches('0') } else { version };
+        let is_number = rule == Rule::Integers || is_plain_number(version);
+        let key = if is_number { version.trim_start_matches('0') } else { version };
         let Some(other) = by_version.insert(key, migration) else { continue };
         let message =
             format!("two migrations have the same version: {} and {}", other.label(), migration.label());
-        return Err(Error::new(ErrorKind::Catalog, message)
-            .at(migration.up.path(), None)
-            .with_hint("rename one: the version is the folder's name up to the first _, without dashes"));
+        let hint = match rule {
+            Rule::Numbers | Rule::Text => {
+                "rename one: the version is the folder's name up to the first _, without dashes"
+            }
+            Rule::Integers | Rule::PlainText => {
+                "rename one: the version is the name up to the first _, for the tool that wrote these files as well"
+            }
+        };
+        return Err(Error::new(ErrorKind::Catalog, message).at(migration.up.path(), None).with_hint(hint));
     }
     Ok(())
 }

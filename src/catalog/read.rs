@@ -1,10 +1,12 @@
-//! Reads folders of migrations, in the layout of diesel: `<version>_<name>/{up.sql,down.sql,metadata.toml}`.
+//! Reads folders of migrations: `<version>_<name>/{up.sql,down.sql,metadata.toml}` as diesel has them, or another tool's
+//! layout.
 //!
 //! Fails on an unexpected file in a migration's folder: silently ignoring it could mean that a migration never runs.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::layout::{Layout, SqlFile};
 use super::metadata::Metadata;
 use super::order::Rule;
 use super::script::Script;
@@ -16,12 +18,13 @@ use crate::sql::Dialect;
 /// Files with their paths and bytes.
 pub(super) type Files = Vec<(PathBuf, Vec<u8>)>;
 
-/// The files of a folder's migrations.
+/// A folder's migrations.
 pub(super) struct Folder {
     /// The folder itself, or its subfolder for the dialect.
     pub(super) path: PathBuf,
     pub(super) rule: Rule,
-    pub(super) files: Files,
+    /// The migrations, unordered.
+    pub(super) migrations: Vec<Migration>,
     /// The SQL files beside the migrations' folders.
     pub(super) ignored_files: Vec<PathBuf>,
 }
@@ -48,7 +51,7 @@ pub(super) fn dialect_folder(directory: &Path, dialect: Dialect) -> Result<Optio
     }
 }
 
-/// Reads all files of a folder's migrations. If the folder has a subfolder for the dialect, reads that instead.
+/// Reads the migrations of a folder. If the folder has a subfolder for the dialect, reads that instead.
 pub(super) fn directory(directory: &Path, dialect: Dialect) -> Result<Folder> {
     let (path, rule) = match dialect_folder(directory, dialect)? {
         Some(subfolder) => (subfolder, Rule::Numbers),
@@ -70,10 +73,20 @@ pub(super) fn directory(directory: &Path, dialect: Dialect) -> Result<Folder> {
             dialect.name()
         )));
     }
-    let (mut files, mut ignored_files) = (Files::new(), Vec::new());
+    let (mut files, mut other_files) = (Files::new(), Vec::new());
+    let mut journal = None;
     for entry in entries(&path)? {
         if entry.is_dir() {
             let scripts = entries(&entry)?;
+            let has = |name: &str| scripts.iter().any(|it| it.file_name().is_some_and(|it| it == name));
+            if has("_journal.json") {
+                journal = Some(entry.join("_journal.json"));
+                continue;
+            }
+            if has("migration.sql") && !has("up.sql") {
+                other_files.push(entry.join("migration.sql"));
+                continue;
+            }
             if scripts.is_empty() {
                 return Err(Error::new(ErrorKind::Catalog, "the folder has no up.sql").at(entry, None));
             }
@@ -82,17 +95,75 @@ pub(super) fn directory(directory: &Path, dialect: Dialect) -> Result<Folder> {
                 files.push((file, bytes));
             }
         } else if entry.extension().is_some_and(|extension| extension == "sql") {
-            ignored_files.push(entry);
+            other_files.push(entry);
         }
     }
-    match ignored_files.first() {
-        Some(file) if files.is_empty() => {
-            Err(Error::new(ErrorKind::Catalog, "a migration is a folder that contains up.sql, not a file")
+    if !files.is_empty() {
+        // Ignoring a migration in another layout would mean that it never runs.
+        if let Some(file) = other_files.iter().find(|it| Layout::is_migration(it)) {
+            return Err(Error::new(ErrorKind::Catalog, "the folder has migrations in two layouts")
                 .at(file, None)
-                .with_hint("move it to <version>_<name>/up.sql"))
+                .with_hint("keep one layout: folders with up.sql, or the files of one other tool"));
         }
-        _ => Ok(Folder { path, rule, files, ignored_files }),
+        return Ok(Folder {
+            path,
+            rule,
+            migrations: migrations(files, dialect)?,
+            ignored_files: other_files,
+        });
     }
+    let read = |path: PathBuf| {
+        let bytes = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
+        Ok((path.clone(), text(&path, bytes)?))
+    };
+    let other_files: Vec<SqlFile> = other_files.into_iter().map(read).collect::<Result<_>>()?;
+    if let Some(journal) = journal {
+        check_journal(&journal, &other_files)?;
+    }
+    let (rule, migrations) = match Layout::of_all(&other_files)? {
+        Some(layout) => (layout.rule(), layout.migrations(other_files, dialect)?),
+        None => (rule, Vec::new()),
+    };
+    Ok(Folder { path, rule, migrations, ignored_files: Vec::new() })
+}
+
+/// Whether a folder has migrations in another tool's layout.
+pub(super) fn has_other_layout(directory: &Path) -> Result<bool> {
+    let is_sql =
+        |it: &PathBuf| it.extension().is_some_and(|extension| extension == "sql") && Layout::is_migration(it);
+    Ok(entries(directory)?.iter().any(|it| is_sql(it) || it.join("migration.sql").exists()))
+}
+
+/// Fails unless drizzle's journal lists exactly these files, in the order of their versions.
+fn check_journal(journal: &Path, files: &[SqlFile]) -> Result<()> {
+    #[derive(serde::Deserialize)]
+    struct Journal {
+        entries: Vec<Entry>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Entry {
+        tag: String,
+    }
+    let text = std::fs::read_to_string(journal).map_err(|error| Error::io("read", journal, error))?;
+    let listed: Journal = serde_json::from_str(&text).map_err(|error| {
+        Error::new(ErrorKind::Catalog, "drizzle's journal cannot be parsed")
+            .at(journal, None)
+            .caused_by(error)
+    })?;
+    let listed: Vec<String> = listed.entries.into_iter().map(|entry| format!("{}.sql", entry.tag)).collect();
+    let found: Vec<String> = files
+        .iter()
+        .map(|(path, _)| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
+        .collect();
+    if listed == found {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Catalog,
+        "drizzle's journal lists other files than the folder has, or in another order",
+    )
+    .at(journal, None)
+    .with_hint(format!("the journal has {}; the folder has {}", listed.join(", "), found.join(", "))))
 }
 
 /// Returns the paths in a folder, sorted, without names that start with a dot.

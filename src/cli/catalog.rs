@@ -110,6 +110,11 @@ fn create(settings: &Settings, name: &str) -> Result<u8> {
     let subfolder = if directory.is_dir() { Catalog::subfolder(&directory, dialect)? } else { None };
     let is_flat = subfolder.is_none();
     let parent = subfolder.unwrap_or(directory);
+    if parent.is_dir() && Catalog::has_other_layout(&parent)? {
+        return Err(Error::new(ErrorKind::Usage, "the folder has another tool's layout")
+            .at(&parent, None)
+            .with_hint("add a file in that layout, by hand or with that tool; tenantry runs it"));
+    }
     let (version, folders) = next_version(&parent)?;
     if let Some(shorter) = folders.iter().find(|folder| is_flat && naming::is_wider(&version, folder)) {
         let message =

@@ -40,6 +40,7 @@ mod expressions;
 mod faults;
 mod grants;
 mod journal;
+mod layouts;
 mod library;
 mod maintenance;
 mod own_transactions;

@@ -1,0 +1,279 @@
+//! Folders of migrations as other tools have them.
+
+use std::path::{Path, PathBuf};
+
+use crate::world::World;
+
+on_each_store!(
+    every_layout_gives_the_same_migrations,
+    what_a_layout_can_not_be_read_for_is_named,
+    a_script_without_a_transaction_is_marked_as_its_tool_does
+);
+
+/// The same five migrations in every layout: name, up, down.
+const SET: [Migration; 5] = [
+    (
+        "create_notes",
+        "CREATE TABLE notes (id INTEGER PRIMARY KEY, title TEXT NOT NULL);",
+        "DROP TABLE notes;",
+    ),
+    ("create_tags", "CREATE TABLE tags (id INTEGER PRIMARY KEY, name TEXT NOT NULL);", "DROP TABLE tags;"),
+    (
+        "pin_notes",
+        "ALTER TABLE notes ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;\nUPDATE notes SET pinned = 1 WHERE title LIKE 'pin;%';",
+        "ALTER TABLE notes DROP COLUMN pinned;",
+    ),
+    ("index_tags", "CREATE INDEX tags_name ON tags (name);", "DROP INDEX tags_name;"),
+    ("pinned_view", "CREATE VIEW pinned AS SELECT id FROM notes WHERE pinned = 1;", "DROP VIEW pinned;"),
+];
+
+/// A name, up and down.
+type Migration = (&'static str, &'static str, &'static str);
+/// Names and texts.
+type Files = Vec<(String, String)>;
+
+struct Case {
+    layout: &'static str,
+    /// The version of the n-th migration.
+    version: fn(usize) -> String,
+    /// The files of a migration, by its version.
+    files: fn(&str, Migration) -> Files,
+    has_down: bool,
+}
+
+fn date(index: usize) -> String {
+    format!("2025060{}120000", index + 1)
+}
+
+const CASES: [Case; 10] = [
+    Case {
+        layout: "sqlx, simple",
+        version: date,
+        files: |version, (name, up, _)| vec![(format!("{version}_{name}.sql"), up.into())],
+        has_down: false,
+    },
+    Case {
+        layout: "sqlx, reversible",
+        version: date,
+        files: |version, (name, up, down)| {
+            vec![
+                (format!("{version}_{name}.up.sql"), up.into()),
+                (format!("{version}_{name}.down.sql"), down.into()),
+            ]
+        },
+        has_down: true,
+    },
+    Case {
+        layout: "golang-migrate",
+        version: |index| (index + 8).to_string(),
+        files: |version, (name, up, down)| {
+            let framed = |sql: &str| format!("BEGIN;\n{sql}\nCOMMIT;\n");
+            vec![
+                (format!("{version}_{name}.up.sql"), framed(up)),
+                (format!("{version}_{name}.down.sql"), framed(down)),
+            ]
+        },
+        has_down: true,
+    },
+    Case {
+        layout: "refinery",
+        version: |index| (index + 8).to_string(),
+        files: |version, (name, up, _)| vec![(format!("V{version}__{name}.sql"), up.into())],
+        has_down: false,
+    },
+    Case {
+        layout: "Flyway",
+        version: |index| (index + 8).to_string(),
+        files: |version, (name, up, down)| {
+            vec![
+                (format!("V{version}__{name}.sql"), up.into()),
+                (format!("U{version}__{name}.sql"), down.into()),
+            ]
+        },
+        has_down: true,
+    },
+    Case {
+        layout: "dbmate",
+        version: date,
+        files: |version, (name, up, down)| {
+            vec![(
+                format!("{version}_{name}.sql"),
+                format!("-- migrate:up\n{up}\n\n-- migrate:down\n{down}\n"),
+            )]
+        },
+        has_down: true,
+    },
+    Case {
+        layout: "goose",
+        version: |index| format!("{:05}", index + 1),
+        files: |version, (name, up, down)| {
+            let sql = format!(
+                "-- +goose Up\n-- +goose StatementBegin\n{up}\n-- +goose StatementEnd\n\n-- +goose Down\n{down}\n"
+            );
+            vec![(format!("{version}_{name}.sql"), sql)]
+        },
+        has_down: true,
+    },
+    Case {
+        layout: "wrangler",
+        version: |index| format!("{index:04}"),
+        files: |version, (name, up, _)| vec![(format!("{version}_{name}.sql"), up.into())],
+        has_down: false,
+    },
+    Case {
+        layout: "drizzle",
+        version: |index| format!("{index:04}"),
+        files: |version, (name, up, _)| {
+            let sql = up.replace(";\nUPDATE", ";\n--> statement-breakpoint\nUPDATE");
+            vec![(format!("{version}_{name}.sql"), sql)]
+        },
+        has_down: false,
+    },
+    Case {
+        layout: "Prisma",
+        version: date,
+        files: |version, (name, up, _)| vec![(format!("{version}_{name}/migration.sql"), up.into())],
+        has_down: false,
+    },
+];
+
+fn write(folder: &Path, file: &str, text: &str) {
+    let path = folder.join(file);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, text).unwrap();
+}
+
+/// Makes a folder the world's migrations.
+fn folder(world: &mut World, name: &str) -> PathBuf {
+    world.with_migrations(&[]);
+    let folder = world.folder().join("migrations");
+    std::fs::create_dir_all(folder.join(name)).unwrap();
+    folder.join(name)
+}
+
+fn write_set(folder: &Path, case: &Case, count: usize) {
+    std::fs::remove_dir_all(folder).unwrap();
+    std::fs::create_dir(folder).unwrap();
+    let mut tags = Vec::new();
+    for (index, migration) in SET.into_iter().enumerate().take(count) {
+        let version = (case.version)(index);
+        for (file, text) in (case.files)(&version, migration) {
+            write(folder, &file, &text);
+        }
+        tags.push(format!("{{\"idx\":{index},\"tag\":\"{version}_{}\"}}", migration.0));
+    }
+    match case.layout {
+        "drizzle" => write(folder, "meta/_journal.json", &format!("{{\"entries\":[{}]}}", tags.join(","))),
+        "Prisma" => write(folder, "migration_lock.toml", "provider = \"sqlite\"\n"),
+        _ => {}
+    }
+}
+
+fn sorted(versions: &[String]) -> Vec<String> {
+    let mut versions = versions.to_vec();
+    versions.sort();
+    versions
+}
+
+fn every_layout_gives_the_same_migrations(world: &mut World) {
+    let folder = folder(world, "");
+    for (number, case) in CASES.iter().enumerate() {
+        let layout = case.layout;
+        let versions: Vec<String> = (0..SET.len()).map(case.version).collect();
+        let (old, new) = (format!("old{number}"), format!("new{number}"));
+        write_set(&folder, case, 2);
+        world.expect(0, &["create", &old]);
+        world.execute(&old, "INSERT INTO notes VALUES (1, 'pin; this'), (2, 'other')");
+        write_set(&folder, case, 5);
+        for position in 3..=5 {
+            let report = world.expect(0, &["upgrade", &old, "--to", &versions[position - 1]]);
+            assert_eq!(report.outcome(&old), "upgraded", "{layout}");
+            assert_eq!(world.versions(&old), sorted(&versions[..position]), "{layout}");
+        }
+        assert_eq!(world.query(&old, "SELECT id FROM pinned"), ["1"], "{layout}");
+        world.expect(0, &["create", &new]);
+        assert_eq!(world.versions(&new), sorted(&versions), "{layout}");
+        let listed = world.expect(0, &["migration", "list"]);
+        let order: Vec<_> =
+            listed.events("migration").iter().map(|it| it["version"].as_str().unwrap().to_string()).collect();
+        assert_eq!(order, versions, "{layout}");
+        if case.has_down {
+            world.expect(0, &["downgrade", &old, "--steps", "3"]);
+            assert_eq!((world.versions(&old).len(), world.tables(&old).len()), (2, 2), "{layout}");
+            assert_eq!(
+                world.query(&old, "SELECT title FROM notes ORDER BY id"),
+                ["pin; this", "other"],
+                "{layout}"
+            );
+        } else {
+            assert_eq!(
+                world.expect(4, &["downgrade", &old, "--steps", "3"]).problem(&old).0,
+                "irreversible",
+                "{layout}"
+            );
+        }
+        assert_eq!(world.run(&["migration", "new", "more"]).code, 2, "{layout}");
+    }
+}
+
+fn what_a_layout_can_not_be_read_for_is_named(world: &mut World) {
+    let folder = folder(world, "");
+    let one = "CREATE TABLE one (id INTEGER);";
+    for (files, place, message) in [
+        (&[("20250115_001_a.sql", one), ("20250115_002_b.sql", one)][..], "20250115_", "the same version"),
+        (&[("V1__a.sql", one), ("R__views.sql", one)], "R__views.sql", "repeatable"),
+        (&[("V1.1__a.sql", one)], "V1.1__a.sql", "not a version"),
+        (&[("1_a.sql", "-- migrate:up sometimes\nSELECT 1;")], "1_a.sql:1", "unknown option"),
+        (&[("1_a.sql", "SELECT 1;\n-- migrate:up\nSELECT 1;")], "1_a.sql:1", "in no section"),
+        (&[("1_a.sql", "-- +goose Up\nSELECT 1;\n-- +goose ENVSUB ON")], "1_a.sql:3", "unknown annotation"),
+        (&[("1_a.sql", "-- +goose Down\nSELECT 1;")], "1_a.sql", "no section for up"),
+        (&[("1_a.sql", one), ("2_b.up.sql", one)], "2_b.up.sql", "another layout"),
+        (&[("1_a.up.sql", one), ("2_b.down.sql", one)], "2_b.down.sql", "no .up.sql"),
+        (&[("1_a/up.sql", one), ("2_b.sql", one)], "2_b.sql", "two layouts"),
+        (&[("1_a/up.sql", one), ("2_b/migration.sql", one)], "2_b/migration.sql", "two layouts"),
+        (&[("notes.sql", one)], "notes.sql", "does not start with a version"),
+        (
+            &[("0000_a.sql", one), ("meta/_journal.json", "{\"entries\":[]}")],
+            "meta/_journal.json",
+            "lists other files",
+        ),
+        // Lines are those of the file.
+        (&[("1_a.sql", "-- migrate:up\nSELECT 1;\nVACUUM;\n")], "1_a.sql:3", "cannot run in a transaction"),
+        (
+            &[("1_a.sql", "-- +goose Up\n-- +goose StatementBegin\nSELECT 1;\nVACUUM;\n")],
+            "1_a.sql:4",
+            "cannot run in a transaction",
+        ),
+    ] {
+        std::fs::remove_dir_all(&folder).unwrap();
+        for (file, text) in files {
+            write(&folder, file, text);
+        }
+        let ran = world.run(&["migration", "list"]);
+        assert_eq!(ran.code, 2, "{files:?}: {}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains(place) && ran.stderr.contains(message), "{files:?}: {}", ran.stderr);
+    }
+}
+
+fn a_script_without_a_transaction_is_marked_as_its_tool_does(world: &mut World) {
+    let folder = folder(world, "");
+    let outside = world.either("VACUUM;", "CREATE INDEX CONCURRENTLY i ON one (id);");
+    for (number, (file, text)) in [
+        ("2_b.sql", format!("-- no-transaction\n{outside}")),
+        ("2_b.sql", format!("-- migrate:up transaction:false\n{outside}\n-- migrate:down\nSELECT 1;")),
+        ("2_b.sql", format!("-- +goose NO TRANSACTION\n-- +goose Up\n{outside}")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let id = number.to_string();
+        std::fs::remove_dir_all(&folder).unwrap();
+        let marker = ["", "-- migrate:up\n", "-- +goose Up\n"][number];
+        write(&folder, "1_a.sql", &format!("{marker}CREATE TABLE one (id INTEGER);"));
+        world.expect(0, &["create", &id]);
+        write(&folder, file, &text);
+        assert_eq!(world.expect(0, &["upgrade", &id]).outcome(&id), "upgraded", "{text}");
+        let history = world.query(&id, "SELECT version, action FROM tenantry_history ORDER BY sequence");
+        assert_eq!(history, ["1|apply", "2|start", "2|apply"], "{text}");
+    }
+}
