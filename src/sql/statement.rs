@@ -3,12 +3,10 @@
 //! Works on the text alone. When in doubt it assumes the more dangerous effect: a statement that may delete rows counts
 //! as one that does.
 
-#[cfg(feature = "postgres")]
-use super::Scanner;
 use super::effect::{Effect, effect, enables_deletes};
 use super::outside::{OutsideReference, outside_reference};
 use super::pragma::{Pragma, pragma};
-use super::{Dialect, Token, TokenKind, Unclosed, tokens};
+use super::{Dialect, Scanner, Token, TokenKind, Unclosed, tokens};
 
 /// One statement of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
