@@ -125,10 +125,16 @@ impl Catalog {
         Ok(Self { ignored_files, ..Self::load(&path.display().to_string(), dialect, migrations, rule)? })
     }
 
-    /// Whether a folder has migrations in the layout of another tool than diesel, so that a new one has to be written in
-    /// that layout, too.
-    pub fn has_other_layout(directory: &Path) -> Result<bool> {
-        read::has_other_layout(directory)
+    /// Returns the files of a new migration in a folder that has another tool's layout, each with its name and text. `None`
+    /// for a folder in tenantry's own layout. `version` chooses a version, given the names of the existing migrations.
+    pub fn new_files_in_layout(
+        directory: &Path,
+        name: &str,
+        description: &str,
+        version: impl FnOnce(&[String]) -> Result<String>,
+    ) -> Result<Option<Vec<(String, String)>>> {
+        let Some((layout, names)) = read::other_layout(directory)? else { return Ok(None) };
+        Ok(Some(layout.new_files(&version(&names)?, name, description)))
     }
 
     /// Returns the subfolder for a dialect in a folder of migrations. `None` if there is none. Fails if there are two.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::metadata::{Metadata, Transaction};
 use super::order::Rule;
 use super::script::Script;
+use super::template::{is_template, new_scripts};
 use super::{Migration, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::Dialect;
@@ -85,6 +86,24 @@ impl Layout {
         Ok(Some(layout))
     }
 
+    /// Returns the files of a new migration, each with its name and text.
+    pub(super) fn new_files(self, version: &str, name: &str, what: &str) -> Vec<(String, String)> {
+        let (up, down) = new_scripts(what);
+        let stem = format!("{version}_{name}");
+        match self {
+            Self::Numbered => vec![(format!("{stem}.sql"), up)],
+            Self::UpDown => vec![(format!("{stem}.up.sql"), up), (format!("{stem}.down.sql"), down)],
+            Self::Versioned => vec![(format!("V{version}__{name}.sql"), up)],
+            Self::Dbmate => {
+                vec![(format!("{stem}.sql"), format!("-- migrate:up\n{up}\n-- migrate:down\n{down}"))]
+            }
+            Self::Goose => {
+                vec![(format!("{stem}.sql"), format!("-- +goose Up\n{up}\n-- +goose Down\n{down}"))]
+            }
+            Self::Prisma => vec![(format!("{stem}/migration.sql"), up)],
+        }
+    }
+
     /// Parses the files into migrations, unordered.
     pub(super) fn migrations(self, files: Vec<SqlFile>, dialect: Dialect) -> Result<Vec<Migration>> {
         let sources = match self {
@@ -114,8 +133,14 @@ impl Source {
         let metadata = Metadata { transaction: self.transaction, ..Metadata::default() };
         let parse = |(path, text): SqlFile| Script::parse(path, text, dialect, self.transaction);
         let up = parse(self.up)?;
+        if is_template(&up) {
+            return Err(Error::new(ErrorKind::Catalog, "the migration is still the template")
+                .at(up.path(), None)
+                .with_hint("write it, or delete the file"));
+        }
         let (down, down_error) = match self.down.map(parse) {
             None => (None, None),
+            Some(Ok(down)) if is_template(&down) => (None, None),
             Some(Ok(down)) => (Some(down), None),
             Some(Err(error)) => (None, Some(error.summary())),
         };

@@ -127,11 +127,30 @@ pub(super) fn directory(directory: &Path, dialect: Dialect) -> Result<Folder> {
     Ok(Folder { path, rule, migrations, ignored_files: Vec::new() })
 }
 
-/// Whether a folder has migrations in another tool's layout.
-pub(super) fn has_other_layout(directory: &Path) -> Result<bool> {
-    let is_sql =
-        |it: &PathBuf| it.extension().is_some_and(|extension| extension == "sql") && Layout::is_migration(it);
-    Ok(entries(directory)?.iter().any(|it| is_sql(it) || it.join("migration.sql").exists()))
+/// Returns the layout of a folder that has migrations of another tool, with the names of its migrations.
+pub(super) fn other_layout(directory: &Path) -> Result<Option<(Layout, Vec<String>)>> {
+    let mut files = Vec::new();
+    for entry in entries(directory)? {
+        if entry.join("_journal.json").exists() {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "drizzle's journal lists the migrations of this folder",
+            )
+            .at(entry, None)
+            .with_hint("add the migration with drizzle-kit; tenantry runs it"));
+        }
+        let file = if entry.join("migration.sql").exists() { entry.join("migration.sql") } else { entry };
+        if file.extension().is_some_and(|extension| extension == "sql") && Layout::is_migration(&file) {
+            let bytes = std::fs::read(&file).map_err(|error| Error::io("read", &file, error))?;
+            files.push((file.clone(), text(&file, bytes)?));
+        }
+    }
+    let layout = Layout::of_all(&files)?;
+    let name = |(path, _): &SqlFile| {
+        let path = if path.ends_with("migration.sql") { path.parent().unwrap_or(path) } else { path };
+        path.file_name().unwrap_or_default().to_string_lossy().trim_start_matches(['V', 'U']).to_string()
+    };
+    Ok(layout.map(|layout| (layout, files.iter().map(name).collect())))
 }
 
 /// Fails unless drizzle's journal lists exactly these files, in the order of their versions.

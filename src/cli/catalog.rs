@@ -110,10 +110,19 @@ fn create(settings: &Settings, name: &str) -> Result<u8> {
     let subfolder = if directory.is_dir() { Catalog::subfolder(&directory, dialect)? } else { None };
     let is_flat = subfolder.is_none();
     let parent = subfolder.unwrap_or(directory);
-    if parent.is_dir() && Catalog::has_other_layout(&parent)? {
-        return Err(Error::new(ErrorKind::Usage, "the folder has another tool's layout")
-            .at(&parent, None)
-            .with_hint("add a file in that layout, by hand or with that tool; tenantry runs it"));
+    let (file_name, description) = (words.join("_").to_lowercase(), words.join(" "));
+    if parent.is_dir()
+        && let Some(files) = Catalog::new_files_in_layout(&parent, &file_name, &description, version_after)?
+    {
+        for (file, text) in &files {
+            let path = parent.join(file);
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder)
+                    .map_err(|error| Error::io("create the folder", folder, error))?;
+            }
+            write_new(&path, text)?;
+        }
+        return print_created(settings, &parent.join(&files[0].0));
     }
     let (version, folders) = next_version(&parent)?;
     if let Some(shorter) = folders.iter().find(|folder| is_flat && naming::is_wider(&version, folder)) {
@@ -123,21 +132,30 @@ fn create(settings: &Settings, name: &str) -> Result<u8> {
             "move the migrations to its subfolder sqlite/ or postgres/, where plain numbers are sorted as numbers",
         ));
     }
-    let folder = parent.join(format!("{version}_{}", words.join("_").to_lowercase()));
+    let folder = parent.join(format!("{version}_{file_name}"));
     std::fs::create_dir_all(&folder).map_err(|error| Error::io("create the folder", &folder, error))?;
-    let description = words.join(" ");
     for (file, text) in new_files(&description) {
         write_new(&folder.join(file), &text)?;
     }
+    print_created(settings, &folder)
+}
+
+fn print_created(settings: &Settings, path: &Path) -> Result<u8> {
     let mut output = Output::new();
     match settings.format {
-        Format::Human => output.line(format_args!("{}", folder.display())),
+        Format::Human => output.line(format_args!("{}", path.display())),
         Format::Json => {
-            output.json(&json!({"v": 1, "event": "migration_made", "folder": folder.display().to_string()}));
+            output.json(&json!({"v": 1, "event": "migration_made", "folder": path.display().to_string()}));
         }
     }
     output.finish()?;
     Ok(0)
+}
+
+/// Returns a version after the existing ones, in their style.
+fn version_after(names: &[String]) -> Result<String> {
+    naming::next_version(names, time::OffsetDateTime::now_utc())
+        .map_err(|error| Error::new(ErrorKind::Internal, "cannot name the migration").caused_by(error))
 }
 
 /// Returns the next version for a folder, in the style of the existing ones, and the names of the existing folders.
@@ -147,9 +165,7 @@ fn next_version(parent: &Path) -> Result<(String, Vec<String>)> {
         .flatten()
         .filter_map(|entry| entry.ok().filter(|it| it.path().is_dir())?.file_name().into_string().ok())
         .collect();
-    let next = naming::next_version(&folders, time::OffsetDateTime::now_utc())
-        .map_err(|error| Error::new(ErrorKind::Internal, "cannot name the migration").caused_by(error))?;
-    Ok((next, folders))
+    Ok((version_after(&folders)?, folders))
 }
 
 fn write_new(path: &Path, text: &str) -> Result<()> {

@@ -212,7 +212,24 @@ fn every_layout_gives_the_same_migrations(world: &mut World) {
                 "{layout}"
             );
         }
-        assert_eq!(world.run(&["migration", "new", "more"]).code, 2, "{layout}");
+        // A new migration is written in the same layout; until it is written, it is refused.
+        let made = world.run(&["migration", "new", "one more"]);
+        if layout == "drizzle" {
+            assert!(made.code == 2 && made.stderr.contains("drizzle-kit"), "{}", made.stderr);
+            continue;
+        }
+        assert_eq!(made.code, 0, "{layout}: {}", made.stderr);
+        let file = PathBuf::from(made.stdout.trim());
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(world.run(&["migration", "list"]).code, 2, "{layout}");
+        std::fs::write(&file, text.replace("-- Write SQL", "CREATE TABLE more (id INTEGER);\n-- Write SQL"))
+            .unwrap();
+        world.expect(0, &["upgrade", &new]);
+        assert_eq!(
+            (world.versions(&new).len(), world.tables(&new).contains(&"more".to_string())),
+            (6, true),
+            "{layout}"
+        );
     }
 }
 
