@@ -154,6 +154,11 @@ struct Scanner<'a> {
     line: u32,
 }
 
+/// Converts a line number, or a number of lines.
+pub(crate) fn line_number(line: usize) -> u32 {
+    u32::try_from(line).unwrap_or(u32::MAX)
+}
+
 /// Returns the length in bytes of the white space and comments that a text begins with.
 pub(crate) fn leading_blank_length(sql: &str, dialect: Dialect) -> Result<usize, Unclosed> {
     let mut scanner = Scanner::new(sql, dialect);

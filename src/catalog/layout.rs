@@ -10,7 +10,7 @@ use super::script::Script;
 use super::template::{is_template, new_scripts};
 use super::{Migration, Version};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sql::Dialect;
+use crate::sql::{Dialect, line_number};
 
 /// A file with its text.
 pub(super) type SqlFile = (PathBuf, String);
@@ -49,24 +49,30 @@ impl Layout {
     /// Recognizes the layout of a file by its name and text.
     fn of((path, text): &SqlFile) -> Result<Self> {
         let name = file_name(path);
-        let has_line = |start: &str| text.lines().any(|line| line.trim_start().starts_with(start));
+        let has = |tag: &str| text.lines().any(|line| annotation(line, tag).is_some());
         Ok(if name == "migration.sql" {
             Self::Prisma
-        } else if has_line("-- migrate:up") {
+        } else if has("migrate:") {
             Self::Dbmate
-        } else if has_line("-- +goose") {
+        } else if has("+goose") {
             Self::Goose
         } else if name.ends_with(".up.sql") || name.ends_with(".down.sql") {
             Self::UpDown
         } else if name.starts_with(['V', 'U', 'R']) && name.contains("__") {
             Self::Versioned
-        } else if name.starts_with(|first: char| first.is_ascii_digit()) {
+        } else if is_numbered(&name) {
             Self::Numbered
         } else {
             return Err(Error::new(ErrorKind::Catalog, "the file's name does not start with a version")
                 .at(path, None)
                 .with_hint("rename it to <version>_<name>.sql, or move it out of the folder"));
         })
+    }
+
+    /// Whether a file that is not SQL belongs to a migration: a script in another language, or settings of a script.
+    pub(super) fn is_other_part(path: &Path) -> bool {
+        let name = file_name(path);
+        is_numbered(&name) || name.ends_with(".sql.conf")
     }
 
     /// Recognizes the layout that all files have.
@@ -164,13 +170,43 @@ fn version_and_name(stem: &str, separator: &str, path: &Path) -> Result<(String,
     Ok((version.to_string(), name.to_string()))
 }
 
+/// Whether a name begins with a number and `_`.
+fn is_numbered(name: &str) -> bool {
+    let digits = name.bytes().take_while(u8::is_ascii_digit).count();
+    digits > 0 && name[digits..].starts_with('_')
+}
+
+/// What follows a tag in a comment, such as `up` in `-- migrate:up`. Tools allow white space before the tag.
+fn annotation<'a>(line: &'a str, tag: &str) -> Option<&'a str> {
+    line.trim_start().strip_prefix("--")?.trim_start().strip_prefix(tag)
+}
+
+/// Fails on a comment that begins a section for undoing the migration, as tools have it whose layout is not known here.
+/// The section would run together with the migration.
+fn refuse_unknown_sections((path, text): &SqlFile) -> Result<()> {
+    let is_section = |line: &str| {
+        let comment = line.trim_start().trim_start_matches(['-', '#', '/', ' ', '\t']);
+        let is_marked = comment.len() < line.len() && comment.starts_with(['+', '!', '@']);
+        let words = comment.to_ascii_lowercase();
+        is_marked && ["down", "undo"].iter().any(|word| words.contains(word))
+    };
+    match text.lines().position(is_section) {
+        None => Ok(()),
+        Some(index) => Err(Error::new(ErrorKind::Catalog, "the section belongs to a tool that is not known")
+            .at(path, line_number(index + 1))
+            .with_hint("put the statements that undo the migration into a file of their own: <version>_<name>.down.sql")),
+    }
+}
+
 /// sqlx runs a script that begins with this comment without a transaction.
 fn transaction_of(text: &str) -> Transaction {
-    if text.trim_start().starts_with("-- no-transaction") { Transaction::None } else { Transaction::Shared }
+    if text.starts_with("-- no-transaction") { Transaction::None } else { Transaction::Shared }
 }
 
 /// One file is one migration. Prisma's version is in the name of its folder.
-fn plain((path, text): SqlFile) -> Result<Source> {
+fn plain(file: SqlFile) -> Result<Source> {
+    refuse_unknown_sections(&file)?;
+    let (path, text) = file;
     let file = file_name(&path);
     let stem = match path.parent() {
         Some(folder) if file == "migration.sql" => file_name(folder),
@@ -218,6 +254,11 @@ fn versioned(files: Vec<SqlFile>) -> Result<Vec<Source>> {
                 .at(path, None)
                 .with_hint("make it a migration with a version; write a new one when its text changes"));
         }
+        if let Some(index) = text.lines().position(|line| line.contains("${")) {
+            return Err(Error::new(ErrorKind::Catalog, "Flyway's placeholders are not replaced")
+                .at(path, line_number(index + 1))
+                .with_hint("write the value itself"));
+        }
         let (version, name) = version_and_name(&stem[1..], "__", &path)?;
         let is_undo = stem.starts_with('U');
         let source = Source { version, name, up: (path, text), down: None, transaction: Transaction::Shared };
@@ -243,7 +284,7 @@ enum Annotation {
 type ReadLine = fn(&str) -> std::result::Result<Vec<Annotation>, String>;
 
 fn dbmate_line(line: &str) -> std::result::Result<Vec<Annotation>, String> {
-    let Some(rest) = line.trim_start().strip_prefix("-- migrate:") else { return Ok(Vec::new()) };
+    let Some(rest) = annotation(line, "migrate:") else { return Ok(Vec::new()) };
     let mut words = rest.split_whitespace();
     let mut found = match words.next() {
         Some("up") => vec![Annotation::Up],
@@ -261,7 +302,7 @@ fn dbmate_line(line: &str) -> std::result::Result<Vec<Annotation>, String> {
 }
 
 fn goose_line(line: &str) -> std::result::Result<Vec<Annotation>, String> {
-    let Some(rest) = line.trim_start().strip_prefix("-- +goose") else { return Ok(Vec::new()) };
+    let Some(rest) = annotation(line, "+goose") else { return Ok(Vec::new()) };
     Ok(vec![match rest.trim().to_ascii_lowercase().as_str() {
         "up" => Annotation::Up,
         "down" => Annotation::Down,
@@ -276,43 +317,59 @@ fn goose_line(line: &str) -> std::result::Result<Vec<Annotation>, String> {
 fn sections((path, text): SqlFile, read_line: ReadLine) -> Result<Source> {
     let stem = file_name(&path).trim_end_matches(".sql").to_string();
     let (version, name) = version_and_name(&stem, "_", &path)?;
-    let (mut up, mut down, mut transaction) = (None, None, Transaction::Shared);
-    let mut is_up = true;
+    let mut sections = Sections { up: None, down: None, is_up: true };
+    let mut transaction = Transaction::Shared;
     for (index, line) in text.lines().enumerate() {
-        let number = u32::try_from(index + 1).unwrap_or(u32::MAX);
-        let annotations =
-            read_line(line).map_err(|message| Error::new(ErrorKind::Catalog, message).at(&path, number))?;
-        let mut is_annotation = false;
-        for annotation in annotations {
-            is_annotation = true;
-            let section = match annotation {
-                Annotation::Up => &mut up,
-                Annotation::Down => &mut down,
-                Annotation::NoTransaction => {
-                    transaction = Transaction::None;
-                    continue;
-                }
-                Annotation::Nothing => continue,
-            };
-            is_up = matches!(annotation, Annotation::Up);
-            if section.replace("\n".repeat(index + 1)).is_some() {
-                return Err(Error::new(ErrorKind::Catalog, "the section occurs twice").at(&path, number));
+        let fault =
+            |message: String| Error::new(ErrorKind::Catalog, message).at(&path, line_number(index + 1));
+        let annotations = read_line(line).map_err(fault)?;
+        for annotation in &annotations {
+            match annotation {
+                Annotation::Up => sections.begin(true, index).map_err(fault)?,
+                Annotation::Down => sections.begin(false, index).map_err(fault)?,
+                Annotation::NoTransaction => transaction = Transaction::None,
+                Annotation::Nothing => {}
             }
         }
-        let section = if is_up { &mut up } else { &mut down };
-        match section {
-            Some(script) if !is_annotation => script.extend([line, "\n"]),
-            // An annotation within a section keeps its line.
-            Some(script) if script.matches('\n').count() == index => script.push('\n'),
-            None if !is_annotation && !line.trim().is_empty() && !line.trim_start().starts_with("--") => {
-                return Err(
-                    Error::new(ErrorKind::Catalog, "the statement is in no section").at(&path, number)
-                );
-            }
-            _ => {}
-        }
+        sections.push(if annotations.is_empty() { line } else { "" }).map_err(fault)?;
     }
+    let Sections { up, down, .. } = sections;
     let up =
         up.ok_or_else(|| Error::new(ErrorKind::Catalog, "the file has no section for up").at(&path, None))?;
     Ok(Source { version, name, transaction, down: down.map(|text| (path.clone(), text)), up: (path, up) })
+}
+
+/// The scripts of a file with sections, as far as it was read.
+struct Sections {
+    up: Option<String>,
+    down: Option<String>,
+    /// Which section is being read.
+    is_up: bool,
+}
+
+impl Sections {
+    fn current(&mut self) -> &mut Option<String> {
+        if self.is_up { &mut self.up } else { &mut self.down }
+    }
+
+    /// Begins a section on a line, counted from 0. The lines before it are empty.
+    fn begin(&mut self, is_up: bool, line: usize) -> std::result::Result<(), String> {
+        self.is_up = is_up;
+        match self.current().replace("\n".repeat(line)) {
+            None => Ok(()),
+            Some(_) => Err("the section occurs twice".into()),
+        }
+    }
+
+    /// Adds a line to the section. Before the first section only comments are allowed.
+    fn push(&mut self, line: &str) -> std::result::Result<(), String> {
+        match self.current() {
+            Some(script) => {
+                script.extend([line, "\n"]);
+                Ok(())
+            }
+            None if line.trim().is_empty() || line.trim_start().starts_with("--") => Ok(()),
+            None => Err("the statement is in no section".into()),
+        }
+    }
 }

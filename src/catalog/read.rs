@@ -53,98 +53,129 @@ pub(super) fn dialect_folder(directory: &Path, dialect: Dialect) -> Result<Optio
 
 /// Reads the migrations of a folder. If the folder has a subfolder for the dialect, reads that instead.
 pub(super) fn directory(directory: &Path, dialect: Dialect) -> Result<Folder> {
-    let (path, rule) = match dialect_folder(directory, dialect)? {
-        Some(subfolder) => (subfolder, Rule::Numbers),
-        None => (directory.to_path_buf(), Rule::Text),
-    };
+    let (path, rule) = choose_folder(directory, dialect)?;
+    let listing = Listing::of(&path)?;
+    if listing.files.is_empty() {
+        let (rule, migrations) = listing.in_other_layout(rule, dialect)?;
+        return Ok(Folder { path, rule, migrations, ignored_files: Vec::new() });
+    }
+    // Ignoring a migration in another layout would mean that it never runs.
+    let other = listing.sql_files.iter().find(|it| Layout::is_migration(it));
+    if let Some(file) = other.or(listing.journal.as_ref()) {
+        return Err(Error::new(ErrorKind::Catalog, "the folder has migrations in two layouts")
+            .at(file, None)
+            .with_hint("keep one layout: folders with up.sql, or the files of one other tool"));
+    }
+    let migrations = migrations(listing.files, dialect)?;
+    Ok(Folder { path, rule, migrations, ignored_files: listing.sql_files })
+}
+
+/// Returns the folder itself or its subfolder for the dialect, and the order of its versions.
+fn choose_folder(directory: &Path, dialect: Dialect) -> Result<(PathBuf, Rule)> {
+    if let Some(subfolder) = dialect_folder(directory, dialect)? {
+        return Ok((subfolder, Rule::Numbers));
+    }
     let other = match dialect {
         Dialect::Sqlite => Dialect::Postgres,
         Dialect::Postgres => Dialect::Sqlite,
     };
-    if rule == Rule::Text && dialect_folder(&path, other)?.is_some() {
-        return Err(Error::new(
-            ErrorKind::Catalog,
-            format!("these migrations are for {} only", other.name()),
-        )
-        .at(path, None)
-        .with_hint(format!(
+    if dialect_folder(directory, other)?.is_some() {
+        let message = format!("these migrations are for {} only", other.name());
+        return Err(Error::new(ErrorKind::Catalog, message).at(directory, None).with_hint(format!(
             "put the migrations for {} into a subfolder {}",
             dialect.name(),
             dialect.name()
         )));
     }
-    let (mut files, mut other_files) = (Files::new(), Vec::new());
-    let mut journal = None;
-    for entry in entries(&path)? {
-        if entry.is_dir() {
-            let scripts = entries(&entry)?;
-            let has = |name: &str| scripts.iter().any(|it| it.file_name().is_some_and(|it| it == name));
-            if has("_journal.json") {
-                journal = Some(entry.join("_journal.json"));
-                continue;
+    Ok((directory.to_path_buf(), Rule::Text))
+}
+
+/// What a folder of migrations contains.
+#[derive(Default)]
+struct Listing {
+    /// The files in the folders of migrations.
+    files: Files,
+    /// The SQL files beside them, and Prisma's migrations.
+    sql_files: Vec<PathBuf>,
+    /// Files that are not SQL and belong to migrations of another tool.
+    other_parts: Vec<PathBuf>,
+    /// drizzle's list of migrations.
+    journal: Option<PathBuf>,
+}
+
+impl Listing {
+    fn of(folder: &Path) -> Result<Self> {
+        let mut listing = Self::default();
+        for entry in entries(folder)? {
+            if entry.is_dir() {
+                listing.add_folder(entry)?;
+            } else if entry.extension().is_some_and(|extension| extension == "sql") {
+                listing.sql_files.push(entry);
+            } else if Layout::is_other_part(&entry) {
+                listing.other_parts.push(entry);
             }
-            if has("migration.sql") && !has("up.sql") {
-                other_files.push(entry.join("migration.sql"));
-                continue;
+        }
+        Ok(listing)
+    }
+
+    fn add_folder(&mut self, folder: PathBuf) -> Result<()> {
+        let scripts = entries(&folder)?;
+        let has = |name: &str| scripts.iter().any(|it| it.ends_with(name));
+        if scripts.is_empty() {
+            return Err(Error::new(ErrorKind::Catalog, "the folder has no up.sql").at(folder, None));
+        }
+        if has("_journal.json") {
+            self.journal = Some(folder.join("_journal.json"));
+        } else if has("migration.sql") && !has("up.sql") {
+            if let Some(file) = scripts.iter().find(|it| !it.ends_with("migration.sql")) {
+                return Err(Error::new(ErrorKind::Catalog, "unexpected file in a migration's folder")
+                    .at(file, None)
+                    .with_hint("only migration.sql is allowed"));
             }
-            if scripts.is_empty() {
-                return Err(Error::new(ErrorKind::Catalog, "the folder has no up.sql").at(entry, None));
-            }
+            self.sql_files.extend(scripts);
+        } else {
             for file in scripts {
                 let bytes = std::fs::read(&file).map_err(|error| Error::io("read", &file, error))?;
-                files.push((file, bytes));
+                self.files.push((file, bytes));
             }
-        } else if entry.extension().is_some_and(|extension| extension == "sql") {
-            other_files.push(entry);
         }
+        Ok(())
     }
-    if !files.is_empty() {
-        // Ignoring a migration in another layout would mean that it never runs.
-        if let Some(file) = other_files.iter().find(|it| Layout::is_migration(it)) {
-            return Err(Error::new(ErrorKind::Catalog, "the folder has migrations in two layouts")
-                .at(file, None)
-                .with_hint("keep one layout: folders with up.sql, or the files of one other tool"));
+
+    /// Parses the migrations of a folder in another tool's layout. `rule` is for a folder without migrations.
+    fn in_other_layout(self, rule: Rule, dialect: Dialect) -> Result<(Rule, Vec<Migration>)> {
+        if let (Some(part), false) = (self.other_parts.first(), self.sql_files.is_empty()) {
+            return Err(Error::new(ErrorKind::Catalog, "only SQL files can be run")
+                .at(part, None)
+                .with_hint("write the migration as SQL, or move the file out of the folder"));
         }
-        return Ok(Folder {
-            path,
-            rule,
-            migrations: migrations(files, dialect)?,
-            ignored_files: other_files,
-        });
+        let files = self.sql_files.into_iter().map(read_text).collect::<Result<Vec<_>>>()?;
+        if let Some(journal) = self.journal {
+            check_journal(&journal, &files)?;
+        }
+        Ok(match Layout::of_all(&files)? {
+            Some(layout) => (layout.rule(), layout.migrations(files, dialect)?),
+            None => (rule, Vec::new()),
+        })
     }
-    let read = |path: PathBuf| {
-        let bytes = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
-        Ok((path.clone(), text(&path, bytes)?))
-    };
-    let other_files: Vec<SqlFile> = other_files.into_iter().map(read).collect::<Result<_>>()?;
-    if let Some(journal) = journal {
-        check_journal(&journal, &other_files)?;
-    }
-    let (rule, migrations) = match Layout::of_all(&other_files)? {
-        Some(layout) => (layout.rule(), layout.migrations(other_files, dialect)?),
-        None => (rule, Vec::new()),
-    };
-    Ok(Folder { path, rule, migrations, ignored_files: Vec::new() })
+}
+
+fn read_text(path: PathBuf) -> Result<SqlFile> {
+    let bytes = std::fs::read(&path).map_err(|error| Error::io("read", &path, error))?;
+    let text = text(&path, bytes)?;
+    Ok((path, text))
 }
 
 /// Returns the layout of a folder that has migrations of another tool, with the names of its migrations.
-pub(super) fn other_layout(directory: &Path) -> Result<Option<(Layout, Vec<String>)>> {
-    let mut files = Vec::new();
-    for entry in entries(directory)? {
-        if entry.join("_journal.json").exists() {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                "drizzle's journal lists the migrations of this folder",
-            )
-            .at(entry, None)
+pub(super) fn other_layout(folder: &Path) -> Result<Option<(Layout, Vec<String>)>> {
+    let Listing { sql_files, journal, .. } = Listing::of(folder)?;
+    if let Some(journal) = journal {
+        return Err(Error::new(ErrorKind::Usage, "drizzle's journal lists the migrations of this folder")
+            .at(journal, None)
             .with_hint("add the migration with drizzle-kit; tenantry runs it"));
-        }
-        let file = if entry.join("migration.sql").exists() { entry.join("migration.sql") } else { entry };
-        if file.extension().is_some_and(|extension| extension == "sql") && Layout::is_migration(&file) {
-            let bytes = std::fs::read(&file).map_err(|error| Error::io("read", &file, error))?;
-            files.push((file.clone(), text(&file, bytes)?));
-        }
     }
+    let files = sql_files.into_iter().filter(|it| Layout::is_migration(it)).map(read_text);
+    let files = files.collect::<Result<Vec<_>>>()?;
     let layout = Layout::of_all(&files)?;
     let name = |(path, _): &SqlFile| {
         let path = if path.ends_with("migration.sql") { path.parent().unwrap_or(path) } else { path };

@@ -1,7 +1,7 @@
 //! The rows of a `COPY` statement from standard input, as `pg_dump` and `psql` scripts have them, turned into `INSERT`s.
 
 use super::statement::first_statement_length;
-use super::{Dialect, Token, TokenKind, Unclosed, leading_blank_length, tokens};
+use super::{Dialect, Token, TokenKind, Unclosed, leading_blank_length, line_number, tokens};
 
 /// What is wrong with a script that `psql` would have to run, and in which line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,64 +17,92 @@ const ROWS_PER_INSERT: usize = 200;
 /// name it. Returns `None` if there is nothing to replace. Fails on a command of `psql`, on rows that do not end, and if a
 /// quote or comment is never closed.
 pub(crate) fn expand(script: &str) -> Result<Option<String>, CopyFault> {
-    let has_command = script.lines().any(|line| line.starts_with('\\'));
-    if !has_command {
-        // Rows end with a line `\.`.
+    // Rows end with a line `\.`.
+    if !script.lines().any(|line| line.starts_with('\\')) {
         return Ok(None);
     }
-    let mut expanded = String::with_capacity(script.len() * 2);
+    let mut expanded = Expanded { text: String::with_capacity(script.len() * 2), line: 1 };
     let mut rest = script;
     loop {
-        let line = line_number(expanded.matches('\n').count() + 1);
-        let unclosed = |it: Unclosed| CopyFault {
-            message: format!("a {} is never closed", it.what),
-            line: (line - 1).saturating_add(it.line),
-        };
-        let blank = leading_blank_length(rest, Dialect::Postgres).map_err(unclosed)?;
-        expanded.push_str(&rest[..blank]);
+        let blank = leading_blank_length(rest, Dialect::Postgres).map_err(|it| expanded.unclosed(&it))?;
+        expanded.push(&rest[..blank]);
         rest = &rest[blank..];
         if rest.is_empty() {
-            return Ok(Some(expanded));
+            return Ok(Some(expanded.text));
         }
-        let line = line_number(expanded.matches('\n').count() + 1);
-        if rest.starts_with('\\') {
-            let command = rest.lines().next().unwrap_or_default();
-            if !is_restrict_command(command) {
-                let word = command.split_whitespace().next().unwrap_or_default();
-                return Err(CopyFault { message: format!("{word} is a command of psql, not SQL"), line });
-            }
-            rest = &rest[command.len()..];
-            continue;
+        rest = if rest.starts_with('\\') {
+            expanded.skip_command(rest)?
+        } else {
+            expanded.push_statement(rest)?
+        };
+    }
+}
+
+/// A script whose rows are replaced, as far as it was read.
+struct Expanded {
+    text: String,
+    /// The line that comes next, which is the same in the script.
+    line: u32,
+}
+
+impl Expanded {
+    fn push(&mut self, text: &str) {
+        self.line = self.line.saturating_add(line_number(text.matches('\n').count()));
+        self.text.push_str(text);
+    }
+
+    fn fault(&self, message: impl Into<String>) -> CopyFault {
+        CopyFault { message: message.into(), line: self.line }
+    }
+
+    fn unclosed(&self, unclosed: &Unclosed) -> CopyFault {
+        let line = (self.line - 1).saturating_add(unclosed.line);
+        CopyFault { message: format!("a {} is never closed", unclosed.what), line }
+    }
+
+    /// Skips a command that has no meaning here. Returns what follows it.
+    fn skip_command<'a>(&self, text: &'a str) -> Result<&'a str, CopyFault> {
+        let command = text.lines().next().unwrap_or_default();
+        if is_restrict_command(command) {
+            return Ok(&text[command.len()..]);
         }
-        let unclosed = |it: Unclosed| CopyFault {
-            message: format!("a {} is never closed", it.what),
-            line: (line - 1).saturating_add(it.line),
-        };
-        let (length, is_ended) = first_statement_length(rest, Dialect::Postgres).map_err(unclosed)?;
-        let (sql, after) = rest.split_at(length);
-        rest = after;
-        let Some(into) = copied_into(sql.trim_end_matches(';')).filter(|_| is_ended) else {
-            expanded.push_str(sql);
-            continue;
-        };
-        let (rows, after) = rows_of(rest).ok_or_else(|| CopyFault {
-            message: "the rows of a COPY do not end: the line \\. is missing".into(),
-            line,
-        })?;
-        rest = after;
-        expanded.extend(sql.chars().filter(|it| *it == '\n'));
-        expanded.push('\n');
-        let rows = lines_of(rows, line_number(expanded.matches('\n').count() + 1))?;
+        let word = command.split_whitespace().next().unwrap_or_default();
+        Err(self.fault(format!("{word} is a command of psql, not SQL")))
+    }
+
+    /// Copies a statement, or replaces a `COPY` with its rows. Returns what follows it.
+    fn push_statement<'a>(&mut self, text: &'a str) -> Result<&'a str, CopyFault> {
+        let (length, is_ended) =
+            first_statement_length(text, Dialect::Postgres).map_err(|it| self.unclosed(&it))?;
+        let (sql, rest) = text.split_at(length);
+        if !is_copy_from_stdin(sql) {
+            self.push(sql);
+            return Ok(rest);
+        }
+        let into = copied_into(sql.trim_end_matches(';')).filter(|_| is_ended);
+        let into = into.ok_or_else(|| self.fault("COPY FROM stdin with options is not supported"))?;
+        let (rows, rest) = rows_of(rest)
+            .ok_or_else(|| self.fault("the rows of a COPY do not end: the line \\. is missing"))?;
+        // The statement's own lines.
+        self.push(&"\n".repeat(sql.matches('\n').count() + 1));
+        let rows = lines_of(rows, self.line)?;
         for (index, row) in rows.iter().enumerate() {
             if index % ROWS_PER_INSERT == 0 {
-                expanded.extend(["INSERT INTO ", &into, " OVERRIDING SYSTEM VALUE VALUES "]);
+                self.push(&format!("INSERT INTO {into} OVERRIDING SYSTEM VALUE VALUES "));
             }
             let is_last = index + 1 == rows.len() || (index + 1) % ROWS_PER_INSERT == 0;
-            expanded.extend(["(", &row_values(row), ")", if is_last { ";\n" } else { ",\n" }]);
+            let end = if is_last { ';' } else { ',' };
+            self.push(&format!("({}){end}\n", row_values(row)));
         }
         // The line that ended the rows.
-        expanded.push('\n');
+        self.push("\n");
+        Ok(rest)
     }
+}
+
+fn is_copy_from_stdin(sql: &str) -> bool {
+    let found = tokens(sql, Dialect::Postgres).unwrap_or_default();
+    found.first().is_some_and(|it| it.is("COPY")) && found.iter().any(|it| it.is("STDIN"))
 }
 
 /// Splits the text after a `COPY` statement into its rows and what follows the line `\.`.
@@ -83,10 +111,6 @@ pub(crate) fn rows_of(text: &str) -> Option<(&str, &str)> {
     let end = if text.starts_with("\\.") { 0 } else { text.find("\n\\.")? + 1 };
     let (rows, rest) = text.split_at(end);
     Some((rows, &rest[rest.find('\n').map_or(rest.len(), |at| at + 1)..]))
-}
-
-fn line_number(line: usize) -> u32 {
-    u32::try_from(line).unwrap_or(u32::MAX)
 }
 
 /// Returns the table and columns of `COPY table (columns) FROM stdin`.
@@ -135,9 +159,9 @@ pub(crate) fn row_values(row: &str) -> String {
     row.split('\t').map(value).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns a string literal that means the same under all settings of the session.
+/// Returns a string literal, on one line, that means the same under all settings of the session.
 fn literal(text: &str) -> String {
-    format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+    format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n"))
 }
 
 /// Decodes the backslash escapes of `COPY`. Returns `None` if the result is not UTF-8.
@@ -197,7 +221,7 @@ mod tests {
         assert_eq!(row_values("1\t\\N\ta\\tb\\\\N\t"), " E'1', NULL,  E'a\tb\\\\N',  E''");
         assert_eq!(row_values("\\x41\\102\\q"), " E'ABq'");
         assert_eq!(unescape("\\xff"), None);
-        assert_eq!(row_values("it's\\nso"), " E'it\\'s\nso'");
+        assert_eq!(row_values("it's\\nso"), " E'it\\'s\\nso'");
         assert_eq!(copied_into("COPY a.\"B c\" (x, y) FROM stdin").as_deref(), Some("a.\"B c\" (x, y)"));
         for sql in [
             "COPY a FROM '/x'",
@@ -218,6 +242,10 @@ mod tests {
         assert_eq!(lines[3], "INSERT INTO a (x, y) OVERRIDING SYSTEM VALUE VALUES ( E'1',  E'b\\'c'),");
         assert_eq!((lines[4], lines[7]), ("( E'2', NULL);", "SELECT 1;"));
         assert_eq!(expanded.matches('\n').count(), script.matches('\n').count());
+        // A value with a line end stays on its line as well.
+        let lines = expand("COPY a FROM stdin;\nx\\ny\n\\.\nSELECT 1;").unwrap().unwrap();
+        assert_eq!(lines.lines().nth(1), Some("INSERT INTO a OVERRIDING SYSTEM VALUE VALUES ( E'x\\ny');"));
+        assert_eq!(lines.lines().nth(3), Some("SELECT 1;"));
         // Without rows nothing is left.
         assert_eq!(expand("COPY a FROM stdin;\n\\.\n").unwrap().unwrap().trim(), "");
         assert_eq!(expand("SELECT 'COPY a FROM stdin';").unwrap(), None);
@@ -235,6 +263,8 @@ mod tests {
             fault("SELECT 1;\nCOPY a FROM stdin;\n1\n2\n\\x"),
             CopyFault { message: "the rows of a COPY do not end: the line \\. is missing".into(), line: 2 }
         );
+        let options = "SELECT 1;\nCOPY a FROM stdin WITH (FORMAT csv);\n1,2\n\\.\n";
+        assert_eq!(fault(options).message, "COPY FROM stdin with options is not supported");
         // pg_dump brackets its output with these.
         assert_eq!(
             expand("\\restrict abc\nSELECT 1;\n\\unrestrict abc\n").unwrap().unwrap().trim(),

@@ -134,7 +134,7 @@ fn cut_at_points(
     let (messages, ran, world) = run(-1);
     assert_eq!(ran.code, 0, "{arguments:?}: {}{}", ran.stdout, ran.stderr);
     finish(&world, 0);
-    let points = i64::from(repeated(2)).min(messages);
+    let points = i64::from(repeated(3)).min(messages);
     for point in 0..points {
         // Includes the process id, so that each test run cuts at other points.
         let cut_after = 1 + (messages * point + i64::from(std::process::id()) % messages) / points;

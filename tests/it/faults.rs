@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -22,15 +23,24 @@ pub(crate) fn repeated(times: u32) -> u32 {
     times * factor
 }
 
-/// Which file operations get a fault: all of them with `TENANTRY_SOAK`, else every third, beginning with another one in
-/// each run.
-pub(crate) fn operations_with_fault() -> impl Iterator<Item = u32> {
-    let step = if std::env::var_os("TENANTRY_SOAK").is_some() { 1 } else { 3 };
-    (1 + std::process::id() % step..).step_by(step as usize)
-}
-
 /// The rows before the test, by project and table.
 type Contents = BTreeMap<String, BTreeMap<String, Vec<String>>>;
+
+/// The bytes of a database's file, and its rows by table.
+type Prepared = (Vec<u8>, BTreeMap<String, Vec<String>>);
+
+/// A legacy database in this journal mode. Prepared once for all tests.
+fn legacy_in_mode(number: u32, mode: &str) -> Prepared {
+    static PREPARED: Mutex<BTreeMap<String, Prepared>> = Mutex::new(BTreeMap::new());
+    let prepare = || {
+        let world = World::sqlite();
+        std::fs::copy(legacy(number), world.path("1")).unwrap();
+        world.execute("1", &format!("PRAGMA journal_mode = {mode}"));
+        let contents = world.contents("1");
+        (std::fs::read(world.path("1")).unwrap(), contents)
+    };
+    PREPARED.lock().unwrap().entry(format!("{mode} {number}")).or_insert_with(prepare).clone()
+}
 
 /// A fleet of copies of the legacy databases, in this journal mode, and their rows.
 fn fleet(count: u32, mode: &str) -> (World, Contents) {
@@ -38,9 +48,9 @@ fn fleet(count: u32, mode: &str) -> (World, Contents) {
     let mut before = Contents::new();
     for number in 1..=count {
         let id = number.to_string();
-        std::fs::copy(legacy(number % 11 + 1), world.path(&id)).unwrap();
-        world.execute(&id, &format!("PRAGMA journal_mode = {mode}"));
-        before.insert(id.clone(), world.contents(&id));
+        let (file, contents) = legacy_in_mode(number % 11 + 1, mode);
+        std::fs::write(world.path(&id), file).unwrap();
+        before.insert(id, contents);
     }
     (world, before)
 }
@@ -226,8 +236,8 @@ pub(crate) fn run_with_fault(
 fn fault_at_every_operation(how: &str, mode: &str) {
     let tools = tempfile::tempdir().unwrap();
     let library = fault_library(tools.path());
-    let mut last = 0;
-    for at in operations_with_fault() {
+    let mut at = 1;
+    loop {
         let (world, before) = fleet(2, mode);
         let Some(status) = run_with_fault(&world, &["upgrade-all"], &library, how, at) else { break };
         let new = assert_old_or_new(&world, &before);
@@ -235,10 +245,10 @@ fn fault_at_every_operation(how: &str, mode: &str) {
             assert_eq!(new, 2, "{how} at operation {at}: reported as done, but is not");
         }
         assert_converges(&world, &before);
-        last = at;
+        at += 1;
     }
-    assert!(last > 40, "only {last} operations: the library was not loaded");
-    eprintln!("{how}, {mode}: {last} operations");
+    assert!(at > 40, "only {at} operations: the library was not loaded");
+    eprintln!("{how}, {mode}: {} operations", at - 1);
 }
 
 #[test]
@@ -276,8 +286,8 @@ fn trap_22_a_create_is_whole_or_not_at_every_operation() {
     let tools = tempfile::tempdir().unwrap();
     let library = fault_library(tools.path());
     for how in ["kill", "eio", "enospc"] {
-        let mut last = 0;
-        for at in operations_with_fault() {
+        let mut at = 1;
+        loop {
             let world = World::sqlite();
             if run_with_fault(&world, &["create", "1", "2"], &library, how, at).is_none() {
                 break;
@@ -292,9 +302,9 @@ fn trap_22_a_create_is_whole_or_not_at_every_operation() {
             for id in ["1", "2"] {
                 assert_sound(&Connection::open(world.path(id)).unwrap());
             }
-            last = at;
+            at += 1;
         }
-        assert!(last > 6, "only {last} operations: the library was not loaded");
+        assert!(at > 6, "only {at} operations: the library was not loaded");
     }
 }
 
@@ -367,7 +377,7 @@ fn spawn(world: &World, arguments: &[&str]) -> std::process::Child {
 fn trap_23_a_kill_of_the_client_at_any_instant_leaves_every_schema_old_or_new() {
     let (mut random, mut between) = (Random::new(), 0);
     let (world, before) = schemas(12);
-    for _ in 0..repeated(3) {
+    for _ in 0..repeated(4) {
         let world = world.copy();
         let mut command = world.command(&["--format", "json", "--jobs", "2", "upgrade-all"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -382,7 +392,7 @@ fn trap_23_a_kill_of_the_client_at_any_instant_leaves_every_schema_old_or_new() 
         between += usize::from(new > 0 && new < before.len());
         assert_schemas_converge(&world, &before);
     }
-    eprintln!("{between} of {} kills happened between the first and the last project", repeated(3));
+    eprintln!("{between} of {} kills happened between the first and the last project", repeated(4));
     assert!(between > 0, "no kill hit a run in progress: the test proves nothing");
 }
 
@@ -390,7 +400,7 @@ fn trap_23_a_kill_of_the_client_at_any_instant_leaves_every_schema_old_or_new() 
 fn workers_whose_connection_is_cut_fail_alone_and_a_rerun_does_the_rest() {
     let (mut random, mut cut) = (Random::new(), 0);
     let (world, before) = schemas(12);
-    for _ in 0..repeated(1) {
+    for _ in 0..repeated(3) {
         let world = world.copy();
         let mut child = spawn(&world, &["upgrade-all"]);
         while child.try_wait().unwrap().is_none() {

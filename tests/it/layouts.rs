@@ -254,8 +254,34 @@ fn what_a_layout_can_not_be_read_for_is_named(world: &mut World) {
             "meta/_journal.json",
             "lists other files",
         ),
+        (&[("V1__a.sql", "SELECT '${user}';")], "V1__a.sql:1", "placeholders"),
+        (
+            &[("V1__a.sql", one), ("V1__a.sql.conf", "executeInTransaction=false")],
+            "V1__a.sql.conf",
+            "only SQL files",
+        ),
+        (&[("1_a.sql", "-- +goose Up\nSELECT 1;"), ("2_b.go", "package main")], "2_b.go", "only SQL files"),
+        (&[("1_a/migration.sql", one), ("1_a/down.sql", one)], "1_a/down.sql", "unexpected file"),
+        (
+            &[("1_a/up.sql", one), ("meta/_journal.json", "{\"entries\":[]}")],
+            "meta/_journal.json",
+            "two layouts",
+        ),
+        // What undoes a migration would run together with it.
+        (
+            &[("1_a.sql", "-- +migrate Up\nSELECT 1;\n-- +migrate Down\nSELECT 2;")],
+            "1_a.sql:3",
+            "tool that is not known",
+        ),
+        (&[("1_a.sql", "SELECT 1;\n-- @UNDO\nSELECT 2;")], "1_a.sql:2", "tool that is not known"),
         // Lines are those of the file.
         (&[("1_a.sql", "-- migrate:up\nSELECT 1;\nVACUUM;\n")], "1_a.sql:3", "cannot run in a transaction"),
+        (
+            &[("1_a.sql", "-- a\n\n--  migrate:up\nSELECT 1;\nVACUUM;\n")],
+            "1_a.sql:5",
+            "cannot run in a transaction",
+        ),
+        (&[("1_a.sql", "--migrate:up\nSELECT 1;\n--migrate:up\nSELECT 2;")], "1_a.sql:3", "occurs twice"),
         (
             &[("1_a.sql", "-- +goose Up\n-- +goose StatementBegin\nSELECT 1;\nVACUUM;\n")],
             "1_a.sql:4",

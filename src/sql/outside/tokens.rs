@@ -169,7 +169,7 @@ pub(super) fn find_session_change(tokens: &[Token<'_>]) -> Option<OutsideReferen
         let has = |word: &str| tokens.iter().any(|token| token.is(word));
         return Some(OutsideReference::Session(match () {
             () if has("PROGRAM") => "COPY of a program's data",
-            () if has("STDIN") => "COPY FROM stdin with options or without its rows",
+            () if has("STDIN") => "COPY FROM stdin without its rows",
             () if has("FROM") => "COPY from a file on the server",
             () => "COPY to a file or to the client",
         }));

@@ -18,11 +18,11 @@ use super::snapshot::Scratch;
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::project::ProjectId;
-use crate::sql::{quote_name, quote_text};
+use crate::sql::{line_number, quote_name, quote_text};
 use crate::store::LoadedSql;
 
 use guard::{Guard, changed_shared_object};
-use parts::{Part, extension_schema, is_access, line_number, parts};
+use parts::{Part, extension_schema, is_access, parts};
 
 #[derive(QueryableByName)]
 struct Name {

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::schema::bookkeeping::is_ledger_trigger;
 use crate::sql::copy::{copied_into, is_restrict_command, lines_of, row_values, rows_of};
 use crate::sql::statement::first_statement_length;
-use crate::sql::{Dialect, Token, TokenKind, Unclosed, leading_blank_length, tokens};
+use crate::sql::{Dialect, Token, TokenKind, Unclosed, leading_blank_length, line_number, tokens};
 
 /// The keywords that a statement may begin with.
 const ALLOWED: [&str; 7] = ["ALTER", "COMMENT", "COPY", "CREATE", "INSERT", "REFRESH", "SET"];
@@ -102,10 +102,6 @@ pub(super) fn extension_schema(sql: &str) -> Option<String> {
         }
         _ => None,
     }
-}
-
-pub(super) fn line_number(line: usize) -> u32 {
-    u32::try_from(line).unwrap_or(u32::MAX)
 }
 
 /// The part of a text that was not read yet.
