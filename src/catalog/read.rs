@@ -55,6 +55,9 @@ pub(super) fn dialect_folder(directory: &Path, dialect: Dialect) -> Result<Optio
 pub(super) fn directory(directory: &Path, dialect: Dialect) -> Result<Folder> {
     let (path, rule) = choose_folder(directory, dialect)?;
     let listing = Listing::of(&path)?;
+    if let Some(empty) = listing.empty_folder {
+        return Err(Error::new(ErrorKind::Catalog, "the folder has no up.sql").at(empty, None));
+    }
     if listing.files.is_empty() {
         let (rule, migrations) = listing.in_other_layout(rule, dialect)?;
         return Ok(Folder { path, rule, migrations, ignored_files: Vec::new() });
@@ -101,6 +104,8 @@ struct Listing {
     other_parts: Vec<PathBuf>,
     /// drizzle's list of migrations.
     journal: Option<PathBuf>,
+    /// The last folder without files.
+    empty_folder: Option<PathBuf>,
 }
 
 impl Listing {
@@ -122,9 +127,8 @@ impl Listing {
         let scripts = entries(&folder)?;
         let has = |name: &str| scripts.iter().any(|it| it.ends_with(name));
         if scripts.is_empty() {
-            return Err(Error::new(ErrorKind::Catalog, "the folder has no up.sql").at(folder, None));
-        }
-        if has("_journal.json") {
+            self.empty_folder = Some(folder);
+        } else if has("_journal.json") {
             self.journal = Some(folder.join("_journal.json"));
         } else if has("migration.sql") && !has("up.sql") {
             if let Some(file) = scripts.iter().find(|it| !it.ends_with("migration.sql")) {

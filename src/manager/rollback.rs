@@ -99,13 +99,17 @@ impl Manager {
         run_id: &str,
     ) -> ProjectReport {
         let mut report = ProjectReport::new(project.clone(), Outcome::Planned);
-        let result = match rollback.moved.get(project) {
+        let moved = match rollback.moved.get(project) {
+            // Its ledger may be readable by now.
             None if rollback.unreadable.contains(project) => {
-                self.version_change_in_run(project, &rollback.run).map(|_| Outcome::UpToDate)
+                self.version_change_in_run(project, &rollback.run)
             }
-            None => Ok(Outcome::UpToDate),
-            Some(moved) => self.roll_back(project, &rollback.run, moved, dry_run, run_id, &mut report),
+            moved => Ok(moved.cloned()),
         };
+        let result = moved.and_then(|moved| match moved {
+            Some(moved) => self.roll_back(project, &rollback.run, &moved, dry_run, run_id, &mut report),
+            None => Ok(Outcome::UpToDate),
+        });
         report.outcome = result.unwrap_or_else(|error| Outcome::Failed(error.in_project(project)));
         report
     }

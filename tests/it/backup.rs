@@ -81,7 +81,8 @@ fn a_backup_is_of_a_moment_and_can_be_another_project(world: &mut World) {
         std::thread::sleep(std::time::Duration::from_millis(5));
         moments.push(tenantry::time::Timestamp::now().to_string());
     }
-    world.expect(0, &["backup", "restore", "1", "--at", &moments[1], "--as", "copy"]);
+    let restored = world.expect(0, &["backup", "restore", "1", "--at", &moments[1], "--as", "copy"]);
+    assert!(restored.project("1")["notes"].to_string().contains("restored as copy"), "{:?}", restored.0);
     assert_eq!(world.query("copy", "SELECT text FROM notes ORDER BY id"), ["one", "two"]);
     assert_eq!(world.query("1", "SELECT count(*) FROM notes"), ["3"]);
     assert_eq!(world.expect(0, &["status"]).count("up_to_date"), 2);
@@ -354,6 +355,8 @@ fn an_upgrade_that_fails_in_part_is_put_back(world: &mut World) {
             "{}",
             report.project(id)
         );
+        let hint = report.project(id)["error"]["hint"].as_str().unwrap();
+        assert!(hint.contains("the project was restored"), "{hint}");
         assert_eq!(world.versions(id), ["1"]);
         assert_eq!(world.tables(id), ["notes"]);
         assert_eq!(world.query(id, "SELECT text FROM notes"), ["same", "same"]);

@@ -56,6 +56,9 @@ fn data_goes_to_stdout_and_messages_to_stderr() {
     let ran = world.run(&["--format", "json", "upgrade", "../1"]);
     let event: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!((&event["event"], &event["kind"]), (&"error".into(), &"usage".into()));
+    let ran = world.run(&["upgrade", "--all"]);
+    assert!(ran.code == 2 && ran.stderr.contains("tenantry upgrade-all"), "{}", ran.stderr);
+    assert!(!world.run(&["check", "--all"]).stdout.contains("dry run"));
     assert_eq!(world.run(&["--quiet", "upgrade-all"]).stdout, "");
     assert!(
         world.run(&["--verbose", "upgrade-all"]).stdout.contains("1: at 20260114000000, nothing to do (")

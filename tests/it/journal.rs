@@ -13,10 +13,11 @@ on_each_store!(
     a_killed_run_is_completed_from_the_ledgers_by_the_next,
     a_killed_downgrade_is_completed_as_one,
     a_killed_drop_says_what_is_gone,
+    a_killed_run_that_changed_no_version_is_told_as_complete,
     a_killed_run_is_completed_under_another_catalog_and_by_another_name_of_the_store,
 );
 
-fn folder(world: &World) -> PathBuf {
+pub(crate) fn folder(world: &World) -> PathBuf {
     if world.is_postgres() { world.own_folder("journal") } else { world.folder().join("data/journal") }
 }
 
@@ -201,6 +202,14 @@ fn a_killed_drop_says_what_is_gone(world: &mut World) {
     let report = world.expect(0, &["upgrade-all"]);
     let dropped = report.events("run_completed")[0]["gone"].as_array().unwrap().len();
     assert_eq!(dropped, ids.len() - remaining - 1, "one of the drops is in the record");
+}
+
+fn a_killed_run_that_changed_no_version_is_told_as_complete(world: &mut World) {
+    create_many(world, &[NOTES]);
+    let run = killed(world, &["backup", "create", "--all"], 5);
+    let stdout = world.run(&["upgrade-all"]).stdout;
+    let expected = format!("backup create was killed; its record is complete: tenantry runs show {run}");
+    assert!(stdout.contains(&expected), "{stdout}");
 }
 
 fn a_killed_run_is_completed_under_another_catalog_and_by_another_name_of_the_store(world: &mut World) {

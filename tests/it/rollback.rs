@@ -11,9 +11,18 @@ on_each_store!(
     a_run_is_rolled_back_for_just_the_projects_that_it_moved,
     a_run_whose_way_down_loses_rows_goes_back_by_its_backups,
     a_project_that_failed_after_a_part_was_committed_goes_back_as_well,
+    a_failed_project_that_cannot_be_read_hinders_no_other,
     a_run_that_another_went_on_from_is_not_undone_over_it,
     a_way_down_that_would_drop_rows_is_not_gone,
 );
+
+/// Is committed before a migration after it fails.
+const OUTSIDE: (&str, &str) = (
+    "2_index",
+    "CREATE INDEX notes_text ON notes (text);\n-- down\nDROP INDEX notes_text;\n-- metadata\nrun_in_transaction = false\n",
+);
+const UNIQUE: (&str, &str) =
+    ("3_unique", "CREATE UNIQUE INDEX once ON notes (text);\n-- down\nDROP INDEX once;\n");
 
 fn a_run_is_rolled_back_for_just_the_projects_that_it_moved(world: &mut World) {
     world.with_migrations(&[NOTES]).expect(0, &["create", "1", "2", "3"]);
@@ -66,17 +75,12 @@ fn a_run_whose_way_down_loses_rows_goes_back_by_its_backups(world: &mut World) {
 }
 
 fn a_project_that_failed_after_a_part_was_committed_goes_back_as_well(world: &mut World) {
-    let outside = (
-        "2_index",
-        "CREATE INDEX notes_text ON notes (text);\n-- down\nDROP INDEX notes_text;\n-- metadata\nrun_in_transaction = false\n",
-    );
-    let unique = ("3_unique", "CREATE UNIQUE INDEX once ON notes (text);\n-- down\nDROP INDEX once;\n");
     world.with_migrations(&[NOTES]).expect(0, &["create", "1", "2", "3"]);
     world.execute("1", "INSERT INTO notes (text) VALUES ('twice'), ('twice')");
     let before = [world.contents("1"), world.contents("2")];
-    world.with_migrations(&[NOTES, outside]).expect(0, &["upgrade", "3"]);
+    world.with_migrations(&[NOTES, OUTSIDE]).expect(0, &["upgrade", "3"]);
     world.execute("3", "INSERT INTO notes (text) VALUES ('twice'), ('twice')");
-    world.with_migrations(&[NOTES, outside, unique]);
+    world.with_migrations(&[NOTES, OUTSIDE, UNIQUE]);
     let report = world.expect(3, &["upgrade-all"]);
     assert_eq!(["1", "2", "3"].map(|id| report.outcome(id)), ["failed", "upgraded", "failed"]);
     assert_eq!(world.versions("1"), ["1", "2"]);
@@ -89,6 +93,34 @@ fn a_project_that_failed_after_a_part_was_committed_goes_back_as_well(world: &mu
     let dropped = run_id(&world.expect(0, &["drop", "3", "--yes"]));
     let refused = world.run(&["runs", "rollback", &dropped]);
     assert!(refused.code == 2 && refused.stderr.contains("runs show"), "{}", refused.stderr);
+}
+
+fn a_failed_project_that_cannot_be_read_hinders_no_other(world: &mut World) {
+    use tenantry::config::{Config, Layer, Migrations};
+    use tenantry::manager::{Operation, Run, Selection};
+    world.with_migrations(&[NOTES]).expect(0, &["create", "1", "2"]);
+    world.execute("1", "INSERT INTO notes (text) VALUES ('twice'), ('twice')");
+    let before = [world.contents("1"), world.contents("2")];
+    let run = run_id(&world.with_migrations(&[NOTES, OUTSIDE, UNIQUE]).expect(3, &["upgrade-all"]));
+    world.execute("1", "ALTER TABLE tenantry_history RENAME COLUMN run TO renamed");
+    let layer = Layer {
+        store: Some(world.url()),
+        migrations: Some(Migrations::Directory(world.folder().join("migrations"))),
+        journal: Some(crate::journal::folder(world)),
+        backups: Some(world.folder().join("backups")),
+        ..Layer::default()
+    };
+    let manager = Config::new(layer).unwrap().manager().unwrap();
+    let changes = manager.changes_of_run(&run).unwrap();
+    assert_eq!(changes.unreadable, ["1".parse().unwrap()]);
+    let undone = world.expect(3, &["runs", "rollback", &run]);
+    assert_eq!(["1", "2"].map(|id| undone.outcome(id)), ["failed", "downgraded"]);
+    // A project that can be read again by the time of the rollback is rolled back.
+    world.execute("1", "ALTER TABLE tenantry_history RENAME COLUMN renamed TO run");
+    let run = Run::new(Selection::Ids(changes.unreadable.clone()), Operation::RollBack(changes));
+    let summary = manager.run(&run, |_| {}).unwrap();
+    assert_eq!((summary.outcomes.count("downgraded"), summary.exit), (1, 0));
+    assert_eq!(before, [world.contents("1"), world.contents("2")]);
 }
 
 fn a_run_that_another_went_on_from_is_not_undone_over_it(world: &mut World) {
