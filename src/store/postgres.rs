@@ -6,6 +6,7 @@ mod access;
 mod bulk_inspect;
 mod catalog;
 mod catalog_rows;
+mod commit;
 mod confinement;
 mod connect;
 mod connection_url;

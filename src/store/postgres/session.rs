@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use diesel::connection::SimpleConnection as _;
-use diesel::prelude::*;
 
-use super::catalog::{Exists, Reader, SchemaInfo, SchemaWithState, lock_key, search_path};
+use super::catalog::{Reader, SchemaInfo, SchemaWithState, lock_key, search_path};
 use super::connect::{CATALOG_PATH, ConnectionGuard, Route};
 use super::failure::{convert_error, marked, new_error};
 use super::ledger::{self, RecordedSchema, StoredLedger};
@@ -54,7 +53,7 @@ pub(super) struct PostgresSession<'a> {
     /// The sequence number of the ledger's last row; 0 if there is none.
     sequence: i64,
     /// The last row written into the ledger, with its run.
-    recorded: Option<(String, NewHistoryRow)>,
+    pub(super) recorded: Option<(String, NewHistoryRow)>,
     /// Whether the project's lock is held until the session ends.
     holds_session_lock: bool,
     schema_source: SchemaSource,
@@ -223,48 +222,6 @@ impl<'a> PostgresSession<'a> {
         self.sequence = sequence;
         Ok((Arc::new(ledger), known))
     }
-
-    /// Commits with these statements.
-    fn end(&mut self, sql: &str) -> Result<()> {
-        if self.transaction_owner == TransactionOwner::Caller {
-            return self.send();
-        }
-        let unsent = self.take_unsent();
-        let result = self.pooled.connection()?.end(&format!("{unsent}{sql}"));
-        let Err(error) = result else { return Ok(()) };
-        let error = self.failed("cannot commit", &error);
-        match error.kind() {
-            ErrorKind::Disconnected if self.is_committed()? => {
-                self.pooled.discard();
-                Ok(())
-            }
-            _ => Err(error),
-        }
-    }
-
-    /// Whether the transaction was committed, after the connection was lost during the commit. Looks in the ledger for
-    /// the last row that was written.
-    fn is_committed(&self) -> Result<bool> {
-        let Some((run, entry)) = &self.recorded else { return Ok(false) };
-        let wait = format!("SELECT pg_advisory_xact_lock({})", lock_key(&quote_text(&self.name)));
-        let sql = format!(
-            "SELECT EXISTS (SELECT FROM {}.tenantry_history WHERE run = {} AND version = {} AND action = {}) AS exists",
-            quote_name(&self.name),
-            quote_text(run),
-            quote_text(entry.version.as_str()),
-            quote_text(entry.action.as_str()),
-        );
-        // A new connection, because whatever broke this one has probably broken the pooled ones too.
-        let mut link = self.store.connections.fresh()?;
-        let result = link.connection.transaction(|connection| {
-            // The old server process may still be committing. It holds the project's lock until it is done.
-            diesel::sql_query(&wait).execute(connection)?;
-            diesel::sql_query(&sql).get_result(connection)
-        });
-        let Exists { exists } =
-            result.map_err(|error| self.failed("cannot determine whether it was committed", &error))?;
-        Ok(exists)
-    }
 }
 
 impl Session for PostgresSession<'_> {
@@ -430,11 +387,11 @@ impl Session for PostgresSession<'_> {
     }
 
     fn commit(&mut self) -> Result<()> {
-        self.end("COMMIT")
+        self.commit_with("COMMIT")
     }
 
     fn commit_async(&mut self) -> Result<()> {
-        self.end("SELECT set_config('synchronous_commit', 'off', true); COMMIT")
+        self.commit_with("SELECT set_config('synchronous_commit', 'off', true); COMMIT")
     }
 
     fn rollback(&mut self) -> Result<()> {
