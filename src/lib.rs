@@ -110,8 +110,7 @@ pub mod internals {
     pub use crate::schema::{Schema, sqlite};
     pub use crate::sql::{statement::split, tokens};
     pub use crate::store::Store;
-    pub use crate::store::create::{Create, SpareStore};
+    pub use crate::store::create::SpareStore;
     pub use crate::store::inspect::{Inspect, ReadSchema};
-    pub use crate::store::session::{DeferredCommits, Mode, Rows, SchemaSource, Session, Step};
-    pub use crate::store::snapshots::Snapshots;
+    pub use crate::store::session::{DeferredCommits, Mode, SchemaSource, Session, Step};
 }
