@@ -5,6 +5,7 @@
 
 mod reference;
 mod rows;
+pub(crate) mod rules;
 mod segment;
 
 use crate::catalog::{Catalog, Migration, Version};

@@ -16,7 +16,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tenantry::config::{Config, FILE_NAME, Layer, Migrations};
 use tenantry::{Error, ErrorKind, Manager, ProjectId, Result};
 
@@ -206,6 +207,27 @@ enum Command {
     Man(generate::ManPages),
 }
 
+/// Parses the command line. For an unknown command such as `restore`, the error suggests `backup restore`.
+pub(crate) fn parse() -> std::result::Result<Cli, clap::Error> {
+    Cli::try_parse().map_err(|mut error| {
+        let suggestions = match error.get(ContextKind::InvalidSubcommand) {
+            Some(ContextValue::String(name)) => nested_commands(name),
+            _ => Vec::new(),
+        };
+        if !suggestions.is_empty() {
+            error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(suggestions));
+        }
+        error
+    })
+}
+
+/// The full names of commands that are part of others, such as `backup restore` for `restore`.
+fn nested_commands(name: &str) -> Vec<String> {
+    let command = Cli::command();
+    let parents = command.get_subcommands().filter(|parent| parent.find_subcommand(name).is_some());
+    parents.map(|parent| format!("{} {name}", parent.get_name())).collect()
+}
+
 /// Runs a command and returns the exit code.
 pub(crate) fn run(cli: Cli) -> Result<u8> {
     let settings = &cli.settings;
@@ -221,8 +243,12 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Drop(it) => project::drop(settings, it),
         Command::Retain(it) => maintenance::retain(settings, it),
         Command::Check(it) => maintenance::check(settings, it),
-        Command::Analyze(it) => maintenance::maintain(settings, tenantry::store::Maintenance::Analyze, it),
-        Command::Vacuum(it) => maintenance::maintain(settings, tenantry::store::Maintenance::Vacuum, it),
+        Command::Analyze(it) => {
+            maintenance::maintain(settings, tenantry::store::DatabaseMaintenance::Analyze, it)
+        }
+        Command::Vacuum(it) => {
+            maintenance::maintain(settings, tenantry::store::DatabaseMaintenance::Vacuum, it)
+        }
         Command::Backup(it) => backup::run(settings, it),
         Command::Export(it) => transfer::export(settings, &it),
         Command::Import(it) => transfer::import(settings, it),

@@ -21,8 +21,7 @@ pub use crate::plan::Problem;
 #[non_exhaustive]
 pub enum Event {
     /// An earlier run was killed, and the journal was completed from the projects' ledgers.
-    #[serde(rename = "run_completed")]
-    Completed(KilledRun),
+    KilledRun(KilledRun),
     /// The run starts.
     RunStarted(RunStarted),
     /// Something is skipped, such as a file that is named like a project but is not a database.
@@ -132,7 +131,7 @@ pub enum Outcome {
     /// The project was deleted.
     Dropped,
     /// Rows past their retention period were deleted.
-    Retained,
+    RowsDeleted,
     /// All checks passed.
     Checked,
     /// A backup was taken.
@@ -167,7 +166,7 @@ impl Outcome {
             Self::Downgraded => "downgraded",
             Self::Created => "created",
             Self::Dropped => "dropped",
-            Self::Retained => "retained",
+            Self::RowsDeleted => "rows_deleted",
             Self::Checked => "checked",
             Self::BackedUp => "backed_up",
             Self::Verified => "verified",

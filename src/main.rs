@@ -5,15 +5,13 @@ mod report;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 /// Opening and closing a database makes hundreds of small allocations, also in SQLite, which uses this allocator too.
 /// The system's allocator returns the memory to the kernel after each database and requests it again for the next.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = match cli::Cli::try_parse() {
+    let cli = match cli::parse() {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { 2 } else { 0 };

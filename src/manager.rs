@@ -32,12 +32,12 @@ use crate::apply::{DropTables, Durability, Executor, RowOwner, TestDownScripts, 
 use crate::backup::Archive;
 use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fleet::Workers;
 use crate::journal::Journal;
 use crate::plan::{Inspection, Reference};
 use crate::project::ProjectId;
 use crate::rules::Rules;
 use crate::store::{MemoryStore, ReadSchema, Store};
+use crate::workers::Workers;
 
 pub use crate::plan::{DownScriptOutcome, DowngradeTarget, IfDrifted, IfNoLedger, Request};
 pub use command::{

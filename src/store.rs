@@ -46,7 +46,9 @@ pub(crate) use session::{
     DeferredCommits, ForeignKeyViolations, ForeignKeys, Health, Lock, Mode, RowCounts, Rows, SchemaSource,
     ScriptRun, Session, Step,
 };
-pub(crate) use snapshots::{Contents, ExclusiveProject, Replaced, Snapshot, SnapshotFile, Snapshots, Table};
+pub(crate) use snapshots::{
+    Contents, ExclusiveProject, Replaced, Snapshot, SnapshotFile, Snapshots, TableSummary,
+};
 pub(crate) use sql_text::{LoadedSql, SqlText};
 
 /// A fleet's home: a folder of SQLite files ([`SqliteStore`]), or a Postgres database with a schema for each project
@@ -93,7 +95,7 @@ pub trait Store: Inspect + Create + Snapshots + SqlText + Send + Sync {
     }
 
     /// Runs the database's own maintenance on a project while others use it.
-    fn maintain(&self, id: &ProjectId, maintenance: Maintenance) -> Result<()>;
+    fn maintain(&self, id: &ProjectId, maintenance: DatabaseMaintenance) -> Result<()>;
 
     /// How many projects to work on at once if nobody says otherwise.
     fn default_jobs(&self) -> usize;
@@ -143,7 +145,7 @@ impl Finding {
 /// Maintenance that the database does itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Maintenance {
+pub enum DatabaseMaintenance {
     /// `ANALYZE`: update the query planner's statistics.
     Analyze,
     /// `VACUUM`: return the space of deleted rows.

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::schema::bookkeeping::{DIESEL, HISTORY};
 use crate::sql::quote_name;
 use crate::sql::statement::TableChange;
-use crate::store::{ForeignKeyViolations, RowCounts, Session, Step, Table};
+use crate::store::{ForeignKeyViolations, RowCounts, Session, Step, TableSummary};
 
 /// What a migration may do to rows besides what it declares.
 #[derive(Clone, Copy, Debug)]
@@ -30,33 +30,33 @@ pub(super) enum RowLoss {
 /// A project's rows as a run left them, to distinguish its changes from those of others.
 #[derive(Clone, Debug)]
 pub(crate) struct RowTracker {
-    tables: BTreeMap<String, Table>,
+    tables: BTreeMap<String, TableSummary>,
     /// A table that others changed.
     changed_table: Option<String>,
 }
 
 impl RowTracker {
     /// Starts with the rows of a backup that was taken before the run.
-    pub(crate) const fn new(tables: BTreeMap<String, Table>) -> Self {
+    pub(crate) const fn new(tables: BTreeMap<String, TableSummary>) -> Self {
         Self { tables, changed_table: None }
     }
 
     /// Compares the rows at the start of a segment. Others must not be able to change them now.
-    pub(super) fn observe(&mut self, now: &BTreeMap<String, Table>) {
+    pub(super) fn observe(&mut self, now: &BTreeMap<String, TableSummary>) {
         if self.changed_table.is_none() {
             self.changed_table = self.changed_by_others(now);
         }
     }
 
     /// Sets the rows as this run left them.
-    pub(super) fn update(&mut self, now: BTreeMap<String, Table>) {
+    pub(super) fn update(&mut self, now: BTreeMap<String, TableSummary>) {
         self.tables = now;
     }
 
     /// Returns a table whose rows are not those that the run left, if there is one.
-    pub(crate) fn changed_by_others(&self, now: &BTreeMap<String, Table>) -> Option<String> {
+    pub(crate) fn changed_by_others(&self, now: &BTreeMap<String, TableSummary>) -> Option<String> {
         let is_ledger = |name: &&String| [DIESEL, HISTORY].contains(&name.as_str());
-        let none = Table::default();
+        let none = TableSummary::default();
         let is_changed = |name: &&String| {
             let (before, after) = (self.tables.get(*name).unwrap_or(&none), now.get(*name).unwrap_or(&none));
             // An empty table is equal to a missing one.

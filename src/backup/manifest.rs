@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::hexadecimal;
 use crate::project::ProjectId;
-use crate::store::Table;
+use crate::store::TableSummary;
 use crate::time::Timestamp;
 
 /// The format that this version writes, and the newest that it reads.
@@ -49,7 +49,7 @@ pub struct Manifest {
     /// The schema's fingerprint.
     pub schema: String,
     /// The tables, with the number of rows and a hash of all rows of each.
-    pub tables: BTreeMap<String, Table>,
+    pub tables: BTreeMap<String, TableSummary>,
     /// Numbers in the header of the database file: `application_id` and `user_version` on SQLite.
     pub properties: BTreeMap<String, i64>,
     /// Statements that create what the project needs from outside of it, such as extensions.
@@ -167,7 +167,7 @@ mod tests {
             file: DataFile { size: 1, sha256: "00".into(), unpacked: 2 },
             ledger: BTreeMap::from([("1".into(), Some("c".into())), ("2".into(), None)]),
             schema: "f".into(),
-            tables: BTreeMap::from([("t".into(), Table { rows: 3, hash: "h".into() })]),
+            tables: BTreeMap::from([("t".into(), TableSummary { rows: 3, hash: "h".into() })]),
             properties: BTreeMap::from([("user_version".into(), -1)]),
             needs: vec!["CREATE EXTENSION x".into()],
             access: vec!["GRANT SELECT ON TABLE %1$I.t TO readers".into()],

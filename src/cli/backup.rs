@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 use tenantry::backup::{Archive, Directory, RetentionPolicy};
 use tenantry::event::ExitRules;
@@ -61,9 +61,10 @@ pub(super) struct List {
 }
 
 #[derive(Args, Debug)]
+#[command(group(ArgGroup::new("selection").required(true).args(["targets", "all"])))]
 pub(super) struct Check {
     /// Projects, to check the newest backup of each, or backups by name or file
-    #[arg(value_name = "ID|FILE", required_unless_present = "all", conflicts_with_all = ["all", "only", "except"])]
+    #[arg(value_name = "ID|FILE", conflicts_with_all = ["all", "only", "except"])]
     targets: Vec<String>,
     /// Check the newest backup of every project
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! The commands about versions: status, stamp, upgrade, upgrade-all and downgrade.
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use tenantry::catalog::Version;
 use tenantry::event::ExitRules;
 use tenantry::manager::{
@@ -38,9 +38,10 @@ pub(super) struct Status {
 }
 
 #[derive(Args, Debug)]
+#[command(group(ArgGroup::new("selection").required(true).args(["ids", "all"])))]
 pub(super) struct Stamp {
     /// Projects to stamp
-    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with_all = ["all", "only", "except"])]
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "only", "except"])]
     ids: Vec<String>,
     /// Stamp all projects
     #[arg(long)]

@@ -180,7 +180,7 @@ fn list(settings: &Settings) -> Result<u8> {
     let mut runs: Vec<(Entry, Option<Entry>)> = Vec::new();
     journal.for_each_entry(|entry| match (entry.kind.as_str(), &entry.run) {
         ("run_started", Some(_)) => runs.push((entry, None)),
-        ("run_finished" | "run_completed", Some(run)) => {
+        ("run_finished" | "killed_run", Some(run)) => {
             if let Some(found) = runs.iter_mut().find(|(start, _)| start.run.as_ref() == Some(run)) {
                 found.1 = Some(entry);
             }
@@ -264,7 +264,7 @@ fn show_event(output: &mut Output, event: &Value) {
                 output.line(format_args!("    {note}"));
             }
         }
-        "run_completed" => {
+        "killed_run" => {
             output.line(format_args!("killed; according to the projects' ledgers:"));
             for (project, change) in event["moved"].as_object().into_iter().flatten() {
                 let from = change["from"].as_str().unwrap_or("no ledger");

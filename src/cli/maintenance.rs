@@ -1,6 +1,6 @@
 //! The maintenance commands: retain, check, analyze and vacuum.
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use tenantry::Result;
 use tenantry::event::ExitRules;
 use tenantry::manager::{MaintenanceTask, Operation, Run, Selection};
@@ -11,9 +11,10 @@ use super::{Settings, parse_ids};
 
 /// Arguments that select projects: ids, or all.
 #[derive(Args, Debug)]
+#[command(group(ArgGroup::new("selection").required(true).args(["ids", "all"])))]
 pub(super) struct Projects {
     /// Projects to work on
-    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with_all = ["all", "only", "except"])]
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "only", "except"])]
     ids: Vec<String>,
     /// Work on all projects
     #[arg(long)]
@@ -71,10 +72,10 @@ pub(super) fn check(settings: &Settings, check: Check) -> Result<u8> {
 
 pub(super) fn maintain(
     settings: &Settings,
-    maintenance: tenantry::store::Maintenance,
+    maintenance: tenantry::store::DatabaseMaintenance,
     arguments: MaintenanceArgs,
 ) -> Result<u8> {
-    run_task(settings, &arguments.projects, MaintenanceTask::Maintain(maintenance), arguments.dry_run)
+    run_task(settings, &arguments.projects, MaintenanceTask::Database(maintenance), arguments.dry_run)
 }
 
 fn run_task(settings: &Settings, projects: &Projects, task: MaintenanceTask, dry_run: bool) -> Result<u8> {

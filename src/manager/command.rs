@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ExitRules, VersionChange};
 use crate::plan::{IfDrifted, IfNoLedger, Request};
 use crate::project::ProjectId;
-use crate::store::{IfInUse, Maintenance};
+use crate::store::{DatabaseMaintenance, IfInUse};
 use crate::time::Timestamp;
 
 /// A glob pattern for project ids: `*` matches any characters, `?` one character, `[a-c]` one of `a`, `b` and `c`.
@@ -209,8 +209,8 @@ impl Run {
             (Operation::Drop(_), _) => "drop",
             (Operation::Maintain(MaintenanceTask::Retain { .. }), _) => "retain",
             (Operation::Maintain(MaintenanceTask::Check), _) => "check",
-            (Operation::Maintain(MaintenanceTask::Maintain(Maintenance::Analyze)), _) => "analyze",
-            (Operation::Maintain(MaintenanceTask::Maintain(Maintenance::Vacuum)), _) => "vacuum",
+            (Operation::Maintain(MaintenanceTask::Database(DatabaseMaintenance::Analyze)), _) => "analyze",
+            (Operation::Maintain(MaintenanceTask::Database(DatabaseMaintenance::Vacuum)), _) => "vacuum",
             (Operation::Backups(BackupTask::Take { .. }), _) => "backup create",
             (Operation::Backups(BackupTask::Check { .. }), _) => "backup check",
             (Operation::Backups(BackupTask::Restore(_)), _) => "backup restore",
@@ -232,7 +232,7 @@ pub enum MaintenanceTask {
     /// Run the database's own checks and those in the set's rules.
     Check,
     /// Run the database's own maintenance.
-    Maintain(Maintenance),
+    Database(DatabaseMaintenance),
 }
 
 /// What to do with a project's backups.

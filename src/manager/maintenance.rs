@@ -7,12 +7,12 @@ use super::Manager;
 use super::command::MaintenanceTask;
 use super::reporting::{failed, lock};
 use super::verification::unchecked_notes;
+use crate::apply::rules::{Counts, RetentionCutoff, check};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
-use crate::maintenance::{Counts, RetentionCutoff, check};
 use crate::plan::{IfDrifted, IfNoLedger, Inspection, Problem, Request};
 use crate::project::ProjectId;
-use crate::store::{Health, Maintenance};
+use crate::store::{DatabaseMaintenance, Health};
 
 /// The old rows that were found or deleted in one project.
 #[derive(Default)]
@@ -45,14 +45,14 @@ impl Manager {
         match task {
             MaintenanceTask::Retain { older_than } => self.retain_project(project, older_than, dry_run),
             MaintenanceTask::Check => self.check_project(project),
-            MaintenanceTask::Maintain(_) if dry_run => match self.store.read(project, &|_| Ok(())) {
+            MaintenanceTask::Database(_) if dry_run => match self.store.read(project, &|_| Ok(())) {
                 Ok(()) => ProjectReport::new(project.clone(), Outcome::Planned),
                 Err(error) => failed(project, error),
             },
-            MaintenanceTask::Maintain(maintenance) => {
+            MaintenanceTask::Database(maintenance) => {
                 let outcome = match maintenance {
-                    Maintenance::Analyze => Outcome::Analyzed,
-                    Maintenance::Vacuum => Outcome::Vacuumed,
+                    DatabaseMaintenance::Analyze => Outcome::Analyzed,
+                    DatabaseMaintenance::Vacuum => Outcome::Vacuumed,
                 };
                 match self.retry(|| self.store.maintain(project, maintenance)) {
                     Ok(()) => ProjectReport::new(project.clone(), outcome),
@@ -76,7 +76,7 @@ impl Manager {
             Ok(Err(problems)) => Outcome::Blocked(problems),
             Ok(Ok(())) if rows.values().all(|rows| *rows == 0) => Outcome::UpToDate,
             Ok(Ok(())) if dry_run => Outcome::Planned,
-            Ok(Ok(())) => Outcome::Retained,
+            Ok(Ok(())) => Outcome::RowsDeleted,
         };
         ProjectReport { rows, notes, ..ProjectReport::new(project.clone(), outcome) }
     }

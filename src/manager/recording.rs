@@ -135,7 +135,7 @@ impl Manager {
             if completed.command == run.name() {
                 after = Some(killed.run.clone());
             }
-            observer(Event::Completed(completed));
+            observer(Event::KilledRun(completed));
         }
         let options = options(run, self.catalog.hash());
         let mut record = journal.record(id, projects)?;
@@ -179,7 +179,7 @@ impl Manager {
             return Ok(None);
         }
         let killed_run = self.reconstruct_from_ledgers(run_id, &events)?;
-        journal.append_event(run_id, &Event::Completed(killed_run.clone()))?;
+        journal.append_event(run_id, &Event::KilledRun(killed_run.clone()))?;
         let payload = json!({
             "moved": killed_run.moved,
             "gone": killed_run.gone,
@@ -188,7 +188,7 @@ impl Manager {
             "events": journal.hash_of_events(run_id)?,
         });
         journal.append(&NewEntry {
-            kind: "run_completed",
+            kind: "killed_run",
             command: &killed_run.command,
             project: None,
             run: Some(run_id),

@@ -47,6 +47,11 @@ impl Manager {
             report.notes.push(match self.inspect(target) {
                 Err(error) if error.kind() == ErrorKind::NotFound => format!("would create {target}"),
                 _ if restore.target.is_some() => return Err(already_exists().in_project(target)),
+                Ok(_) if restore.if_in_use == IfInUse::Fail => {
+                    format!(
+                        "would replace {target}, after a backup of it, unless another process has it open"
+                    )
+                }
                 Ok(_) => format!("would replace {target}, after a backup of it"),
                 Err(error) => return Err(error),
             });

@@ -82,7 +82,7 @@ impl Manager {
         for (project, change) in events.iter().filter_map(|event| event.0["moved"].as_object()).flatten() {
             moved.insert(project.parse()?, parse_version_change(change)?);
         }
-        if moved.is_empty() {
+        if moved.is_empty() && unreadable.is_empty() {
             let message = "the run changed no project's version";
             let hint =
                 format!("see what it did, and how to restore what it replaced: tenantry runs show {run_id}");
@@ -147,12 +147,17 @@ impl Manager {
         if dry_run {
             return Ok(Outcome::Planned);
         }
-        let current = self.take_backup(project, None, Reason::BeforeRollback, run_id)?;
-        report.notes.push(format!("to undo it: tenantry backup restore {project} --from {}", current.name));
-        report.backup = Some(current.name);
         let outcome = match method {
-            RollbackMethod::DownScripts => self.run_down_scripts(project, moved, run_id)?,
+            RollbackMethod::DownScripts => {
+                let current = self.take_backup(project, None, Reason::BeforeRollback, run_id)?;
+                report
+                    .notes
+                    .push(format!("to undo it: tenantry backup restore {project} --from {}", current.name));
+                report.backup = Some(current.name);
+                self.run_down_scripts(project, moved, run_id)?
+            }
             RollbackMethod::Backup(backup) => {
+                report.backup = Some(backup.name.clone());
                 let options = VerifyOptions { level: 3, strictness: Strictness::Lenient, run_id };
                 self.verify_backup(&backup, options, &mut report.steps)?;
                 let restore = Restore::new(Source::Newest);
@@ -211,7 +216,8 @@ impl Manager {
             .find(|it| it.manifest.run == undone_run && it.manifest.reason == Reason::BeforeUpgrade);
         backup.map(|backup| RollbackMethod::Backup(Box::new(backup))).ok_or_else(|| {
             Error::new(ErrorKind::Blocked, format!("{obstacle}, and the run took no backup")).with_hint(
-                "downgrade it anyway: tenantry downgrade ID --to VERSION; or restore an older backup",
+                "to revert its migrations even so, which can lose data: tenantry downgrade ID --to VERSION; or restore \
+                 an older backup: tenantry backup list ID",
             )
         })
     }

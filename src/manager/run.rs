@@ -12,11 +12,11 @@ use super::sink::EventSink;
 use super::survey::Prefetched;
 use crate::apply::{Durability, Executor, Preflight};
 use crate::error::Result;
-use crate::event::{Event, ProjectReport, RunStarted, Summary, Tally};
-use crate::fleet::{StopCondition, Workers};
+use crate::event::{Event, Note, ProjectReport, RunStarted, Summary, Tally};
 use crate::plan::Request;
 use crate::project::ProjectId;
 use crate::store::{DeferredCommits, Discovery, ReadSchema, Skipped};
+use crate::workers::{StopCondition, Workers};
 
 /// Settings of a run that all its steps need.
 struct RunContext<'a> {
@@ -64,6 +64,9 @@ impl Manager {
             && let Some(note) = self.note_on_own_transactions()
         {
             sink.emit(Event::Note(note));
+        }
+        if projects.is_empty() && !self.store.exists() {
+            sink.emit(Event::Note(missing_store(self.store.location())));
         }
         let result = self.run_operation(run, &id, &projects, prefetched, &mut sink);
         let interrupted = self.interrupted.load(Ordering::Relaxed);
@@ -271,5 +274,12 @@ impl RunContext<'_> {
                 sink.project_finished(report);
             },
         );
+    }
+}
+
+fn missing_store(location: String) -> Note {
+    Note {
+        message: format!("{location} does not exist"),
+        hint: "if the projects are elsewhere, give their folder: --store sqlite:FOLDER; the first create makes it".into(),
     }
 }

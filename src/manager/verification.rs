@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::path::Path;
 
 use super::Manager;
+use crate::apply::rules::check;
 use crate::apply::{Executor, Preflight, Progress};
 use crate::backup::{Backup, Manifest};
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::VerificationStep;
-use crate::maintenance::check;
 use crate::plan::{Inspection, Problem};
 use crate::schema::Fingerprint;
 use crate::store::{Contents, Health, Session, SnapshotFile};

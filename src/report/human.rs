@@ -83,7 +83,7 @@ impl Human {
             }
             Event::Note(note) => self.count(Rank::Note, note.message, Some(note.hint), None),
             Event::ProjectFinished(report) => self.project_finished(&report),
-            Event::Completed(killed) => self.killed_run(&killed),
+            Event::KilledRun(killed) => self.killed_run(&killed),
             Event::Backups(coverage) => self.coverage = Some(coverage),
             Event::RunFinished(summary) => self.run_finished(&summary),
             // `Event` is non-exhaustive. The JSON format covers new variants.
@@ -129,8 +129,9 @@ impl Human {
         }
         self.progress.inc(1);
         let project = &report.project;
+        let command = self.started.as_ref().map_or("", |it| it.command);
         if self.verbosity == Verbosity::Verbose {
-            let line = format!("{project}: {} ({})", one_line(report), human_time(report.elapsed));
+            let line = format!("{project}: {} ({})", one_line(report, command), human_time(report.elapsed));
             let output = &mut self.output;
             self.progress.suspend(|| output.line(format_args!("{line}")));
         }
@@ -158,7 +159,7 @@ impl Human {
                 }
             }
             Outcome::NotStarted => self.count(Rank::NotStarted, "not started".into(), None, Some(project)),
-            _ => self.count(Rank::Done, done(report), None, Some(project)),
+            _ => self.count(Rank::Done, done(report, command), None, Some(project)),
         }
         for (table, rows) in &report.rows {
             *self.rows.entry(table.clone()).or_default() += rows;
@@ -318,19 +319,19 @@ fn blocked(problem: &Problem) -> String {
 }
 
 /// Formats a report as one line, without its project.
-fn one_line(report: &ProjectReport) -> String {
+fn one_line(report: &ProjectReport, command: &str) -> String {
     match &report.outcome {
         Outcome::Failed(error) => format!("FAILED {}", failure(error)),
         Outcome::Blocked(problems) => {
             format!("BLOCKED {}", problems.iter().map(Problem::message).collect::<Vec<_>>().join("; "))
         }
         Outcome::NotStarted => "not started".into(),
-        _ => done(report),
+        _ => done(report, command),
     }
 }
 
 /// Formats what was done with a project, or would be done. Projects with the same text form one group.
-fn done(report: &ProjectReport) -> String {
+fn done(report: &ProjectReport, command: &str) -> String {
     let version = |version: &Option<Version>| version.as_ref().map_or("0", Version::as_str).to_string();
     let list = |versions: &[Version]| versions.iter().map(Version::as_str).collect::<Vec<_>>().join(", ");
     let [record, run] = match (&report.outcome, report.goes_down) {
@@ -348,8 +349,10 @@ fn done(report: &ProjectReport) -> String {
     }
     match report.outcome {
         Outcome::UpToDate if report.to.is_none() => "nothing to do".into(),
+        // A project can be at this version and still have pending migrations.
+        Outcome::UpToDate if command == "stamp" => format!("already at {}", version(&report.to)),
         Outcome::UpToDate => format!("at {}, nothing to do", version(&report.to)),
-        Outcome::Retained => "old rows deleted".into(),
+        Outcome::RowsDeleted => "old rows deleted".into(),
         Outcome::Checked => "all checks passed".into(),
         Outcome::BackedUp => "backed up".into(),
         Outcome::Verified => {

@@ -8,7 +8,7 @@ use super::deparsed::canonical;
 use super::{FacetKind, ObjectKind, Objects, Schema, bookkeeping};
 use crate::sql::effect::body_may_delete;
 
-/// One facet of an object, as read from the catalogs.
+/// One facet of an object, as read from the system catalogs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Row {
     /// A relation's kind as in `pg_class`, or `type`, `function`, `trigger`, `extension`, `statistics`, `other`.

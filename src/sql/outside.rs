@@ -52,7 +52,7 @@ impl OutsideReference {
             ),
             Self::SystemCatalog(name) => (
                 format!("{name} is a system catalog"),
-                "use ALTER instead: the server does not check direct changes to its catalogs".into(),
+                "use ALTER instead: the server does not check direct changes to its system catalogs".into(),
             ),
             Self::UnfilteredCatalog(name) => (
                 format!("{name} is read without a condition on the schema, so it shows the objects of all projects"),

@@ -46,9 +46,9 @@ use crate::sql::{Dialect, quote_name, quote_text};
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
 use crate::store::{
-    Create, DeferredCommits, Discovery, ExclusiveProject, Finding, IfInUse, Inspect, LoadedSql, Maintenance,
-    ReadSchema, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore, Spares, SqlText, Store,
-    Template,
+    Create, DatabaseMaintenance, DeferredCommits, Discovery, ExclusiveProject, Finding, IfInUse, Inspect,
+    LoadedSql, ReadSchema, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore, Spares, SqlText,
+    Store, Template,
 };
 
 use catalog::Reader;
@@ -93,7 +93,7 @@ pub struct PostgresStore {
     /// The connections to the fleet's database, if this store is a scratch database beside it.
     fleet: Option<Connections>,
     schemas: SchemaCache,
-    /// The queries on the server's catalogs, for its version.
+    /// The queries on the server's system catalogs, for its version.
     queries: OnceLock<Arc<Queries>>,
     /// The folder with `pg_dump` and `pg_restore`.
     client_programs: OnceLock<PathBuf>,
@@ -180,7 +180,7 @@ impl PostgresStore {
         Arc::clone(self.queries.get_or_init(|| Arc::new(Queries::new(server.version))))
     }
 
-    /// Reads the server's catalogs over a connection.
+    /// Reads the server's system catalogs over a connection.
     fn reader<'a>(&'a self, link: &'a mut ServerConnection) -> Reader<'a> {
         Reader {
             target: self.target(),
@@ -254,7 +254,7 @@ impl Store for PostgresStore {
         Some(self)
     }
 
-    fn maintain(&self, id: &ProjectId, maintenance: Maintenance) -> Result<()> {
+    fn maintain(&self, id: &ProjectId, maintenance: DatabaseMaintenance) -> Result<()> {
         self.session(id)
             .and_then(|mut session| session.maintain(maintenance))
             .map_err(|error| error.in_project(id))

@@ -97,7 +97,7 @@ pub struct SnapshotFile<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     /// Every table.
-    pub tables: BTreeMap<String, Table>,
+    pub tables: BTreeMap<String, TableSummary>,
     /// The database's own numbers, such as SQLite's `user_version`.
     pub properties: BTreeMap<String, i64>,
 }
@@ -105,7 +105,7 @@ pub struct Contents {
 /// A summary of a table's rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Table {
+pub struct TableSummary {
     /// How many rows it has.
     pub rows: u64,
     /// A hash of all rows, in hexadecimal.

@@ -39,8 +39,9 @@ use crate::sql::Dialect;
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
 use crate::store::{
-    Create, DeferredCommits, Discovery, ExclusiveProject, Finding, IfInUse, Inspect, LoadedSql, Maintenance,
-    ReadSchema, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore, SqlText, Store, Template,
+    Create, DatabaseMaintenance, DeferredCommits, Discovery, ExclusiveProject, Finding, IfInUse, Inspect,
+    LoadedSql, ReadSchema, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore, SqlText, Store,
+    Template,
 };
 use rows::SqliteRows;
 
@@ -224,7 +225,7 @@ impl Store for SqliteStore {
         Dialect::Sqlite
     }
 
-    fn maintain(&self, id: &ProjectId, maintenance: Maintenance) -> Result<()> {
+    fn maintain(&self, id: &ProjectId, maintenance: DatabaseMaintenance) -> Result<()> {
         let connection = self.open_for_writing(id).map_err(|error| error.in_project(id))?;
         rows::maintain(&connection, maintenance).map_err(|error| error.in_project(id))
     }

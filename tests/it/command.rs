@@ -66,6 +66,41 @@ fn data_goes_to_stdout_and_messages_to_stderr() {
 }
 
 #[test]
+fn what_is_mistyped_or_missing_is_named() {
+    let world = World::sqlite();
+    let told = |arguments: &[&str], wanted: &str| {
+        let ran = world.run(arguments);
+        let text = ran.stdout + &ran.stderr;
+        assert!(text.contains(wanted), "{arguments:?} does not say {wanted:?}: {text}");
+    };
+    told(&["restore", "6"], "similar subcommand exists: 'backup restore'");
+    told(&["show", "6"], "'runs show'");
+    told(&["check"], "<ID|--all>");
+    told(&["stamp"], "<ID|--all>");
+    told(&["backup", "check"], "<ID|FILE|--all>");
+    // A folder without projects is not a folder that does not exist.
+    assert!(!world.run(&["status"]).stdout.contains("does not exist"));
+    std::fs::write(world.path("empty"), "").unwrap();
+    told(&["doctor"], "1 skipped: project_empty.db (");
+    std::fs::remove_dir_all(world.data()).unwrap();
+    told(&["status"], " does not exist\n        hint: if the projects are elsewhere");
+}
+
+#[test]
+fn reports_say_what_is_so_of_stamps_and_restores() {
+    let mut world = World::sqlite();
+    world.with_legacy_as(1, "1");
+    world.expect(0, &["stamp", "1"]);
+    let again = world.run(&["stamp", "1"]).stdout;
+    assert!(again.contains("already at 20260112000000") && !again.contains("nothing to do"), "{again}");
+    world.expect(0, &["backup", "create", "1"]);
+    let dry = world.run(&["backup", "restore", "1", "--dry-run"]).stdout;
+    assert!(dry.contains("unless another process has it open"), "{dry}");
+    let forced = world.run(&["backup", "restore", "1", "--dry-run", "--force"]).stdout;
+    assert!(forced.contains("would replace 1") && !forced.contains("unless"), "{forced}");
+}
+
+#[test]
 fn a_reader_that_goes_away_stops_no_run() {
     let mut world = World::sqlite();
     world.with_legacy();

@@ -157,7 +157,7 @@ fn a_killed_run_is_completed_from_the_ledgers_by_the_next(world: &mut World) {
     let record = folder(world).join(format!("runs/{run}.jsonl"));
     std::fs::write(&record, format!("{remaining}{{\"v\":1,\"event\":\"proj")).unwrap();
     let report = world.expect(0, &["upgrade-all"]);
-    let completed = report.events("run_completed")[0].clone();
+    let completed = report.events("killed_run")[0].clone();
     let mut recorded: Vec<&str> =
         completed["moved"].as_object().unwrap().keys().map(String::as_str).collect();
     let reported: Vec<Value> = remaining.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -171,7 +171,7 @@ fn a_killed_run_is_completed_from_the_ledgers_by_the_next(world: &mut World) {
     let states: Vec<&str> = list.events("run").iter().map(|it| it["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["finished", "killed", "finished"]);
     assert_eq!(list.events("run")[2]["after"], run);
-    assert_eq!(world.expect(0, &["runs", "show", &run]).events("run_completed").len(), 1);
+    assert_eq!(world.expect(0, &["runs", "show", &run]).events("killed_run").len(), 1);
     world.expect(0, &["audit", "verify"]);
     // A completed run can be rolled back like any other.
     let undone = world.expect(0, &["runs", "rollback", &run]);
@@ -185,7 +185,7 @@ fn a_killed_downgrade_is_completed_as_one(world: &mut World) {
     let run = killed(world, &[&["downgrade"], &ids[..], &["--to", "1"]].concat(), 5);
     cut(world, &run, 3);
     let report = world.expect(0, &["upgrade-all"]);
-    let moved = report.events("run_completed")[0]["moved"].as_object().unwrap().clone();
+    let moved = report.events("killed_run")[0]["moved"].as_object().unwrap().clone();
     assert!(moved.len() > 1, "the kill came too early");
     for (id, found) in moved {
         assert_eq!((found["from"].as_str(), found["to"].as_str()), (Some("3"), Some("1")), "{id}");
@@ -200,7 +200,7 @@ fn a_killed_drop_says_what_is_gone(world: &mut World) {
     let remaining = world.expect(0, &["status"]).events("project_finished").len();
     assert!((1..ids.len() - 2).contains(&remaining), "the kill came too early or too late");
     let report = world.expect(0, &["upgrade-all"]);
-    let dropped = report.events("run_completed")[0]["gone"].as_array().unwrap().len();
+    let dropped = report.events("killed_run")[0]["gone"].as_array().unwrap().len();
     assert_eq!(dropped, ids.len() - remaining - 1, "one of the drops is in the record");
 }
 
@@ -227,7 +227,7 @@ fn a_killed_run_is_completed_under_another_catalog_and_by_another_name_of_the_st
     let output = String::from_utf8(output.stdout).unwrap();
     let events = output.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let completed =
-        events.into_iter().find(|event| event["event"] == "run_completed").expect("it was completed");
+        events.into_iter().find(|event| event["event"] == "killed_run").expect("it was completed");
     let moved = completed["moved"].as_object().unwrap();
     assert!(!moved.is_empty(), "the kill came too early");
     for (id, found) in moved {
@@ -373,7 +373,7 @@ fn a_killed_run_whose_entry_was_torn_hinders_no_run_after_it() {
     let path = folder(&world).join("journal.jsonl");
     let original = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, original.clone() + &original[..40]).unwrap();
-    assert_eq!(world.expect(0, &["upgrade-all"]).events("run_completed").len(), 1);
+    assert_eq!(world.expect(0, &["upgrade-all"]).events("killed_run").len(), 1);
     world.expect(0, &["audit", "verify"]);
     let kinds = |report: &Report| {
         report.events("entry").iter().map(|it| it["entry"]["kind"].to_string()).collect::<Vec<_>>()

@@ -240,7 +240,7 @@ fn the_observer_sees_every_event_in_order_on_the_callers_thread(world: &mut Worl
                 Event::RunStarted(_) => "started",
                 Event::Skipped(_) => "left out",
                 Event::ProjectFinished(_) => "project",
-                Event::Completed(_) => "completed",
+                Event::KilledRun(_) => "completed",
                 Event::Backups(_) => "backups",
                 Event::Note(_) => "note",
                 Event::RunFinished(_) => "finished",

@@ -74,7 +74,7 @@ fn old_rows_are_deleted_in_batches_and_a_dry_run_only_counts_them(world: &mut Wo
     let report = world.expect(0, &["retain", "--all"]);
     assert_eq!(
         (report.outcome("a"), report.outcome("b"), report.outcome("c")),
-        ("retained", "retained", "up_to_date")
+        ("rows_deleted", "rows_deleted", "up_to_date")
     );
     assert_eq!((rows(&report, "a"), rows(&report, "b")), ((Some(2500), Some(3)), (Some(3), Some(0))));
     assert_eq!(world.query("a", "SELECT kind, count(*) FROM events GROUP BY 1 ORDER BY 1"), ["a|5", "b|7"]);
@@ -91,7 +91,7 @@ fn a_rule_that_names_what_is_not_there_fails_that_project_alone(world: &mut Worl
     with_rules(world, RULE);
     events(world, "a", 1, 3, 91, "a");
     let report = world.expect(3, &["retain", "--all"]);
-    assert_eq!(report.outcome("a"), "retained");
+    assert_eq!(report.outcome("a"), "rows_deleted");
     let (kind, message) = report.error("b");
     assert!(kind == "schema_mismatch" && message.contains("no table \"events\""), "{kind}: {message}");
     // A column name is never run as SQL and has to match exactly: none of these columns exist.
@@ -165,7 +165,10 @@ fn the_ledger_says_whether_rows_may_be_deleted(world: &mut World) {
     };
     assert_eq!(outcomes(&report), ["blocked", "planned", "blocked", "blocked", "planned", "up_to_date"]);
     let report = world.expect(4, &["retain", "--all"]);
-    assert_eq!(outcomes(&report), ["blocked", "retained", "blocked", "blocked", "retained", "up_to_date"]);
+    assert_eq!(
+        outcomes(&report),
+        ["blocked", "rows_deleted", "blocked", "blocked", "rows_deleted", "up_to_date"]
+    );
     assert_eq!(
         report.project("young")["notes"][0],
         "not at the newest version: table events does not exist yet"
@@ -187,7 +190,7 @@ fn rows_of_a_table_without_row_ids_are_left_and_those_of_partitions_go(world: &m
     events(world, "a", 1, 1500, 91, "a");
     events(world, "a", 2001, 1500, 91, "b");
     events(world, "a", 4001, 7, 89, "b");
-    let (code, outcome, remaining) = world.either((3, "failed", "3007"), (0, "retained", "7"));
+    let (code, outcome, remaining) = world.either((3, "failed", "3007"), (0, "rows_deleted", "7"));
     let report = world.expect(code, &["retain", "a", "--dry-run"]);
     assert_eq!(report.outcome("a"), world.either("failed", "planned"));
     let report = world.expect(code, &["retain", "a"]);
@@ -394,7 +397,7 @@ fn a_fleet_of_200_keeps_90_days_and_tampered_chains_are_found() {
         report
             .events("project_finished")
             .iter()
-            .all(|it| it["rows"] == wanted && it["outcome"] == "retained")
+            .all(|it| it["rows"] == wanted && it["outcome"] == "rows_deleted")
     );
     for id in ["1", "200"] {
         assert_eq!(world.query(id, "SELECT count(*), min(seq) FROM audit_chain"), ["20|31"]);

@@ -292,8 +292,11 @@ fn what_the_server_has_elsewhere_explains_why_a_set_fails() {
 /// Each table that a migration creates holds locks until the commit, in a lock table that all sessions share.
 #[test]
 fn projects_that_fill_the_servers_table_of_locks_together_go_one_after_the_other() {
-    let server =
-        Server::new("max_locks_per_transaction = 10\nmax_connections = 30\nmax_wal_senders = 0\n", "");
+    // The smallest lock table that a server can have.
+    let settings = "max_locks_per_transaction = 10\nmax_connections = 15\nmax_wal_senders = 0\n\
+                    max_worker_processes = 1\nautovacuum_max_workers = 1\n";
+    let server = Server::new(settings, "");
+    let is_exhausted = || server.log().matches("out of shared memory").count();
     let mut world = World::on(&server, 5432);
     let tables_of = |name: &str, count: usize| {
         let table = |it: usize| format!("CREATE TABLE {name}{it} (id int PRIMARY KEY, t text);");
@@ -303,11 +306,12 @@ fn projects_that_fill_the_servers_table_of_locks_together_go_one_after_the_other
     let one = ("1_one", "CREATE TABLE one (id int);");
     let ids = ["a", "b", "c", "d"];
     world.with_migrations(&[one]).expect(0, &[&["create"], &ids[..]].concat());
-    world.with_migrations(&[one, ("2_many", &tables(150))]);
+    world.with_migrations(&[one, ("2_many", &tables(50))]);
     let report = world.expect(0, &["--jobs", "4", "upgrade-all"]);
     assert_eq!(report.count("upgraded"), 4);
+    assert!(is_exhausted() > 0, "the projects fit into the lock table together");
     // If one project alone exceeds the lock table, the error names the setting.
-    world.with_migrations(&[one, ("2_many", &tables(700))]);
+    world.with_migrations(&[one, ("2_many", &tables(250))]);
     let ran = world.run(&["create", "z"]);
     assert!(
         ran.code != 0 && ran.stderr.contains("max_locks_per_transaction"),
@@ -317,13 +321,15 @@ fn projects_that_fill_the_servers_table_of_locks_together_go_one_after_the_other
     );
     // Migrations that do not fit into one transaction are run in several.
     let names = ["2_many", "3_u", "4_v"];
-    let scripts = names.map(|name| tables_of(if name == "2_many" { "t" } else { &name[2..] }, 150));
+    let scripts = names.map(|name| tables_of(if name == "2_many" { "t" } else { &name[2..] }, 50));
     let mut all = vec![one];
     all.extend(names.into_iter().zip(scripts.iter().map(String::as_str)));
     let mut world = World::on(&server, 5432);
     world.with_migrations(&[one]).expect(0, &["create", "a"]);
+    let before = is_exhausted();
     world.with_migrations(&all).expect(0, &["create", "z"]);
     world.expect(0, &["upgrade-all"]);
+    assert!(is_exhausted() > before, "the migrations fit into one transaction");
     for id in ["a", "z"] {
         assert_eq!(world.versions(id), ["1", "2", "3", "4"]);
     }

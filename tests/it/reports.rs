@@ -142,5 +142,5 @@ fn a_disk_that_fills_up_under_the_journal_stops_a_run() {
     assert!(existing < 200, "all projects were created without a record");
     // The stopped run is not treated as a killed run afterwards.
     let next = world.expect(0, &["create", "x"]);
-    assert!(next.events("run_completed").is_empty(), "{:?}", next.0);
+    assert!(next.events("killed_run").is_empty(), "{:?}", next.0);
 }

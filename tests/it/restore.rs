@@ -198,13 +198,13 @@ fn a_run_that_ended_and_was_killed_right_then_is_no_killed_one() {
     assert!(!open.exists());
     std::fs::write(&open, "").unwrap();
     let report = world.expect(0, &["create", "2"]);
-    assert_eq!(report.events("run_completed").len(), 0);
+    assert_eq!(report.events("killed_run").len(), 0);
     assert!(!open.exists());
     world.expect(0, &["audit", "verify"]);
     // A killed run without events blocks no command.
     let killed = "01a1ffc3-ce06-71cc-b80e-4ddca9db7e7d";
     std::fs::write(world.data().join(format!("journal/runs/{killed}.open")), "").unwrap();
-    assert_eq!(world.expect(0, &["create", "3"]).events("run_completed").len(), 1);
+    assert_eq!(world.expect(0, &["create", "3"]).events("killed_run").len(), 1);
     world.expect(0, &["audit", "verify"]);
     // The journal covers the events of a completed run as well.
     let events = world.data().join(format!("journal/runs/{killed}.jsonl"));

@@ -1,4 +1,4 @@
-//! Reads schemas from the server's catalogs.
+//! Reads schemas from the server's system catalogs.
 //!
 //! The queries always run with the same `search_path`, because Postgres discards a query's plan when that changes.
 

@@ -262,12 +262,12 @@ impl PostgresSession<'_> {
         if self.require_schema()?.history { self.reader()?.is_as_recorded(&name) } else { Ok(false) }
     }
 
-    /// Creates the project's role. Its privileges change the catalogs' state, so the ledger is updated as well.
+    /// Creates the project's role. Its privileges change the system catalogs' state, so the ledger is updated as well.
     fn create_role_for_spare(&mut self, changed: bool) -> Result<()> {
         if self.ensure_role()? || changed { self.record_state() } else { Ok(()) }
     }
 
-    /// Records the catalogs' current state in the ledger. Call this only if the schema's meaning has not changed.
+    /// Records the current state of the system catalogs in the ledger. Call this only if the schema's meaning has not changed.
     pub(super) fn record_state(&mut self) -> Result<()> {
         if !self.require_schema()?.history {
             return Ok(());

@@ -14,7 +14,13 @@ struct FoundObject {
     extension: Option<String>,
 }
 
-/// Where the server lists each kind of object: the kind as in errors, the catalog, its columns for name and schema.
+#[derive(QueryableByName)]
+struct AvailableExtension {
+    #[diesel(sql_type = Text)]
+    name: String,
+}
+
+/// Where the server lists each kind of object: the kind as in errors, the system catalog, its columns for name and schema.
 const KINDS: [(&str, &str, &str, &str); 4] = [
     ("type", "pg_type", "typname", "typnamespace"),
     ("function", "pg_proc", "proname", "pronamespace"),
@@ -51,15 +57,16 @@ pub(super) fn explain(store: &PostgresStore, message: &str) -> Option<String> {
         return Some(format!("the schema {schema} has a {kind} {name}{of}: write it as {schema}.{name}"));
     }
     let available = format!(
-        "SELECT name::text AS schema, NULL::text AS extension FROM pg_available_extensions WHERE name = {} AND installed_version IS NULL",
+        "SELECT name::text AS name FROM pg_available_extensions WHERE name = {} AND installed_version IS NULL",
         quote_text(&name)
     );
-    let found: Option<FoundObject> = diesel::sql_query(available).get_result(connection).optional().ok()?;
+    let found: Option<AvailableExtension> =
+        diesel::sql_query(available).get_result(connection).optional().ok()?;
     found.map(|it| {
         format!(
             "the extension {} is not installed in this database: create it by hand in a separate schema \
              (CREATE EXTENSION {} SCHEMA extensions), and qualify its names with that schema",
-            it.schema, it.schema
+            it.name, it.name
         )
     })
 }

@@ -67,7 +67,7 @@ impl Queries {
                      FROM (SELECT oid, nspname FROM pg_namespace WHERE nspname = ANY (",
                     hashes.replace("{select}", STATE).replace("{schema}", "n.oid")
                 ),
-                // In the order of their creation, so that neighboring rows of the catalogs are read together.
+                // In the order of their creation, so that neighboring rows of the system catalogs are read together.
                 ") ORDER BY oid) n".into(),
             ],
             facets: split_at_name(&adapt(include_str!("facets.sql"))),

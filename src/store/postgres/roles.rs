@@ -5,7 +5,7 @@
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 
-use super::catalog::{Exists, OUR_ROLE, SchemaInfo};
+use super::catalog::{OUR_ROLE, SchemaInfo};
 use super::session::PostgresSession;
 use super::{Isolation, OWN};
 use crate::error::{Error, ErrorKind, Result};
@@ -16,6 +16,12 @@ use crate::sql::{quote_name, quote_text};
 struct IsPublic {
     #[diesel(sql_type = Bool)]
     open: bool,
+}
+
+#[derive(QueryableByName)]
+struct RoleOwner {
+    #[diesel(sql_type = Bool)]
+    is_ours: bool,
 }
 
 impl PostgresSession<'_> {
@@ -53,12 +59,12 @@ impl PostgresSession<'_> {
     /// Whether tenantry created the role with the schema's name; `None` if there is no such role.
     fn role_is_ours(&mut self) -> Result<Option<bool>> {
         let sql = format!(
-            "SELECT coalesce(shobj_description(oid, 'pg_authid') = '{OUR_ROLE}', false) AS exists FROM pg_roles WHERE rolname = {}",
+            "SELECT coalesce(shobj_description(oid, 'pg_authid') = '{OUR_ROLE}', false) AS is_ours FROM pg_roles WHERE rolname = {}",
             quote_text(&self.name)
         );
         let role = diesel::sql_query(sql).get_result(&mut self.pooled.connection()?.connection).optional();
-        let role: Option<Exists> = role.map_err(|error| self.failed("cannot look up its role", &error))?;
-        Ok(role.map(|role| role.exists))
+        let role: Option<RoleOwner> = role.map_err(|error| self.failed("cannot look up its role", &error))?;
+        Ok(role.map(|role| role.is_ours))
     }
 
     /// Grants the project's role access to the schema as it is now, if there is such a role.

@@ -15,7 +15,7 @@ use super::session::PostgresSession;
 use crate::error::{ErrorKind, Result};
 use crate::hash::hexadecimal;
 use crate::sql::{quote_name, quote_text};
-use crate::store::{Contents, Health, Maintenance, RowCounts, Rows, Table};
+use crate::store::{Contents, DatabaseMaintenance, Health, RowCounts, Rows, TableSummary};
 
 /// The integrity checks of a schema. Each row has two texts, of which the second describes a problem. The first is
 /// empty for an invalid index and `?` for a constraint that was never validated; otherwise it is a query that counts
@@ -193,7 +193,7 @@ impl PostgresSession<'_> {
     }
 
     /// Runs `ANALYZE` or `VACUUM` on the schema's tables, outside a transaction because `VACUUM` requires that.
-    pub(super) fn maintain(&mut self, maintenance: Maintenance) -> Result<()> {
+    pub(super) fn maintain(&mut self, maintenance: DatabaseMaintenance) -> Result<()> {
         self.find_schema()?;
         let schema = self.schema_oid_sql()?;
         let sql = format!(
@@ -209,8 +209,8 @@ impl PostgresSession<'_> {
             return Ok(());
         }
         let verb = match maintenance {
-            Maintenance::Analyze => "ANALYZE",
-            Maintenance::Vacuum => "VACUUM",
+            DatabaseMaintenance::Analyze => "ANALYZE",
+            DatabaseMaintenance::Vacuum => "VACUUM",
         };
         let result =
             self.pooled.connection()?.connection.batch_execute(&format!("{verb} {}", tables.join(", ")));
@@ -320,7 +320,7 @@ impl Rows for PostgresSession<'_> {
             let mut texts = row.into_iter().map(Option::unwrap_or_default);
             let [name, rows, sum] = std::array::from_fn(|_| texts.next().unwrap_or_default());
             let hash = hexadecimal(&Sha256::digest(format!("{rows} {sum}")));
-            contents.tables.insert(name, Table { rows: rows.parse().unwrap_or_default(), hash });
+            contents.tables.insert(name, TableSummary { rows: rows.parse().unwrap_or_default(), hash });
         }
         Ok(contents)
     }

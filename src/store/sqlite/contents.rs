@@ -12,7 +12,7 @@ use super::failure::describe;
 use crate::error::Result;
 use crate::hash::hexadecimal;
 use crate::sql::quote_name;
-use crate::store::{Contents, Table};
+use crate::store::{Contents, TableSummary};
 
 /// The fields of the file header that applications use.
 const PROPERTIES: [&str; 2] = ["application_id", "user_version"];
@@ -47,7 +47,7 @@ pub(super) fn contents(connection: &Connection) -> Result<Contents> {
     read().map_err(|error| describe("cannot read its rows", error))
 }
 
-fn hash_table(connection: &Connection, name: &str, columns: &[String]) -> rusqlite::Result<Table> {
+fn hash_table(connection: &Connection, name: &str, columns: &[String]) -> rusqlite::Result<TableSummary> {
     let mut statement =
         connection.prepare(&format!("SELECT {} FROM main.{}", columns.join(", "), quote_name(name)))?;
     let mut rows = statement.query(())?;
@@ -60,7 +60,7 @@ fn hash_table(connection: &Connection, name: &str, columns: &[String]) -> rusqli
         }
         sum.add(&bytes);
     }
-    Ok(Table { rows: sum.rows, hash: sum.finish() })
+    Ok(TableSummary { rows: sum.rows, hash: sum.finish() })
 }
 
 /// Appends a value as a type tag, a length and the bytes, so that different values, or sequences of values, never have

@@ -22,11 +22,21 @@ pub(super) fn diagnose(directory: &Path, pattern: &NamePattern) -> Vec<Finding> 
         return findings;
     }
     findings.push(match discover(directory, pattern) {
-        Ok(found) => Finding {
-            name: "projects",
-            ok: found.skipped.is_empty(),
-            detail: format!("{} match {pattern}, {} skipped", found.projects.len(), found.skipped.len()),
-        },
+        Ok(found) => {
+            let skipped = found.skipped.first().map_or(String::new(), |first| {
+                let more = if found.skipped.len() > 1 { "; tenantry list names all" } else { "" };
+                format!(": {} ({}){more}", first.name, first.reason)
+            });
+            Finding {
+                name: "projects",
+                ok: found.skipped.is_empty(),
+                detail: format!(
+                    "{} match {pattern}, {} skipped{skipped}",
+                    found.projects.len(),
+                    found.skipped.len()
+                ),
+            }
+        }
         Err(error) => Finding { name: "projects", ok: false, detail: error.summary() },
     });
     findings.push(leftovers(directory));

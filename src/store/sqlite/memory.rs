@@ -25,9 +25,9 @@ use crate::sql::Dialect;
 use crate::store::cache::SchemaCache;
 use crate::store::connection::Connector;
 use crate::store::{
-    Create, DeferredCommits, Discovery, ExclusiveProject, Finding, IfInUse, Inspect, LoadedSql, Maintenance,
-    ReadSchema, Replaced, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore, SqlText, Store,
-    Template,
+    Create, DatabaseMaintenance, DeferredCommits, Discovery, ExclusiveProject, Finding, IfInUse, Inspect,
+    LoadedSql, ReadSchema, Replaced, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore, SqlText,
+    Store, Template,
 };
 
 /// A fleet in this process's memory. Behaves as [`SqliteStore`](super::SqliteStore) does, except that everything is
@@ -167,7 +167,7 @@ impl Store for MemoryStore {
         Dialect::Sqlite
     }
 
-    fn maintain(&self, id: &ProjectId, maintenance: Maintenance) -> Result<()> {
+    fn maintain(&self, id: &ProjectId, maintenance: DatabaseMaintenance) -> Result<()> {
         rows::maintain(&self.connect_existing(id)?, maintenance).map_err(|error| error.in_project(id))
     }
 

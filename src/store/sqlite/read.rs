@@ -71,7 +71,7 @@ impl Reader {
             }
             std::thread::sleep(PAUSE);
         }
-        Err(ReadFailure::NeedsRepair.into_error())
+        Err(ReadFailure::ChangesTooOften.into_error())
     }
 
     /// Whether the database uses a rollback journal, so that reading it with locks creates no file.
@@ -150,8 +150,10 @@ fn read_method(signature: &Signature) -> ReadMethod {
 
 /// Why a read failed.
 enum ReadFailure {
-    /// SQLite must repair the database before it can be read, or it changed while it was read. Reading is retried.
+    /// SQLite must repair the database before it can be read.
     NeedsRepair,
+    /// It changed at every attempt while it was read.
+    ChangesTooOften,
     Other(Error),
 }
 
@@ -159,7 +161,11 @@ impl ReadFailure {
     fn into_error(self) -> Error {
         match self {
             Self::Other(error) => error,
-            Self::NeedsRepair => Error::new(ErrorKind::Locked, "it changes too often to be read")
+            Self::NeedsRepair => Error::new(ErrorKind::Io, "SQLite can open neither it nor a copy of it")
+                .with_hint(
+                    "check the permissions of the file and of its folder, and the space for temporary files",
+                ),
+            Self::ChangesTooOften => Error::new(ErrorKind::Locked, "it changes too often to be read")
                 .with_hint("run the command again when the application writes less"),
         }
     }

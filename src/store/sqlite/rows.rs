@@ -9,13 +9,13 @@ use rusqlite::types::ValueRef;
 use super::failure::describe;
 use super::{contents, health};
 use crate::error::Result;
-use crate::store::{Contents, Health, Maintenance, Rows};
+use crate::store::{Contents, DatabaseMaintenance, Health, Rows};
 
 /// Runs `ANALYZE` or `VACUUM` on the database.
-pub(super) fn maintain(connection: &Connection, maintenance: Maintenance) -> Result<()> {
+pub(super) fn maintain(connection: &Connection, maintenance: DatabaseMaintenance) -> Result<()> {
     let verb = match maintenance {
-        Maintenance::Analyze => "ANALYZE",
-        Maintenance::Vacuum => "VACUUM",
+        DatabaseMaintenance::Analyze => "ANALYZE",
+        DatabaseMaintenance::Vacuum => "VACUUM",
     };
     connection.execute_batch(verb).map_err(|error| describe(&format!("{verb} failed"), error))
 }

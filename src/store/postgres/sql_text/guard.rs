@@ -22,13 +22,13 @@ struct UnprivilegedRole {
 }
 
 #[derive(QueryableByName)]
-struct HasRight {
+struct YesOrNo {
     #[diesel(sql_type = Bool)]
-    right: bool,
+    answer: bool,
 }
 
 #[derive(QueryableByName)]
-struct Value {
+struct TextValue {
     #[diesel(sql_type = Text)]
     value: String,
 }
@@ -36,7 +36,7 @@ struct Value {
 /// The function's body.
 const BODY: &str = "BEGIN EXECUTE $1; END";
 
-/// What the transaction changed in the catalogs that all databases of the server share.
+/// What the transaction changed in the system catalogs that all databases of the server share.
 const SHARED_CHANGES: &str = "
 SELECT format('the role %s', rolname) AS value FROM pg_catalog.pg_authid WHERE xmin OPERATOR(pg_catalog.=) {own}
 UNION ALL SELECT 'the membership of a role' FROM pg_catalog.pg_auth_members WHERE xmin OPERATOR(pg_catalog.=) {own}
@@ -49,14 +49,14 @@ LIMIT 1";
 impl Guard {
     /// Creates the role if the current one may create roles. If it may not, it has few privileges itself.
     pub(super) fn new(connection: &mut PgConnection) -> QueryResult<Self> {
-        let may = "SELECT rolsuper OR rolcreaterole AS right FROM pg_roles WHERE rolname = current_user";
-        if !diesel::sql_query(may).get_result::<HasRight>(connection)?.right {
+        let may = "SELECT rolsuper OR rolcreaterole AS answer FROM pg_roles WHERE rolname = current_user";
+        if !diesel::sql_query(may).get_result::<YesOrNo>(connection)?.answer {
             return Ok(Self(None));
         }
         let role = format!("tenantry_import_{}", uuid::Uuid::now_v7().simple());
         let name = quote_name(&role);
         let database = "SELECT format('%I', current_database()) AS value";
-        let database = diesel::sql_query(database).get_result::<Value>(connection)?.value;
+        let database = diesel::sql_query(database).get_result::<TextValue>(connection)?.value;
         connection.batch_execute(&format!(
             "CREATE ROLE {name} NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS; \
              GRANT {name} TO CURRENT_USER; GRANT CREATE ON DATABASE {database} TO {name}; GRANT ALL ON SCHEMA public TO {name}; \
@@ -77,7 +77,7 @@ impl Guard {
             "CREATE FUNCTION tenantry_import.changed() RETURNS void LANGUAGE plpgsql AS \
              'BEGIN RAISE EXCEPTION ''it changes the function that runs its statements''; END'",
         )?;
-        let call = diesel::sql_query(call).get_result::<Value>(connection)?.value;
+        let call = diesel::sql_query(call).get_result::<TextValue>(connection)?.value;
         Ok(Self(Some(UnprivilegedRole { role, call })))
     }
 
@@ -99,9 +99,9 @@ impl Guard {
         sql: &str,
         schema: &str,
     ) -> QueryResult<()> {
-        let is_new = "SELECT to_regnamespace($1) IS NULL AS right";
+        let is_new = "SELECT to_regnamespace($1) IS NULL AS answer";
         let is_new =
-            diesel::sql_query(is_new).bind::<Text, _>(schema).get_result::<HasRight>(connection)?.right;
+            diesel::sql_query(is_new).bind::<Text, _>(schema).get_result::<YesOrNo>(connection)?.answer;
         if is_new {
             diesel::sql_query(format!("CREATE SCHEMA {schema}")).execute(connection)?;
         }
@@ -145,7 +145,7 @@ fn reset_search_path(connection: &mut PgConnection) -> QueryResult<()> {
 fn has_no_deferred_trigger(connection: &mut PgConnection) -> QueryResult<bool> {
     let tables = "SELECT c.oid::regclass::text AS value FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                   WHERE c.relkind = 'r' AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema'";
-    for Value { value } in diesel::sql_query(tables).load::<Value>(connection)? {
+    for TextValue { value } in diesel::sql_query(tables).load::<TextValue>(connection)? {
         // The table was never clustered, so this changes nothing.
         match connection.batch_execute(&format!("ALTER TABLE {value} SET WITHOUT CLUSTER")) {
             Err(error) if error.to_string().contains("pending trigger events") => return Ok(false),
@@ -155,14 +155,13 @@ fn has_no_deferred_trigger(connection: &mut PgConnection) -> QueryResult<bool> {
     Ok(true)
 }
 
-/// Returns one object that the transaction changed in the catalogs that all databases share. Checks only as a
-/// superuser: other roles cannot read these catalogs.
+/// Returns one object that the transaction changed in the system catalogs that all databases share. Checks only
+/// as a superuser: other roles cannot read them.
 pub(super) fn changed_shared_object(connection: &mut PgConnection) -> QueryResult<Option<String>> {
-    let may =
-        "SELECT rolsuper AS right FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) current_user";
-    if !diesel::sql_query(may).get_result::<HasRight>(connection)?.right {
+    let may = "SELECT rolsuper AS answer FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) current_user";
+    if !diesel::sql_query(may).get_result::<YesOrNo>(connection)?.answer {
         return Ok(None);
     }
     let sql = SHARED_CHANGES.replace("{own}", "pg_catalog.pg_current_xact_id()::pg_catalog.xid");
-    Ok(diesel::sql_query(sql).get_result::<Value>(connection).optional()?.map(|row| row.value))
+    Ok(diesel::sql_query(sql).get_result::<TextValue>(connection).optional()?.map(|row| row.value))
 }
