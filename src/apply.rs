@@ -3,6 +3,7 @@
 //!
 //! Nothing is committed before it is verified.
 
+pub(crate) mod other_ledger;
 mod reference;
 mod rows;
 pub(crate) mod rules;
@@ -188,7 +189,7 @@ impl Executor<'_> {
                 inspection.clone()
             } else {
                 session.begin(mode)?;
-                session.inspect()?
+                self.inspect(session)?
             };
             match self.plan_for(request, &inspection) {
                 Ok(plan) => {
@@ -214,6 +215,15 @@ impl Executor<'_> {
                 }
             }
         }
+    }
+
+    /// Inspects a locked project, with the ledgers of other tools if they are to be taken over.
+    fn inspect(&self, session: &mut dyn Session) -> Result<Inspection> {
+        let mut inspection = session.inspect()?;
+        if let (Request::Adopt { from, .. }, Some(schema)) = (self.request, inspection.schema.clone()) {
+            inspection.other_ledgers = other_ledger::read(session, self.catalog.dialect(), &schema, from)?;
+        }
+        Ok(inspection)
     }
 
     /// How to begin a transaction for a plan. Foreign keys are not enforced if the plan drops a table, since that would

@@ -127,11 +127,17 @@ enum Command {
     #[command(after_long_help = "Examples:\n  tenantry stamp --all --dry-run\n  \
                            tenantry stamp 42 --to 20260112000000")]
     Stamp(fleet::Stamp),
+    /// Take over existing databases from another migration tool, after verifying its checksums and the schema
+    #[command(after_long_help = "Examples:\n  tenantry adopt --all --dry-run\n  \
+                           tenantry adopt 42 --from sqlx --retire\n\n\
+                           Tools: alembic, atlas, dbmate, flyway, golang-migrate, goose, liquibase, prisma, rails,\n\
+                           refinery, rusqlite_migration, sqlx, wrangler. diesel's ledger needs no takeover.")]
+    Adopt(fleet::Adopt),
     /// Upgrade the given projects
     #[command(after_long_help = "Examples:\n  tenantry upgrade 42 --dry-run\n  \
                            tenantry upgrade 42 43 --backup=check")]
     Upgrade(fleet::Upgrade),
-    /// Upgrade every project, and adopt existing databases that have no ledger
+    /// Upgrade every project; first records the version of databases that have no ledger
     #[command(after_long_help = "Examples:\n  tenantry upgrade-all --dry-run\n  \
                            tenantry upgrade-all --backup --max-failures 3\n  \
                            tenantry upgrade-all --except 'demo*'")]
@@ -237,6 +243,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::List(it) => project::list(settings, &it),
         Command::Status(it) => fleet::status(settings, it),
         Command::Stamp(it) => fleet::stamp(settings, it),
+        Command::Adopt(it) => fleet::adopt(settings, it),
         Command::Upgrade(it) => fleet::upgrade(settings, it),
         Command::UpgradeAll(it) => fleet::upgrade_all(settings, it),
         Command::Downgrade(it) => fleet::downgrade(settings, it),

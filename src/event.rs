@@ -124,6 +124,8 @@ pub enum Outcome {
     Upgraded,
     /// A version was recorded without running migrations.
     Stamped,
+    /// The ledger of another migration tool was taken over.
+    Adopted,
     /// Migrations were reverted.
     Downgraded,
     /// The project was created.
@@ -163,6 +165,7 @@ impl Outcome {
             Self::Planned => "planned",
             Self::Upgraded => "upgraded",
             Self::Stamped => "stamped",
+            Self::Adopted => "adopted",
             Self::Downgraded => "downgraded",
             Self::Created => "created",
             Self::Dropped => "dropped",

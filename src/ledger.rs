@@ -5,6 +5,8 @@
 //! There are two tables. `__diesel_schema_migrations(version, run_on)` lists the applied versions, exactly as diesel
 //! keeps them. `tenantry_history` is append-only and has one row for each action.
 
+pub(crate) mod other;
+
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
@@ -149,6 +151,23 @@ impl Ledger {
     /// Returns the rows to add so that this ledger records a position. `forced` is stored in each row.
     #[must_use]
     pub fn entries_for_stamp(&self, catalog: &Catalog, position: usize, forced: bool) -> Vec<NewHistoryRow> {
+        self.entries(catalog, position, forced, Action::Stamp)
+    }
+
+    /// Returns the rows to add so that this ledger records a position that another tool's ledger records.
+    #[must_use]
+    pub(crate) fn entries_for_adoption(&self, catalog: &Catalog, position: usize) -> Vec<NewHistoryRow> {
+        self.entries(catalog, position, false, Action::Adopt)
+    }
+
+    /// The rows for a position. `record` is the action of a version that is recorded.
+    fn entries(
+        &self,
+        catalog: &Catalog,
+        position: usize,
+        forced: bool,
+        record: Action,
+    ) -> Vec<NewHistoryRow> {
         let (dirty, latest) = (self.dirty(), self.latest());
         let mut entries = Vec::new();
         for (index, migration) in catalog.migrations().iter().enumerate() {
@@ -157,9 +176,9 @@ impl Ledger {
             let edited = forced && latest.get(&migration.version).is_some_and(is_edited);
             let needs_row = edited || dirty.contains(&&migration.version);
             let action = match (index < position, self.is_applied(&migration.version)) {
-                (true, false) => Action::Stamp,
+                (true, false) => record,
                 (false, true) => Action::Revert,
-                (true, true) if needs_row => Action::Stamp,
+                (true, true) if needs_row => record,
                 (false, false) if needs_row => Action::Revert,
                 (true, true) | (false, false) => continue,
             };

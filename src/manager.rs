@@ -40,6 +40,7 @@ use crate::store::{MemoryStore, ReadSchema, Store};
 use crate::workers::Workers;
 
 pub use crate::plan::{DownScriptOutcome, DowngradeTarget, IfDrifted, IfNoLedger, Request};
+pub use crate::schema::bookkeeping::Tool;
 pub use command::{
     BackupBefore, BackupTask, FinalBackup, IdPattern, MaintenanceTask, Operation, Restore, Rollback, Run,
     Sample, Selection, Source,
@@ -301,7 +302,7 @@ impl Manager {
     fn executor_for<'a>(&'a self, request: Request, run_id: &'a str) -> Result<Executor<'a>> {
         let reference = match request {
             Request::Downgrade { .. } => self.reference_with_down_results()?,
-            Request::Upgrade { .. } | Request::Stamp { .. } => self.reference()?,
+            Request::Upgrade { .. } | Request::Stamp { .. } | Request::Adopt { .. } => self.reference()?,
         };
         Ok(self.executor_with(reference, request, run_id))
     }

@@ -3,15 +3,18 @@
 //!
 //! Reads and writes nothing, so a dry run and the run itself decide the same.
 
+mod adoption;
 mod baseline;
 mod problem;
 mod reference;
+mod request;
 
 use std::sync::Arc;
 
 use crate::catalog::{Catalog, Migration, Script};
 use crate::error::{Error, ErrorKind};
 use crate::ledger::Ledger;
+use crate::ledger::other::OtherLedger;
 use crate::schema::{Difference, Fingerprint, Schema};
 use crate::sql::effect::Effect;
 use crate::sql::pragma::FileSettings;
@@ -19,6 +22,7 @@ use crate::sql::pragma::FileSettings;
 pub use problem::Problem;
 pub use reference::DownScriptOutcome;
 pub(crate) use reference::Reference;
+pub use request::{DowngradeTarget, IfDrifted, IfNoLedger, Request};
 
 /// Everything that was read of one project at one moment.
 #[derive(Clone, Debug)]
@@ -31,6 +35,8 @@ pub struct Inspection {
     pub recorded_fingerprint: Option<Fingerprint>,
     /// Whether it may be written.
     pub access: Access,
+    /// The ledgers of other tools. They are read only for [`Request::Adopt`].
+    pub other_ledgers: Vec<OtherLedger>,
 }
 
 impl Inspection {
@@ -50,76 +56,6 @@ pub enum Access {
     ReadOnly,
 }
 
-/// What to do with a project.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Request {
-    /// Upgrade to a position, and never downgrade.
-    Upgrade {
-        /// The target position.
-        to: usize,
-        /// What to do with a project that has no ledger.
-        baseline: IfNoLedger,
-        /// What to do with a project whose schema differs from that of its version.
-        drift: IfDrifted,
-    },
-    /// Record a position without running anything.
-    Stamp {
-        /// The position. `None` for the position whose schema matches.
-        to: Option<usize>,
-        /// Whether to record it despite a difference.
-        force: bool,
-    },
-    /// Downgrade to a position.
-    Downgrade {
-        /// How far to downgrade.
-        target: DowngradeTarget,
-        /// What to do if a down.sql does not restore the previous schema.
-        drift: IfDrifted,
-    },
-}
-
-impl Request {
-    /// Returns the request with the target position of a plan. It no longer depends on the project's current position.
-    #[must_use]
-    pub(crate) fn with_target(self, position: usize) -> Self {
-        match self {
-            Self::Downgrade { drift, .. } => {
-                Self::Downgrade { target: DowngradeTarget::Position(position), drift }
-            }
-            Self::Upgrade { .. } | Self::Stamp { .. } => self,
-        }
-    }
-}
-
-/// How far to downgrade.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DowngradeTarget {
-    /// To this position.
-    Position(usize),
-    /// By this number of migrations.
-    Steps(usize),
-}
-
-/// What to do with a project that has no ledger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IfNoLedger {
-    /// Record the version whose schema it has, and continue.
-    Stamp,
-    /// Change nothing and report a problem.
-    Refuse,
-}
-
-/// What to do with a project whose schema differs from that of its version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IfDrifted {
-    /// Change nothing and report a problem.
-    Refuse,
-    /// Continue. An upgrade verifies that the schema differs in the same way afterwards; a downgrade accepts any schema
-    /// and records that.
-    Keep,
-}
-
 /// What to do with one project, in detail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -128,6 +64,8 @@ pub(crate) struct Plan {
     pub recorded_position: Option<usize>,
     /// The position to record first, without running anything.
     pub stamp: Option<Stamp>,
+    /// What comes with the stamp if it is taken over from another tool's ledger.
+    pub adoption: Option<Adoption>,
     /// The position from which migrations are run.
     pub from: usize,
     /// The position to which migrations are run. Above `from` they are applied, below it they are reverted.
@@ -148,7 +86,27 @@ pub(crate) struct Stamp {
     pub forced: bool,
 }
 
+/// The takeover of another tool's ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Adoption {
+    /// The tool's table, if it is renamed.
+    pub retired_table: Option<String>,
+}
+
 impl Plan {
+    /// A plan to do nothing at a position.
+    fn nothing(position: usize, notes: Vec<String>) -> Self {
+        Self {
+            recorded_position: None,
+            stamp: None,
+            adoption: None,
+            from: position,
+            to: position,
+            drift: Vec::new(),
+            notes,
+        }
+    }
+
     /// Whether there is nothing to do.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
@@ -203,6 +161,7 @@ pub(crate) fn plan(
     let plan = match request {
         Request::Upgrade { to, baseline, drift } => planner.upgrade(to, baseline, drift),
         Request::Stamp { to, force } => planner.stamp(to, force),
+        Request::Adopt { from, retire } => planner.adopt(from, retire),
         Request::Downgrade { target, drift } => planner.downgrade(target, drift),
     }?;
     if inspection.access == Access::ReadOnly && !plan.is_empty() {
@@ -220,20 +179,14 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn upgrade(&self, to: usize, baseline: IfNoLedger, drift: IfDrifted) -> Result<Plan, Vec<Problem>> {
         if self.inspection.ledger.is_empty() {
+            self.refuse_other_ledger()?;
             let position = self.baseline()?;
             if position > 0 && baseline == IfNoLedger::Refuse {
                 return Err(vec![Problem::needs_stamp(self.catalog, position)]);
             }
             let stamp = (position > 0).then_some(Stamp { position, forced: false });
             let to = to.max(position);
-            return Ok(Plan {
-                recorded_position: None,
-                stamp,
-                from: position,
-                to,
-                drift: Vec::new(),
-                notes: self.notes(position),
-            });
+            return Ok(Plan { stamp, to, ..Plan::nothing(position, self.notes(position)) });
         }
         let (from, mut notes) = self.position()?;
         let drift = self.drift(from, drift)?;
@@ -253,7 +206,7 @@ impl Planner<'_> {
                 self.catalog.version_at(to)
             ));
         }
-        Ok(Plan { recorded_position: Some(from), stamp: None, from, to: to.max(from), drift, notes })
+        Ok(Plan { recorded_position: Some(from), to: to.max(from), drift, ..Plan::nothing(from, notes) })
     }
 
     fn stamp(&self, to: Option<usize>, force: bool) -> Result<Plan, Vec<Problem>> {
@@ -280,14 +233,7 @@ impl Planner<'_> {
         let changes = !ledger.entries_for_stamp(self.catalog, position, forced).is_empty();
         let stamp = changes.then_some(Stamp { position, forced });
         let notes = self.notes(position);
-        Ok(Plan {
-            recorded_position: recorded,
-            stamp,
-            from: position,
-            to: position,
-            drift: Vec::new(),
-            notes,
-        })
+        Ok(Plan { recorded_position: recorded, stamp, ..Plan::nothing(position, notes) })
     }
 
     fn downgrade(&self, target: DowngradeTarget, allowed_drift: IfDrifted) -> Result<Plan, Vec<Problem>> {
@@ -331,7 +277,7 @@ impl Planner<'_> {
                 .into_iter()
                 .map(|it| format!("down.sql does not restore the previous schema: {it}")),
         );
-        Ok(Plan { recorded_position: Some(from), stamp: None, from, to, drift, notes })
+        Ok(Plan { recorded_position: Some(from), to, drift, ..Plan::nothing(from, notes) })
     }
 
     /// Returns the migrations whose down.sql does not restore the previous schema, with the differences or the error.

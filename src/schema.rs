@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::hash::hexadecimal;
 
+use bookkeeping::Tool;
 use difference::compare;
 pub(crate) use difference::{Difference, notes};
 
@@ -145,6 +146,8 @@ pub struct Schema {
     objects: Objects,
     fingerprint: Fingerprint,
     writes_may_delete: bool,
+    /// The tables in which other migration tools keep their ledgers. They are not part of the schema.
+    other_ledgers: Vec<(Tool, String)>,
 }
 
 /// A hash of a canonical schema. Equal exactly when the schemas mean the same.
@@ -194,7 +197,28 @@ impl Schema {
             let all = hash(&objects, |_| true);
             fingerprint[OBJECT_BYTES..].copy_from_slice(&all[OBJECT_BYTES..]);
         }
-        Self { objects, fingerprint: Fingerprint(fingerprint), writes_may_delete }
+        Self { objects, fingerprint: Fingerprint(fingerprint), writes_may_delete, other_ledgers: Vec::new() }
+    }
+
+    /// Adds the tables in which other migration tools keep their ledgers, as found among tables with their columns.
+    fn with_other_ledgers<'a>(
+        mut self,
+        tables: impl Iterator<Item = (&'a str, &'a [String])> + Clone,
+    ) -> Self {
+        // Rails has this table beside one that looks like dbmate's.
+        let is_rails = tables.clone().any(|(name, _)| name.eq_ignore_ascii_case("ar_internal_metadata"));
+        self.other_ledgers = tables
+            .filter_map(|(name, columns)| Some((Tool::of_table(name, columns)?, name.to_string())))
+            .map(|(tool, name)| (if tool == Tool::Dbmate && is_rails { Tool::Rails } else { tool }, name))
+            .collect();
+        self.other_ledgers.sort();
+        self
+    }
+
+    /// Returns the other migration tools that keep a ledger here, and the tables in which they keep it.
+    #[must_use]
+    pub(crate) fn other_ledgers(&self) -> &[(Tool, String)] {
+        &self.other_ledgers
     }
 
     /// The schema's fingerprint.

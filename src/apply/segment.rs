@@ -9,7 +9,9 @@ use crate::catalog::{Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{Action, NewHistoryRow};
 use crate::plan::{IfDrifted, Inspection, Plan, Request};
+use crate::schema::bookkeeping::RETIRED;
 use crate::schema::{Difference, Schema};
+use crate::sql::quote_name;
 use crate::store::{ForeignKeys, Mode, RowCounts, ScriptRun, Session, Step};
 
 /// What a segment reports besides its commit, and the tracker of rows that all segments share.
@@ -34,9 +36,18 @@ impl Executor<'_> {
         let migrations = segment.migrations(self.catalog);
         let steps: Vec<Step<'_>> =
             migrations.into_iter().map(|migration| step(migration, action)).collect::<Result<_>>()?;
-        let mut entries = match segment.stamp {
-            Some(stamp) => inspection.ledger.entries_for_stamp(self.catalog, stamp.position, stamp.forced),
-            None => Vec::new(),
+        let mut entries = match (segment.stamp, &segment.adoption) {
+            (Some(stamp), None) => {
+                inspection.ledger.entries_for_stamp(self.catalog, stamp.position, stamp.forced)
+            }
+            (Some(stamp), Some(adoption)) => {
+                if let Some(table) = &adoption.retired_table {
+                    let new = quote_name(&format!("{table}{RETIRED}"));
+                    session.change(&format!("ALTER TABLE {} RENAME TO {new}", quote_name(table)))?;
+                }
+                inspection.ledger.entries_for_adoption(self.catalog, stamp.position)
+            }
+            (None, _) => Vec::new(),
         };
         if let [step] = steps.as_slice()
             && !step.migration.is_transactional()

@@ -59,6 +59,28 @@ pub(super) struct Stamp {
     filter: Filter,
 }
 
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("selection").required(true).args(["ids", "all"])))]
+pub(super) struct Adopt {
+    /// Projects to take over
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "only", "except"])]
+    ids: Vec<String>,
+    /// Take over all projects
+    #[arg(long)]
+    all: bool,
+    /// Tool whose ledger to take over [default: the only one that has a ledger in the project]
+    #[arg(long, value_name = "TOOL")]
+    from: Option<String>,
+    /// Only show what would be taken over
+    #[arg(long)]
+    dry_run: bool,
+    /// Rename the tool's table, so that nobody takes it for current
+    #[arg(long)]
+    retire: bool,
+    #[command(flatten)]
+    filter: Filter,
+}
+
 /// The options of an upgrade.
 #[derive(Args, Debug)]
 pub(super) struct UpgradeOptions {
@@ -197,6 +219,16 @@ pub(super) fn stamp(settings: &Settings, stamp: Stamp) -> Result<u8> {
     let exit_rules = stamp.filter.exit_rules();
     let run = Run::new(selection, Operation::Migrate(request)).exit_rules(exit_rules);
     run_and_report(settings, &manager, &dry_run_if(stamp.dry_run, run))
+}
+
+pub(super) fn adopt(settings: &Settings, adopt: Adopt) -> Result<u8> {
+    let ids = parse_ids(&adopt.ids)?;
+    let selection = if adopt.all { adopt.filter.selection()? } else { Selection::Ids(ids) };
+    let manager = settings.manager()?;
+    let from = adopt.from.as_deref().map(str::parse).transpose()?;
+    let request = Request::Adopt { from, retire: adopt.retire };
+    let run = Run::new(selection, Operation::Migrate(request)).exit_rules(adopt.filter.exit_rules());
+    run_and_report(settings, &manager, &dry_run_if(adopt.dry_run, run))
 }
 
 pub(super) fn upgrade(settings: &Settings, upgrade: Upgrade) -> Result<u8> {

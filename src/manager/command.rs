@@ -205,6 +205,7 @@ impl Run {
             (Operation::Migrate(Request::Upgrade { .. }), Selection::All { .. }) => "upgrade-all",
             (Operation::Migrate(Request::Upgrade { .. }), Selection::Ids(_)) => "upgrade",
             (Operation::Migrate(Request::Stamp { .. }), _) => "stamp",
+            (Operation::Migrate(Request::Adopt { .. }), _) => "adopt",
             (Operation::Migrate(Request::Downgrade { .. }), _) => "downgrade",
             (Operation::Drop(_), _) => "drop",
             (Operation::Maintain(MaintenanceTask::Retain { .. }), _) => "retain",

@@ -49,6 +49,7 @@ impl Manager {
                 let outcome = match &plan_result {
                     Ok(plan) if plan.from < plan.to => Outcome::Upgraded,
                     Ok(plan) if plan.from > plan.to => Outcome::Downgraded,
+                    Ok(plan) if plan.adoption.is_some() => Outcome::Adopted,
                     Ok(_) | Err(_) => Outcome::Stamped,
                 };
                 self.report(project, plan_result, outcome)
@@ -60,7 +61,9 @@ impl Manager {
     /// Makes the commits to these projects durable, before they are reported. Also flushes for up-to-date projects:
     /// another run may have upgraded them a moment ago with an asynchronous commit.
     pub(super) fn flush_commits(&self, reports: &mut [ProjectReport], run_id: &str) {
-        let is_done = |it: &Outcome| matches!(it, Outcome::Upgraded | Outcome::Downgraded | Outcome::Stamped);
+        let is_done = |it: &Outcome| {
+            matches!(it, Outcome::Upgraded | Outcome::Downgraded | Outcome::Stamped | Outcome::Adopted)
+        };
         let ids: Vec<ProjectId> =
             reports.iter().filter(|it| is_done(&it.outcome)).map(|it| it.project.clone()).collect();
         if ids.is_empty() && !reports.iter().any(|it| matches!(it.outcome, Outcome::UpToDate)) {

@@ -18,6 +18,7 @@ use crate::journal::runs::RunRecord;
 use crate::journal::{Journal, Json, NewEntry};
 use crate::plan::{DowngradeTarget, IfDrifted, IfNoLedger, Request};
 use crate::project::ProjectId;
+use crate::schema::bookkeeping::Tool;
 
 /// The record of a run in progress.
 pub(super) struct Recording<'a> {
@@ -72,6 +73,9 @@ fn operation(run: &Run) -> Value {
             "drift": drift_name(*drift),
         }),
         Operation::Migrate(Request::Stamp { to, force }) => json!({ "to": to, "force": force }),
+        Operation::Migrate(Request::Adopt { from, retire }) => {
+            json!({ "from": from.map(Tool::name), "retire": retire })
+        }
         Operation::Migrate(Request::Downgrade { target: DowngradeTarget::Position(to), drift }) => {
             json!({ "to": to, "drift": drift_name(*drift) })
         }

@@ -64,7 +64,7 @@ impl Manager {
             let Some(project) = event.0["project"].as_str() else { continue };
             let project: ProjectId = project.parse()?;
             match event.0["outcome"].as_str() {
-                Some("upgraded" | "stamped" | "downgraded") => {
+                Some("upgraded" | "stamped" | "adopted" | "downgraded") => {
                     drop(moved.insert(project, parse_version_change(&event.0)?));
                 }
                 // The event does not say what was committed before the failure. The ledger does.

@@ -8,11 +8,11 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Manager;
 use super::reporting::{failed, lock};
-use crate::apply::{Executor, Preflight};
+use crate::apply::{Executor, Preflight, other_ledger};
 use crate::catalog::Version;
 use crate::error::Result;
 use crate::event::{Outcome, ProjectReport};
-use crate::plan::{Inspection, Problem, Reference};
+use crate::plan::{Inspection, Problem, Reference, Request};
 use crate::project::ProjectId;
 use crate::store::{ReadSchema, SchemaSource};
 
@@ -156,6 +156,7 @@ impl Manager {
         dry_run: bool,
         planned: &Mutex<Vec<(ProjectId, Preflight)>>,
     ) -> Option<ProjectReport> {
+        let inspection = inspection.and_then(|it| self.with_other_ledgers(executor, project, it));
         let inspection = match inspection {
             Ok(inspection) => inspection,
             Err(error) => return Some(failed(project, error)),
@@ -181,5 +182,26 @@ impl Manager {
             }
             None => Some(self.report(project, plan_result, Outcome::Planned)),
         }
+    }
+
+    /// Reads the ledgers of other tools, if they are to be taken over.
+    fn with_other_ledgers(
+        &self,
+        executor: &Executor<'_>,
+        project: &ProjectId,
+        mut inspection: Inspection,
+    ) -> Result<Inspection> {
+        let (Request::Adopt { from, .. }, Some(schema)) = (executor.request, inspection.schema.clone())
+        else {
+            return Ok(inspection);
+        };
+        let ledgers = Mutex::new(Vec::new());
+        self.store.read(project, &|rows| {
+            // The store may call this several times. Only the last result counts.
+            *lock(&ledgers) = other_ledger::read(rows, self.store.dialect(), &schema, from)?;
+            Ok(())
+        })?;
+        inspection.other_ledgers = ledgers.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(inspection)
     }
 }

@@ -1,8 +1,26 @@
 //! Determines the version of a project without a ledger, and verifies it against the schema.
 
 use super::{Planner, Problem};
+use crate::schema::bookkeeping::Tool;
 
 impl Planner<'_> {
+    /// Fails if another tool keeps a ledger in a project that has no ledger of tenantry's. That ledger may say that a
+    /// migration failed, which the schema alone does not show.
+    pub(super) fn refuse_other_ledger(&self) -> Result<(), Vec<Problem>> {
+        let Some(schema) = self.inspection.schema.as_ref().filter(|schema| !schema.is_empty()) else {
+            return Ok(());
+        };
+        // alembic's revisions are read with tenantry's own ledger, and checked in the same way as by an adoption.
+        let other = schema.other_ledgers().iter().find(|(tool, _)| *tool != Tool::Alembic);
+        match other {
+            None => Ok(()),
+            Some((tool, table)) => Err(vec![Problem::NeedsBaseline {
+                message: format!("it has no ledger of tenantry's, but one of {tool} ({table})"),
+                hint: "take it over: tenantry adopt --all".into(),
+            }]),
+        }
+    }
+
     /// Returns the position of a project without a ledger: by alembic's revision if it has one, else by its schema.
     pub(super) fn baseline(&self) -> Result<usize, Vec<Problem>> {
         let Some(schema) = self.inspection.schema.as_ref().filter(|_| self.reference.is_known()) else {

@@ -66,6 +66,13 @@ pub enum Problem {
         /// What to do.
         hint: String,
     },
+    /// The ledger of another tool cannot be taken over.
+    NotAdoptable {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
     /// Another tool's revisions do not correspond to a version of the catalog.
     UnknownRevision {
         /// The revisions.
@@ -172,6 +179,7 @@ impl Problem {
             Self::ReadOnly => "read_only",
             Self::SharedFile { .. } => "several_names",
             Self::UnknownRevision { .. } => "unknown_revision",
+            Self::NotAdoptable { .. } => "not_adoptable",
         }
     }
 
@@ -181,6 +189,7 @@ impl Problem {
         match self {
             Self::NeedsBaseline { message, .. }
             | Self::SharedFile { message, .. }
+            | Self::NotAdoptable { message, .. }
             | Self::Drifted { message, .. } => message.clone(),
             Self::Edited { migrations, .. } => {
                 format!("migrations edited after they were applied: {}", migrations.join(", "))
@@ -217,7 +226,9 @@ impl Problem {
     #[must_use]
     pub fn hint_for_command(&self) -> String {
         match self {
-            Self::NeedsBaseline { hint, .. } | Self::SharedFile { hint, .. } => hint.clone(),
+            Self::NeedsBaseline { hint, .. }
+            | Self::NotAdoptable { hint, .. }
+            | Self::SharedFile { hint, .. } => hint.clone(),
             Self::Drifted { has_pending: true, .. } => {
                 "fix the schema, or upgrade it as it is and keep the difference: tenantry upgrade ID --allow-drift".into()
             }

@@ -363,6 +363,8 @@ fn done(report: &ProjectReport, command: &str) -> String {
         Outcome::Pruned => "backups removed".into(),
         Outcome::Analyzed => "analyzed".into(),
         Outcome::Vacuumed => "vacuumed".into(),
+        Outcome::Adopted => format!("adopted at {}", version(&report.to)),
+        Outcome::Planned if command == "adopt" => format!("would be adopted at {}", version(&report.to)),
         Outcome::Planned if !report.rows.is_empty() => "has old rows to delete".into(),
         Outcome::Planned if report.to.is_none() => "would be done".into(),
         Outcome::Created => format!("created at {}", version(&report.to)),

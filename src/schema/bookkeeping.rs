@@ -2,6 +2,10 @@
 //!
 //! A table is recognized by its name *and* columns, since an application may have its own `schema_migrations`.
 
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, ErrorKind};
 use crate::sql::Token;
 
 /// diesel's table, which is also the first table of tenantry's ledger.
@@ -10,6 +14,109 @@ pub(crate) const DIESEL: &str = "__diesel_schema_migrations";
 pub(crate) const HISTORY: &str = "tenantry_history";
 /// alembic's table.
 pub(crate) const ALEMBIC: &str = "alembic_version";
+
+/// A migration tool whose ledger tenantry can take over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each is the name of a tool")]
+pub enum Tool {
+    Alembic,
+    Atlas,
+    Dbmate,
+    Flyway,
+    GolangMigrate,
+    Goose,
+    Liquibase,
+    Prisma,
+    Rails,
+    Refinery,
+    RusqliteMigration,
+    Sqlx,
+    Wrangler,
+}
+
+impl Tool {
+    /// All tools, in the order of their names.
+    pub const ALL: [Self; 13] = [
+        Self::Alembic,
+        Self::Atlas,
+        Self::Dbmate,
+        Self::Flyway,
+        Self::GolangMigrate,
+        Self::Goose,
+        Self::Liquibase,
+        Self::Prisma,
+        Self::Rails,
+        Self::Refinery,
+        Self::RusqliteMigration,
+        Self::Sqlx,
+        Self::Wrangler,
+    ];
+
+    /// Returns the tool's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Alembic => "alembic",
+            Self::Atlas => "atlas",
+            Self::Dbmate => "dbmate",
+            Self::Flyway => "flyway",
+            Self::GolangMigrate => "golang-migrate",
+            Self::Goose => "goose",
+            Self::Liquibase => "liquibase",
+            Self::Prisma => "prisma",
+            Self::Rails => "rails",
+            Self::Refinery => "refinery",
+            Self::RusqliteMigration => "rusqlite_migration",
+            Self::Sqlx => "sqlx",
+            Self::Wrangler => "wrangler",
+        }
+    }
+
+    /// Returns the tool that keeps its ledger in a table with this name and these columns.
+    pub(crate) fn of_table(table: &str, columns: &[String]) -> Option<Self> {
+        let has = |name: &str| columns.iter().any(|column| column.eq_ignore_ascii_case(name));
+        if !has_columns(table, columns) {
+            return None;
+        }
+        match table.to_ascii_lowercase().as_str() {
+            ALEMBIC => Some(Self::Alembic),
+            "atlas_schema_revisions" => Some(Self::Atlas),
+            "schema_migrations" if has("dirty") => Some(Self::GolangMigrate),
+            // Ecto's.
+            "schema_migrations" if has("inserted_at") => None,
+            "schema_migrations" => Some(Self::Dbmate),
+            "flyway_schema_history" => Some(Self::Flyway),
+            "goose_db_version" => Some(Self::Goose),
+            "databasechangelog" => Some(Self::Liquibase),
+            "_prisma_migrations" => Some(Self::Prisma),
+            "refinery_schema_history" => Some(Self::Refinery),
+            "_sqlx_migrations" => Some(Self::Sqlx),
+            "d1_migrations" => Some(Self::Wrangler),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Tool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Tool {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Self::ALL.into_iter().find(|tool| tool.name() == text).ok_or_else(|| {
+            Error::new(ErrorKind::Usage, format!("{text:?} is no tool whose ledger can be taken over"))
+                .with_hint(format!("the tools are {}", Self::ALL.map(Self::name).join(", ")))
+        })
+    }
+}
+
+/// What follows the name of a table whose ledger was taken over and that was renamed.
+pub(crate) const RETIRED: &str = "_retired";
 
 /// The columns by which a tool's table is recognized.
 enum Columns {
@@ -58,9 +165,14 @@ const TABLES: [(&str, Columns); 32] = [
     ("_litestream_lock", AtLeast(&["id"])),
 ];
 
-/// Whether a table with these columns belongs to a known migration tool. Names are compared case-insensitively.
+/// Whether a table with these columns belongs to a known migration tool, or did so before tenantry renamed it. Names are
+/// compared case-insensitively.
 #[must_use]
 pub(crate) fn is_bookkeeping(table: &str, columns: &[String]) -> bool {
+    has_columns(table.strip_suffix(RETIRED).unwrap_or(table), columns)
+}
+
+fn has_columns(table: &str, columns: &[String]) -> bool {
     let has = |name: &str| columns.iter().any(|column| column.eq_ignore_ascii_case(name));
     let Some((_, needed)) = TABLES.iter().find(|(name, _)| name.eq_ignore_ascii_case(table)) else {
         return false;
@@ -87,7 +199,7 @@ pub(crate) fn is_ledger_trigger(tokens: &[Token<'_>]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_bookkeeping;
+    use super::{Tool, is_bookkeeping};
 
     #[test]
     fn a_table_is_told_by_its_columns_too() {
@@ -95,6 +207,14 @@ mod tests {
         assert!(is_bookkeeping("schema_migrations", &columns(&["version", "dirty"])));
         assert!(!is_bookkeeping("schema_migrations", &columns(&["version", "author", "text"])));
         assert!(!is_bookkeeping("notes", &columns(&["version"])));
+        assert!(is_bookkeeping("schema_migrations_retired", &columns(&["version"])));
+        assert!(!is_bookkeeping("notes_retired", &columns(&["version"])));
+        let tool = |names: &[&str]| Tool::of_table("schema_migrations", &columns(names));
+        assert_eq!(tool(&["version"]), Some(Tool::Dbmate));
+        assert_eq!(tool(&["version", "dirty"]), Some(Tool::GolangMigrate));
+        assert_eq!(tool(&["version", "inserted_at"]), None);
+        assert_eq!(tool(&["version", "author"]), None);
+        assert_eq!(Tool::of_table("schema_migrations_retired", &columns(&["version"])), None);
         for (table, tool_columns, application_columns) in [
             ("migrations", &["id", "timestamp", "name"][..], &["id", "timestamp", "name", "bird"][..]),
             ("SequelizeMeta", &["name"], &["name", "value"]),

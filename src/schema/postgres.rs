@@ -35,10 +35,10 @@ pub(crate) fn schema(rows: &[Row]) -> Schema {
             columns.entry(row.object.as_str()).or_default().insert(number, name.to_string());
         }
     }
-    let is_bookkeeping_table = |table: &str| {
-        let names: Vec<String> = columns.get(table).into_iter().flat_map(|it| it.values().cloned()).collect();
-        bookkeeping::is_bookkeeping(table, &names)
-    };
+    let names: HashMap<&str, Vec<String>> =
+        columns.iter().map(|(table, columns)| (*table, columns.values().cloned().collect())).collect();
+    let is_bookkeeping_table =
+        |table: &str| bookkeeping::is_bookkeeping(table, names.get(table).map_or(&[], Vec::as_slice));
     let mut objects = Objects::new();
     for row in rows {
         let table = match row.kind.as_str() {
@@ -72,6 +72,7 @@ pub(crate) fn schema(rows: &[Row]) -> Schema {
         }
     }
     Schema::new(objects, writes_may_delete(rows))
+        .with_other_ledgers(names.iter().map(|(table, columns)| (*table, columns.as_slice())))
 }
 
 /// Returns the object of a row, the facet, and the facet's value.

@@ -55,6 +55,8 @@ pub fn schema(rows: &[Row]) -> Schema {
         .filter(|(name, table)| is_bookkeeping(name, table))
         .map(|(name, _)| name.clone())
         .collect();
+    let other_ledgers: Vec<(String, Vec<String>)> =
+        bookkeeping_tables.iter().map(|name| (name.clone(), tables[name].columns.clone())).collect();
     objects.extend(resolve(tables).into_iter().filter(|((_, name), _)| !bookkeeping_tables.contains(name)));
     // In a view or a trigger, a double-quoted word that names nothing is a string.
     let names = rows.iter().map(|row| canonical_name(&row.name));
@@ -80,6 +82,7 @@ pub fn schema(rows: &[Row]) -> Schema {
     let may_delete =
         |row: &Row| matches!(row.kind.as_str(), "trigger" | "table") && deletes_or_replaces(&row_tokens(row));
     Schema::new(objects, rows.iter().any(may_delete))
+        .with_other_ledgers(other_ledgers.iter().map(|(name, columns)| (name.as_str(), columns.as_slice())))
 }
 
 /// Returns the objects of the tables. Foreign keys without parent columns get the parent's primary key.

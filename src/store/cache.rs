@@ -37,8 +37,14 @@ impl SchemaCache {
         if cached.by_text.len().max(cached.by_fingerprint.len()) >= CAPACITY {
             *cached = CachedSchemas::default();
         }
-        let shared = cached.by_fingerprint.entry(schema.fingerprint()).or_insert_with(|| Arc::new(schema));
-        let shared = Arc::clone(shared);
+        let shared = if schema.other_ledgers().is_empty() {
+            let shared =
+                cached.by_fingerprint.entry(schema.fingerprint()).or_insert_with(|| Arc::new(schema));
+            Arc::clone(shared)
+        } else {
+            // Its fingerprint does not cover the other tools' ledgers, so others with that fingerprint may have none.
+            Arc::new(schema)
+        };
         cached.by_text.extend(text.map(|text| (text, Arc::clone(&shared))));
         shared
     }

@@ -11,7 +11,7 @@ on_each_store!(
 );
 
 /// The same five migrations in every layout: name, up, down.
-const SET: [Migration; 5] = [
+pub(crate) const SET: [Migration; 5] = [
     (
         "create_notes",
         "CREATE TABLE notes (id INTEGER PRIMARY KEY, title TEXT NOT NULL);",
@@ -28,16 +28,16 @@ const SET: [Migration; 5] = [
 ];
 
 /// A name, up and down.
-type Migration = (&'static str, &'static str, &'static str);
+pub(crate) type Migration = (&'static str, &'static str, &'static str);
 /// Names and texts.
-type Files = Vec<(String, String)>;
+pub(crate) type Files = Vec<(String, String)>;
 
-struct Case {
-    layout: &'static str,
+pub(crate) struct Case {
+    pub(crate) layout: &'static str,
     /// The version of the n-th migration.
-    version: fn(usize) -> String,
+    pub(crate) version: fn(usize) -> String,
     /// The files of a migration, by its version.
-    files: fn(&str, Migration) -> Files,
+    pub(crate) files: fn(&str, Migration) -> Files,
     has_down: bool,
 }
 
@@ -45,7 +45,7 @@ fn date(index: usize) -> String {
     format!("2025060{}120000", index + 1)
 }
 
-const CASES: [Case; 10] = [
+pub(crate) const CASES: [Case; 10] = [
     Case {
         layout: "sqlx, simple",
         version: date,
@@ -144,14 +144,14 @@ fn write(folder: &Path, file: &str, text: &str) {
 }
 
 /// Makes a folder the world's migrations.
-fn folder(world: &mut World, name: &str) -> PathBuf {
+pub(crate) fn folder(world: &mut World, name: &str) -> PathBuf {
     world.with_migrations(&[]);
     let folder = world.folder().join("migrations");
     std::fs::create_dir_all(folder.join(name)).unwrap();
     folder.join(name)
 }
 
-fn write_set(folder: &Path, case: &Case, count: usize) {
+pub(crate) fn write_set(folder: &Path, case: &Case, count: usize) {
     std::fs::remove_dir_all(folder).unwrap();
     std::fs::create_dir(folder).unwrap();
     let mut tags = Vec::new();

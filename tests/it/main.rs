@@ -26,6 +26,7 @@ macro_rules! on_files {
     };
 }
 
+mod adopt;
 mod backup;
 mod backup_faults;
 mod cluster;

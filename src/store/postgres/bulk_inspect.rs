@@ -164,7 +164,13 @@ fn parse_line(
         },
     };
     let access = if found.writable { Access::ReadWrite } else { Access::ReadOnly };
-    Ok(BulkResult::Complete(Inspection { ledger, schema, recorded_fingerprint: recorded, access }))
+    Ok(BulkResult::Complete(Inspection {
+        ledger,
+        schema,
+        recorded_fingerprint: recorded,
+        access,
+        other_ledgers: Vec::new(),
+    }))
 }
 
 /// Reads a schema in a separate transaction, because reading takes a lock on each of its tables.

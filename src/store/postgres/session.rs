@@ -301,7 +301,13 @@ impl Session for PostgresSession<'_> {
             None => self.read_current()?.schema,
         };
         let access = if writable { Access::ReadWrite } else { Access::ReadOnly };
-        Ok(Inspection { ledger, schema: Some(schema), recorded_fingerprint: recorded, access })
+        Ok(Inspection {
+            ledger,
+            schema: Some(schema),
+            recorded_fingerprint: recorded,
+            access,
+            other_ledgers: Vec::new(),
+        })
     }
 
     fn lock_rows(&mut self) -> Result<()> {

@@ -38,7 +38,13 @@ pub(super) fn inspect(connection: &Connection, cache: &SchemaCache, access: Acce
         ledger.revisions =
             query(connection, "SELECT version_num FROM main.alembic_version", |row| row.get(0))?;
     }
-    Ok(Inspection { ledger: Arc::new(ledger), schema: Some(schema), recorded_fingerprint: None, access })
+    Ok(Inspection {
+        ledger: Arc::new(ledger),
+        schema: Some(schema),
+        recorded_fingerprint: None,
+        access,
+        other_ledgers: Vec::new(),
+    })
 }
 
 const APPLIED_ROWS: &str = "SELECT NULL, version, NULL, NULL FROM main.__diesel_schema_migrations";

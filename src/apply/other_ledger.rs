@@ -1,0 +1,247 @@
+//! Reads the ledgers of other migration tools.
+
+use crate::error::Result;
+use crate::ledger::other::{OtherLedger, OtherRow, RowState};
+use crate::schema::Schema;
+use crate::schema::bookkeeping::Tool;
+use crate::sql::{Dialect, quote_name};
+use crate::store::Rows;
+
+/// A row as read: the texts of the expressions that [`expressions`] lists for the tool.
+type Texts = Vec<Option<String>>;
+
+/// Reads the ledgers that other tools keep in a project: of one tool, or all.
+pub(crate) fn read(
+    rows: &mut dyn Rows,
+    dialect: Dialect,
+    schema: &Schema,
+    from: Option<Tool>,
+) -> Result<Vec<OtherLedger>> {
+    let mut ledgers = Vec::new();
+    for (tool, table) in schema.other_ledgers() {
+        if from.is_none_or(|wanted| wanted == *tool) {
+            ledgers.push(read_table(rows, dialect, *tool, table)?);
+        }
+    }
+    // Applications use this number, too, so it is only read if the tool is named.
+    if from == Some(Tool::RusqliteMigration) && dialect == Dialect::Sqlite {
+        ledgers.push(read_user_version(rows)?);
+    }
+    Ok(ledgers)
+}
+
+fn read_user_version(rows: &mut dyn Rows) -> Result<OtherLedger> {
+    let mut found = Vec::new();
+    rows.for_each_row(&["user_version".into()], "pragma_user_version", &mut |texts| {
+        found.extend(texts.into_iter().flatten().filter(|count| count != "0"));
+        Ok(true)
+    })?;
+    let rows = found.into_iter().map(|count| OtherRow {
+        migration: count,
+        checksum: None,
+        state: RowState::Applied,
+    });
+    Ok(OtherLedger { tool: Tool::RusqliteMigration, table: None, rows: rows.collect() })
+}
+
+fn read_table(rows: &mut dyn Rows, dialect: Dialect, tool: Tool, table: &str) -> Result<OtherLedger> {
+    let (expressions, order) = expressions(tool, dialect);
+    let from = format!("{} ORDER BY {order}", quote_name(table));
+    let mut found: Vec<OtherRow> = Vec::new();
+    rows.for_each_row(&expressions, &from, &mut |texts| {
+        if let Some(row) = parse(tool, texts) {
+            add(tool, &mut found, row);
+        }
+        Ok(true)
+    })?;
+    Ok(OtherLedger { tool, table: Some(table.into()), rows: found })
+}
+
+/// Adds a row. Where a tool writes one row for each attempt, the last one counts.
+fn add(tool: Tool, found: &mut Vec<OtherRow>, row: OtherRow) {
+    let has_attempts = matches!(tool, Tool::Goose | Tool::Flyway | Tool::Prisma);
+    match found.iter_mut().find(|it| has_attempts && it.migration == row.migration) {
+        Some(earlier) => *earlier = row,
+        None => found.push(row),
+    }
+}
+
+/// What to read of a tool's rows, and in which order.
+fn expressions(tool: Tool, dialect: Dialect) -> (Vec<String>, &'static str) {
+    let hexadecimal = match dialect {
+        Dialect::Sqlite => "lower(hex(checksum))",
+        Dialect::Postgres => "encode(checksum, 'hex')",
+    };
+    let (columns, order): (&[&str], _) = match tool {
+        Tool::Alembic => (&["version_num"], "version_num"),
+        Tool::Atlas => (&["version", "hash", "applied", "total", "error"], "version"),
+        Tool::Dbmate | Tool::Rails => (&["version"], "version"),
+        Tool::GolangMigrate => (&["version", "dirty"], "version"),
+        Tool::Flyway => (&["version", "checksum", "type", "success", "script"], "installed_rank"),
+        Tool::Goose => (&["version_id", "is_applied"], "id"),
+        Tool::Liquibase => (&["id", "exectype"], "orderexecuted"),
+        Tool::Prisma => (&["migration_name", "checksum", "finished_at", "rolled_back_at"], "started_at"),
+        Tool::Refinery => (&["version", "checksum"], "version"),
+        Tool::RusqliteMigration => (&[], ""),
+        Tool::Sqlx => (&["version", hexadecimal, "success"], "version"),
+        Tool::Wrangler => (&["name"], "id"),
+    };
+    (columns.iter().map(ToString::to_string).collect(), order)
+}
+
+/// Reads one row. `None` if it records no migration.
+fn parse(tool: Tool, texts: Texts) -> Option<OtherRow> {
+    let mut texts = texts.into_iter();
+    let migration = texts.next().flatten();
+    let mut next = || texts.next().flatten();
+    let row = |migration: String, checksum: Option<String>, state: RowState| {
+        Some(OtherRow { migration, checksum, state })
+    };
+    match tool {
+        Tool::Sqlx => {
+            let (checksum, success) = (next(), next());
+            let state = if is_true(success.as_deref()) {
+                RowState::Applied
+            } else {
+                RowState::Broken("success is false".into())
+            };
+            row(migration?, checksum, state)
+        }
+        Tool::Refinery => row(migration?, next(), RowState::Applied),
+        Tool::GolangMigrate => {
+            let state = if is_true(next().as_deref()) {
+                RowState::Broken("dirty is true".into())
+            } else {
+                RowState::Applied
+            };
+            row(migration?, None, state)
+        }
+        // goose writes a row of version 0 when it creates its table.
+        Tool::Goose if migration.as_deref() == Some("0") => None,
+        Tool::Goose => {
+            let state = if is_true(next().as_deref()) { RowState::Applied } else { RowState::Undone };
+            row(migration?, None, state)
+        }
+        Tool::Flyway => flyway(migration, [next(), next(), next(), next()]),
+        Tool::Prisma => {
+            let (checksum, finished, rolled_back) = (next(), next(), next());
+            let state = match (finished, rolled_back) {
+                (_, Some(_)) => RowState::Broken("it was rolled back".into()),
+                (None, None) => RowState::Broken("it was not finished".into()),
+                (Some(_), None) => RowState::Applied,
+            };
+            row(migration?, checksum, state)
+        }
+        // Atlas keeps facts about itself in rows whose version begins with a dot.
+        Tool::Atlas if migration.as_deref().is_some_and(|version| version.starts_with('.')) => None,
+        Tool::Atlas => {
+            let (hash, applied, total, error) = (next(), next(), next(), next());
+            let state = match error.filter(|error| !error.is_empty()) {
+                Some(error) => RowState::Broken(format!("it failed: {error}")),
+                None if applied != total => RowState::Broken(format!(
+                    "{} of {} statements are applied",
+                    applied.unwrap_or_default(),
+                    total.unwrap_or_default()
+                )),
+                None => RowState::Applied,
+            };
+            row(migration?, hash.filter(|hash| !hash.is_empty()), state)
+        }
+        Tool::Liquibase => {
+            let state = match next().as_deref() {
+                Some("FAILED") => RowState::Broken("it failed".into()),
+                Some("SKIPPED") => RowState::Undone,
+                _ => RowState::Applied,
+            };
+            row(migration?, None, state)
+        }
+        Tool::Alembic | Tool::Dbmate | Tool::Rails | Tool::Wrangler | Tool::RusqliteMigration => {
+            row(migration?, None, RowState::Applied)
+        }
+    }
+}
+
+/// Flyway also records the creation of its schema and migrations without a version. It undoes a migration with another
+/// row of its version.
+fn flyway(version: Option<String>, texts: [Option<String>; 4]) -> Option<OtherRow> {
+    let [checksum, kind, success, script] = texts;
+    let kind = kind.unwrap_or_default();
+    let script = script.unwrap_or_default();
+    if version.is_none() && kind == "SCHEMA" {
+        return None;
+    }
+    let state = if !is_true(success.as_deref()) {
+        RowState::Broken("success is false".into())
+    } else if kind.starts_with("UNDO") || kind == "DELETE" {
+        RowState::Undone
+    } else if version.is_none() {
+        RowState::Broken(format!("{script} is repeatable, and tenantry runs each migration once"))
+    } else if kind.ends_with("BASELINE") {
+        RowState::Baseline
+    } else if kind == "SQL" {
+        RowState::Applied
+    } else {
+        RowState::Broken(format!("{script} is of the type {kind}, and tenantry runs only SQL"))
+    };
+    Some(OtherRow { migration: version.unwrap_or(script), checksum, state })
+}
+
+fn is_true(text: Option<&str>) -> bool {
+    matches!(text, Some("1" | "t" | "true"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(tool: Tool, texts: &[&str]) -> Option<(String, RowState)> {
+        let texts = texts.iter().map(|text| (*text != "NULL").then(|| (*text).to_string())).collect();
+        parse(tool, texts).map(|row| (row.migration, row.state))
+    }
+
+    fn is_broken(tool: Tool, texts: &[&str]) -> bool {
+        matches!(state(tool, texts), Some((_, RowState::Broken(_))))
+    }
+
+    #[test]
+    fn only_what_was_completed_is_applied() {
+        let applied = |tool, texts: &[&str]| state(tool, texts).is_some_and(|it| it.1 == RowState::Applied);
+        assert!(applied(Tool::Sqlx, &["1", "ab", "1"]) && is_broken(Tool::Sqlx, &["1", "ab", "0"]));
+        assert!(applied(Tool::Sqlx, &["1", "ab", "true"]) && is_broken(Tool::Sqlx, &["1", "ab", "NULL"]));
+        assert!(applied(Tool::GolangMigrate, &["7", "f"]) && is_broken(Tool::GolangMigrate, &["7", "t"]));
+        assert!(applied(Tool::Prisma, &["1_a", "x", "2025", "NULL"]));
+        assert!(is_broken(Tool::Prisma, &["1_a", "x", "NULL", "NULL"]));
+        assert!(is_broken(Tool::Prisma, &["1_a", "x", "NULL", "2025"]));
+        assert!(applied(Tool::Atlas, &["1", "h", "3", "3", "NULL"]));
+        assert!(is_broken(Tool::Atlas, &["1", "h", "2", "3", "NULL"]));
+        assert!(is_broken(Tool::Atlas, &["1", "h", "3", "3", "no such table"]));
+        assert_eq!(state(Tool::Atlas, &[".atlas_cloud_identifier", "h", "0", "0", "NULL"]), None);
+        assert_eq!(state(Tool::Goose, &["0", "t"]), None);
+        assert!(is_broken(Tool::Liquibase, &["a", "FAILED"]) && applied(Tool::Liquibase, &["a", "MARK_RAN"]));
+    }
+
+    #[test]
+    fn flyways_rows_are_of_several_kinds() {
+        let flyway = |texts: &[&str]| state(Tool::Flyway, texts);
+        assert_eq!(flyway(&["1", "5", "SQL", "t", "V1__a.sql"]), Some(("1".into(), RowState::Applied)));
+        assert_eq!(flyway(&["1", "5", "UNDO_SQL", "t", "U1__a.sql"]), Some(("1".into(), RowState::Undone)));
+        assert_eq!(
+            flyway(&["1", "NULL", "BASELINE", "t", "<< Flyway Baseline >>"]),
+            Some(("1".into(), RowState::Baseline))
+        );
+        assert_eq!(flyway(&["NULL", "NULL", "SCHEMA", "t", "\"notes\""]), None);
+        assert!(is_broken(Tool::Flyway, &["NULL", "5", "SQL", "t", "R__views.sql"]));
+        assert!(is_broken(Tool::Flyway, &["1", "5", "JDBC", "t", "V1__a"]));
+        assert!(is_broken(Tool::Flyway, &["1", "5", "SQL", "f", "V1__a.sql"]));
+    }
+
+    #[test]
+    fn the_last_attempt_counts() {
+        let mut found = Vec::new();
+        for state in [RowState::Broken("it was rolled back".into()), RowState::Applied] {
+            add(Tool::Prisma, &mut found, OtherRow { migration: "1_a".into(), checksum: None, state });
+        }
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].state, RowState::Applied);
+    }
+}

@@ -1,0 +1,249 @@
+//! The ledgers of other migration tools, and the checksums that they keep of their files.
+//!
+//! A row says which migration is applied. Each tool names it in its own way: by a version, by the name of a file or of a
+//! folder, or by a revision that a migration of the catalog replaces.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256, Sha384};
+use siphasher::sip::SipHasher13;
+use std::hash::{Hash as _, Hasher as _};
+
+use crate::catalog::{Catalog, Migration};
+use crate::hash::hexadecimal;
+use crate::schema::bookkeeping::Tool;
+
+/// The ledger of another tool, as read from a project.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherLedger {
+    /// The tool.
+    pub tool: Tool,
+    /// Its table. `None` if the tool keeps a number in the database's file.
+    pub table: Option<String>,
+    /// Its rows, in the order in which they were written.
+    pub rows: Vec<OtherRow>,
+}
+
+/// One row of another tool's ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherRow {
+    /// How the tool names the migration.
+    pub migration: String,
+    /// The tool's checksum of the migration's file.
+    pub checksum: Option<String>,
+    /// What became of it.
+    pub state: RowState,
+}
+
+/// What became of a migration that another tool ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowState {
+    /// It is applied.
+    Applied,
+    /// It and all older ones count as applied, although the tool did not run them.
+    Baseline,
+    /// It was undone.
+    Undone,
+    /// It failed, or was done in part. The text says what the ledger says of it.
+    Broken(String),
+}
+
+/// How a checksum compares with the file of a migration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileMatch {
+    /// They are equal.
+    Same,
+    /// They differ only by the ends of the file's lines.
+    LineEnds,
+    /// The file was edited.
+    Edited,
+    /// The tool keeps no checksum of this file.
+    NoChecksum,
+}
+
+impl OtherLedger {
+    /// Returns the position in a catalog directly after a row's migration. `None` if the catalog does not have it.
+    pub(crate) fn position(&self, row: &OtherRow, catalog: &Catalog) -> Option<usize> {
+        let is_meant: &dyn Fn(&Migration) -> bool = match self.tool {
+            Tool::Alembic | Tool::Liquibase => return catalog.replacing(&row.migration),
+            // The number of applied migrations.
+            Tool::RusqliteMigration => {
+                return row.migration.parse().ok().filter(|count| *count <= catalog.head());
+            }
+            Tool::Wrangler => &|migration| file_name(migration) == row.migration,
+            Tool::Prisma => &|migration| folder_name(migration) == row.migration,
+            _ => &|migration| is_same_version(migration.version.as_str(), &row.migration),
+        };
+        catalog.migrations().iter().position(is_meant).map(|index| index + 1)
+    }
+
+    /// Returns the position directly after the last migration that is not newer than a baseline.
+    pub(crate) fn position_of_baseline(row: &OtherRow, catalog: &Catalog) -> usize {
+        let Ok(baseline) = row.migration.parse::<u64>() else { return 0 };
+        let is_older = |migration: &&Migration| {
+            migration.version.as_str().parse::<u64>().is_ok_and(|version| version <= baseline)
+        };
+        catalog.migrations().iter().take_while(is_older).count()
+    }
+
+    /// Whether the tool records only the newest version, so that all older ones are applied as well.
+    pub(crate) fn records_newest_only(&self) -> bool {
+        matches!(self.tool, Tool::Alembic | Tool::GolangMigrate | Tool::RusqliteMigration)
+    }
+
+    /// Compares a row's checksum with the file of the migration at an index of a catalog.
+    pub(crate) fn compare(&self, row: &OtherRow, catalog: &Catalog, index: usize) -> FileMatch {
+        let Some(recorded) = &row.checksum else { return FileMatch::NoChecksum };
+        let is_equal = |line_end: Option<&str>| {
+            checksums(self.tool, catalog, index, line_end).iter().any(|it| it.eq_ignore_ascii_case(recorded))
+        };
+        if is_equal(None) {
+            FileMatch::Same
+        } else if is_equal(Some("\n")) || is_equal(Some("\r\n")) {
+            FileMatch::LineEnds
+        } else {
+            FileMatch::Edited
+        }
+    }
+}
+
+/// Returns the name of a tool's checksum, for messages.
+pub(crate) const fn checksum_name(tool: Tool) -> &'static str {
+    match tool {
+        Tool::Sqlx => "sqlx's checksum (SHA-384)",
+        Tool::Refinery => "refinery's checksum (SipHash-1-3)",
+        Tool::Flyway => "Flyway's checksum (CRC-32)",
+        Tool::Prisma => "Prisma's checksum (SHA-256)",
+        Tool::Atlas => "Atlas' hash (SHA-256)",
+        _ => "the checksum",
+    }
+}
+
+/// Returns the checksums that a tool may have of a migration's file, whose lines end with `line_end` if that is given.
+/// Empty if the tool keeps none.
+fn checksums(tool: Tool, catalog: &Catalog, index: usize, line_end: Option<&str>) -> Vec<String> {
+    let Some(migration) = catalog.migrations().get(index) else { return Vec::new() };
+    let text = with_line_ends(migration.up.text(), line_end);
+    match tool {
+        Tool::Sqlx => vec![hexadecimal(&Sha384::digest(text))],
+        Tool::Prisma => vec![hexadecimal(&Sha256::digest(text))],
+        Tool::Refinery => refinery(migration, &text),
+        Tool::Flyway => vec![flyway(&text).to_string()],
+        Tool::Atlas => vec![atlas(&catalog.migrations()[..=index], line_end)],
+        _ => Vec::new(),
+    }
+}
+
+/// refinery hashes the name, the version and the text with Rust's `Hash`. Newer versions can have 64-bit versions.
+fn refinery(migration: &Migration, text: &str) -> Vec<String> {
+    let start = || {
+        let mut hasher = SipHasher13::new();
+        migration.name.hash(&mut hasher);
+        hasher
+    };
+    let end = |mut hasher: SipHasher13| {
+        text.hash(&mut hasher);
+        hasher.finish().to_string()
+    };
+    let version = migration.version.as_str();
+    let mut checksums = Vec::new();
+    if let Ok(version) = version.parse::<i32>() {
+        let mut hasher = start();
+        version.hash(&mut hasher);
+        checksums.push(end(hasher));
+    }
+    if let Ok(version) = version.parse::<i64>() {
+        let mut hasher = start();
+        version.hash(&mut hasher);
+        checksums.push(end(hasher));
+    }
+    checksums
+}
+
+/// Flyway hashes the lines without their ends, and shows the sum as a signed number.
+fn flyway(text: &str) -> i32 {
+    let mut hasher = crc32fast::Hasher::new();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    for part in text.split(['\n', '\r']) {
+        hasher.update(part.as_bytes());
+    }
+    hasher.finalize().cast_signed()
+}
+
+/// Atlas hashes the names and texts of all files up to this one.
+fn atlas(migrations: &[Migration], line_end: Option<&str>) -> String {
+    let mut hasher = Sha256::new();
+    for migration in migrations {
+        hasher.update(file_name(migration));
+        hasher.update(with_line_ends(migration.up.text(), line_end));
+    }
+    STANDARD.encode(hasher.finalize())
+}
+
+fn with_line_ends(text: &str, line_end: Option<&str>) -> String {
+    match line_end {
+        None => text.into(),
+        Some(line_end) => text.replace("\r\n", "\n").replace('\n', line_end),
+    }
+}
+
+fn file_name(migration: &Migration) -> String {
+    migration.up.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn folder_name(migration: &Migration) -> String {
+    let folder = migration.up.path().parent().and_then(std::path::Path::file_name);
+    folder.unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Whether two versions are the same text, or the same number.
+fn is_same_version(version: &str, recorded: &str) -> bool {
+    let number = |text: &str| text.parse::<u64>().ok();
+    version == recorded || (number(version).is_some() && number(version) == number(recorded))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::Dialect;
+
+    fn catalog(line_end: &str) -> Catalog {
+        let text = ["CREATE TABLE t (id INTEGER);", "-- a comment", ""].join(line_end);
+        let files = [("1_one/up.sql", text.as_str()), ("2_two/up.sql", "SELECT 1;")];
+        Catalog::from_files("test", Dialect::Sqlite, files).unwrap()
+    }
+
+    fn ledger(tool: Tool, checksum: &str) -> (OtherLedger, OtherRow) {
+        let row =
+            OtherRow { migration: "1".into(), checksum: Some(checksum.into()), state: RowState::Applied };
+        (OtherLedger { tool, table: None, rows: vec![row.clone()] }, row)
+    }
+
+    #[test]
+    fn line_ends_alone_are_no_edit() {
+        for tool in [Tool::Sqlx, Tool::Prisma, Tool::Refinery, Tool::Atlas, Tool::Flyway] {
+            let checksum = checksums(tool, &catalog("\n"), 0, None).remove(0);
+            let (ledger, row) = ledger(tool, &checksum);
+            assert_eq!(ledger.compare(&row, &catalog("\n"), 0), FileMatch::Same, "{tool}");
+            let crlf = if tool == Tool::Flyway { FileMatch::Same } else { FileMatch::LineEnds };
+            assert_eq!(ledger.compare(&row, &catalog("\r\n"), 0), crlf, "{tool}");
+            assert_eq!(ledger.compare(&row, &catalog(" \n"), 0), FileMatch::Edited, "{tool}");
+        }
+        let (ledger, row) = ledger(Tool::Dbmate, "x");
+        let row = OtherRow { checksum: None, ..row };
+        assert_eq!(ledger.compare(&row, &catalog("\n"), 0), FileMatch::NoChecksum);
+    }
+
+    #[test]
+    fn versions_are_compared_as_numbers_where_they_are_numbers() {
+        assert!(is_same_version("0001", "1") && is_same_version("20250101", "20250101"));
+        assert!(!is_same_version("1", "10") && !is_same_version("a1", "1"));
+    }
+
+    /// Neither line ends nor a byte order mark count.
+    #[test]
+    fn flyways_sum_is_that_of_the_lines_alone() {
+        assert_eq!(flyway("a\nb\r\n"), crc32fast::hash(b"ab").cast_signed());
+        assert_eq!(flyway("\u{feff}a"), crc32fast::hash(b"a").cast_signed());
+    }
+}

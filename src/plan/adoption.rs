@@ -1,0 +1,160 @@
+//! Takes over the ledger of another migration tool: finds the version that it records, and verifies the tool's checksums
+//! against the files, and the schema against that version.
+
+use super::{Adoption, Plan, Planner, Problem, Stamp};
+use crate::ledger::other::{FileMatch, OtherLedger, OtherRow, RowState, checksum_name};
+use crate::schema::bookkeeping::Tool;
+
+impl Planner<'_> {
+    pub(super) fn adopt(&self, from: Option<Tool>, retire: bool) -> Result<Plan, Vec<Problem>> {
+        let ledger = &self.inspection.ledger;
+        if !ledger.is_empty() {
+            let (position, mut notes) = self.position()?;
+            if ledger.history.is_empty() {
+                notes.push(
+                    "diesel's table is part of tenantry's ledger, so there is nothing to take over".into(),
+                );
+            }
+            return Ok(Plan { recorded_position: Some(position), ..Plan::nothing(position, notes) });
+        }
+        let other = self.choose(from)?;
+        let position = self.adopted_position(other)?;
+        let mut notes = self.compare_files(other, position)?;
+        self.check(position)?;
+        if position == 0 {
+            notes.push(format!("{}'s ledger records no migration", other.tool));
+            return Ok(Plan::nothing(0, notes));
+        }
+        notes.extend(self.notes(position));
+        notes.push(match &other.table {
+            Some(table) if retire => format!("{}'s table {table} is renamed", other.tool),
+            Some(table) => format!(
+                "{}'s table {table} stays, and is not kept up to date from now on; --retire renames it",
+                other.tool
+            ),
+            None => format!("{}'s number stays, and is not kept up to date from now on", other.tool),
+        });
+        Ok(Plan {
+            stamp: Some(Stamp { position, forced: false }),
+            adoption: Some(Adoption { retired_table: other.table.clone().filter(|_| retire) }),
+            ..Plan::nothing(position, notes)
+        })
+    }
+
+    /// Returns the only ledger of another tool, or the one of the tool that was named.
+    fn choose(&self, from: Option<Tool>) -> Result<&OtherLedger, Vec<Problem>> {
+        match self.inspection.other_ledgers.as_slice() {
+            [ledger] => Ok(ledger),
+            [] => Err(vec![Problem::NotAdoptable {
+                message: match from {
+                    Some(tool) => format!("it has no ledger of {tool}"),
+                    None => "it has no ledger of a tool that tenantry knows".into(),
+                },
+                hint: "record the version that its schema matches: tenantry stamp ID".into(),
+            }]),
+            several => {
+                let tools: Vec<&str> = several.iter().map(|ledger| ledger.tool.name()).collect();
+                Err(vec![Problem::NotAdoptable {
+                    message: format!("it has the ledgers of {}", tools.join(" and ")),
+                    hint: "name the tool that is in use: tenantry adopt ID --from TOOL".into(),
+                }])
+            }
+        }
+    }
+
+    /// Returns the position that another tool's ledger records. Fails unless each of its rows is complete, is a migration
+    /// of the catalog, and follows directly on those before it.
+    fn adopted_position(&self, other: &OtherLedger) -> Result<usize, Vec<Problem>> {
+        let tool = other.tool;
+        let broken = |row: &OtherRow| match &row.state {
+            RowState::Broken(what) => Some(format!("{}: {what}", row.migration)),
+            RowState::Applied | RowState::Baseline | RowState::Undone => None,
+        };
+        let broken: Vec<String> = other.rows.iter().filter_map(broken).collect();
+        if !broken.is_empty() {
+            return Err(vec![Problem::NotAdoptable {
+                message: format!(
+                    "{tool}'s ledger records what tenantry cannot take over: {}",
+                    broken.join(", ")
+                ),
+                hint: format!(
+                    "complete it with {tool} first; or check the database, then record its version: tenantry stamp ID --to VERSION"
+                ),
+            }]);
+        }
+        let is_applied = |row: &&OtherRow| row.state == RowState::Applied;
+        let (mut positions, mut unknown) = (Vec::new(), Vec::new());
+        for row in &other.rows {
+            if row.state == RowState::Baseline {
+                positions.extend(1..=OtherLedger::position_of_baseline(row, self.catalog));
+            }
+        }
+        for row in other.rows.iter().filter(is_applied) {
+            match other.position(row, self.catalog) {
+                Some(position) => positions.push(position),
+                None => unknown.push(row.migration.clone()),
+            }
+        }
+        if !unknown.is_empty() {
+            return Err(vec![Problem::NotAdoptable {
+                message: format!(
+                    "{tool}'s ledger has migrations that the catalog does not have: {}",
+                    unknown.join(", ")
+                ),
+                hint: "use the folder of migrations that this database was made with: --migrations FOLDER"
+                    .into(),
+            }]);
+        }
+        let position = positions.iter().copied().max().unwrap_or(0);
+        let missing: Vec<String> = (1..=position)
+            .filter(|it| !other.records_newest_only() && !positions.contains(it))
+            .map(|it| self.catalog.version_at(it).to_string())
+            .collect();
+        if missing.is_empty() {
+            return Ok(position);
+        }
+        Err(vec![Problem::NotAdoptable {
+            message: format!("{tool}'s ledger has a later migration, but not {}", missing.join(", ")),
+            hint: format!("apply it with {tool} first"),
+        }])
+    }
+
+    /// Compares the tool's checksums with the files. Returns notes. Fails if a file was edited.
+    fn compare_files(&self, other: &OtherLedger, position: usize) -> Result<Vec<String>, Vec<Problem>> {
+        let (mut same, mut line_ends, mut edited) = (0, Vec::new(), Vec::new());
+        for row in other.rows.iter().filter(|row| row.state == RowState::Applied) {
+            let Some(index) = other.position(row, self.catalog).map(|it| it - 1) else { continue };
+            let Some(migration) = self.catalog.migrations().get(index) else { continue };
+            match other.compare(row, self.catalog, index) {
+                FileMatch::Same => same += 1,
+                FileMatch::LineEnds => line_ends.push(migration.label()),
+                FileMatch::Edited => edited.push(migration.up.path().display().to_string()),
+                FileMatch::NoChecksum => {}
+            }
+        }
+        let (tool, checksum) = (other.tool, checksum_name(other.tool));
+        if !edited.is_empty() {
+            return Err(vec![Problem::NotAdoptable {
+                message: format!(
+                    "{checksum} is not that of the file, which was edited since: {}",
+                    edited.join(", ")
+                ),
+                hint: "restore the file as it was applied".into(),
+            }]);
+        }
+        let mut notes = vec![match same + line_ends.len() {
+            0 => format!("{tool}'s ledger records {position} of {} migrations", self.catalog.head()),
+            checked => format!(
+                "{tool}'s ledger records {position} of {} migrations, and its checksums ({checked}) are those of the files",
+                self.catalog.head()
+            ),
+        }];
+        if !line_ends.is_empty() {
+            notes.push(format!(
+                "the ends of lines differ from those when it was applied: {}",
+                line_ends.join(", ")
+            ));
+        }
+        Ok(notes)
+    }
+}
