@@ -220,8 +220,8 @@ impl Executor<'_> {
     /// Inspects a locked project, with the ledgers of other tools if they are to be taken over.
     fn inspect(&self, session: &mut dyn Session) -> Result<Inspection> {
         let mut inspection = session.inspect()?;
-        if let (Request::Adopt { from, .. }, Some(schema)) = (self.request, inspection.schema.clone()) {
-            inspection.other_ledgers = other_ledger::read(session, self.catalog.dialect(), &schema, from)?;
+        if let Request::Adopt { from, .. } = self.request {
+            other_ledger::read(session, self.catalog.dialect(), &mut inspection, from)?;
         }
         Ok(inspection)
     }
@@ -250,7 +250,7 @@ impl Executor<'_> {
     fn first_segment(&self, plan: &Plan, can_commit: bool, max_migrations: usize) -> Plan {
         let migrations = plan.migrations(self.catalog);
         let is_up = plan.from <= plan.to;
-        let transactional = migrations.iter().take_while(|migration| migration.is_transactional()).count();
+        let transactional = plan.scripts(self.catalog).take_while(|script| script.is_transactional()).count();
         let ends_segment = |migration: &&Migration| is_up && can_commit && migration.up.adds_enum_value();
         let last = migrations.iter().take(transactional).position(ends_segment);
         let in_transaction = last.map_or(transactional, |last| last + 1).min(max_migrations);

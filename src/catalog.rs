@@ -21,7 +21,9 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::Dialect;
 
+pub use layout::NamedLayout;
 pub use metadata::{Metadata, Transaction};
+pub use read::FolderOptions;
 pub use script::{Checksum, ChecksumMatch, Script};
 pub use template::new_files;
 
@@ -86,7 +88,7 @@ impl Migration {
     /// Whether it shares a transaction with the project's other pending migrations.
     #[must_use]
     pub fn is_transactional(&self) -> bool {
-        self.metadata.transaction == Transaction::Shared
+        self.up.is_transactional()
     }
 }
 
@@ -108,7 +110,12 @@ impl Catalog {
     /// Loads a set that is built into the binary. [`Catalog::embedded_names`] lists them.
     pub fn embedded(name: &str, dialect: Dialect) -> Result<Self> {
         let files = embedded::files(name, dialect)?;
-        Self::load(name, dialect, read::migrations(files, dialect)?, order::Rule::Numbers)
+        Self::load(
+            name,
+            dialect,
+            read::migrations(files, script::ParseOptions::new(dialect))?,
+            order::Rule::Numbers,
+        )
     }
 
     /// Returns the names of the built-in sets that have migrations for the dialect.
@@ -119,9 +126,10 @@ impl Catalog {
 
     /// Loads the migrations of a folder: each as `<version>_<name>/{up.sql,down.sql,metadata.toml}`, which is diesel's
     /// layout, or in the layout of sqlx, refinery, dbmate, goose, golang-migrate, Flyway, Prisma, wrangler or drizzle, which
-    /// is recognized by the files. They are either in the folder itself or in its subfolder `sqlite` or `postgres`.
-    pub fn from_directory(directory: &Path, dialect: Dialect) -> Result<Self> {
-        let read::Folder { path, rule, migrations, ignored_files } = read::directory(directory, dialect)?;
+    /// is recognized by the files unless `options` names it. They are either in the folder itself or in its subfolder `sqlite` or `postgres`.
+    pub fn from_directory(directory: &Path, dialect: Dialect, options: &FolderOptions) -> Result<Self> {
+        let read::Folder { path, rule, migrations, ignored_files } =
+            read::directory(directory, dialect, options)?;
         Ok(Self { ignored_files, ..Self::load(&path.display().to_string(), dialect, migrations, rule)? })
     }
 
@@ -154,7 +162,12 @@ impl Catalog {
         T: Into<Vec<u8>>,
     {
         let files = files.into_iter().map(|(path, text)| (path.into(), text.into())).collect();
-        Self::load(name, dialect, read::migrations(files, dialect)?, order::Rule::Numbers)
+        Self::load(
+            name,
+            dialect,
+            read::migrations(files, script::ParseOptions::new(dialect))?,
+            order::Rule::Numbers,
+        )
     }
 
     fn load(name: &str, dialect: Dialect, mut migrations: Vec<Migration>, rule: order::Rule) -> Result<Self> {
@@ -260,6 +273,16 @@ impl Catalog {
 
     /// Whether any migration but the last adds an enum value, which a later migration may use.
     #[must_use]
+    /// Returns the statements about extensions that are left out, each with its migration.
+    pub(crate) fn left_out(&self) -> Vec<String> {
+        let scripts = |migration: &'_ Migration| {
+            let label = migration.label();
+            let scripts = [Some(&migration.up), migration.down.as_ref()].into_iter().flatten();
+            scripts.flat_map(Script::left_out).map(|sql| format!("{label}: {sql}")).collect::<Vec<_>>()
+        };
+        self.migrations.iter().flat_map(scripts).collect()
+    }
+
     pub(crate) fn adds_enum_values(&self) -> bool {
         let earlier = self.migrations.split_last().map_or(&[][..], |(_, earlier)| earlier);
         earlier.iter().any(|migration| migration.up.adds_enum_value())

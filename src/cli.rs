@@ -68,9 +68,15 @@ pub(crate) struct Settings {
     /// Use a migration set embedded in the binary [env: TENANTRY_SET] [default: project]
     #[arg(long, global = true, value_name = "NAME", conflicts_with = "migrations")]
     set: Option<String>,
-    /// Use your own migrations, a folder of VERSION_NAME/up.sql as for diesel [env: TENANTRY_MIGRATIONS]
+    /// Use your own migrations: a folder in the layout of diesel or of another tool [env: TENANTRY_MIGRATIONS]
     #[arg(long, global = true, value_name = "DIR")]
     migrations: Option<PathBuf>,
+    /// The tool whose layout the folder has, such as sqlx or refinery [default: recognized by the files]
+    #[arg(long, global = true, value_name = "TOOL")]
+    layout: Option<String>,
+    /// On Postgres, the name by which migrations call the project's own schema, such as public
+    #[arg(long, global = true, value_name = "NAME")]
+    own_schema: Option<String>,
     /// Use the section [env.NAME] of tenantry.toml, such as staging or production [env: TENANTRY_ENV]
     #[arg(long, global = true, value_name = "NAME")]
     env: Option<String>,
@@ -290,6 +296,8 @@ impl Settings {
             store: self.store.clone(),
             pattern: self.pattern.clone(),
             migrations: set.or_else(|| self.migrations.clone().map(Migrations::Directory)),
+            layout: self.layout.clone(),
+            own_schema: self.own_schema.clone(),
             jobs: self.jobs,
             lock_timeout: self.lock_timeout,
             statement_timeout: self.statement_timeout,

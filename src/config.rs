@@ -17,7 +17,7 @@ use store_location::StoreLocation;
 use store_location::Url;
 
 use crate::backup::{Archive, Directory};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, FolderOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{Journal, current_actor};
 use crate::manager::Manager;
@@ -39,6 +39,7 @@ pub struct Config {
     pattern: Option<NamePattern>,
     /// The migrations that the projects follow.
     pub migrations: Migrations,
+    folder: FolderOptions,
     /// The number of projects to work on in parallel; `None` for the store's default.
     pub jobs: Option<usize>,
     lock_timeout: Option<Duration>,
@@ -50,6 +51,10 @@ pub struct Config {
     spares: usize,
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has no roles"))]
     has_roles: bool,
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has no schemas"))]
+    shared: Vec<String>,
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has no schemas"))]
+    extensions: Option<String>,
     backups: PathBuf,
     journal: PathBuf,
 }
@@ -78,13 +83,34 @@ impl Config {
             }
         };
         let spares = layer.spares.unwrap_or(0);
-        if location.is_directory() && (has_roles || spares > 0) {
-            return Err(Error::new(ErrorKind::Configuration, "spares and isolation require Postgres")
-                .with_hint("remove spares and isolation from tenantry.toml, or use a Postgres store"));
+        let shared = layer.shared.unwrap_or_default();
+        let is_for_postgres = has_roles || spares > 0 || !shared.is_empty() || layer.extensions.is_some();
+        if location.is_directory() && is_for_postgres {
+            return Err(Error::new(
+                ErrorKind::Configuration,
+                "spares, isolation, shared and extensions require Postgres",
+            )
+            .with_hint("remove them from [store] in tenantry.toml, or use a Postgres store"));
+        }
+        if let Some(name) = shared.iter().chain(&layer.extensions).find(|name| !is_schema_name(name)) {
+            return Err(Error::new(ErrorKind::Configuration, format!("{name:?} cannot be a shared schema"))
+                .with_hint(
+                    "give the name of a schema, without quotes, that is not the server's or tenantry's own",
+                ));
+        }
+        let mut folder = FolderOptions::default();
+        if let Some(layout) = &layer.layout {
+            folder = folder.layout(layout.parse()?);
+        }
+        if let Some(schema) = layer.own_schema {
+            folder = folder.own_schema(schema);
         }
         Ok(Self {
+            folder,
             spares,
             has_roles,
+            shared,
+            extensions: layer.extensions,
             backups: layer.backups.unwrap_or_else(|| location.default_folder("backups")),
             journal: layer.journal.unwrap_or_else(|| location.default_folder("journal")),
             location,
@@ -111,7 +137,9 @@ impl Config {
     pub fn catalog(&self) -> Result<Catalog> {
         match &self.migrations {
             Migrations::Set(name) => Catalog::embedded(name, self.dialect()),
-            Migrations::Directory(directory) => Catalog::from_directory(directory, self.dialect()),
+            Migrations::Directory(directory) => {
+                Catalog::from_directory(directory, self.dialect(), &self.folder)
+            }
         }
     }
 
@@ -140,6 +168,10 @@ impl Config {
             StoreLocation::Server(Url(url)) => {
                 let isolation = if self.has_roles { Isolation::Role } else { Isolation::None };
                 let mut options = PostgresOptions::default().spares(self.spares).isolation(isolation);
+                options = options.shared(self.shared.iter().cloned());
+                if let Some(schema) = &self.extensions {
+                    options = options.extensions(schema);
+                }
                 if let Some(pattern) = &self.pattern {
                     options = options.pattern(pattern.clone());
                 }
@@ -180,6 +212,13 @@ impl Config {
             None => manager,
         })
     }
+}
+
+/// Whether a name can be that of a schema of the database's users.
+fn is_schema_name(name: &str) -> bool {
+    let is_reserved =
+        name.starts_with("pg_") || name.starts_with("tenantry_") || name == "information_schema";
+    !name.is_empty() && name.len() <= 63 && !is_reserved && !name.contains(['"', ',', '\0'])
 }
 
 fn seconds(name: &str, value: Option<f64>) -> Result<Option<Duration>> {

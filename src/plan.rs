@@ -64,7 +64,7 @@ pub(crate) struct Plan {
     pub recorded_position: Option<usize>,
     /// The position to record first, without running anything.
     pub stamp: Option<Stamp>,
-    /// What comes with the stamp if it is taken over from another tool's ledger.
+    /// Set if another tool's ledger is taken over, or its table renamed.
     pub adoption: Option<Adoption>,
     /// The position from which migrations are run.
     pub from: usize,
@@ -89,8 +89,8 @@ pub(crate) struct Stamp {
 /// The takeover of another tool's ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Adoption {
-    /// The tool's table, if it is renamed.
-    pub retired_table: Option<String>,
+    /// The tables of other tools that are renamed.
+    pub retired_tables: Vec<String>,
 }
 
 impl Plan {
@@ -110,7 +110,7 @@ impl Plan {
     /// Whether there is nothing to do.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
-        self.stamp.is_none() && self.from == self.to
+        self.stamp.is_none() && self.adoption.is_none() && self.from == self.to
     }
 
     /// Returns the migrations to run, in the order in which they run.
@@ -124,7 +124,7 @@ impl Plan {
     }
 
     /// Returns the scripts to run, in order.
-    fn scripts<'a>(&self, catalog: &'a Catalog) -> impl Iterator<Item = &'a Script> + use<'a> {
+    pub(crate) fn scripts<'a>(&self, catalog: &'a Catalog) -> impl Iterator<Item = &'a Script> + use<'a> {
         let up = self.from <= self.to;
         let script =
             move |migration: &'a Migration| if up { Some(&migration.up) } else { migration.down.as_ref() };
@@ -143,10 +143,10 @@ impl Plan {
         self.scripts(catalog).map(Script::file_settings).fold(FileSettings::default(), FileSettings::then)
     }
 
-    /// Whether all its migrations can share one transaction.
+    /// Whether all its scripts can share one transaction.
     #[must_use]
     pub(crate) fn is_transactional(&self, catalog: &Catalog) -> bool {
-        self.migrations(catalog).iter().all(|migration| migration.is_transactional())
+        self.scripts(catalog).all(Script::is_transactional)
     }
 }
 

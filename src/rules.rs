@@ -1,6 +1,6 @@
 //! The rules that a migration set declares in its `set.toml`: how long rows are kept, and what must hold in a project.
 //!
-//! Only parses the rules. The module `maintenance` applies them to a project.
+//! Only parses the rules. The module `apply::rules` applies them to a project.
 
 use std::path::Path;
 use std::time::Duration;

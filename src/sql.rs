@@ -4,7 +4,9 @@
 
 pub(crate) mod copy;
 pub(crate) mod effect;
+pub(crate) mod extension;
 pub(crate) mod outside;
+pub(crate) mod own_schema;
 pub(crate) mod pragma;
 pub(crate) mod statement;
 

@@ -1,7 +1,8 @@
 //! Works on many projects in parallel, on a pool of threads. Workers send their reports over one channel to the calling
 //! thread.
 //!
-//! A project's failure, even a panic, affects only its own report.
+//! A failed project does not stop the others. A panic affects only the report of its project; while a batch is planned, those
+//! of the whole batch.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::ledger::other::{OtherLedger, OtherRow, RowState};
+use crate::plan::Inspection;
 use crate::schema::Schema;
 use crate::schema::bookkeeping::Tool;
 use crate::sql::{Dialect, quote_name};
@@ -10,8 +11,37 @@ use crate::store::Rows;
 /// A row as read: the texts of the expressions that [`expressions`] lists for the tool.
 type Texts = Vec<Option<String>>;
 
-/// Reads the ledgers that other tools keep in a project: of one tool, or all.
+/// Adds the ledgers that other tools keep in a project to its inspection: that of one tool, or all. Of a project that has
+/// a ledger of tenantry's, only the tables are looked up.
 pub(crate) fn read(
+    rows: &mut dyn Rows,
+    dialect: Dialect,
+    inspection: &mut Inspection,
+    from: Option<Tool>,
+) -> Result<()> {
+    inspection.other_ledgers = match &inspection.schema {
+        _ if !inspection.ledger.is_empty() => tables(rows, from)?,
+        Some(schema) => ledgers(rows, dialect, schema, from)?,
+        None => Vec::new(),
+    };
+    Ok(())
+}
+
+/// The tables of other tools, without their rows.
+fn tables(rows: &mut dyn Rows, from: Option<Tool>) -> Result<Vec<OtherLedger>> {
+    let mut found = Vec::new();
+    for table in Tool::TABLES {
+        let tool = Tool::of_table(table, &rows.columns(table)?);
+        found.extend(tool.filter(|tool| from.is_none_or(|wanted| wanted == *tool)).map(|tool| OtherLedger {
+            tool,
+            table: Some(table.into()),
+            rows: Vec::new(),
+        }));
+    }
+    Ok(found)
+}
+
+fn ledgers(
     rows: &mut dyn Rows,
     dialect: Dialect,
     schema: &Schema,
@@ -74,12 +104,12 @@ fn expressions(tool: Tool, dialect: Dialect) -> (Vec<String>, &'static str) {
     };
     let (columns, order): (&[&str], _) = match tool {
         Tool::Alembic => (&["version_num"], "version_num"),
-        Tool::Atlas => (&["version", "hash", "applied", "total", "error"], "version"),
+        Tool::Atlas => (&["version", "hash", "applied", "total", "error", "type"], "version"),
         Tool::Dbmate | Tool::Rails => (&["version"], "version"),
         Tool::GolangMigrate => (&["version", "dirty"], "version"),
         Tool::Flyway => (&["version", "checksum", "type", "success", "script"], "installed_rank"),
         Tool::Goose => (&["version_id", "is_applied"], "id"),
-        Tool::Liquibase => (&["id", "exectype"], "orderexecuted"),
+        Tool::Liquibase => (&["id", "exectype", "author", "filename"], "orderexecuted"),
         Tool::Prisma => (&["migration_name", "checksum", "finished_at", "rolled_back_at"], "started_at"),
         Tool::Refinery => (&["version", "checksum"], "version"),
         Tool::RusqliteMigration => (&[], ""),
@@ -119,14 +149,15 @@ fn parse(tool: Tool, texts: Texts) -> Option<OtherRow> {
         // goose writes a row of version 0 when it creates its table.
         Tool::Goose if migration.as_deref() == Some("0") => None,
         Tool::Goose => {
-            let state = if is_true(next().as_deref()) { RowState::Applied } else { RowState::Undone };
+            let state = if is_true(next().as_deref()) { RowState::Applied } else { RowState::NotApplied };
             row(migration?, None, state)
         }
         Tool::Flyway => flyway(migration, [next(), next(), next(), next()]),
         Tool::Prisma => {
             let (checksum, finished, rolled_back) = (next(), next(), next());
             let state = match (finished, rolled_back) {
-                (_, Some(_)) => RowState::Broken("it was rolled back".into()),
+                // With `migrate resolve --rolled-back` somebody declared that it is not applied.
+                (_, Some(_)) => RowState::NotApplied,
                 (None, None) => RowState::Broken("it was not finished".into()),
                 (Some(_), None) => RowState::Applied,
             };
@@ -134,31 +165,41 @@ fn parse(tool: Tool, texts: Texts) -> Option<OtherRow> {
         }
         // Atlas keeps facts about itself in rows whose version begins with a dot.
         Tool::Atlas if migration.as_deref().is_some_and(|version| version.starts_with('.')) => None,
-        Tool::Atlas => {
-            let (hash, applied, total, error) = (next(), next(), next(), next());
-            let state = match error.filter(|error| !error.is_empty()) {
-                Some(error) => RowState::Broken(format!("it failed: {error}")),
-                None if applied != total => RowState::Broken(format!(
-                    "{} of {} statements are applied",
-                    applied.unwrap_or_default(),
-                    total.unwrap_or_default()
-                )),
-                None => RowState::Applied,
-            };
-            row(migration?, hash.filter(|hash| !hash.is_empty()), state)
-        }
+        Tool::Atlas => Some(atlas(migration?, [next(), next(), next(), next(), next()])),
         Tool::Liquibase => {
             let state = match next().as_deref() {
                 Some("FAILED") => RowState::Broken("it failed".into()),
-                Some("SKIPPED") => RowState::Undone,
+                Some("SKIPPED") => RowState::NotApplied,
                 _ => RowState::Applied,
             };
-            row(migration?, None, state)
+            // A changeset is identified by its file, its author and its id.
+            let (author, file) = (next().unwrap_or_default(), next().unwrap_or_default());
+            row(format!("{file}::{}::{author}", migration?), None, state)
         }
         Tool::Alembic | Tool::Dbmate | Tool::Rails | Tool::Wrangler | Tool::RusqliteMigration => {
             row(migration?, None, RowState::Applied)
         }
     }
+}
+
+/// Atlas records statement by statement. A version that was set by hand counts as applied, whatever happened before.
+fn atlas(migration: String, texts: [Option<String>; 5]) -> OtherRow {
+    const BASELINE: u32 = 1;
+    const RESOLVED: u32 = 4;
+    let [hash, applied, total, error, kind] = texts;
+    let kind: u32 = kind.and_then(|kind| kind.parse().ok()).unwrap_or_default();
+    let state = match error.filter(|error| !error.is_empty()) {
+        _ if kind & BASELINE != 0 => RowState::Baseline,
+        _ if kind & RESOLVED != 0 => RowState::Applied,
+        Some(error) => RowState::Broken(format!("it failed: {error}")),
+        None if applied != total => RowState::Broken(format!(
+            "{} of {} statements are applied",
+            applied.unwrap_or_default(),
+            total.unwrap_or_default()
+        )),
+        None => RowState::Applied,
+    };
+    OtherRow { migration, checksum: hash.filter(|hash| !hash.is_empty()), state }
 }
 
 /// Flyway also records the creation of its schema and migrations without a version. It undoes a migration with another
@@ -173,7 +214,7 @@ fn flyway(version: Option<String>, texts: [Option<String>; 4]) -> Option<OtherRo
     let state = if !is_true(success.as_deref()) {
         RowState::Broken("success is false".into())
     } else if kind.starts_with("UNDO") || kind == "DELETE" {
-        RowState::Undone
+        RowState::NotApplied
     } else if version.is_none() {
         RowState::Broken(format!("{script} is repeatable, and tenantry runs each migration once"))
     } else if kind.ends_with("BASELINE") {
@@ -211,20 +252,31 @@ mod tests {
         assert!(applied(Tool::GolangMigrate, &["7", "f"]) && is_broken(Tool::GolangMigrate, &["7", "t"]));
         assert!(applied(Tool::Prisma, &["1_a", "x", "2025", "NULL"]));
         assert!(is_broken(Tool::Prisma, &["1_a", "x", "NULL", "NULL"]));
-        assert!(is_broken(Tool::Prisma, &["1_a", "x", "NULL", "2025"]));
-        assert!(applied(Tool::Atlas, &["1", "h", "3", "3", "NULL"]));
-        assert!(is_broken(Tool::Atlas, &["1", "h", "2", "3", "NULL"]));
-        assert!(is_broken(Tool::Atlas, &["1", "h", "3", "3", "no such table"]));
-        assert_eq!(state(Tool::Atlas, &[".atlas_cloud_identifier", "h", "0", "0", "NULL"]), None);
+        assert_eq!(
+            state(Tool::Prisma, &["1_a", "x", "NULL", "2025"]).map(|it| it.1),
+            Some(RowState::NotApplied)
+        );
+        assert!(applied(Tool::Atlas, &["1", "h", "3", "3", "NULL", "2"]));
+        assert!(is_broken(Tool::Atlas, &["1", "h", "2", "3", "NULL", "2"]));
+        assert!(is_broken(Tool::Atlas, &["1", "h", "3", "3", "no such table", "2"]));
+        assert!(applied(Tool::Atlas, &["1", "h", "2", "3", "no such table", "6"]));
+        let baseline = state(Tool::Atlas, &["3", "h", "0", "0", "NULL", "1"]);
+        assert_eq!(baseline, Some(("3".into(), RowState::Baseline)));
+        assert_eq!(state(Tool::Atlas, &[".atlas_cloud_identifier", "h", "0", "0", "NULL", "2"]), None);
         assert_eq!(state(Tool::Goose, &["0", "t"]), None);
-        assert!(is_broken(Tool::Liquibase, &["a", "FAILED"]) && applied(Tool::Liquibase, &["a", "MARK_RAN"]));
+        assert!(is_broken(Tool::Liquibase, &["1", "FAILED", "ann", "a.xml"]));
+        let ran = state(Tool::Liquibase, &["1", "MARK_RAN", "ann", "a.xml"]);
+        assert_eq!(ran, Some(("a.xml::1::ann".into(), RowState::Applied)));
     }
 
     #[test]
     fn flyways_rows_are_of_several_kinds() {
         let flyway = |texts: &[&str]| state(Tool::Flyway, texts);
         assert_eq!(flyway(&["1", "5", "SQL", "t", "V1__a.sql"]), Some(("1".into(), RowState::Applied)));
-        assert_eq!(flyway(&["1", "5", "UNDO_SQL", "t", "U1__a.sql"]), Some(("1".into(), RowState::Undone)));
+        assert_eq!(
+            flyway(&["1", "5", "UNDO_SQL", "t", "U1__a.sql"]),
+            Some(("1".into(), RowState::NotApplied))
+        );
         assert_eq!(
             flyway(&["1", "NULL", "BASELINE", "t", "<< Flyway Baseline >>"]),
             Some(("1".into(), RowState::Baseline))

@@ -37,7 +37,7 @@ pub(crate) fn build_reference(
             deletes.push(runs.iter().any(|run| run.deletes));
             let schema = session.schema()?;
             let down_result = match &migration.down {
-                Some(script) if test_down_scripts == TestDownScripts::Yes && migration.is_transactional() => {
+                Some(script) if test_down_scripts == TestDownScripts::Yes && script.is_transactional() => {
                     Some(session.try_script(Step { migration, script }))
                 }
                 _ => None,
@@ -95,5 +95,5 @@ fn migration_failed(migration: &Migration, error: Error) -> Error {
     Error::new(ErrorKind::Catalog, format!("it fails on an empty database: {causes}"))
         .in_migration(migration.label())
         .at(error.file().unwrap_or(migration.up.path()), error.line())
-        .with_hint("fix the migration; no project was changed")
+        .with_hint(error.hint_for_command().unwrap_or("fix the migration; no project was changed"))
 }

@@ -36,21 +36,20 @@ impl Executor<'_> {
         let migrations = segment.migrations(self.catalog);
         let steps: Vec<Step<'_>> =
             migrations.into_iter().map(|migration| step(migration, action)).collect::<Result<_>>()?;
-        let mut entries = match (segment.stamp, &segment.adoption) {
-            (Some(stamp), None) => {
-                inspection.ledger.entries_for_stamp(self.catalog, stamp.position, stamp.forced)
+        for table in segment.adoption.iter().flat_map(|adoption| &adoption.retired_tables) {
+            let new = quote_name(&format!("{table}{RETIRED}"));
+            session.change(&format!("ALTER TABLE {} RENAME TO {new}", quote_name(table)))?;
+        }
+        let ledger = &inspection.ledger;
+        let mut entries = match segment.stamp {
+            Some(stamp) if segment.adoption.is_some() => {
+                ledger.entries_for_adoption(self.catalog, stamp.position)
             }
-            (Some(stamp), Some(adoption)) => {
-                if let Some(table) = &adoption.retired_table {
-                    let new = quote_name(&format!("{table}{RETIRED}"));
-                    session.change(&format!("ALTER TABLE {} RENAME TO {new}", quote_name(table)))?;
-                }
-                inspection.ledger.entries_for_adoption(self.catalog, stamp.position)
-            }
-            (None, _) => Vec::new(),
+            Some(stamp) => ledger.entries_for_stamp(self.catalog, stamp.position, stamp.forced),
+            None => Vec::new(),
         };
         if let [step] = steps.as_slice()
-            && !step.migration.is_transactional()
+            && !step.script.is_transactional()
         {
             return self.run_without_transaction(session, *step, action, segment, mode, notes);
         }

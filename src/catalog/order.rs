@@ -70,7 +70,8 @@ fn refuse_duplicates(migrations: &[Migration], rule: Rule) -> Result<()> {
                 "rename one: the version is the folder's name up to the first _, without dashes"
             }
             Rule::Integers | Rule::PlainText => {
-                "rename one: the version is the name up to the first _, for the tool that wrote these files as well"
+                "the version is the name up to the first _, also for the tool that these files are for, which would run only \
+                 one of them: rename them, such as 20250115_001_notes.sql to 20250115001_notes.sql"
             }
         };
         return Err(Error::new(ErrorKind::Catalog, message).at(migration.up.path(), None).with_hint(hint));
@@ -103,7 +104,10 @@ mod tests {
     fn order(folders: &[&str], rule: Rule) -> crate::Result<Vec<String>> {
         let files =
             folders.iter().map(|folder| (format!("{folder}/up.sql").into(), b"SELECT 1;".to_vec())).collect();
-        let mut migrations = crate::catalog::read::migrations(files, Dialect::Sqlite)?;
+        let mut migrations = crate::catalog::read::migrations(
+            files,
+            crate::catalog::script::ParseOptions::new(Dialect::Sqlite),
+        )?;
         sort(&mut migrations, rule)?;
         Ok(migrations.iter().map(|migration| migration.version.to_string()).collect())
     }

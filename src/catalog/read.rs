@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::layout::{Layout, SqlFile};
+use super::layout::{Layout, NamedLayout, SqlFile};
 use super::metadata::Metadata;
 use super::order::Rule;
-use super::script::Script;
+use super::script::{Direction, ParseOptions, Script};
 use super::template::is_template;
 use super::{Migration, Version};
 use crate::error::{Error, ErrorKind, Result};
@@ -17,6 +17,39 @@ use crate::sql::Dialect;
 
 /// Files with their paths and bytes.
 pub(super) type Files = Vec<(PathBuf, Vec<u8>)>;
+
+/// How to read a folder of migrations. By default the layout is recognized by the files.
+///
+/// ```
+/// use tenantry::catalog::FolderOptions;
+///
+/// let options = FolderOptions::default().layout("refinery".parse()?).own_schema("public");
+/// # Ok::<(), tenantry::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct FolderOptions {
+    layout: Option<NamedLayout>,
+    own_schema: Option<String>,
+}
+
+impl FolderOptions {
+    /// Names the tool whose layout the folder has.
+    #[must_use]
+    pub fn layout(self, layout: NamedLayout) -> Self {
+        Self { layout: Some(layout), ..self }
+    }
+
+    /// Sets the name by which scripts for Postgres call the schema that they are for, such as `public`. In a project it
+    /// means the project's own schema.
+    #[must_use]
+    pub fn own_schema(self, name: impl Into<String>) -> Self {
+        Self { own_schema: Some(name.into()), ..self }
+    }
+
+    fn parse_options(&self, dialect: Dialect) -> ParseOptions<'_> {
+        ParseOptions { own_schema: self.own_schema.as_deref(), ..ParseOptions::new(dialect) }
+    }
+}
 
 /// A folder's migrations.
 pub(super) struct Folder {
@@ -52,14 +85,14 @@ pub(super) fn dialect_folder(directory: &Path, dialect: Dialect) -> Result<Optio
 }
 
 /// Reads the migrations of a folder. If the folder has a subfolder for the dialect, reads that instead.
-pub(super) fn directory(directory: &Path, dialect: Dialect) -> Result<Folder> {
+pub(super) fn directory(directory: &Path, dialect: Dialect, options: &FolderOptions) -> Result<Folder> {
     let (path, rule) = choose_folder(directory, dialect)?;
     let listing = Listing::of(&path)?;
     if let Some(empty) = listing.empty_folder {
         return Err(Error::new(ErrorKind::Catalog, "the folder has no up.sql").at(empty, None));
     }
     if listing.files.is_empty() {
-        let (rule, migrations) = listing.in_other_layout(rule, dialect)?;
+        let (rule, migrations) = listing.in_other_layout(&path, rule, dialect, options)?;
         return Ok(Folder { path, rule, migrations, ignored_files: Vec::new() });
     }
     // Ignoring a migration in another layout would mean that it never runs.
@@ -69,7 +102,10 @@ pub(super) fn directory(directory: &Path, dialect: Dialect) -> Result<Folder> {
             .at(file, None)
             .with_hint("keep one layout: folders with up.sql, or the files of one other tool"));
     }
-    let migrations = migrations(listing.files, dialect)?;
+    if let Some(layout) = options.layout {
+        layout.confirm(Layout::Folders, &path)?;
+    }
+    let migrations = migrations(listing.files, options.parse_options(dialect))?;
     Ok(Folder { path, rule, migrations, ignored_files: listing.sql_files })
 }
 
@@ -131,10 +167,11 @@ impl Listing {
         } else if has("_journal.json") {
             self.journal = Some(folder.join("_journal.json"));
         } else if has("migration.sql") && !has("up.sql") {
-            if let Some(file) = scripts.iter().find(|it| !it.ends_with("migration.sql")) {
+            let is_unexpected = |it: &&PathBuf| !it.ends_with("migration.sql") && !it.ends_with("down.sql");
+            if let Some(file) = scripts.iter().find(is_unexpected) {
                 return Err(Error::new(ErrorKind::Catalog, "unexpected file in a migration's folder")
                     .at(file, None)
-                    .with_hint("only migration.sql is allowed"));
+                    .with_hint("only migration.sql and down.sql are allowed"));
             }
             self.sql_files.extend(scripts);
         } else {
@@ -147,7 +184,13 @@ impl Listing {
     }
 
     /// Parses the migrations of a folder in another tool's layout. `rule` is for a folder without migrations.
-    fn in_other_layout(self, rule: Rule, dialect: Dialect) -> Result<(Rule, Vec<Migration>)> {
+    fn in_other_layout(
+        self,
+        folder: &Path,
+        rule: Rule,
+        dialect: Dialect,
+        options: &FolderOptions,
+    ) -> Result<(Rule, Vec<Migration>)> {
         if let (Some(part), false) = (self.other_parts.first(), self.sql_files.is_empty()) {
             return Err(Error::new(ErrorKind::Catalog, "only SQL files can be run")
                 .at(part, None)
@@ -157,10 +200,9 @@ impl Listing {
         if let Some(journal) = self.journal {
             check_journal(&journal, &files)?;
         }
-        Ok(match Layout::of_all(&files)? {
-            Some(layout) => (layout.rule(), layout.migrations(files, dialect)?),
-            None => (rule, Vec::new()),
-        })
+        let Some(shown) = Layout::of_all(&files)? else { return Ok((rule, Vec::new())) };
+        let layout = options.layout.map_or(Ok(shown), |named| named.confirm(shown, folder))?;
+        Ok((layout.rule(), layout.migrations(files, options.parse_options(dialect))?))
     }
 }
 
@@ -182,7 +224,7 @@ pub(super) fn other_layout(folder: &Path) -> Result<Option<(Layout, Vec<String>)
     let files = files.collect::<Result<Vec<_>>>()?;
     let layout = Layout::of_all(&files)?;
     let name = |(path, _): &SqlFile| {
-        let path = if path.ends_with("migration.sql") { path.parent().unwrap_or(path) } else { path };
+        let path = if layout == Some(Layout::Prisma) { path.parent().unwrap_or(path) } else { path };
         path.file_name().unwrap_or_default().to_string_lossy().trim_start_matches(['V', 'U']).to_string()
     };
     Ok(layout.map(|layout| (layout, files.iter().map(name).collect())))
@@ -235,29 +277,30 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Parses files into migrations, unordered.
-pub(super) fn migrations(files: Files, dialect: Dialect) -> Result<Vec<Migration>> {
+pub(super) fn migrations(files: Files, options: ParseOptions<'_>) -> Result<Vec<Migration>> {
     let mut folders: BTreeMap<PathBuf, BTreeMap<String, (PathBuf, Vec<u8>)>> = BTreeMap::new();
     for (path, bytes) in files {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { continue };
         let name = name.to_string_lossy().into_owned();
         folders.entry(folder.to_path_buf()).or_default().insert(name, (path, bytes));
     }
-    folders.into_iter().map(|(folder, files)| migration(&folder, files, dialect)).collect()
+    folders.into_iter().map(|(folder, files)| migration(&folder, files, options)).collect()
 }
 
 fn migration(
     folder: &Path,
     mut files: BTreeMap<String, (PathBuf, Vec<u8>)>,
-    dialect: Dialect,
+    options: ParseOptions<'_>,
 ) -> Result<Migration> {
     let (version, name) = version_and_name(folder)?;
     let metadata = match files.remove("metadata.toml") {
         Some((path, bytes)) => Metadata::parse(&path, &text(&path, bytes)?)?,
         None => Metadata::default(),
     };
-    let script = |(path, bytes): (PathBuf, Vec<u8>)| {
+    let script = |(path, bytes): (PathBuf, Vec<u8>), direction: Direction| {
         let text = text(&path, bytes)?;
-        Script::parse(path, text, dialect, metadata.transaction)
+        let transaction = metadata.transaction;
+        Script::parse(path, text, ParseOptions { transaction, direction, ..options })
     };
     let (up, down) = (files.remove("up.sql"), files.remove("down.sql"));
     let empty = || {
@@ -268,11 +311,11 @@ fn migration(
             )
     };
     let up = up.filter(|(_, bytes)| !bytes.trim_ascii().is_empty()).ok_or_else(empty)?;
-    let up = script(up)?;
+    let up = script(up, Direction::Up)?;
     if is_template(&up) {
         return Err(empty());
     }
-    let (down, down_error) = match down.map(script) {
+    let (down, down_error) = match down.map(|down| script(down, Direction::Down)) {
         None => (None, None),
         Some(Ok(down)) if is_template(&down) => (None, None),
         Some(Ok(down)) => (Some(down), None),

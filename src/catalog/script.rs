@@ -10,9 +10,10 @@ use super::metadata::Transaction;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::copy;
 use crate::sql::effect::Effect;
+use crate::sql::extension::{self, Extension, ExtensionStatement};
 use crate::sql::pragma::{FileSettings, Pragma};
 use crate::sql::statement::{Control, Statement, split};
-use crate::sql::{Dialect, TokenKind, tokens};
+use crate::sql::{Dialect, TokenKind, Unclosed, own_schema, tokens};
 
 /// The SHA-256 of a script's bytes, as 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -43,6 +44,30 @@ pub enum ChecksumMatch {
     Edited,
 }
 
+/// Which way a script leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    Up,
+    Down,
+}
+
+/// How a script is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ParseOptions<'a> {
+    pub(super) dialect: Dialect,
+    pub(super) transaction: Transaction,
+    pub(super) direction: Direction,
+    /// The name by which the script calls the project's own schema, such as `public`.
+    pub(super) own_schema: Option<&'a str>,
+}
+
+impl ParseOptions<'_> {
+    /// For an up.sql that runs in a transaction.
+    pub(super) const fn new(dialect: Dialect) -> Self {
+        Self { dialect, transaction: Transaction::Shared, direction: Direction::Up, own_schema: None }
+    }
+}
+
 /// A script. A script that only reserves a version has comments and no statements.
 #[derive(Clone, Debug)]
 pub struct Script {
@@ -54,18 +79,19 @@ pub struct Script {
     variants: [Checksum; 2],
     /// Whether it had its own `BEGIN` and `COMMIT` around all statements, which are not among `statements`.
     has_own_transaction: bool,
-    /// Whether it has the rows of a `COPY`, which are `INSERT`s among `statements`.
-    has_rows: bool,
+    /// Whether `statements` are not those of the text: the rows of a `COPY` are `INSERT`s, a schema's name is removed.
+    is_rewritten: bool,
+    transaction: Transaction,
+    /// The extensions that it creates. Their statements are not among `statements`.
+    extensions: Vec<Extension>,
+    /// The statements about extensions that are left out: those that drop one or comment on one.
+    left_out: Vec<String>,
 }
 
 impl Script {
     /// Parses a script. Fails on a NUL character, an unclosed quote or comment, and a statement that is not allowed.
-    pub(super) fn parse(
-        path: PathBuf,
-        text: String,
-        dialect: Dialect,
-        transaction: Transaction,
-    ) -> Result<Self> {
+    pub(super) fn parse(path: PathBuf, text: String, options: ParseOptions<'_>) -> Result<Self> {
+        let ParseOptions { dialect, transaction, direction, own_schema } = options;
         if let Some(at) = text.find('\0') {
             let line = text[..at].matches('\n').count() + 1;
             return Err(Error::new(ErrorKind::Catalog, "the file contains a NUL character")
@@ -80,13 +106,27 @@ impl Script {
                     .with_hint("a migration may contain SQL, and COPY ... FROM stdin with its rows")
             })?,
         };
-        let mut statements = split(expanded.as_ref().unwrap_or(&text), dialect).map_err(|unclosed| {
+        let unclosed = |unclosed: Unclosed| {
             Error::new(ErrorKind::Catalog, format!("a {} is never closed", unclosed.what))
                 .at(&path, unclosed.line)
                 .with_hint("close it: until then, it extends to the end of the file")
-        })?;
+        };
+        let has_rows = expanded.is_some();
+        let mut sql = expanded.unwrap_or_else(|| text.clone());
+        let own_schema = own_schema.filter(|_| dialect == Dialect::Postgres);
+        if let Some(schema) = own_schema {
+            sql = own_schema::remove(&sql, schema).map_err(unclosed)?;
+        }
+        let mut statements = split(&sql, dialect).map_err(unclosed)?;
+        if let Some(schema) = own_schema {
+            statements.retain(|statement| !own_schema::is_preamble(&statement.sql, schema));
+        }
         let has_own_transaction =
             transaction == Transaction::Shared && take_own_transaction(&mut statements, dialect);
+        let (extensions, left_out) = match dialect {
+            Dialect::Sqlite => Default::default(),
+            Dialect::Postgres => take_extensions(&mut statements, direction, own_schema),
+        };
         for statement in &statements {
             check_allowed(statement, &path, transaction)?;
         }
@@ -99,7 +139,10 @@ impl Script {
             statements,
             variants,
             has_own_transaction,
-            has_rows: expanded.is_some(),
+            is_rewritten: has_rows || own_schema.is_some(),
+            transaction,
+            extensions,
+            left_out,
         })
     }
 
@@ -122,17 +165,27 @@ impl Script {
         self.has_own_transaction
     }
 
+    /// Returns the extensions that it creates. They are created once for the database, before the script runs.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn extensions(&self) -> &[Extension] {
+        &self.extensions
+    }
+
+    /// Returns the statements that are left out, since they would change an extension that other projects use.
+    pub(crate) fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
     /// Returns the text for another tool that runs it in a transaction: without its own `BEGIN` and `COMMIT`, and
     /// with `INSERT`s instead of the rows of a `COPY`.
     pub(crate) fn text_in_transaction(&self) -> String {
-        if !self.has_own_transaction && !self.has_rows {
+        if !self.has_own_transaction && !self.is_rewritten {
             return self.text.clone();
         }
-        let statements: Vec<&str> = self.statements.iter().map(|it| it.sql.as_str()).collect();
-        statements.join(
-            ";
-",
-        )
+        let extensions = self.extensions.iter().map(|it| it.create_sql(it.schema.as_deref()));
+        let statements: Vec<String> =
+            extensions.chain(self.statements.iter().map(|it| it.sql.clone())).collect();
+        statements.join(";\n")
     }
 
     /// Returns its statements, in order.
@@ -165,10 +218,20 @@ impl Script {
         self.statements.iter().map(|statement| statement.effect).max().unwrap_or(Effect::Defines)
     }
 
-    /// Returns its keywords and unquoted names, in upper case.
+    /// Returns the keywords and unquoted names of its statements, in upper case.
     pub(crate) fn words(&self, dialect: Dialect) -> Vec<String> {
-        let all = tokens(&self.text, dialect).unwrap_or_default();
-        all.iter().filter(|it| it.kind == TokenKind::Word).map(|it| it.text.to_ascii_uppercase()).collect()
+        let words = |statement: &Statement| {
+            let all = tokens(&statement.sql, dialect).unwrap_or_default();
+            let words = all.iter().filter(|it| it.kind == TokenKind::Word);
+            words.map(|it| it.text.to_ascii_uppercase()).collect::<Vec<_>>()
+        };
+        self.statements.iter().flat_map(words).collect()
+    }
+
+    /// Whether it shares a transaction with the scripts of the project's other pending migrations.
+    #[must_use]
+    pub fn is_transactional(&self) -> bool {
+        self.transaction == Transaction::Shared
     }
 
     /// Returns the settings of a database file that it changes. SQLite takes them only before a transaction.
@@ -236,6 +299,32 @@ fn take_own_transaction(statements: &mut Vec<Statement>, dialect: Dialect) -> bo
     true
 }
 
+/// Removes the statements that create, drop or comment on extensions. Returns the extensions that are created, and the
+/// other statements.
+fn take_extensions(
+    statements: &mut Vec<Statement>,
+    direction: Direction,
+    own_schema: Option<&str>,
+) -> (Vec<Extension>, Vec<String>) {
+    let (mut extensions, mut left_out) = (Vec::new(), Vec::new());
+    statements.retain(|statement| match extension::parse(&statement.sql) {
+        None => true,
+        // The projects that are not migrated yet may still use it.
+        Some(ExtensionStatement::Drop) if direction == Direction::Up => true,
+        Some(ExtensionStatement::Create(mut extension)) => {
+            // An extension belongs to all projects, so it is not in the schema of one.
+            extension.schema = extension.schema.filter(|schema| Some(schema.as_str()) != own_schema);
+            extensions.push(extension);
+            false
+        }
+        Some(ExtensionStatement::Drop | ExtensionStatement::Comment) => {
+            left_out.push(statement.sql.split_whitespace().collect::<Vec<_>>().join(" "));
+            false
+        }
+    });
+    (extensions, left_out)
+}
+
 fn check_allowed(statement: &Statement, path: &Path, transaction: Transaction) -> Result<()> {
     let (message, hint) = match (&statement.control, transaction) {
         (Control::None | Control::Pragma(Pragma::Run | Pragma::Before(_) | Pragma::Skip), _)
@@ -276,7 +365,11 @@ mod tests {
     use super::*;
 
     fn parse(text: &str, transaction: Transaction) -> Result<Script> {
-        Script::parse("up.sql".into(), text.into(), Dialect::Sqlite, transaction)
+        Script::parse(
+            "up.sql".into(),
+            text.into(),
+            ParseOptions { transaction, ..ParseOptions::new(Dialect::Sqlite) },
+        )
     }
 
     #[test]

@@ -13,6 +13,8 @@ const PLAIN: &str = "\
 const DOWN: &str = "\
 -- Write SQL statements that restore the previous schema. Delete this file if that is not possible.
 ";
+/// The part of `DOWN` that all layouts have.
+const DOWN_START: &str = "-- Write SQL statements that restore the previous schema.";
 
 /// Returns the files of a new migration, each with its name and text. `what` describes the migration in words.
 #[must_use]
@@ -30,5 +32,5 @@ pub(super) fn new_scripts(what: &str) -> (String, String) {
 
 /// Whether a script is still the unchanged template.
 pub(super) fn is_template(script: &Script) -> bool {
-    script.statements().is_empty() && [UP, PLAIN, DOWN].iter().any(|text| script.text().contains(text))
+    script.statements().is_empty() && [UP, PLAIN, DOWN_START].iter().any(|text| script.text().contains(text))
 }

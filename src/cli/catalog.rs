@@ -42,10 +42,18 @@ url = "sqlite:data"
 # spares = 8
 # On Postgres: give each project a login that can access only its own schema.
 # isolation = "role"
+# On Postgres: the schemas that all projects share, such as the one with extensions. They follow a project's own.
+# shared = ["public"]
+# On Postgres: the schema in which CREATE EXTENSION creates extensions, if it is not the first shared one.
+# extensions = "extensions"
 
 [migrations]
-# Your own migrations: a folder of <version>_<name>/{up.sql,down.sql,metadata.toml}.
+# Your own migrations: a folder of <version>_<name>/{up.sql,down.sql,metadata.toml}, or in the layout of another tool.
 directory = "migrations"
+# The tool, if the files do not show it: sqlx, refinery, flyway, dbmate, goose, golang-migrate, prisma, atlas, wrangler, drizzle.
+# layout = "refinery"
+# On Postgres: the name by which the migrations call the project's own schema.
+# own_schema = "public"
 # Or a set that is embedded in the binary.
 # set = "project"
 

@@ -18,6 +18,10 @@ pub struct Layer {
     pub pattern: Option<String>,
     /// The migrations that the projects follow.
     pub migrations: Option<Migrations>,
+    /// The tool whose layout the folder of migrations has.
+    pub layout: Option<String>,
+    /// The name by which migrations call the project's own schema on Postgres.
+    pub own_schema: Option<String>,
     /// The number of projects to work on in parallel.
     pub jobs: Option<usize>,
     /// How long to wait for another process's lock, in seconds.
@@ -30,6 +34,10 @@ pub struct Layer {
     pub spares: Option<usize>,
     /// How projects are isolated from each other on Postgres: `none` or `role`.
     pub isolation: Option<String>,
+    /// The schemas that all projects share on Postgres.
+    pub shared: Option<Vec<String>>,
+    /// The schema in which extensions are created on Postgres.
+    pub extensions: Option<String>,
     /// The folder of the backups.
     pub backups: Option<PathBuf>,
     /// The folder of the journal.
@@ -63,12 +71,16 @@ impl Layer {
             store: self.store.or(weaker.store),
             pattern: self.pattern.or(weaker.pattern),
             migrations: self.migrations.or(weaker.migrations),
+            layout: self.layout.or(weaker.layout),
+            own_schema: self.own_schema.or(weaker.own_schema),
             jobs: self.jobs.or(weaker.jobs),
             lock_timeout: self.lock_timeout.or(weaker.lock_timeout),
             statement_timeout: self.statement_timeout.or(weaker.statement_timeout),
             reconnect_timeout: self.reconnect_timeout.or(weaker.reconnect_timeout),
             spares: self.spares.or(weaker.spares),
             isolation: self.isolation.or(weaker.isolation),
+            shared: self.shared.or(weaker.shared),
+            extensions: self.extensions.or(weaker.extensions),
             backups: self.backups.or(weaker.backups),
             journal: self.journal.or(weaker.journal),
         }
@@ -167,6 +179,8 @@ struct StoreSection {
     pattern: Option<String>,
     spares: Option<usize>,
     isolation: Option<String>,
+    shared: Option<Vec<String>>,
+    extensions: Option<String>,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -174,6 +188,8 @@ struct StoreSection {
 struct MigrationsSection {
     set: Option<String>,
     directory: Option<PathBuf>,
+    layout: Option<String>,
+    own_schema: Option<String>,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -211,19 +227,23 @@ impl Settings {
             None => url.clone(),
         });
         let RunSection { jobs, lock_timeout, statement_timeout, reconnect_timeout } = self.run;
-        let StoreSection { pattern, spares, isolation, .. } = self.store.clone();
+        let StoreSection { pattern, spares, isolation, shared, extensions, .. } = self.store.clone();
         let [backups, journal] =
             [&self.backup, &self.journal].map(|it| it.dir.as_ref().map(|dir| folder.join(dir)));
         Ok(Layer {
             store,
             pattern,
             migrations,
+            layout: self.migrations.layout.clone(),
+            own_schema: self.migrations.own_schema.clone(),
             jobs,
             lock_timeout,
             statement_timeout,
             reconnect_timeout,
             spares,
             isolation,
+            shared,
+            extensions,
             backups,
             journal,
         })

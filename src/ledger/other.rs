@@ -20,7 +20,7 @@ pub struct OtherLedger {
     pub tool: Tool,
     /// Its table. `None` if the tool keeps a number in the database's file.
     pub table: Option<String>,
-    /// Its rows, in the order in which they were written.
+    /// Its rows, one for each migration: the last attempt.
     pub rows: Vec<OtherRow>,
 }
 
@@ -42,9 +42,9 @@ pub enum RowState {
     Applied,
     /// It and all older ones count as applied, although the tool did not run them.
     Baseline,
-    /// It was undone.
-    Undone,
-    /// It failed, or was done in part. The text says what the ledger says of it.
+    /// It is not applied: undone, rolled back or skipped.
+    NotApplied,
+    /// It cannot be taken over. The text says why.
     Broken(String),
 }
 
@@ -53,7 +53,7 @@ pub enum RowState {
 pub(crate) enum FileMatch {
     /// They are equal.
     Same,
-    /// They differ only by the ends of the file's lines.
+    /// They differ only by the file's line endings.
     LineEnds,
     /// The file was edited.
     Edited,
@@ -107,15 +107,13 @@ impl OtherLedger {
     }
 }
 
-/// Returns the name of a tool's checksum, for messages.
-pub(crate) const fn checksum_name(tool: Tool) -> &'static str {
+/// Returns how a tool computes its checksums, for messages.
+pub(crate) const fn algorithm(tool: Tool) -> &'static str {
     match tool {
-        Tool::Sqlx => "sqlx's checksum (SHA-384)",
-        Tool::Refinery => "refinery's checksum (SipHash-1-3)",
-        Tool::Flyway => "Flyway's checksum (CRC-32)",
-        Tool::Prisma => "Prisma's checksum (SHA-256)",
-        Tool::Atlas => "Atlas' hash (SHA-256)",
-        _ => "the checksum",
+        Tool::Sqlx => "SHA-384",
+        Tool::Refinery => "SipHash-1-3",
+        Tool::Flyway => "CRC-32",
+        _ => "SHA-256",
     }
 }
 

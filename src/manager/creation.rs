@@ -36,16 +36,23 @@ impl Manager {
         }
     }
 
-    /// The note that says which migrations lose their own `BEGIN` and `COMMIT`.
-    pub(super) fn note_on_own_transactions(&self) -> Option<Note> {
-        let labels = self.catalog.with_own_transactions();
-        let first = labels.first()?;
-        let others =
-            if labels.len() > 1 { format!(" and {} other(s)", labels.len() - 1) } else { String::new() };
-        Some(Note {
-            message: format!("the BEGIN and COMMIT around {first}{others} are left out"),
+    /// The notes that say which statements of migrations are left out.
+    pub(super) fn notes_on_left_out(&self) -> Vec<Note> {
+        let list = |labels: &[String]| {
+            let first = labels.first()?;
+            let others =
+                if labels.len() > 1 { format!(" and {} other(s)", labels.len() - 1) } else { String::new() };
+            Some(format!("{first}{others}"))
+        };
+        let transactions = list(&self.catalog.with_own_transactions()).map(|labels| Note {
+            message: format!("the BEGIN and COMMIT around {labels} are left out"),
             hint: "nothing to do: all pending migrations of a project run in one transaction".into(),
-        })
+        });
+        let extensions = list(&self.catalog.left_out()).map(|statements| Note {
+            message: format!("left out: {statements}"),
+            hint: "nothing to do: an extension belongs to all projects of the database".into(),
+        });
+        transactions.into_iter().chain(extensions).collect()
     }
 
     pub(super) fn create_in_run(&self, id: &ProjectId, run_id: &str) -> Result<()> {

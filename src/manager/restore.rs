@@ -91,8 +91,9 @@ impl Manager {
         self.archive()?.unpack(backup, &file)?;
         let snapshot = snapshot_file(&backup.manifest, &file);
         if restore.target.is_some() {
+            let notes = self.store.restore_as(target, snapshot)?;
             report.notes.push(format!("restored as {target}"));
-            report.notes.extend(self.store.restore_as(target, snapshot)?);
+            report.notes.extend(notes);
             return Ok(());
         }
         self.pools.forget(target);

@@ -13,7 +13,7 @@ use super::reporting::{blocked, lock};
 use super::verification::{Strictness, VerifyOptions};
 use crate::apply::{DropTables, Executor, Preflight};
 use crate::backup::{Backup, Reason};
-use crate::catalog::Migration;
+use crate::catalog::{Migration, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport, VersionChange};
 use crate::plan::{DowngradeTarget, IfDrifted, Request};
@@ -140,6 +140,14 @@ impl Manager {
             .with_hint("roll back the later run first; list the runs: tenantry runs list"));
         }
         let method = self.rollback_method(project, undone_run, moved)?;
+        report.from = Some(Version::new(version.as_str()));
+        report.to = moved.from.as_deref().map(Version::new);
+        if let RollbackMethod::DownScripts = method {
+            let (from, to) = self.positions(moved)?;
+            let reverted = self.catalog.between(from..to).iter().rev();
+            report.migrations = reverted.map(|migration| migration.version.clone()).collect();
+            report.goes_down = true;
+        }
         report.notes.push(match &method {
             RollbackMethod::DownScripts => "by down.sql, which loses no data".into(),
             RollbackMethod::Backup(backup) => format!("from {}: changes since then are lost", backup.name),
@@ -215,10 +223,13 @@ impl Manager {
             .into_iter()
             .find(|it| it.manifest.run == undone_run && it.manifest.reason == Reason::BeforeUpgrade);
         backup.map(|backup| RollbackMethod::Backup(Box::new(backup))).ok_or_else(|| {
-            Error::new(ErrorKind::Blocked, format!("{obstacle}, and the run took no backup")).with_hint(
+            let hint = if moved.from.is_none() {
+                "restore an older backup: tenantry backup list ID"
+            } else {
                 "to revert its migrations even so, which can lose data: tenantry downgrade ID --to VERSION; or restore \
-                 an older backup: tenantry backup list ID",
-            )
+                 an older backup: tenantry backup list ID"
+            };
+            Error::new(ErrorKind::Blocked, format!("{obstacle}, and the run took no backup")).with_hint(hint)
         })
     }
 
@@ -243,7 +254,7 @@ impl Manager {
             for change in &statement.table_changes {
                 let TableChange::Dropped(table) = change else { continue };
                 // Without a transaction, others could write into the table before it is dropped.
-                if !migration.is_transactional() {
+                if !down.is_transactional() {
                     return Ok(Some(format!("{label}'s down.sql drops {table} outside a transaction")));
                 }
                 if self.has_rows(project, table)? {

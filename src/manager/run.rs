@@ -60,10 +60,10 @@ impl Manager {
         for it in skipped.into_iter().chain(ignored_files) {
             sink.emit(Event::Skipped(it));
         }
-        if matches!(run.operation, Operation::Create | Operation::Migrate(_))
-            && let Some(note) = self.note_on_own_transactions()
-        {
-            sink.emit(Event::Note(note));
+        if matches!(run.operation, Operation::Create | Operation::Migrate(_)) {
+            for note in self.notes_on_left_out() {
+                sink.emit(Event::Note(note));
+            }
         }
         if projects.is_empty() && !self.store.exists() {
             sink.emit(Event::Note(missing_store(self.store.location())));

@@ -191,17 +191,13 @@ impl Manager {
         project: &ProjectId,
         mut inspection: Inspection,
     ) -> Result<Inspection> {
-        let (Request::Adopt { from, .. }, Some(schema)) = (executor.request, inspection.schema.clone())
-        else {
-            return Ok(inspection);
-        };
-        let ledgers = Mutex::new(Vec::new());
+        let Request::Adopt { from, .. } = executor.request else { return Ok(inspection) };
+        let found = Mutex::new(inspection.clone());
         self.store.read(project, &|rows| {
             // The store may call this several times. Only the last result counts.
-            *lock(&ledgers) = other_ledger::read(rows, self.store.dialect(), &schema, from)?;
-            Ok(())
+            other_ledger::read(rows, self.store.dialect(), &mut lock(&found), from)
         })?;
-        inspection.other_ledgers = ledgers.into_inner().unwrap_or_else(PoisonError::into_inner);
+        inspection = found.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(inspection)
     }
 }

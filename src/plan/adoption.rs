@@ -2,32 +2,25 @@
 //! against the files, and the schema against that version.
 
 use super::{Adoption, Plan, Planner, Problem, Stamp};
-use crate::ledger::other::{FileMatch, OtherLedger, OtherRow, RowState, checksum_name};
-use crate::schema::bookkeeping::Tool;
+use crate::ledger::other::{FileMatch, OtherLedger, OtherRow, RowState, algorithm};
+use crate::schema::bookkeeping::{RETIRED, Tool};
 
 impl Planner<'_> {
     pub(super) fn adopt(&self, from: Option<Tool>, retire: bool) -> Result<Plan, Vec<Problem>> {
         let ledger = &self.inspection.ledger;
         if !ledger.is_empty() {
-            let (position, mut notes) = self.position()?;
-            if ledger.history.is_empty() {
-                notes.push(
-                    "diesel's table is part of tenantry's ledger, so there is nothing to take over".into(),
-                );
-            }
-            return Ok(Plan { recorded_position: Some(position), ..Plan::nothing(position, notes) });
+            return self.already_adopted(retire);
         }
         let other = self.choose(from)?;
         let position = self.adopted_position(other)?;
         let mut notes = self.compare_files(other, position)?;
         self.check(position)?;
         if position == 0 {
-            notes.push(format!("{}'s ledger records no migration", other.tool));
             return Ok(Plan::nothing(0, notes));
         }
         notes.extend(self.notes(position));
         notes.push(match &other.table {
-            Some(table) if retire => format!("{}'s table {table} is renamed", other.tool),
+            Some(table) if retire => renaming_note(other.tool, table),
             Some(table) => format!(
                 "{}'s table {table} stays, and is not kept up to date from now on; --retire renames it",
                 other.tool
@@ -36,9 +29,34 @@ impl Planner<'_> {
         });
         Ok(Plan {
             stamp: Some(Stamp { position, forced: false }),
-            adoption: Some(Adoption { retired_table: other.table.clone().filter(|_| retire) }),
+            adoption: Some(Adoption {
+                retired_tables: other.table.clone().filter(|_| retire).into_iter().collect(),
+            }),
             ..Plan::nothing(position, notes)
         })
+    }
+
+    /// The plan for a project that has a ledger of tenantry's: at most, the other tools' tables are renamed.
+    fn already_adopted(&self, retire: bool) -> Result<Plan, Vec<Problem>> {
+        let (position, mut notes) = self.position()?;
+        if self.inspection.ledger.history.is_empty() {
+            notes
+                .push("diesel's table is part of tenantry's ledger, so there is nothing to take over".into());
+        }
+        let tables: Vec<_> = self
+            .inspection
+            .other_ledgers
+            .iter()
+            .filter_map(|it| Some((it.tool, it.table.clone()?)))
+            .collect();
+        let plan = Plan { recorded_position: Some(position), ..Plan::nothing(position, notes) };
+        if !retire || tables.is_empty() {
+            return Ok(plan);
+        }
+        let mut notes = plan.notes.clone();
+        notes.extend(tables.iter().map(|(tool, table)| renaming_note(*tool, table)));
+        let retired_tables = tables.into_iter().map(|(_, table)| table).collect();
+        Ok(Plan { adoption: Some(Adoption { retired_tables }), notes, ..plan })
     }
 
     /// Returns the only ledger of another tool, or the one of the tool that was named.
@@ -50,7 +68,11 @@ impl Planner<'_> {
                     Some(tool) => format!("it has no ledger of {tool}"),
                     None => "it has no ledger of a tool that tenantry knows".into(),
                 },
-                hint: "record the version that its schema matches: tenantry stamp ID".into(),
+                hint: match self.inspection.schema.as_ref().and_then(|schema| schema.other_ledgers().first())
+                {
+                    Some((tool, _)) => format!("it has one of {tool}: tenantry adopt ID --from {tool}"),
+                    None => "record the version that its schema matches: tenantry stamp ID".into(),
+                },
             }]),
             several => {
                 let tools: Vec<&str> = several.iter().map(|ledger| ledger.tool.name()).collect();
@@ -68,7 +90,7 @@ impl Planner<'_> {
         let tool = other.tool;
         let broken = |row: &OtherRow| match &row.state {
             RowState::Broken(what) => Some(format!("{}: {what}", row.migration)),
-            RowState::Applied | RowState::Baseline | RowState::Undone => None,
+            RowState::Applied | RowState::Baseline | RowState::NotApplied => None,
         };
         let broken: Vec<String> = other.rows.iter().filter_map(broken).collect();
         if !broken.is_empty() {
@@ -132,11 +154,14 @@ impl Planner<'_> {
                 FileMatch::NoChecksum => {}
             }
         }
-        let (tool, checksum) = (other.tool, checksum_name(other.tool));
+        let tool = other.tool;
         if !edited.is_empty() {
+            // Atlas' hash of a file covers those before it, too.
+            edited.truncate(if tool == Tool::Atlas { 1 } else { usize::MAX });
             return Err(vec![Problem::NotAdoptable {
                 message: format!(
-                    "{checksum} is not that of the file, which was edited since: {}",
+                    "edited after it was applied, {tool}'s checksum ({}) differs: {}",
+                    algorithm(tool),
                     edited.join(", ")
                 ),
                 hint: "restore the file as it was applied".into(),
@@ -151,10 +176,14 @@ impl Planner<'_> {
         }];
         if !line_ends.is_empty() {
             notes.push(format!(
-                "the ends of lines differ from those when it was applied: {}",
+                "the line endings differ from those when it was applied: {}",
                 line_ends.join(", ")
             ));
         }
         Ok(notes)
     }
+}
+
+fn renaming_note(tool: Tool, table: &str) -> String {
+    format!("{tool}'s table {table} gets the name {table}{RETIRED}")
 }

@@ -10,13 +10,13 @@ impl Planner<'_> {
         let Some(schema) = self.inspection.schema.as_ref().filter(|schema| !schema.is_empty()) else {
             return Ok(());
         };
-        // alembic's revisions are read with tenantry's own ledger, and checked in the same way as by an adoption.
+        // An upgrade checks alembic's revisions itself, see `position_by_revision`.
         let other = schema.other_ledgers().iter().find(|(tool, _)| *tool != Tool::Alembic);
         match other {
             None => Ok(()),
             Some((tool, table)) => Err(vec![Problem::NeedsBaseline {
-                message: format!("it has no ledger of tenantry's, but one of {tool} ({table})"),
-                hint: "take it over: tenantry adopt --all".into(),
+                message: format!("it has no tenantry ledger, but a ledger of {tool} ({table})"),
+                hint: "take it over: tenantry adopt --all, or tenantry adopt ID".into(),
             }]),
         }
     }
@@ -57,6 +57,9 @@ impl Planner<'_> {
 
     /// Checks that the schema is that of a position. Fails if it differs, or if it depends on the data.
     pub(super) fn check(&self, position: usize) -> Result<(), Vec<Problem>> {
+        if !self.reference.is_known() {
+            return Err(vec![Problem::unknown_reference()]);
+        }
         let comparable = self.inspection.schema.as_ref().zip(self.reference.expected(position));
         let Some((schema, _)) = comparable else {
             return Err(vec![Problem::unverifiable(self.catalog, position)]);

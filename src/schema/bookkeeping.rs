@@ -53,6 +53,20 @@ impl Tool {
         Self::Wrangler,
     ];
 
+    /// The tables in which tools keep their ledgers.
+    pub(crate) const TABLES: [&str; 10] = [
+        ALEMBIC,
+        "atlas_schema_revisions",
+        "schema_migrations",
+        "flyway_schema_history",
+        "goose_db_version",
+        "databasechangelog",
+        "_prisma_migrations",
+        "refinery_schema_history",
+        "_sqlx_migrations",
+        "d1_migrations",
+    ];
+
     /// Returns the tool's name.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -3,7 +3,7 @@
 use super::statement::first_statement_length;
 use super::{Dialect, Token, TokenKind, Unclosed, leading_blank_length, line_number, tokens};
 
-/// What is wrong with a script that `psql` would have to run, and in which line.
+/// Why the rows of a script cannot be expanded, and the line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CopyFault {
     pub(crate) message: String,
@@ -41,7 +41,7 @@ pub(crate) fn expand(script: &str) -> Result<Option<String>, CopyFault> {
 /// A script whose rows are replaced, as far as it was read.
 struct Expanded {
     text: String,
-    /// The line that comes next, which is the same in the script.
+    /// The current line, which is the same in `text` and in the script.
     line: u32,
 }
 
@@ -159,9 +159,9 @@ pub(crate) fn row_values(row: &str) -> String {
     row.split('\t').map(value).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns a string literal, on one line, that means the same under all settings of the session.
+/// Returns an `E''` literal on one line. It does not depend on `standard_conforming_strings` or `backslash_quote`.
 fn literal(text: &str) -> String {
-    format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n"))
+    format!(" E'{}'", text.replace('\\', "\\\\").replace('\'', "''").replace('\n', "\\n"))
 }
 
 /// Decodes the backslash escapes of `COPY`. Returns `None` if the result is not UTF-8.
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(row_values("1\t\\N\ta\\tb\\\\N\t"), " E'1', NULL,  E'a\tb\\\\N',  E''");
         assert_eq!(row_values("\\x41\\102\\q"), " E'ABq'");
         assert_eq!(unescape("\\xff"), None);
-        assert_eq!(row_values("it's\\nso"), " E'it\\'s\\nso'");
+        assert_eq!(row_values("it's\\nso"), " E'it''s\\nso'");
         assert_eq!(copied_into("COPY a.\"B c\" (x, y) FROM stdin").as_deref(), Some("a.\"B c\" (x, y)"));
         for sql in [
             "COPY a FROM '/x'",
@@ -239,7 +239,7 @@ mod tests {
             "CREATE TABLE a (x int, y text);\nCOPY a (x, y)\nFROM stdin;\n1\tb'c\n2\t\\N\n\\.\n\nSELECT 1;\n";
         let expanded = expand(script).unwrap().unwrap();
         let lines: Vec<&str> = expanded.lines().collect();
-        assert_eq!(lines[3], "INSERT INTO a (x, y) OVERRIDING SYSTEM VALUE VALUES ( E'1',  E'b\\'c'),");
+        assert_eq!(lines[3], "INSERT INTO a (x, y) OVERRIDING SYSTEM VALUE VALUES ( E'1',  E'b''c'),");
         assert_eq!((lines[4], lines[7]), ("( E'2', NULL);", "SELECT 1;"));
         assert_eq!(expanded.matches('\n').count(), script.matches('\n').count());
         // A value with a line end stays on its line as well.

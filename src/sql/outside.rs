@@ -36,14 +36,20 @@ impl OutsideReference {
     #[must_use]
     pub fn explain(&self) -> (String, String) {
         match self {
-            Self::Schema(name) => (
-                format!("{name} is not in the project's schema"),
-                "remove the schema name: a migration runs in each project's schema and may change only that schema".into(),
-            ),
+            Self::Schema(name) => {
+                let schema = name.split('.').next().unwrap_or(name);
+                (
+                    format!("{name} is not in the project's schema"),
+                    format!(
+                        "remove the schema name: a migration runs in each project's schema and may change only that schema; if \
+                         {schema} means that schema in all migrations: --own-schema {schema}"
+                    ),
+                )
+            }
             Self::Extension => (
                 "an extension belongs to the whole database, not to one project".into(),
-                "create it once by hand in a separate schema (CREATE EXTENSION ... SCHEMA extensions) and qualify its objects \
-                 with that schema; or write CREATE EXTENSION IF NOT EXISTS ... SCHEMA extensions here"
+                "a migration may create an extension (CREATE EXTENSION IF NOT EXISTS ...), and a down.sql may have DROP EXTENSION, \
+                 which is left out; let an administrator do the rest"
                     .into(),
             ),
             Self::Database(what) => (
@@ -133,11 +139,20 @@ fn target(path: &SyntaxNode) -> Option<OutsideReference> {
         return None;
     }
     let grandparent = parent.parent();
+    // A foreign key may lead to a shared schema. The server shows whether it is one.
+    let is_foreign_key = std::iter::successors(Some(parent.clone()), SyntaxNode::parent).take(4).any(|it| {
+        matches!(
+            it.kind(),
+            SyntaxKind::REFERENCES_TABLE
+                | SyntaxKind::REFERENCES_CONSTRAINT
+                | SyntaxKind::FOREIGN_KEY_CONSTRAINT
+        )
+    });
     let is_read = grandparent.as_ref().is_some_and(|it| {
         it.kind() == SyntaxKind::LIKE_CLAUSE
             || (it.kind() == SyntaxKind::RELATION_FROM_ITEM && !is_locked(it))
     });
-    if is_read {
+    if is_read || is_foreign_key {
         return None;
     }
     let text = path.text().to_string();
@@ -211,8 +226,6 @@ mod tests {
             "CREATE TABLE public.a (b int)",
             "CREATE INDEX i ON public.t (a)",
             "CREATE TRIGGER t BEFORE INSERT ON public.t FOR EACH ROW EXECUTE FUNCTION f()",
-            "CREATE TABLE a (b int REFERENCES public.p (id))",
-            "ALTER TABLE t ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES public.p (id)",
             "INSERT INTO public.w VALUES (1)",
             "WITH d AS (DELETE FROM public.notes RETURNING *) SELECT * FROM d",
             "UPDATE ONLY public.w SET a = 1",
@@ -241,6 +254,9 @@ mod tests {
             "CREATE TRIGGER t BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION public.f()",
             "ALTER SEQUENCE s OWNED BY t.a",
             "CREATE VIEW v AS SELECT * FROM public.z",
+            // The server shows whether the schema is a shared one.
+            "CREATE TABLE a (b int REFERENCES public.p (id))",
+            "ALTER TABLE t ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES public.p (id)",
         ] {
             assert_eq!(of(sql), None, "{sql}");
         }

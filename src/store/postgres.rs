@@ -26,12 +26,14 @@ mod roles;
 mod rows;
 mod script;
 mod session;
+mod shared;
 mod snapshot;
 mod sql_text;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use diesel::prelude::*;
@@ -97,6 +99,8 @@ pub struct PostgresStore {
     queries: OnceLock<Arc<Queries>>,
     /// The folder with `pg_dump` and `pg_restore`.
     client_programs: OnceLock<PathBuf>,
+    /// The extensions that are known to exist. The lock is held while one is created.
+    extensions: Mutex<BTreeSet<String>>,
     /// Whether the leftovers of killed processes were removed.
     leftovers_removed: Once,
 }
@@ -122,6 +126,7 @@ impl PostgresStore {
             schemas: SchemaCache::default(),
             queries: OnceLock::new(),
             client_programs: OnceLock::new(),
+            extensions: Mutex::default(),
             leftovers_removed: Once::new(),
         })
     }
@@ -280,7 +285,7 @@ impl Store for PostgresStore {
         let name = self.name(id)?;
         let target = match self.options.isolation {
             Isolation::None => {
-                let path = quote_name(&name).replace('\\', "\\\\");
+                let path = self.options.search_path(&name).replace('\\', "\\\\").replace(' ', "\\ ");
                 self.target().with("options", &format!("-c search_path={path}"))
             }
             // The role has its search_path as a default, which works through any pooler. libpq looks up its password.

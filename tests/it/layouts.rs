@@ -7,7 +7,11 @@ use crate::world::World;
 on_each_store!(
     every_layout_gives_the_same_migrations,
     what_a_layout_can_not_be_read_for_is_named,
-    a_script_without_a_transaction_is_marked_as_its_tool_does
+    a_script_without_a_transaction_is_marked_as_its_tool_does,
+    each_direction_has_its_own_transaction,
+    a_layout_can_be_named,
+    what_looks_like_another_tools_mark_is_sql,
+    the_folders_of_the_five_systems_are_read_as_they_are,
 );
 
 /// The same five migrations in every layout: name, up, down.
@@ -245,7 +249,7 @@ fn what_a_layout_can_not_be_read_for_is_named(world: &mut World) {
         (&[("1_a.sql", "-- +goose Up\nSELECT 1;\n-- +goose ENVSUB ON")], "1_a.sql:3", "unknown annotation"),
         (&[("1_a.sql", "-- +goose Down\nSELECT 1;")], "1_a.sql", "no section for up"),
         (&[("1_a.sql", one), ("2_b.up.sql", one)], "2_b.up.sql", "another layout"),
-        (&[("1_a.up.sql", one), ("2_b.down.sql", one)], "2_b.down.sql", "no .up.sql"),
+        (&[("1_a.up.sql", one), ("2_b.down.sql", one)], "2_b.down.sql", "no .up.sql of the same version"),
         (&[("1_a/up.sql", one), ("2_b.sql", one)], "2_b.sql", "two layouts"),
         (&[("1_a/up.sql", one), ("2_b/migration.sql", one)], "2_b/migration.sql", "two layouts"),
         (&[("notes.sql", one)], "notes.sql", "does not start with a version"),
@@ -261,7 +265,25 @@ fn what_a_layout_can_not_be_read_for_is_named(world: &mut World) {
             "only SQL files",
         ),
         (&[("1_a.sql", "-- +goose Up\nSELECT 1;"), ("2_b.go", "package main")], "2_b.go", "only SQL files"),
-        (&[("1_a/migration.sql", one), ("1_a/down.sql", one)], "1_a/down.sql", "unexpected file"),
+        (&[("1_a/migration.sql", one), ("1_a/seed.sql", one)], "1_a/seed.sql", "unexpected file"),
+        (&[("V1__a.sql", one), ("V2__b.rs", "pub fn migration() {}")], "V2__b.rs", "only SQL files"),
+        (&[("V1__a.sql", one), ("V2__b.SQL", one)], "V2__b.SQL", "only SQL files"),
+        (
+            &[("V1__a.sql", one), ("U2__b.sql", "DROP TABLE one;")],
+            "U2__b.sql",
+            "no V file of the same version",
+        ),
+        (
+            &[("1_a.sql", "SELECT 1;\n---- create above / drop below ----\nSELECT 2;")],
+            "1_a.sql:2",
+            "tool that is not known",
+        ),
+        (
+            &[("1_a.sql", "-- atlas:checkpoint\n\nSELECT 1;")],
+            "1_a.sql:1",
+            "atlas:checkpoint is not supported",
+        ),
+        (&[("1_a.sql", "-- atlas:txtar\n\n-- migration.sql --\nSELECT 1;")], "1_a.sql:1", "not supported"),
         (
             &[("1_a/up.sql", one), ("meta/_journal.json", "{\"entries\":[]}")],
             "meta/_journal.json",
@@ -319,4 +341,123 @@ fn a_script_without_a_transaction_is_marked_as_its_tool_does(world: &mut World) 
         let history = world.query(&id, "SELECT version, action FROM tenantry_history ORDER BY sequence");
         assert_eq!(history, ["1|apply", "2|start", "2|apply"], "{text}");
     }
+}
+
+/// The tools mark scripts or sections, not migrations. Scripts that are alone need no mark.
+fn each_direction_has_its_own_transaction(world: &mut World) {
+    let folder = folder(world, "");
+    let outside = world.either("VACUUM;", "CREATE INDEX CONCURRENTLY i ON one (id);");
+    let up = "CREATE TABLE two (id INTEGER);\nINSERT INTO two VALUES (1);";
+    for (number, files) in [
+        vec![("1_a.up.sql", up.to_string()), ("1_a.down.sql", format!("-- no-transaction\n{outside}"))],
+        vec![("1_a.sql", format!("-- migrate:up\n{up}\n-- migrate:down transaction:false\n{outside}"))],
+        // golang-migrate compares versions alone.
+        vec![("1_create.up.sql", up.to_string()), ("1_drop.down.sql", "DROP TABLE two;".into())],
+        vec![("1_a/migration.sql", up.to_string()), ("1_a/down.sql", "DROP TABLE two;".into())],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        std::fs::remove_dir_all(&folder).unwrap();
+        for (file, text) in &files {
+            write(&folder, file, text);
+        }
+        let id = format!("a{number}");
+        world.expect(0, &["create", &id]);
+        assert_eq!(world.query(&id, "SELECT action FROM tenantry_history"), ["apply"], "{files:?}");
+        if number > 1 {
+            world.expect(0, &["downgrade", &id, "--to", "0"]);
+            assert_eq!(world.tables(&id).iter().filter(|it| *it == "two").count(), 0, "{files:?}");
+        }
+    }
+    for files in [
+        vec![("1_a/migration.sql", "CREATE TABLE one (id INTEGER);"), ("2_b/migration.sql", outside)],
+        vec![("V1__a.sql", "CREATE TABLE one (id INTEGER);"), ("V2__b.sql", outside)],
+        vec![("1_a.up.sql", "CREATE TABLE one (id INTEGER);"), ("2_b.up.sql", outside)],
+        vec![
+            ("1_a.sql", "CREATE TABLE one (id INTEGER);"),
+            ("2.sql", &format!("-- atlas:txmode none\n\n{outside}")),
+        ],
+    ] {
+        std::fs::remove_dir_all(&folder).unwrap();
+        for (file, text) in &files {
+            write(&folder, file, text);
+        }
+        let id = format!("b{}", files[0].0.len());
+        world.expect(0, &["create", &id]);
+        let history = world.query(&id, "SELECT action FROM tenantry_history ORDER BY sequence");
+        assert_eq!(history, ["apply", "start", "apply"], "{files:?}");
+        world.expect(0, &["drop", &id, "--yes"]);
+    }
+}
+
+fn a_layout_can_be_named(world: &mut World) {
+    let folder = folder(world, "");
+    write(&folder, "V1__a.sql", "CREATE TABLE one (name TEXT);\nINSERT INTO one VALUES ('${name}');");
+    write(&folder, "U2__b.sql", "CREATE TABLE two (id INTEGER);");
+    assert_eq!(world.run(&["create", "a"]).code, 2);
+    world.expect(0, &["--layout", "refinery", "create", "a"]);
+    assert_eq!(
+        (world.versions("a"), world.query("a", "SELECT name FROM one")),
+        (vec!["1".into(), "2".into()], vec!["${name}".to_string()])
+    );
+    // The settings file names it for every command.
+    std::fs::write(world.folder().join("tenantry.toml"), "[migrations]\nlayout = \"refinery\"\n").unwrap();
+    assert_eq!(world.expect(0, &["status"]).count("up_to_date"), 1);
+    assert!(world.run(&["--layout", "sqlx", "status"]).stderr.contains("does not have the layout of sqlx"));
+    let unknown = world.run(&["--layout", "cobol", "status"]);
+    assert!(unknown.code == 2 && unknown.stderr.contains("golang-migrate"), "{}", unknown.stderr);
+    world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]);
+    assert!(world.run(&["status"]).stderr.contains("does not have the layout of refinery"));
+    assert_eq!(world.run(&["--layout", "diesel", "migration", "list"]).code, 0);
+}
+
+fn what_looks_like_another_tools_mark_is_sql(world: &mut World) {
+    let folder = folder(world, "");
+    write(
+        &folder,
+        "1_a.sql",
+        "-- DOWN\n-- DROP TABLE one;\n-- @see markdown\nCREATE TABLE one (up INTEGER, down INTEGER);\n\
+         CREATE VIEW sums AS SELECT up\n    + down AS total FROM one;",
+    );
+    world.expect(0, &["create", "a"]);
+    assert_eq!(world.expect(4, &["downgrade", "a", "--to", "0"]).problem("a").0, "irreversible");
+}
+
+/// The files of the systems whose sets are in the binary, under the names that their documents give them.
+fn the_folders_of_the_five_systems_are_read_as_they_are(world: &mut World) {
+    let folder = folder(world, "");
+    let tables = |names: &[&str]| {
+        let create = |name: &&str| format!("CREATE TABLE {name} (id INTEGER PRIMARY KEY);");
+        names.iter().map(create).collect::<Vec<_>>().join("\n")
+    };
+    let down = |name: &str| format!("\n\n-- DOWN\n-- DROP TABLE {name};\n");
+    for (number, files) in [
+        vec![("0000_init_architecture.sql", tables(&["components", "decisions"]))],
+        vec![
+            ("0000_initial.sql", tables(&["events"])),
+            ("0001_webhook_destinations.sql", tables(&["destinations"])),
+        ],
+        vec![
+            ("20250115001_create_tasks.sql", tables(&["tasks"]) + &down("tasks")),
+            ("20250115002_create_workflows.sql", tables(&["workflows"]) + &down("workflows")),
+        ],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        std::fs::remove_dir_all(&folder).unwrap();
+        for (file, text) in &files {
+            write(&folder, file, text);
+        }
+        let id = number.to_string();
+        world.expect(0, &["create", &id]);
+        assert_eq!(world.versions(&id).len(), files.len());
+    }
+    // sqlx would read one version, and say so only when it runs them.
+    std::fs::remove_dir_all(&folder).unwrap();
+    write(&folder, "20250115_001_create_tasks.sql", &tables(&["tasks"]));
+    write(&folder, "20250115_002_create_workflows.sql", &tables(&["workflows"]));
+    let refused = world.run(&["create", "x"]);
+    assert!(refused.code == 2 && refused.stderr.contains("20250115001_notes.sql"), "{}", refused.stderr);
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use diesel::connection::{SimpleConnection as _, TransactionManager as _};
 use diesel::prelude::*;
 use diesel_migrations::MigrationHarness as _;
+use tenantry::catalog::FolderOptions;
 use tenantry::config::{Config, Layer};
 use tenantry::event::Event;
 use tenantry::journal::Journal;
@@ -355,7 +356,12 @@ fn threads_at_once_never_exceed_the_bound() {
     let mut world = World::sqlite();
     world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]);
     for idle in [Duration::ZERO, Duration::from_mins(1)] {
-        let catalog = Catalog::from_directory(&world.folder().join("migrations"), Dialect::Sqlite).unwrap();
+        let catalog = Catalog::from_directory(
+            &world.folder().join("migrations"),
+            Dialect::Sqlite,
+            &FolderOptions::default(),
+        )
+        .unwrap();
         let store =
             tenantry::store::SqliteStore::new(world.data(), tenantry::store::SqliteOptions::default());
         let manager = Manager::new(store, catalog).unwrap().with_connections(2, idle);

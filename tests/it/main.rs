@@ -60,6 +60,7 @@ mod set_orchestrator;
 mod set_prompt_train;
 mod set_schemas;
 mod sets;
+mod shared_schemas;
 mod spares_and_roles;
 mod structure;
 mod takeover;

@@ -12,13 +12,13 @@ fn what_belongs_to_the_whole_database_reaches_no_project() {
     let one = ("1_one", "CREATE TABLE one (id INTEGER);");
     world.with_migrations(&[one]).expect(0, &["create", "a", "b"]);
     let database = world.database();
-    database.run(&["-c", "CREATE TABLE public.w (a int); INSERT INTO public.w VALUES (1)"]);
+    database.run(&["-c", "CREATE TABLE public.w (a int); INSERT INTO public.w VALUES (1); CREATE TABLE public.key (a int PRIMARY KEY)"]);
     database.run(&[
         "-c",
         "CREATE FUNCTION public.f() RETURNS int LANGUAGE sql AS 'UPDATE public.w SET a = a + 1 RETURNING 1'",
     ]);
     for (line, hint, sql) in [
-        (2, "SCHEMA extensions", "CREATE EXTENSION IF NOT EXISTS citext"),
+        (2, "down.sql may have DROP EXTENSION", "DROP EXTENSION IF EXISTS citext"),
         (2, "by hand", "CREATE ROLE nobody_needs"),
         (2, "by hand", "CREATE PUBLICATION p FOR TABLE one"),
         (
@@ -29,7 +29,6 @@ fn what_belongs_to_the_whole_database_reaches_no_project() {
         (2, "ALTER", "UPDATE pg_class SET relname = relname"),
         (2, "remove the schema name", "CREATE INDEX i ON public.w (a)"),
         (2, "remove the schema name", "INSERT INTO public.w VALUES (2)"),
-        (2, "remove the schema name", "ALTER TABLE one ADD COLUMN w int REFERENCES public.w (a)"),
         (
             2,
             "regnamespace",
@@ -37,6 +36,7 @@ fn what_belongs_to_the_whole_database_reaches_no_project() {
         ),
         // Only running these shows what they do, so no line is reported.
         (0, "one project's schema", "SELECT public.f()"),
+        (0, "[store] shared", "ALTER TABLE one ADD COLUMN w int REFERENCES public.key (a)"),
         (0, "one project's schema", "DO $$ BEGIN EXECUTE 'INSERT INTO pub' || 'lic.w VALUES (2)'; END $$"),
         (0, "one project's schema", "DO $$ BEGIN EXECUTE 'CREATE RO' || 'LE nobody_needs'; END $$"),
         (0, "one project's schema", "DO $$ BEGIN EXECUTE 'CREATE EXT' || 'ENSION citext'; END $$"),
@@ -278,9 +278,9 @@ fn what_the_server_has_elsewhere_explains_why_a_set_fails() {
         ("CREATE TABLE a (b citext)", "the schema extensions has a type citext from the extension citext"),
         (
             "CREATE TABLE a AS SELECT * FROM country",
-            "the schema public has a relation country: write it as public.country",
+            "the schema public has a relation country: if all projects share that schema, list it in tenantry.toml",
         ),
-        ("CREATE TABLE a (b hstore)", "CREATE EXTENSION hstore SCHEMA extensions"),
+        ("CREATE TABLE a (b hstore)", "write CREATE EXTENSION IF NOT EXISTS hstore into the migration"),
         ("CREATE TABLE a (); GRANT SELECT ON a TO nobody_at_all", "the role nobody_at_all does not exist"),
     ] {
         world.with_migrations(&[("1_one", sql)]);

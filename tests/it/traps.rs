@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
+use tenantry::catalog::FolderOptions;
 use tenantry::store::{SqliteOptions, SqliteStore};
 use tenantry::{Catalog, Dialect, Manager};
 
@@ -160,7 +161,12 @@ fn trap_11_a_template_in_wal_mode_is_copied_like_any_other() {
     let mut world = World::sqlite();
     let wal = "PRAGMA journal_mode = WAL;\n-- metadata\nrun_in_transaction = false\n";
     world.with_migrations(&[FAMILY, ("2_wal", wal)]);
-    let catalog = Catalog::from_directory(&world.folder().join("migrations"), Dialect::Sqlite).unwrap();
+    let catalog = Catalog::from_directory(
+        &world.folder().join("migrations"),
+        Dialect::Sqlite,
+        &FolderOptions::default(),
+    )
+    .unwrap();
     let manager =
         Manager::new(SqliteStore::new(world.data(), SqliteOptions::default()), catalog.clone()).unwrap();
     let memory = Manager::in_memory(catalog).unwrap();

@@ -217,8 +217,6 @@ pub(super) fn find_qualified_name(tokens: &[Token<'_>]) -> Option<OutsideReferen
         if kind.is_some_and(|kind| is_word(tokens.get(kind), &ON_A_TABLE)) {
             name_starts.extend(at("ON"));
         }
-        let references = tokens.iter().enumerate().filter(|(_, token)| token.is("REFERENCES"));
-        name_starts.extend(references.map(|(index, _)| index + 1));
     } else if is_word(first, &["INSERT", "MERGE"]) {
         name_starts.extend(at("INTO"));
     } else if is_word(first, &["DELETE"]) {
@@ -326,7 +324,6 @@ mod tests {
             "CREATE UNIQUE INDEX CONCURRENTLY i ON public.t (a)",
             "ALTER TABLE ONLY public.t ADD a int",
             "CREATE TRIGGER t BEFORE INSERT ON public.t FOR EACH ROW EXECUTE FUNCTION f()",
-            "ALTER TABLE t ADD a int REFERENCES public.p",
             "INSERT INTO public.t VALUES (1)",
             "DELETE FROM ONLY public.t",
             "UPDATE ONLY public.t SET a = 1",
@@ -336,6 +333,7 @@ mod tests {
         }
         for sql in [
             "ALTER TABLE t ALTER a TYPE public.citext",
+            "ALTER TABLE t ADD a int REFERENCES public.p",
             "CREATE TRIGGER t BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION public.f()",
             "SELECT count(*) INTO found.total FROM t",
             "UPDATE t SET a = u.a FROM public.u WHERE EXISTS (SELECT FROM public.v)",

@@ -14,7 +14,7 @@ use super::connection_url::ConnectionUrl;
 use super::failure::{convert_error, new_error};
 use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sql::{quote_name, quote_text};
+use crate::sql::quote_text;
 
 /// The `search_path` of tenantry's own queries.
 pub(super) const CATALOG_PATH: &str = "pg_catalog";
@@ -115,10 +115,10 @@ impl Timeouts {
 
     /// The settings for a migration's statements: the server's defaults for planning, and the statement timeout.
     /// tenantry's own queries have no timeout, because they take longer in a larger fleet.
-    pub(super) fn of_statements(&self, scope: Scope, schema: &str, defaults: DefaultSettings) -> String {
+    pub(super) fn of_statements(&self, scope: Scope, path: &str, defaults: DefaultSettings) -> String {
         let statement = self.statement.map_or(0, |timeout| timeout.as_millis().max(1));
         let plain = [
-            ("search_path", quote_name(schema)),
+            ("search_path", path.into()),
             ("statement_timeout", statement.to_string()),
             ("plan_cache_mode", defaults.plans.into()),
             ("jit", defaults.jit.into()),

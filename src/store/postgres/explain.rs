@@ -54,7 +54,10 @@ pub(super) fn explain(store: &PostgresStore, message: &str) -> Option<String> {
         diesel::sql_query(sql).get_result(connection).optional().ok()?
     {
         let of = extension.map_or(String::new(), |extension| format!(" from the extension {extension}"));
-        return Some(format!("the schema {schema} has a {kind} {name}{of}: write it as {schema}.{name}"));
+        return Some(format!(
+            "the schema {schema} has a {kind} {name}{of}: if all projects share that schema, list it in tenantry.toml \
+             ([store] shared = [\"{schema}\"]); else write {schema}.{name}"
+        ));
     }
     let available = format!(
         "SELECT name::text AS name FROM pg_available_extensions WHERE name = {} AND installed_version IS NULL",
@@ -64,8 +67,8 @@ pub(super) fn explain(store: &PostgresStore, message: &str) -> Option<String> {
         diesel::sql_query(available).get_result(connection).optional().ok()?;
     found.map(|it| {
         format!(
-            "the extension {} is not installed in this database: create it by hand in a separate schema \
-             (CREATE EXTENSION {} SCHEMA extensions), and qualify its names with that schema",
+            "the extension {} is not created in this database: write CREATE EXTENSION IF NOT EXISTS {} into the migration, and \
+             list its schema in tenantry.toml ([store] shared = [\"public\"])",
             it.name, it.name
         )
     })

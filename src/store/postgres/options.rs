@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::project::NamePattern;
+use crate::sql::quote_name;
 
 /// Settings of a [`PostgresStore`](super::PostgresStore). The defaults suit most fleets.
 ///
@@ -21,6 +22,8 @@ pub struct PostgresOptions {
     pub(super) reconnect_timeout: Duration,
     pub(super) spares: usize,
     pub(super) isolation: Isolation,
+    pub(super) shared: Vec<String>,
+    pub(super) extensions: Option<String>,
 }
 
 impl Default for PostgresOptions {
@@ -33,6 +36,8 @@ impl Default for PostgresOptions {
             reconnect_timeout: Duration::from_secs(10),
             spares: 0,
             isolation: Isolation::None,
+            shared: Vec::new(),
+            extensions: None,
         }
     }
 }
@@ -72,6 +77,32 @@ impl PostgresOptions {
     #[must_use]
     pub fn spares(self, spares: usize) -> Self {
         Self { spares, ..self }
+    }
+
+    /// Sets the schemas that all projects share, such as `public`; default none. They follow a project's own schema on the
+    /// `search_path` of migrations, applications and roles. New objects are always created in the project's own schema.
+    #[must_use]
+    pub fn shared(self, schemas: impl IntoIterator<Item = String>) -> Self {
+        Self { shared: schemas.into_iter().collect(), ..self }
+    }
+
+    /// Sets the schema in which extensions are created that a migration asks for; default the first shared schema, or
+    /// `public` if there is none.
+    #[must_use]
+    pub fn extensions(self, schema: impl Into<String>) -> Self {
+        Self { extensions: Some(schema.into()), ..self }
+    }
+
+    /// The schema for an extension: the one that the migration names, else the configured one.
+    pub(super) fn extension_schema(&self, named: Option<&str>) -> String {
+        let configured = self.extensions.as_ref().or(self.shared.first()).map(String::as_str);
+        named.or(configured).unwrap_or("public").to_string()
+    }
+
+    /// The `search_path` with which names in a project's schema and in shared schemas are found.
+    pub(super) fn search_path(&self, schema: &str) -> String {
+        let schemas = std::iter::once(schema).chain(self.shared.iter().map(String::as_str));
+        schemas.map(quote_name).collect::<Vec<_>>().join(", ")
     }
 
     /// Sets what separates projects; default [`Isolation::None`].

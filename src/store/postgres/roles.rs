@@ -12,6 +12,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::schema::bookkeeping::{DIESEL, HISTORY};
 use crate::sql::{quote_name, quote_text};
 
+/// The name of the group role whose members may read the shared schemas of this database, as an SQL expression.
+const GROUP: &str =
+    "('tenantry_shared_' || (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))";
+
 #[derive(QueryableByName)]
 struct IsPublic {
     #[diesel(sql_type = Bool)]
@@ -34,7 +38,10 @@ impl PostgresSession<'_> {
             return Ok(false);
         }
         match self.role_is_ours()? {
-            Some(true) => return Ok(false),
+            Some(true) => {
+                self.ensure_shared_access()?;
+                return Ok(false);
+            }
             Some(false) => {
                 return Err(Error::new(
                     ErrorKind::AlreadyExists,
@@ -47,13 +54,67 @@ impl PostgresSession<'_> {
         self.revoke_public()?;
         let name = quote_name(&self.name);
         let sql = format!(
-            "CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT; COMMENT ON ROLE {name} IS '{OUR_ROLE}'; \
-             DO $$ BEGIN EXECUTE format('ALTER ROLE %I IN DATABASE %I SET search_path = %I', {text}, current_database(), {text}); END $$",
-            text = quote_text(&self.name),
+            "CREATE ROLE {name} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT; COMMENT ON ROLE {name} IS '{OUR_ROLE}'"
         );
         self.batch("cannot create its role", &sql)?;
+        let sql = self.role_path_sql();
+        self.batch("cannot create its role", &sql)?;
+        self.ensure_shared_access()?;
         self.grant_to_role()?;
         Ok(true)
+    }
+
+    /// The statement that sets the `search_path` with which the role's connections begin.
+    fn role_path_sql(&self) -> String {
+        format!(
+            "DO $$ BEGIN EXECUTE format('ALTER ROLE %I IN DATABASE %I SET search_path = %s', {}, current_database(), {}); END $$",
+            quote_text(&self.name),
+            quote_text(&self.store.options.search_path(&self.name)),
+        )
+    }
+
+    /// Lets the project's role read what is shared. The privileges belong to one group role for all projects of the
+    /// database: thousands of entries in a table's privileges would slow down every query on it.
+    fn ensure_shared_access(&mut self) -> Result<()> {
+        const WHAT: &str = "cannot let its role read the shared schemas";
+        let shared = &self.store.options.shared;
+        if shared.is_empty() {
+            return Ok(());
+        }
+        let list = shared.iter().map(|schema| quote_text(schema)).collect::<Vec<_>>().join(", ");
+        let sql = format!(
+            "SELECT coalesce((SELECT pg_has_role({role}, g.oid, 'USAGE') AND {path} = ANY (SELECT unnest(setconfig) FROM pg_db_role_setting s \
+             JOIN pg_roles r ON r.oid = s.setrole JOIN pg_database d ON d.oid = s.setdatabase AND d.datname = current_database() \
+             WHERE r.rolname = {role}) \
+             AND (SELECT bool_and(has_schema_privilege(g.oid, n.oid, 'USAGE')) FROM pg_namespace n WHERE n.nspname IN ({list})) \
+             AND NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname IN ({list}) \
+             AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT has_table_privilege(g.oid, c.oid, 'SELECT')) \
+             FROM pg_roles g WHERE g.rolname = {group}), false) AS is_ours",
+            role = quote_text(&self.name),
+            path = quote_text(&format!("search_path={}", self.store.options.search_path(&self.name))),
+            group = GROUP,
+        );
+        let found = diesel::sql_query(sql).get_result(&mut self.pooled.connection()?.connection);
+        let RoleOwner { is_ours: has_access } = found.map_err(|error| self.failed(WHAT, &error))?;
+        if has_access {
+            return Ok(());
+        }
+        let quoted: Vec<String> = shared.iter().map(|schema| quote_name(schema)).collect();
+        let quoted = quoted.join(", ");
+        // From version 16 on, inheriting is a property of the membership.
+        let sql = format!(
+            "SELECT pg_advisory_xact_lock(hashtextextended('tenantry shared', 0)); \
+             DO $$ DECLARE g name := {GROUP}; BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = g) THEN \
+             EXECUTE format('CREATE ROLE %I NOLOGIN', g); END IF; \
+             EXECUTE format('GRANT USAGE ON SCHEMA {quoted} TO %I', g); \
+             EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA {quoted} TO %I', g); \
+             IF current_setting('server_version_num')::int >= 160000 THEN EXECUTE format('GRANT %I TO %I WITH INHERIT TRUE', g, {role}); \
+             ELSE EXECUTE format('ALTER ROLE %I INHERIT', {role}); EXECUTE format('GRANT %I TO %I', g, {role}); END IF; END $$",
+            role = quote_text(&self.name),
+        );
+        self.batch(WHAT, &sql)?;
+        let sql = self.role_path_sql();
+        self.batch(WHAT, &sql)
     }
 
     /// Whether tenantry created the role with the schema's name; `None` if there is no such role.

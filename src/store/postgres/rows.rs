@@ -85,7 +85,8 @@ impl PostgresSession<'_> {
     pub(super) fn enter_schema(&mut self) -> Result<()> {
         if !self.is_in_schema {
             // A time without a zone is in UTC.
-            let reading = [("search_path", quote_name(&self.name)), ("TimeZone", "UTC".into())];
+            let reading =
+                [("search_path", self.store.options.search_path(&self.name)), ("TimeZone", "UTC".into())];
             self.batch("cannot read its rows", &settings(Scope::Transaction, reading))?;
             self.is_in_schema = true;
         }

@@ -84,6 +84,7 @@ const END_TIME: &str = "tenantry.ended";
 impl<'a> Batch<'a> {
     fn new(
         schema: String,
+        path: &str,
         steps: &[Step<'a>],
         transaction_owner: TransactionOwner,
         timeouts: Timeouts,
@@ -98,7 +99,7 @@ impl<'a> Batch<'a> {
             Part { migration: step.migration, script: step.script, statements: statements.collect() }
         };
         let parts: Vec<Part<'_>> = steps.iter().map(part).collect();
-        let settings = timeouts.of_statements(Scope::Transaction, &schema, defaults);
+        let settings = timeouts.of_statements(Scope::Transaction, path, defaults);
         let sending =
             if parts.iter().any(Part::has_set) { Sending::PerStatement } else { Sending::OneMessage };
         Self { unsent: String::new(), schema, parts, settings, timeouts, sending }
@@ -206,6 +207,7 @@ impl PostgresSession<'_> {
         let goes_alone = |step: &Step<'_>| {
             let batch = Batch::new(
                 String::new(),
+                "",
                 std::slice::from_ref(step),
                 self.transaction_owner,
                 timeouts,
@@ -219,6 +221,7 @@ impl PostgresSession<'_> {
             let count = goes_alone[runs.len()..].iter().take_while(|it| !**it).count();
             let batch = Batch::new(
                 self.name.clone(),
+                &self.store.options.search_path(&self.name),
                 &rest[..count.max(1)],
                 self.transaction_owner,
                 timeouts,
@@ -377,10 +380,11 @@ impl PostgresSession<'_> {
         let (timeouts, defaults) = self.settings()?;
         self.batch(
             "cannot prepare the script",
-            &timeouts.of_statements(Scope::Session, &self.name, defaults),
+            &timeouts.of_statements(Scope::Session, &self.store.options.search_path(&self.name), defaults),
         )?;
         let batch = Batch::new(
             self.name.clone(),
+            &self.store.options.search_path(&self.name),
             std::slice::from_ref(step),
             self.transaction_owner,
             timeouts,

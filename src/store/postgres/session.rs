@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::NewHistoryRow;
 use crate::plan::{Access, Inspection};
 use crate::schema::Schema;
-use crate::sql::{quote_name, quote_text};
+use crate::sql::quote_text;
 use crate::store::{ForeignKeyViolations, Lock, Mode, RowCounts, SchemaSource, ScriptRun, Session, Step};
 
 /// Who begins and ends the session's transactions.
@@ -329,10 +329,10 @@ impl Session for PostgresSession<'_> {
 
     fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<ScriptRun>> {
         self.current = None;
+        self.ensure_extensions(steps)?;
         match steps {
             [step]
-                if !step.migration.is_transactional()
-                    && self.transaction_owner == TransactionOwner::Session =>
+                if !step.script.is_transactional() && self.transaction_owner == TransactionOwner::Session =>
             {
                 let started = SystemTime::now();
                 self.run_outside_transaction(step)?;
@@ -367,7 +367,8 @@ impl Session for PostgresSession<'_> {
         let has = ledger::write::Tables { diesel: info.diesel, history: info.history };
         let read = self.current.as_ref();
         // A trigger on the ledger resolves names with the schema's search_path, like any other trigger of the project.
-        let (schema_path, own_path) = (search_path(&quote_name(&self.name)), search_path(CATALOG_PATH));
+        let (schema_path, own_path) =
+            (search_path(&self.store.options.search_path(&self.name)), search_path(CATALOG_PATH));
         let rows = ledger::write::record(&self.name, has, self.sequence, entries, run_id, read);
         let _ = write!(self.unsent, "{schema_path}; {rows}{own_path}; ");
         self.sequence += i64::try_from(entries.len()).unwrap_or_default();

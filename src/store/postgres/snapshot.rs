@@ -106,7 +106,9 @@ impl<'a> Scratch<'a> {
                     "backups and imports are loaded into a temporary database: grant the role CREATEDB",
                 )
         })?;
-        Ok(Self { store, claim })
+        let scratch = Self { store, claim };
+        store.copy_shared_to(&scratch.store())?;
+        Ok(scratch)
     }
 
     /// A store in this database, with the same schema names.
@@ -120,6 +122,7 @@ impl<'a> Scratch<'a> {
             schemas: SchemaCache::default(),
             queries: std::sync::OnceLock::new(),
             client_programs: std::sync::OnceLock::new(),
+            extensions: std::sync::Mutex::default(),
             leftovers_removed: std::sync::Once::new(),
         }
     }

@@ -131,6 +131,7 @@ fn run_on(
     let statements = || parts.iter().flat_map(|part| &part.statement);
     connection.batch_execute("BEGIN").map_err(failed)?;
     let guard = Guard::new(connection).map_err(failed)?;
+    guard.grant_shared(connection, &scratch_store.options.shared).map_err(failed)?;
     // Extensions come first, while their schemas contain nothing else.
     for (sql, line) in statements() {
         if let Some(schema) = extension_schema(sql) {

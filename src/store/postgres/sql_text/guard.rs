@@ -91,6 +91,18 @@ impl Guard {
         }
     }
 
+    /// Lets the text read the shared schemas, and refer to their tables. They are copies in a scratch database.
+    pub(super) fn grant_shared(&self, connection: &mut PgConnection, shared: &[String]) -> QueryResult<()> {
+        let Some(UnprivilegedRole { role, .. }) = &self.0 else { return Ok(()) };
+        for schema in shared {
+            let (schema, role) = (quote_name(schema), quote_name(role));
+            connection.batch_execute(&format!(
+                "GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT, REFERENCES ON ALL TABLES IN SCHEMA {schema} TO {role}"
+            ))?;
+        }
+        Ok(())
+    }
+
     /// Creates an extension with this session's privileges, and its schema if that does not exist. The role gets all
     /// privileges on a new schema, and none on an existing one such as the server's own.
     pub(super) fn create_extension(
