@@ -5,6 +5,7 @@ mod backup;
 mod catalog;
 mod fleet;
 mod generate;
+mod init;
 mod journal;
 mod maintenance;
 mod naming;
@@ -114,9 +115,11 @@ pub(crate) struct Settings {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write a commented tenantry.toml and an empty migrations folder
-    #[command(after_long_help = "Examples:\n  tenantry init\n  tenantry migration new create_notes")]
-    Init,
+    /// Write a commented tenantry.toml and a migrations folder, empty or with the schema of an existing database
+    #[command(after_long_help = "Examples:\n  tenantry init\n  tenantry migration new create_notes\n  \
+                           tenantry init --from 42\n  \
+                           tenantry init --from customers/acme.db --pattern '{id}.db' --store sqlite:customers")]
+    Init(init::Init),
     /// Create projects at the newest version
     #[command(after_long_help = "Examples:\n  tenantry create 1 2 3\n  \
                            tenantry create acme --store postgres://app@localhost/fleet")]
@@ -244,7 +247,7 @@ fn nested_commands(name: &str) -> Vec<String> {
 pub(crate) fn run(cli: Cli) -> Result<u8> {
     let settings = &cli.settings;
     match cli.command {
-        Command::Init => catalog::init(),
+        Command::Init(it) => init::init(settings, &it),
         Command::Create(it) => project::create(settings, it),
         Command::List(it) => project::list(settings, &it),
         Command::Status(it) => fleet::status(settings, it),

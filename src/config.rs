@@ -5,6 +5,7 @@
 //! the environment themselves.
 
 mod layer;
+mod model;
 mod store_location;
 
 use std::path::PathBuf;
@@ -23,6 +24,7 @@ use crate::journal::{Journal, current_actor};
 use crate::manager::Manager;
 use crate::project::NamePattern;
 use crate::rules::Rules;
+use crate::schema::ignore::IgnoreList;
 use crate::sql::Dialect;
 use crate::store::Store;
 #[cfg(feature = "postgres")]
@@ -55,6 +57,8 @@ pub struct Config {
     shared: Vec<String>,
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has no schemas"))]
     extensions: Option<String>,
+    ignore: IgnoreList,
+    load: Vec<String>,
     backups: PathBuf,
     journal: PathBuf,
 }
@@ -111,6 +115,8 @@ impl Config {
             has_roles,
             shared,
             extensions: layer.extensions,
+            ignore: IgnoreList::new(layer.ignore.unwrap_or_default())?,
+            load: layer.load.unwrap_or_default(),
             backups: layer.backups.unwrap_or_else(|| location.default_folder("backups")),
             journal: layer.journal.unwrap_or_else(|| location.default_folder("journal")),
             location,
@@ -152,10 +158,14 @@ impl Config {
     }
 
     /// Returns the store that the settings name, without connecting to it. Fails if its URL is invalid.
+    ///
+    /// Reads the set's `set.toml`, which can name objects that are not compared.
     pub fn store(&self) -> Result<Arc<dyn Store>> {
+        let of_set = IgnoreList::new(self.rules(|_| None)?.schema.ignore)?;
+        let ignore = self.ignore.clone().and(of_set);
         match &self.location {
             StoreLocation::Directory(directory) => {
-                let mut options = SqliteOptions::default();
+                let mut options = SqliteOptions::default().ignore(ignore).load(self.load.iter().cloned());
                 if let Some(pattern) = &self.pattern {
                     options = options.pattern(pattern.clone());
                 }
@@ -168,7 +178,7 @@ impl Config {
             StoreLocation::Server(Url(url)) => {
                 let isolation = if self.has_roles { Isolation::Role } else { Isolation::None };
                 let mut options = PostgresOptions::default().spares(self.spares).isolation(isolation);
-                options = options.shared(self.shared.iter().cloned());
+                options = options.shared(self.shared.iter().cloned()).ignore(ignore);
                 if let Some(schema) = &self.extensions {
                     options = options.extensions(schema);
                 }

@@ -40,10 +40,10 @@ pub struct Inspection {
 }
 
 impl Inspection {
-    /// Returns the fingerprint of its schema. Fails if the schema was not read.
+    /// Returns the fingerprint of its schema, also of objects that are ignored. Fails if the schema was not read.
     pub fn fingerprint(&self) -> Result<Fingerprint, Error> {
         let unread = || Error::new(ErrorKind::Internal, "the schema was not read");
-        self.schema.as_ref().map(|schema| schema.fingerprint()).ok_or_else(unread)
+        self.schema.as_ref().map(|schema| schema.full_fingerprint()).ok_or_else(unread)
     }
 }
 
@@ -298,7 +298,10 @@ impl Planner<'_> {
     /// Returns notes on the schema at a position.
     fn notes(&self, position: usize) -> Vec<String> {
         let schema = self.inspection.schema.as_ref();
-        schema.map(|schema| self.reference.notes(schema, position)).unwrap_or_default()
+        let ignored = schema.filter(|schema| !schema.ignored().is_empty());
+        let ignored = ignored.map(|schema| format!("ignored as configured: {}", schema.ignored().join(", ")));
+        let notes = schema.map(|schema| self.reference.notes(schema, position)).unwrap_or_default();
+        notes.into_iter().chain(ignored).collect()
     }
 
     /// Returns the position in the ledger, and notes. Fails with all problems of the ledger.

@@ -24,6 +24,9 @@ pub struct Rules {
     /// The conditions that must hold in every project.
     #[serde(default, rename = "check")]
     pub checks: Vec<Check>,
+    /// What is not compared.
+    #[serde(default)]
+    pub schema: SchemaRules,
 }
 
 /// Deletes rows of a table when they reach an age.
@@ -108,6 +111,15 @@ pub struct Chain {
     pub data: Vec<String>,
     /// The separator between them.
     pub separator: String,
+}
+
+/// The part of a `set.toml` that says which objects are not compared.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SchemaRules {
+    /// Patterns of the objects that are not compared, see [`IgnoreList`](crate::store::IgnoreList).
+    #[serde(default)]
+    pub ignore: Vec<String>,
 }
 
 impl Rules {

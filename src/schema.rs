@@ -8,6 +8,7 @@ pub(crate) mod bookkeeping;
 mod deparsed;
 mod difference;
 mod expression;
+pub(crate) mod ignore;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 pub mod sqlite;
@@ -23,6 +24,7 @@ use crate::hash::hexadecimal;
 use bookkeeping::Tool;
 use difference::compare;
 pub(crate) use difference::{Difference, notes};
+use ignore::IgnoreList;
 
 /// The kind of a schema's object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -146,6 +148,10 @@ pub struct Schema {
     objects: Objects,
     fingerprint: Fingerprint,
     writes_may_delete: bool,
+    /// The fingerprint of all objects, also of those that are ignored.
+    full_fingerprint: Fingerprint,
+    /// The objects that are ignored, such as `table tmp_a`. They are not part of the schema.
+    ignored: Vec<String>,
     /// The tables in which other migration tools keep their ledgers. They are not part of the schema.
     other_ledgers: Vec<(Tool, String)>,
 }
@@ -191,13 +197,35 @@ impl fmt::Debug for Fingerprint {
 }
 
 impl Schema {
-    fn new(objects: Objects, writes_may_delete: bool) -> Self {
-        let mut fingerprint = hash(&objects, |facet| !facet.is_access());
-        if objects.values().flat_map(Facets::keys).any(|(facet, _)| facet.is_access()) {
-            let all = hash(&objects, |_| true);
-            fingerprint[OBJECT_BYTES..].copy_from_slice(&all[OBJECT_BYTES..]);
+    /// `objects` are those that are compared, `ignored` the others.
+    fn new(objects: Objects, ignored: Objects, writes_may_delete: bool) -> Self {
+        let fingerprint = fingerprint(&objects);
+        let names = ignored.keys().map(|(kind, name)| format!("{kind} {name}")).collect();
+        let full_fingerprint = if ignored.is_empty() {
+            fingerprint
+        } else {
+            let mut all = ignored;
+            all.extend(objects.iter().map(|(object, facets)| (object.clone(), facets.clone())));
+            self::fingerprint(&all)
+        };
+        Self {
+            objects,
+            fingerprint,
+            full_fingerprint,
+            ignored: names,
+            writes_may_delete,
+            other_ledgers: Vec::new(),
         }
-        Self { objects, fingerprint: Fingerprint(fingerprint), writes_may_delete, other_ledgers: Vec::new() }
+    }
+
+    /// The fingerprint of all objects, also of those that are ignored in comparisons with migrations.
+    pub(crate) fn full_fingerprint(&self) -> Fingerprint {
+        self.full_fingerprint
+    }
+
+    /// Returns the objects that are ignored, such as `table tmp_a`.
+    pub(crate) fn ignored(&self) -> &[String] {
+        &self.ignored
     }
 
     /// Adds the tables in which other migration tools keep their ledgers, as found among tables with their columns.
@@ -286,6 +314,26 @@ impl Schema {
         differences.sort();
         differences
     }
+}
+
+/// Removes the objects that a list ignores, and returns them.
+fn take_ignored(objects: &mut Objects, ignore: &IgnoreList) -> Objects {
+    if ignore.is_empty() {
+        return Objects::new();
+    }
+    let (ignored, kept) =
+        std::mem::take(objects).into_iter().partition(|((kind, name), _)| ignore.matches(*kind, name));
+    *objects = kept;
+    ignored
+}
+
+fn fingerprint(objects: &Objects) -> Fingerprint {
+    let mut fingerprint = hash(objects, |facet| !facet.is_access());
+    if objects.values().flat_map(Facets::keys).any(|(facet, _)| facet.is_access()) {
+        let all = hash(objects, |_| true);
+        fingerprint[OBJECT_BYTES..].copy_from_slice(&all[OBJECT_BYTES..]);
+    }
+    Fingerprint(fingerprint)
 }
 
 /// Returns the SHA-256 of the objects with their included facets. The schema itself, which has only access facets, is

@@ -33,6 +33,7 @@ use crate::sql::Dialect;
 use connection::Connector;
 
 pub use crate::project::NamePattern;
+pub use crate::schema::ignore::IgnoreList;
 pub use create::Spares;
 pub use inspect::{Discovery, Skipped};
 #[cfg(feature = "postgres")]

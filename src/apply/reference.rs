@@ -95,5 +95,5 @@ fn migration_failed(migration: &Migration, error: Error) -> Error {
     Error::new(ErrorKind::Catalog, format!("it fails on an empty database: {causes}"))
         .in_migration(migration.label())
         .at(error.file().unwrap_or(migration.up.path()), error.line())
-        .with_hint(error.hint_for_command().unwrap_or("fix the migration; no project was changed"))
+        .with_hint("fix the migration; no project was changed")
 }

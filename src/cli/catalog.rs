@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use tenantry::catalog::new_files;
-use tenantry::config::{FILE_NAME, Migrations};
+use tenantry::config::Migrations;
 use tenantry::manager::DownScriptOutcome;
 use tenantry::{Catalog, Error, ErrorKind, Result};
 
@@ -27,66 +27,6 @@ pub(super) enum Migration {
 pub(super) struct New {
     /// Name of the migration, such as add_notes
     name: String,
-}
-
-const EXAMPLE: &str = r#"# Settings of tenantry. Flags override environment variables (TENANTRY_STORE, TENANTRY_SET,
-# TENANTRY_MIGRATIONS, TENANTRY_JOBS), which override this file. Paths are relative to this file's folder.
-
-[store]
-# Where the projects are: a folder of SQLite files, or a Postgres database with a schema for each project.
-url = "sqlite:data"
-# url = "postgres://user@host/database"   (keep the password in ~/.pgpass)
-# The names of the files or schemas.
-# pattern = "project_{id}.db"
-# On Postgres: the number of migrated schemas to keep ready, so that a create runs no migrations.
-# spares = 8
-# On Postgres: give each project a login that can access only its own schema.
-# isolation = "role"
-# On Postgres: the schemas that all projects share, such as the one with extensions. They follow a project's own.
-# shared = ["public"]
-# On Postgres: the schema in which CREATE EXTENSION creates extensions, if it is not the first shared one.
-# extensions = "extensions"
-
-[migrations]
-# Your own migrations: a folder of <version>_<name>/{up.sql,down.sql,metadata.toml}, or in the layout of another tool.
-directory = "migrations"
-# The tool, if the files do not show it: sqlx, refinery, flyway, dbmate, goose, golang-migrate, prisma, atlas, wrangler, drizzle.
-# layout = "refinery"
-# On Postgres: the name by which the migrations call the project's own schema.
-# own_schema = "public"
-# Or a set that is embedded in the binary.
-# set = "project"
-
-[run]
-# The number of projects to work on in parallel.
-# jobs = 16
-# How long to wait for the lock of another process, in seconds.
-# lock_timeout = 5
-# How long one statement may run on Postgres, in seconds.
-# statement_timeout = 0
-# How long to retry reads after a lost connection to Postgres, in seconds.
-# reconnect_timeout = 10
-
-[backup]
-# The folder for backups.
-# dir = "/srv/backups"
-
-[journal]
-# The folder for the journal, which records every change.
-# dir = "/srv/journal"
-
-# tenantry --env production ...
-# [env.production.store]
-# url = "sqlite:/srv/data"
-"#;
-
-pub(super) fn init() -> Result<u8> {
-    let file = Path::new(FILE_NAME);
-    write_new(file, EXAMPLE)?;
-    let folder = Path::new("migrations");
-    std::fs::create_dir_all(folder).map_err(|error| Error::io("create the folder", folder, error))?;
-    crate::report::note(format_args!("wrote {FILE_NAME} and migrations/; next: tenantry migration new NAME"));
-    Ok(0)
 }
 
 pub(super) fn migration(settings: &Settings, command: Migration) -> Result<u8> {
@@ -166,6 +106,11 @@ fn version_after(names: &[String]) -> Result<String> {
         .map_err(|error| Error::new(ErrorKind::Internal, "cannot name the migration").caused_by(error))
 }
 
+/// Returns a version for the first migration of a folder.
+pub(super) fn first_version() -> Result<String> {
+    version_after(&[])
+}
+
 /// Returns the next version for a folder, in the style of the existing ones, and the names of the existing folders.
 fn next_version(parent: &Path) -> Result<(String, Vec<String>)> {
     let folders: Vec<String> = std::fs::read_dir(parent)
@@ -176,7 +121,7 @@ fn next_version(parent: &Path) -> Result<(String, Vec<String>)> {
     Ok((version_after(&folders)?, folders))
 }
 
-fn write_new(path: &Path, text: &str) -> Result<()> {
+pub(super) fn write_new(path: &Path, text: &str) -> Result<()> {
     use std::io::Write as _;
     let write = || std::fs::File::create_new(path)?.write_all(text.as_bytes());
     write().map_err(|error| Error::io("write", path, error).with_hint("nothing was overwritten"))

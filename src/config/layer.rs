@@ -38,6 +38,10 @@ pub struct Layer {
     pub shared: Option<Vec<String>>,
     /// The schema in which extensions are created on Postgres.
     pub extensions: Option<String>,
+    /// The objects that are not compared with the migrations.
+    pub ignore: Option<Vec<String>>,
+    /// The extensions of SQLite that every connection loads.
+    pub load: Option<Vec<String>>,
     /// The folder of the backups.
     pub backups: Option<PathBuf>,
     /// The folder of the journal.
@@ -81,6 +85,8 @@ impl Layer {
             isolation: self.isolation.or(weaker.isolation),
             shared: self.shared.or(weaker.shared),
             extensions: self.extensions.or(weaker.extensions),
+            ignore: self.ignore.or(weaker.ignore),
+            load: self.load.or(weaker.load),
             backups: self.backups.or(weaker.backups),
             journal: self.journal.or(weaker.journal),
         }
@@ -124,8 +130,9 @@ impl Layer {
                 .with_hint("for a commented example, run in an empty folder: tenantry init")
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let File { store, migrations, run, backup, journal, env } = file;
-        let base = Settings { store, migrations, run, backup, journal }.layer(path, folder)?;
+        let File { store, migrations, schema, sqlite, run, backup, journal, env } = file;
+        let base =
+            Settings { store, migrations, schema, sqlite, run, backup, journal }.layer(path, folder)?;
         let Some(name) = environment else { return Ok(base) };
         let Some(settings) = env.get(name) else {
             let names: Vec<_> = env.keys().map(String::as_str).collect();
@@ -148,6 +155,10 @@ struct File {
     #[serde(default)]
     migrations: MigrationsSection,
     #[serde(default)]
+    schema: SchemaSection,
+    #[serde(default)]
+    sqlite: SqliteSection,
+    #[serde(default)]
     run: RunSection,
     #[serde(default)]
     backup: FolderSection,
@@ -164,6 +175,10 @@ struct Settings {
     store: StoreSection,
     #[serde(default)]
     migrations: MigrationsSection,
+    #[serde(default)]
+    schema: SchemaSection,
+    #[serde(default)]
+    sqlite: SqliteSection,
     #[serde(default)]
     run: RunSection,
     #[serde(default)]
@@ -190,6 +205,18 @@ struct MigrationsSection {
     directory: Option<PathBuf>,
     layout: Option<String>,
     own_schema: Option<String>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SchemaSection {
+    ignore: Option<Vec<String>>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SqliteSection {
+    load: Option<Vec<String>>,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -244,6 +271,8 @@ impl Settings {
             isolation,
             shared,
             extensions,
+            ignore: self.schema.ignore.clone(),
+            load: self.sqlite.load.clone(),
             backups,
             journal,
         })

@@ -5,7 +5,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::deparsed::canonical;
-use super::{FacetKind, ObjectKind, Objects, Schema, bookkeeping};
+use super::ignore::IgnoreList;
+use super::{FacetKind, ObjectKind, Objects, Schema, bookkeeping, take_ignored};
 use crate::sql::effect::body_may_delete;
 
 /// One facet of an object, as read from the system catalogs.
@@ -26,9 +27,9 @@ pub(crate) struct Row {
 /// The names of a table's columns by number.
 type Columns = BTreeMap<u32, String>;
 
-/// Builds the canonical schema from these rows, without the tables of migration tools.
+/// Builds the canonical schema from these rows, without the tables of migration tools, and without what `ignore` names.
 #[must_use]
-pub(crate) fn schema(rows: &[Row]) -> Schema {
+pub(crate) fn schema(rows: &[Row], ignore: &IgnoreList) -> Schema {
     let mut columns: HashMap<&str, Columns> = HashMap::new();
     for row in rows.iter().filter(|row| row.facet == "column") {
         if let Some((number, name)) = numbered(&row.key) {
@@ -39,7 +40,7 @@ pub(crate) fn schema(rows: &[Row]) -> Schema {
         columns.iter().map(|(table, columns)| (*table, columns.values().cloned().collect())).collect();
     let is_bookkeeping_table =
         |table: &str| bookkeeping::is_bookkeeping(table, names.get(table).map_or(&[], Vec::as_slice));
-    let mut objects = Objects::new();
+    let (mut objects, mut ignored) = (Objects::new(), Objects::new());
     for row in rows {
         let table = match row.kind.as_str() {
             "i" | "trigger" => unquoted(&row.key),
@@ -50,13 +51,16 @@ pub(crate) fn schema(rows: &[Row]) -> Schema {
             continue;
         }
         let (object, facet, value) = facet(row, &columns);
-        let facets = objects.entry(object).or_default();
+        let is_ignored = ignore.matches(ObjectKind::Table, &table);
+        let facets = if is_ignored { &mut ignored } else { &mut objects }.entry(object).or_default();
         let Some(facet) = facet else { continue };
         // If the same facet exists twice, both act, so the value contains both.
         facets.entry(facet).and_modify(|first| *first = format!("{first} and {value}")).or_insert(value);
     }
     for (table, names) in &columns {
-        if let Some(facets) = objects.get_mut(&(ObjectKind::Table, (*table).to_string())) {
+        let key = (ObjectKind::Table, (*table).to_string());
+        let facets = if objects.contains_key(&key) { &mut objects } else { &mut ignored }.get_mut(&key);
+        if let Some(facets) = facets {
             // A dump and restore may reorder the columns of a table that inherits some, so their order is not compared.
             let is_inherited = |(facet, key): &(FacetKind, String)| {
                 *facet == FacetKind::Option && key.starts_with("INHERITS ")
@@ -71,7 +75,8 @@ pub(crate) fn schema(rows: &[Row]) -> Schema {
             facets.insert((FacetKind::ColumnOrder, String::new()), order.join(", "));
         }
     }
-    Schema::new(objects, writes_may_delete(rows))
+    ignored.extend(take_ignored(&mut objects, ignore));
+    Schema::new(objects, ignored, writes_may_delete(rows))
         .with_other_ledgers(names.iter().map(|(table, columns)| (*table, columns.as_slice())))
 }
 

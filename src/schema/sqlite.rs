@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::expression::{bracket_length, canonical_name, expression, name, split_commas};
+use super::ignore::IgnoreList;
 use super::table::{self, Table, indexed_column};
-use super::{FacetKind, Facets, ObjectKind, Objects, Schema, bookkeeping};
+use super::{FacetKind, Facets, ObjectKind, Objects, Schema, bookkeeping, take_ignored};
 use crate::sql::effect::deletes_or_replaces;
 use crate::sql::{Dialect, Token, tokens};
 
@@ -33,9 +34,10 @@ fn shadows(module: &str) -> &'static [&'static str] {
     }
 }
 
-/// Builds the canonical schema from these rows, without the tables of SQLite and of migration tools.
+/// Builds the canonical schema from these rows, without the tables of SQLite and of migration tools, and without what
+/// `ignore` names.
 #[must_use]
-pub fn schema(rows: &[Row]) -> Schema {
+pub fn schema(rows: &[Row], ignore: &IgnoreList) -> Schema {
     let shadows: HashSet<String> = rows.iter().flat_map(shadow_tables).collect();
     let mut tables = BTreeMap::new();
     let mut objects = Objects::new();
@@ -66,6 +68,7 @@ pub fn schema(rows: &[Row]) -> Schema {
     let belongs_to_bookkeeping =
         |row: &Row| row.kind != "trigger" && bookkeeping_tables.contains(&row.table.to_ascii_lowercase());
     let is_included = |row: &&Row| row.kind != "table" && !belongs_to_bookkeeping(row);
+    let mut ignored = take_ignored(&mut objects, ignore);
     for row in rows.iter().filter(is_included) {
         let (kind, facets) = match row.kind.as_str() {
             // An index without a definition belongs to a constraint, which is a facet of the table.
@@ -77,11 +80,13 @@ pub fn schema(rows: &[Row]) -> Schema {
             "view" => (ObjectKind::View, definition_with_names(row, Some(&known_names))),
             _ => (ObjectKind::Trigger, definition_with_names(row, Some(&known_names))),
         };
-        objects.insert((kind, row.name.to_ascii_lowercase()), facets);
+        let name = row.name.to_ascii_lowercase();
+        let is_ignored = ignore.matches(kind, &name) || ignore.matches(ObjectKind::Table, &row.table);
+        if is_ignored { &mut ignored } else { &mut objects }.insert((kind, name), facets);
     }
     let may_delete =
         |row: &Row| matches!(row.kind.as_str(), "trigger" | "table") && deletes_or_replaces(&row_tokens(row));
-    Schema::new(objects, rows.iter().any(may_delete))
+    Schema::new(objects, ignored, rows.iter().any(may_delete))
         .with_other_ledgers(other_ledgers.iter().map(|(name, columns)| (name.as_str(), columns.as_slice())))
 }
 

@@ -21,6 +21,10 @@ pub trait Inspect {
 
     /// Lets `work` read a project's rows as they were at one moment. `work` may be called more than once.
     fn read(&self, id: &ProjectId, work: &dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()>;
+
+    /// Returns the statements that create a project's objects, without the name of its schema and without the tables of
+    /// migration tools.
+    fn schema_sql(&self, id: &ProjectId) -> Result<String>;
 }
 
 /// Whether [`Inspect::inspect`] reads schemas.

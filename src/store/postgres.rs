@@ -120,10 +120,10 @@ impl PostgresStore {
         let target = ConnectionUrl::parse(url)?;
         let timeouts = Timeouts { lock: options.lock_timeout, statement: options.statement_timeout };
         Ok(Self {
-            options,
             connections: Connections::new(target, timeouts),
             fleet: None,
-            schemas: SchemaCache::default(),
+            schemas: SchemaCache::new(options.ignore.clone()),
+            options,
             queries: OnceLock::new(),
             client_programs: OnceLock::new(),
             extensions: Mutex::default(),
@@ -182,7 +182,10 @@ impl PostgresStore {
     }
 
     fn queries(&self, server: Server) -> Arc<Queries> {
-        Arc::clone(self.queries.get_or_init(|| Arc::new(Queries::new(server.version))))
+        Arc::clone(
+            self.queries
+                .get_or_init(|| Arc::new(Queries::new(server.version, &self.schemas.ignore().mark()))),
+        )
     }
 
     /// Reads the server's system catalogs over a connection.
@@ -311,6 +314,10 @@ impl Inspect for PostgresStore {
 
     fn ledger_verifies_schemas(&self) -> bool {
         true
+    }
+
+    fn schema_sql(&self, id: &ProjectId) -> Result<String> {
+        sql_text::schema_sql(self, id).map_err(|error| error.in_project(id))
     }
 
     fn read(&self, id: &ProjectId, work: &dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()> {

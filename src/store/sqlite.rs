@@ -7,6 +7,7 @@ mod contents;
 mod create;
 mod diagnose;
 mod discover;
+mod environment;
 mod failure;
 mod file;
 mod health;
@@ -46,6 +47,7 @@ use crate::store::{
 use rows::SqliteRows;
 
 use create::TemplateCache;
+use environment::Environment;
 use session::SqliteSession;
 
 pub use memory::MemoryStore;
@@ -60,7 +62,7 @@ pub struct SqliteStore {
     pattern: NamePattern,
     lock_timeout: Duration,
     read_timeout: Duration,
-    schemas: SchemaCache,
+    environment: Environment,
     template: TemplateCache,
     aliases: Mutex<Option<Aliases>>,
 }
@@ -85,7 +87,7 @@ impl SqliteStore {
             pattern: options.pattern,
             lock_timeout: options.lock_timeout,
             read_timeout: options.read_timeout,
-            schemas: SchemaCache::default(),
+            environment: Environment::new(SchemaCache::new(options.ignore), options.load),
             template: TemplateCache::default(),
             aliases: Mutex::default(),
         }
@@ -101,6 +103,10 @@ impl SqliteStore {
     #[must_use]
     pub fn path(&self, id: &ProjectId) -> PathBuf {
         self.directory.join(self.pattern.name(id))
+    }
+
+    fn reader(&self, deadline: Duration) -> read::Reader<'_> {
+        read::Reader { lock_timeout: self.lock_timeout, deadline, environment: &self.environment }
     }
 
     /// The path and metadata of a project's file. Fails for anything else with that name.
@@ -131,11 +137,11 @@ impl SqliteStore {
     }
 
     fn inspect_one(&self, id: &ProjectId) -> Result<Inspection> {
-        let reader = read::Reader { lock_timeout: self.lock_timeout, deadline: self.read_timeout };
+        let reader = self.reader(self.read_timeout);
         let read = || {
             let (path, metadata) = self.require(id)?;
             let access = if metadata.permissions().readonly() { Access::ReadOnly } else { Access::ReadWrite };
-            reader.read(&path, |connection| ledger::inspect(connection, &self.schemas, access))
+            reader.read(&path, |connection| ledger::inspect(connection, &self.environment.schemas, access))
         };
         read().map_err(|error| error.in_project(id))
     }
@@ -143,7 +149,7 @@ impl SqliteStore {
     fn open_for_writing(&self, id: &ProjectId) -> Result<Connection> {
         let (path, metadata) = self.require(id)?;
         require_writable(&metadata)?;
-        session::connect(&file::uri(&path, "mode=rw"), self.lock_timeout)
+        self.environment.prepare(session::connect(&file::uri(&path, "mode=rw"), self.lock_timeout)?)
     }
 }
 
@@ -237,7 +243,7 @@ impl Store for SqliteStore {
     fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>> {
         let connection = self.open_for_writing(id).map_err(|error| error.in_project(id))?;
         let uri = file::uri(&self.path(id), "mode=rw");
-        Ok(Box::new(SqliteSession::new(connection, &self.schemas).with_file(uri, self.lock_timeout)))
+        Ok(Box::new(SqliteSession::new(connection, &self.environment).with_file(uri, self.lock_timeout)))
     }
 
     fn connector(&self, id: &ProjectId) -> Result<Connector> {
@@ -255,6 +261,10 @@ impl Inspect for SqliteStore {
         false
     }
 
+    fn schema_sql(&self, id: &ProjectId) -> Result<String> {
+        sql_text::schema_sql(|work| self.read(id, work))
+    }
+
     fn discover(&self) -> Result<Discovery> {
         discover::discover(&self.directory, &self.pattern)
     }
@@ -265,7 +275,7 @@ impl Inspect for SqliteStore {
 
     fn read(&self, id: &ProjectId, work: &dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()> {
         // A caller may read a whole database.
-        let reader = read::Reader { lock_timeout: self.lock_timeout, deadline: ROW_READ_TIMEOUT };
+        let reader = self.reader(ROW_READ_TIMEOUT);
         let read = || reader.read(&self.require(id)?.0, |connection| work(&mut SqliteRows(connection)));
         read().map_err(|error| error.in_project(id))
     }
@@ -277,7 +287,7 @@ impl Create for SqliteStore {
     }
 
     fn create(&self, id: &ProjectId, template: Template<'_>) -> Result<()> {
-        let image = self.template.image(template)?;
+        let image = self.template.image(template, &self.environment)?;
         create::create_file(&self.directory, &self.pattern.name(id), |file| file.write_all(&image))
             .map_err(|error| error.in_project(id))
     }
@@ -289,7 +299,8 @@ impl Create for SqliteStore {
     ) -> Result<()> {
         let connection = Connection::open_in_memory()
             .map_err(|error| failure::describe("cannot open a private database", error))?;
-        work(&mut SqliteSession::new(connection, &self.schemas))
+        let connection = self.environment.prepare(connection)?;
+        work(&mut SqliteSession::new(connection, &self.environment))
     }
 }
 
@@ -299,7 +310,7 @@ impl Snapshots for SqliteStore {
             let (path, metadata) = self.require(id)?;
             let mode = if metadata.permissions().readonly() { "mode=ro" } else { "mode=rw" };
             let connection = session::connect(&file::uri(&path, mode), self.lock_timeout)?;
-            snapshot::take_snapshot(&connection, &self.schemas, self.place(id), file)
+            snapshot::take_snapshot(&connection, &self.environment, self.place(id), file)
         };
         copy().map_err(|error| error.in_project(id))
     }
@@ -309,7 +320,8 @@ impl Snapshots for SqliteStore {
         snapshot: SnapshotFile<'_>,
         work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
     ) -> Result<()> {
-        work(&mut SqliteSession::new(snapshot::open_scratch(snapshot.file)?, &self.schemas))
+        let connection = self.environment.prepare(snapshot::open_scratch(snapshot.file)?)?;
+        work(&mut SqliteSession::new(connection, &self.environment))
     }
 
     fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>> {
@@ -330,11 +342,12 @@ impl Snapshots for SqliteStore {
 
 impl SqlText for SqliteStore {
     fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
-        sql_text::export(out, |file| self.snapshot_to(id, file)).map_err(|error| error.in_project(id))
+        sql_text::export(out, &self.environment, |file| self.snapshot_to(id, file))
+            .map_err(|error| error.in_project(id))
     }
 
     fn load_sql(&self, text: &Path, file: &Path) -> Result<LoadedSql> {
-        sql_text::load(text, file)
+        sql_text::load(text, file, &self.environment)
             .map(|()| LoadedSql { place: file.display().to_string(), ..LoadedSql::default() })
     }
 }

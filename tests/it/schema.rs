@@ -11,7 +11,8 @@ fn read(sql: &str) -> Schema {
     let row = |row: &rusqlite::Row<'_>| {
         Ok(Row { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? })
     };
-    schema(&statement.query_map((), row).unwrap().map(Result::unwrap).collect::<Vec<_>>())
+    let rows = statement.query_map((), row).unwrap().map(Result::unwrap).collect::<Vec<_>>();
+    schema(&rows, &tenantry::store::IgnoreList::default())
 }
 
 #[test]

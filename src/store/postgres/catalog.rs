@@ -197,8 +197,9 @@ pub(super) struct SchemaWithState {
 
 impl SchemaWithState {
     /// A schema that was just created and has no objects.
-    pub(super) fn empty() -> Self {
-        Self { schema: Arc::new(schema(&[])), state: catalog_rows::state(&[]) }
+    pub(super) fn empty(cache: &SchemaCache) -> Self {
+        let ignore = cache.ignore();
+        Self { schema: Arc::new(schema(&[], ignore)), state: catalog_rows::state(&[], &ignore.mark()) }
     }
 }
 
@@ -262,7 +263,8 @@ impl Reader<'_> {
                 SchemaQuery::<CatalogRow>::new(&self.queries.catalog_rows, name)
                     .load(self.connection)
                     .map_err(|error| convert_error("cannot read its schema", self.target, &error))?;
-            let (state, text) = (catalog_rows::state(&rows), catalog_rows::text(&rows, name));
+            let state = catalog_rows::state(&rows, &self.schemas.ignore().mark());
+            let text = catalog_rows::text(&rows, name);
             if let Some(schema) = text.as_ref().and_then(|text| self.schemas.get(text)) {
                 return Ok(SchemaWithState { schema, state });
             }
@@ -273,7 +275,7 @@ impl Reader<'_> {
                 // is not shared then: another schema with the same text has another name.
                 let has_own_name = rows.iter().any(|row| has_name(row, quoted));
                 let rows: Vec<Row> = rows.into_iter().map(|row| without_name(row, name)).collect();
-                let schema = schema(&rows);
+                let schema = schema(&rows, self.schemas.ignore());
                 let schema = self.schemas.insert(text.filter(|_| !has_own_name), schema);
                 return Ok(SchemaWithState { schema, state });
             }

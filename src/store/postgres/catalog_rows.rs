@@ -24,11 +24,12 @@ const OID_TYPES: [u32; 4] = [24, 2202, 2205, 2206];
 const COMPLETE_KINDS: [&str; 5] = ["r", "v", "m", "S", "i"];
 
 /// A checksum of the rows, which stays the same as long as nothing about the schema changes. With `catalog_rows.sql`
-/// the server can compute it as well.
-pub(super) fn state(rows: &[Row]) -> String {
+/// the server can compute it as well. `mark` is that of the list of ignored objects.
+pub(super) fn state(rows: &[Row], mark: &str) -> String {
     let hashes = || rows.iter().filter_map(|(hash, ..)| *hash);
     let sum: i128 = hashes().map(i128::from).sum();
-    if rows.is_empty() { "0".into() } else { format!("{}.{sum}", hashes().count()) }
+    let state = if rows.is_empty() { "0".into() } else { format!("{}.{sum}", hashes().count()) };
+    if mark.is_empty() { state } else { format!("{state}.{mark}") }
 }
 
 /// The text of a schema's rows. Returns `None` if they do not describe the schema completely.

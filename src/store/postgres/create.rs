@@ -137,7 +137,7 @@ impl PostgresSession<'_> {
         self.batch("cannot create its schema", &format!("CREATE SCHEMA {}", quote_name(&self.name)))?;
         self.find_schema()?;
         self.transaction_owner = TransactionOwner::Caller;
-        self.current = Some(SchemaWithState::empty());
+        self.current = Some(SchemaWithState::empty(&self.store.schemas));
         Ok(())
     }
 

@@ -30,6 +30,14 @@ const KINDS: [(&str, &str, &str, &str); 4] = [
 
 /// Returns a hint for a server error that something does not exist, or `None` if the cause is unknown.
 pub(super) fn explain(store: &PostgresStore, message: &str) -> Option<String> {
+    if let Some(name) = quoted_after(message, "extension ").filter(|_| {
+        message.contains("is not available") || message.contains("permission denied to create extension")
+    }) {
+        return Some(format!(
+            "if it is not installed on the server, install its package; if this role may not create it, let an administrator \
+             run CREATE EXTENSION {name} once"
+        ));
+    }
     let before = message.split(" does not exist").next().filter(|before| before.len() < message.len())?;
     if let Some(role) = quoted_after(before, "role ") {
         return Some(format!(

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::project::NamePattern;
+use crate::schema::ignore::IgnoreList;
 use crate::sql::quote_name;
 
 /// Settings of a [`PostgresStore`](super::PostgresStore). The defaults suit most fleets.
@@ -24,6 +25,7 @@ pub struct PostgresOptions {
     pub(super) isolation: Isolation,
     pub(super) shared: Vec<String>,
     pub(super) extensions: Option<String>,
+    pub(super) ignore: IgnoreList,
 }
 
 impl Default for PostgresOptions {
@@ -38,6 +40,7 @@ impl Default for PostgresOptions {
             isolation: Isolation::None,
             shared: Vec::new(),
             extensions: None,
+            ignore: IgnoreList::default(),
         }
     }
 }
@@ -103,6 +106,12 @@ impl PostgresOptions {
     pub(super) fn search_path(&self, schema: &str) -> String {
         let schemas = std::iter::once(schema).chain(self.shared.iter().map(String::as_str));
         schemas.map(quote_name).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Sets the objects that are not compared with the migrations; default none.
+    #[must_use]
+    pub fn ignore(self, ignore: IgnoreList) -> Self {
+        Self { ignore, ..self }
     }
 
     /// Sets what separates projects; default [`Isolation::None`].

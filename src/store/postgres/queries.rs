@@ -22,14 +22,16 @@ pub(super) struct Queries {
 }
 
 impl Queries {
-    pub(super) fn new(version: i32) -> Self {
+    /// `mark` differs between lists of ignored objects. It is part of a state, so that a schema is read again when the list
+    /// changes.
+    pub(super) fn new(version: i32, mark: &str) -> Self {
         // A function's `search_path` setting may contain the name of its own schema, with or without quotes. That name
         // is replaced, because it differs between equal schemas.
         const SETTING: &str = r#"CASE WHEN c LIKE 'search\_path=%' THEN 'search_path=' || (
             SELECT string_agg(CASE WHEN trim('"' FROM trim(e)) = trim('"' FROM p.pronamespace::regnamespace::text)
                 THEN 'its own' ELSE trim(e) END, ', ' ORDER BY number)
             FROM unnest(string_to_array(substr(c, 13), ',')) WITH ORDINALITY AS part (e, number)) ELSE c END"#;
-        const STATE: &str = "SELECT concat_ws('.', count(hash), sum(hash)) AS state";
+        let state = format!("SELECT concat_ws('.', count(hash), sum(hash), nullif('{mark}', '')) AS state");
         let since = |first: i32, expression: &'static str, otherwise: &'static str| {
             if version >= first { expression } else { otherwise }
         };
@@ -59,13 +61,13 @@ impl Queries {
                     .replace("{{", "")
                     .replace("}}", ""),
             ),
-            state: split_at_name(&hashes.replace("{select}", STATE)),
+            state: split_at_name(&hashes.replace("{select}", &state)),
             states: [
                 format!(
                     "SELECT n.nspname::text, ({}), \
                      has_schema_privilege(n.oid, 'CREATE') AND NOT pg_is_in_recovery() \
                      FROM (SELECT oid, nspname FROM pg_namespace WHERE nspname = ANY (",
-                    hashes.replace("{select}", STATE).replace("{schema}", "n.oid")
+                    hashes.replace("{select}", &state).replace("{schema}", "n.oid")
                 ),
                 // In the order of their creation, so that neighboring rows of the system catalogs are read together.
                 ") ORDER BY oid) n".into(),

@@ -119,7 +119,7 @@ impl<'a> Scratch<'a> {
             connections: Connections::new(self.store.target().with("dbname", &self.claim.name), timeouts),
             fleet: Some(Connections::new(self.store.target().clone(), timeouts)),
             options,
-            schemas: SchemaCache::default(),
+            schemas: SchemaCache::new(self.store.options.ignore.clone()),
             queries: std::sync::OnceLock::new(),
             client_programs: std::sync::OnceLock::new(),
             extensions: std::sync::Mutex::default(),

@@ -12,14 +12,16 @@ use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel::sql_types::Text;
 
-use super::PostgresStore;
 use super::session::PostgresSession;
 use super::snapshot::Scratch;
+use super::{PostgresStore, pg_dump};
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::project::ProjectId;
-use crate::sql::{line_number, quote_name, quote_text};
-use crate::store::LoadedSql;
+use crate::schema::bookkeeping::is_bookkeeping;
+use crate::sql::statement::split;
+use crate::sql::{Dialect, line_number, own_schema, quote_name, quote_text};
+use crate::store::{LoadedSql, Rows as _};
 
 use guard::{Guard, changed_shared_object};
 use parts::{Part, extension_schema, is_access, parts};
@@ -33,6 +35,48 @@ struct Name {
 /// The schemas that contain anything, except the server's own; `public` comes last.
 const SCHEMAS: &str = "SELECT nspname::text AS name FROM pg_namespace n WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema' \
     AND EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid) ORDER BY nspname = 'public', nspname";
+
+/// Returns the statements that create a schema's objects, without its name and without the tables of migration tools.
+pub(super) fn schema_sql(store: &PostgresStore, id: &ProjectId) -> Result<String> {
+    let mut session = store.session(id)?;
+    session.begin_reading()?;
+    session.require_schema()?;
+    let needs = session.needs()?;
+    let mut excluded = Vec::new();
+    let tables = session.texts_of(&format!(
+        "SELECT relname::text AS value FROM pg_class WHERE relkind = 'r' AND relnamespace = {}",
+        session.schema_oid_sql()?
+    ))?;
+    for table in tables {
+        if is_bookkeeping(&table, &session.columns(&table)?) {
+            excluded.push(table);
+        }
+    }
+    session.end_transaction("ROLLBACK")?;
+    let name = store.name(id)?;
+    let folder = private_folder()?;
+    let file = folder.path().join("dump.sql");
+    let schema = format!("--schema={}", quote_name(&name));
+    let target = format!("--file={}", file.display());
+    let mut arguments =
+        vec!["--schema-only".to_string(), "--no-owner".into(), "--no-privileges".into(), schema, target];
+    arguments.extend(
+        excluded.iter().map(|table| format!("--exclude-table={}.{}", quote_name(&name), quote_name(table))),
+    );
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    pg_dump::run(store.client_folder()?, "pg_dump", store.target(), &arguments)?;
+    let text = std::fs::read_to_string(&file).map_err(|error| Error::io("read", &file, error))?;
+    // Newer versions of pg_dump begin and end with a command of psql.
+    let text: Vec<&str> = text.lines().filter(|line| !line.starts_with('\\')).collect();
+    let text = text.join("\n");
+    let unclosed = |_| Error::new(ErrorKind::Internal, "pg_dump wrote what cannot be parsed");
+    let text = own_schema::remove(&text, &name).map_err(unclosed)?;
+    let statements = split(&text, Dialect::Postgres).map_err(unclosed)?;
+    let is_setting = |sql: &str| sql.starts_with("SET ") || own_schema::is_preamble(sql, &name);
+    let extensions = needs.into_iter().filter(|sql| extension_schema(sql).is_some());
+    let objects = statements.into_iter().map(|statement| statement.sql).filter(|sql| !is_setting(sql));
+    Ok(extensions.chain(objects).map(|sql| format!("{sql};\n\n")).collect::<Vec<_>>().concat())
+}
 
 /// Writes a schema as SQL text.
 pub(super) fn dump(store: &PostgresStore, id: &ProjectId, out: &mut dyn Write) -> Result<()> {

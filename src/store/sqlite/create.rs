@@ -14,13 +14,13 @@ use rusqlite::{Connection, MAIN_DB};
 use rustix::fs::{FlockOperation, flock};
 
 use super::discover::orphan;
+use super::environment::Environment;
 use super::failure::describe;
 use super::ledger::set_run;
 use super::session::SqliteSession;
 use crate::disk::{already_exists, claim, rename_new, sync_directory};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Template;
-use crate::store::cache::SchemaCache;
 
 /// The file header's format versions: 1 for a rollback journal, 2 for WAL.
 const FORMAT_VERSIONS: std::ops::Range<usize> = 18..20;
@@ -41,9 +41,9 @@ struct CachedTemplate {
 
 impl TemplateCache {
     /// Returns the bytes of a new database whose ledger has the template's run and current times.
-    pub(super) fn image(&self, template: Template<'_>) -> Result<Arc<Vec<u8>>> {
+    pub(super) fn image(&self, template: Template<'_>, environment: &Environment) -> Result<Arc<Vec<u8>>> {
         if !template.is_reusable {
-            return build(template).map(Arc::new);
+            return build(template, environment).map(Arc::new);
         }
         let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let image = match cached.as_ref().filter(|cached| cached.catalog_hash == template.catalog_hash) {
@@ -51,7 +51,7 @@ impl TemplateCache {
                 return Ok(Arc::clone(&cached.image));
             }
             Some(cached) => with_run(&cached.image, template.run_id)?,
-            None => build(template)?,
+            None => build(template, environment)?,
         };
         let image = Arc::new(image);
         let (run, updated) = (template.run_id.to_string(), Instant::now());
@@ -66,7 +66,7 @@ impl TemplateCache {
 }
 
 /// Runs the migrations on a file rather than in memory, because only a file keeps settings such as the journal mode.
-fn build(template: Template<'_>) -> Result<Vec<u8>> {
+fn build(template: Template<'_>, environment: &Environment) -> Result<Vec<u8>> {
     let failed = |error| Error::new(ErrorKind::Io, "cannot create the template database").caused_by(error);
     let scratch = tempfile::tempdir().map_err(failed)?;
     let path = scratch.path().join("template.db");
@@ -76,8 +76,8 @@ fn build(template: Template<'_>) -> Result<Vec<u8>> {
         Ok(connection)
     };
     let connection = open().map_err(|error| describe("cannot create the template database", error))?;
-    let schemas = SchemaCache::default();
-    (template.fill)(&mut SqliteSession::new(connection, &schemas), usize::MAX)?;
+    let connection = environment.prepare(connection)?;
+    (template.fill)(&mut SqliteSession::new(connection, environment), usize::MAX)?;
     std::fs::read(&path).map_err(failed)
 }
 

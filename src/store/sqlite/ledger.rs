@@ -125,7 +125,7 @@ fn read_schema(connection: &Connection, cache: &SchemaCache) -> Result<(Arc<Sche
         Ok(Row { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? })
     };
     let rows: Vec<Row> = statement.query_map((), read).and_then(Iterator::collect).map_err(failed)?;
-    Ok((cache.insert(Some(text), schema(&rows)), tables))
+    Ok((cache.insert(Some(text), schema(&rows, cache.ignore())), tables))
 }
 
 fn bytes(value: ValueRef<'_>) -> &[u8] {

@@ -10,6 +10,7 @@ use rusqlite::backup::StepResult;
 use rusqlite::{Connection, OpenFlags};
 
 use super::create::{TemplateCache, in_memory};
+use super::environment::Environment;
 use super::failure::describe;
 use super::ledger;
 use super::rows::{self, SqliteRows};
@@ -22,7 +23,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Access, Inspection};
 use crate::project::ProjectId;
 use crate::sql::Dialect;
-use crate::store::cache::SchemaCache;
+
 use crate::store::connection::Connector;
 use crate::store::{
     Create, DatabaseMaintenance, DeferredCommits, Discovery, ExclusiveProject, Finding, IfInUse, Inspect,
@@ -36,7 +37,7 @@ pub struct MemoryStore {
     name: String,
     /// One connection per project keeps its database alive. Other connections open it by name.
     projects: Mutex<BTreeMap<ProjectId, Connection>>,
-    schemas: SchemaCache,
+    environment: Environment,
     template: TemplateCache,
 }
 
@@ -47,7 +48,7 @@ impl MemoryStore {
         Self {
             name: uuid::Uuid::now_v7().simple().to_string(),
             projects: Mutex::default(),
-            schemas: SchemaCache::default(),
+            environment: Environment::default(),
             template: TemplateCache::default(),
         }
     }
@@ -176,7 +177,7 @@ impl Store for MemoryStore {
     }
 
     fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>> {
-        Ok(Box::new(SqliteSession::new(self.connect_existing(id)?, &self.schemas)))
+        Ok(Box::new(SqliteSession::new(self.connect_existing(id)?, &self.environment)))
     }
 
     fn connector(&self, id: &ProjectId) -> Result<Connector> {
@@ -197,13 +198,17 @@ impl Inspect for MemoryStore {
         false
     }
 
+    fn schema_sql(&self, id: &ProjectId) -> Result<String> {
+        sql_text::schema_sql(|work| self.read(id, work))
+    }
+
     fn discover(&self) -> Result<Discovery> {
         Ok(Discovery { projects: self.projects().keys().cloned().collect(), skipped: Vec::new() })
     }
 
     fn inspect(&self, ids: &[ProjectId], _read_schema: ReadSchema) -> Vec<Result<Inspection>> {
         let inspect = |id| {
-            ledger::inspect(&self.connect_existing(id)?, &self.schemas, Access::ReadWrite)
+            ledger::inspect(&self.connect_existing(id)?, &self.environment.schemas, Access::ReadWrite)
                 .map_err(|error| error.in_project(id))
         };
         ids.iter().map(inspect).collect()
@@ -221,7 +226,7 @@ impl Create for MemoryStore {
     }
 
     fn create(&self, id: &ProjectId, template: Template<'_>) -> Result<()> {
-        let image = self.template.image(template)?;
+        let image = self.template.image(template, &self.environment)?;
         let mut projects = self.projects();
         if projects.contains_key(id) {
             return Err(already_exists().in_project(id));
@@ -239,13 +244,13 @@ impl Create for MemoryStore {
     ) -> Result<()> {
         let connection = Connection::open_in_memory()
             .map_err(|error| describe("cannot open a private database", error))?;
-        work(&mut SqliteSession::new(connection, &self.schemas))
+        work(&mut SqliteSession::new(connection, &self.environment))
     }
 }
 
 impl Snapshots for MemoryStore {
     fn snapshot_to(&self, id: &ProjectId, file: &Path) -> Result<Snapshot> {
-        take_snapshot(&self.connect_existing(id)?, &self.schemas, self.place(id), file)
+        take_snapshot(&self.connect_existing(id)?, &self.environment, self.place(id), file)
             .map_err(|error| error.in_project(id))
     }
 
@@ -254,7 +259,7 @@ impl Snapshots for MemoryStore {
         snapshot: SnapshotFile<'_>,
         work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
     ) -> Result<()> {
-        work(&mut SqliteSession::new(open_scratch(snapshot.file)?, &self.schemas))
+        work(&mut SqliteSession::new(open_scratch(snapshot.file)?, &self.environment))
     }
 
     fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>> {
@@ -275,11 +280,12 @@ impl Snapshots for MemoryStore {
 
 impl SqlText for MemoryStore {
     fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
-        sql_text::export(out, |file| self.snapshot_to(id, file)).map_err(|error| error.in_project(id))
+        sql_text::export(out, &self.environment, |file| self.snapshot_to(id, file))
+            .map_err(|error| error.in_project(id))
     }
 
     fn load_sql(&self, text: &Path, file: &Path) -> Result<LoadedSql> {
-        sql_text::load(text, file)
+        sql_text::load(text, file, &self.environment)
             .map(|()| LoadedSql { place: file.display().to_string(), ..LoadedSql::default() })
     }
 }

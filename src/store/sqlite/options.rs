@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::project::NamePattern;
+use crate::schema::ignore::IgnoreList;
 
 /// Settings of a [`SqliteStore`](super::SqliteStore). The defaults suit most fleets.
 ///
@@ -18,6 +19,8 @@ pub struct SqliteOptions {
     pub(super) pattern: NamePattern,
     pub(super) lock_timeout: Duration,
     pub(super) read_timeout: Duration,
+    pub(super) ignore: IgnoreList,
+    pub(super) load: Vec<String>,
 }
 
 impl Default for SqliteOptions {
@@ -26,6 +29,8 @@ impl Default for SqliteOptions {
             pattern: NamePattern::default(),
             lock_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(10),
+            ignore: IgnoreList::default(),
+            load: Vec::new(),
         }
     }
 }
@@ -41,6 +46,19 @@ impl SqliteOptions {
     #[must_use]
     pub fn lock_timeout(self, lock_timeout: Duration) -> Self {
         Self { lock_timeout, ..self }
+    }
+
+    /// Sets the objects that are not compared with the migrations; default none.
+    #[must_use]
+    pub fn ignore(self, ignore: IgnoreList) -> Self {
+        Self { ignore, ..self }
+    }
+
+    /// Sets the extensions of SQLite that every connection of tenantry's loads, by name or path; default none. They are
+    /// foreign code: name only libraries that you trust. Applications load them into their own connections.
+    #[must_use]
+    pub fn load(self, extensions: impl IntoIterator<Item = String>) -> Self {
+        Self { load: extensions.into_iter().collect(), ..self }
     }
 
     /// Sets how long reading one project's ledger and schema may take; default 10 s.

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
+use super::environment::Environment;
 use super::failure;
 use super::file::{COMPANIONS, Signature, companion, uri};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,11 +33,12 @@ const INSTRUCTIONS_PER_CHECK: i32 = 20_000;
 const PROBE: &str = "SELECT 1 FROM sqlite_schema LIMIT 1";
 
 /// Reads databases within time limits.
-pub(super) struct Reader {
+pub(super) struct Reader<'a> {
     /// How long to wait for a lock.
     pub(super) lock_timeout: Duration,
     /// How long a read may take.
     pub(super) deadline: Duration,
+    pub(super) environment: &'a Environment,
 }
 
 enum ReadMethod {
@@ -46,7 +48,7 @@ enum ReadMethod {
     Copy,
 }
 
-impl Reader {
+impl Reader<'_> {
     /// Reads a database with `work`, which may be called more than once.
     pub(super) fn read<T>(&self, path: &Path, work: impl Fn(&Connection) -> Result<T>) -> Result<T> {
         for _ in 0..ATTEMPTS {
@@ -104,7 +106,8 @@ impl Reader {
         path: &Path,
         work: impl Fn(&Connection) -> Result<T>,
     ) -> Result<T, ReadFailure> {
-        Ok(work(&self.open(path, "mode=ro&immutable=1")?)?)
+        let connection = self.environment.prepare(self.open(path, "mode=ro&immutable=1")?)?;
+        Ok(work(&connection)?)
     }
 
     /// Reads in one transaction, so that ledger and schema are from the same moment.
@@ -114,7 +117,7 @@ impl Reader {
         query: &str,
         work: impl Fn(&Connection) -> Result<T>,
     ) -> Result<T, ReadFailure> {
-        let connection = self.open(path, query)?;
+        let connection = self.environment.prepare(self.open(path, query)?)?;
         connection.execute_batch("BEGIN")?;
         connection.query_row(PROBE, (), |_| Ok(())).optional()?;
         Ok(work(&connection)?)
@@ -133,7 +136,7 @@ impl Reader {
                     .map_err(|error| Error::io("copy", &from, error))?;
             }
         }
-        let connection = Connection::open(&copy)?;
+        let connection = self.environment.prepare(Connection::open(&copy)?)?;
         self.set_limits(&connection)?;
         Ok(work(&connection)?)
     }
@@ -196,7 +199,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.db");
         Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
-        let reader = Reader { lock_timeout: Duration::ZERO, deadline: Duration::from_millis(50) };
+        let environment = Environment::default();
+        let deadline = Duration::from_millis(50);
+        let reader = Reader { lock_timeout: Duration::ZERO, deadline, environment: &environment };
         let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT count(*) FROM n";
         let read = |connection: &Connection| {
             connection

@@ -8,6 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, OpenFlags};
 
+use super::environment::Environment;
 use super::failure::{describe, message};
 use super::rows::{self, SqliteRows};
 use super::{health, ledger};
@@ -20,7 +21,6 @@ use crate::schema::Schema;
 use crate::sql::pragma::Pragma;
 use crate::sql::quote_name;
 use crate::sql::statement::{Control, Statement};
-use crate::store::cache::SchemaCache;
 use crate::store::{
     Contents, ForeignKeyViolations, ForeignKeys, Health, Lock, Mode, RowCounts, Rows, ScriptRun, Session,
     Step,
@@ -32,7 +32,7 @@ const LOCK_ATTEMPT: Duration = Duration::from_millis(10);
 /// A connection for writing. Closing it rolls back an open transaction.
 pub(super) struct SqliteSession<'a> {
     connection: Connection,
-    schemas: &'a SchemaCache,
+    environment: &'a Environment,
     file: Option<DatabaseFile>,
     /// Whether the session holds the lock between transactions.
     has_session_lock: bool,
@@ -54,8 +54,8 @@ pub(super) fn connect(uri: &str, lock_timeout: Duration) -> Result<Connection> {
 }
 
 impl<'a> SqliteSession<'a> {
-    pub(super) fn new(connection: Connection, schemas: &'a SchemaCache) -> Self {
-        Self { connection, schemas, file: None, has_session_lock: false }
+    pub(super) fn new(connection: Connection, environment: &'a Environment) -> Self {
+        Self { connection, environment, file: None, has_session_lock: false }
     }
 
     /// Sets the database's file, which several sessions may try to lock at the same time.
@@ -158,7 +158,7 @@ impl<'a> SqliteSession<'a> {
 
     fn reopen(&mut self) -> Result<()> {
         if let Some(file) = &self.file {
-            self.connection = connect(&file.uri, file.lock_timeout)?;
+            self.connection = self.environment.prepare(connect(&file.uri, file.lock_timeout)?)?;
         }
         Ok(())
     }
@@ -218,7 +218,7 @@ impl Session for SqliteSession<'_> {
     }
 
     fn inspect(&mut self) -> Result<Inspection> {
-        ledger::inspect(&self.connection, self.schemas, Access::ReadWrite)
+        ledger::inspect(&self.connection, &self.environment.schemas, Access::ReadWrite)
     }
 
     fn count_rows(&mut self) -> Result<RowCounts> {
@@ -289,7 +289,7 @@ impl Session for SqliteSession<'_> {
     }
 
     fn schema(&mut self) -> Result<Arc<Schema>> {
-        ledger::current_schema(&self.connection, self.schemas)
+        ledger::current_schema(&self.connection, &self.environment.schemas)
     }
 
     fn begin_if_unchanged(&mut self, _mode: Mode, _inspected: &Inspection) -> Result<bool> {

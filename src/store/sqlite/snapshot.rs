@@ -11,13 +11,13 @@ use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, ffi};
 
 use super::create::{temporary_name, write_file};
+use super::environment::Environment;
 use super::failure::describe;
 use super::file::{COMPANIONS, companion, uri};
 use super::{SqliteStore, contents, ledger, session};
 use crate::disk::sync_directory;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Access;
-use crate::store::cache::SchemaCache;
 use crate::store::{ExclusiveProject, IfInUse, Replaced, Snapshot, SnapshotFile};
 
 /// How many pages are copied in one step.
@@ -26,7 +26,7 @@ const PAGES_PER_STEP: i32 = 4_096;
 /// Copies the database to a new file, and reads the ledger, schema and contents of the copy.
 pub(super) fn take_snapshot(
     connection: &Connection,
-    schemas: &SchemaCache,
+    environment: &Environment,
     place: String,
     to: &Path,
 ) -> Result<Snapshot> {
@@ -35,8 +35,9 @@ pub(super) fn take_snapshot(
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let copy = Connection::open_with_flags(uri(to, "mode=ro&immutable=1"), flags)
         .map_err(|error| describe("cannot open its copy", error))?;
+    let copy = environment.prepare(copy)?;
     Ok(Snapshot {
-        inspection: ledger::inspect(&copy, schemas, Access::ReadWrite)?,
+        inspection: ledger::inspect(&copy, &environment.schemas, Access::ReadWrite)?,
         contents: contents::contents(&copy)?,
         database: format!("SQLite {}", rusqlite::version()),
         place,
@@ -163,12 +164,12 @@ impl ExclusiveProject for ExclusiveFile<'_> {
         let place = self.path.display().to_string();
         match &self.connection {
             Some(connection) if connection.is_autocommit() => {
-                take_snapshot(connection, &self.store.schemas, place, to)
+                take_snapshot(connection, &self.store.environment, place, to)
             }
             // SQLite cannot copy from a connection that has a write transaction, so another connection reads.
             Some(_) => {
                 let reader = session::connect(&uri(&self.path, "mode=rw"), self.store.lock_timeout)?;
-                take_snapshot(&reader, &self.store.schemas, place, to)
+                take_snapshot(&reader, &self.store.environment, place, to)
             }
             None => {
                 Err(Error::new(ErrorKind::NotADatabase, "it is not a database, so it cannot be backed up"))

@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
@@ -13,31 +14,69 @@ use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
+use super::environment::Environment;
 use super::failure::describe;
 use super::file::uri;
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
-use crate::schema::bookkeeping::is_ledger_trigger;
+use crate::schema::bookkeeping::{is_bookkeeping, is_ledger_trigger};
 use crate::sql::statement::{Statement, split};
 use crate::sql::{Dialect, quote_name, tokens};
-use crate::store::Snapshot;
+use crate::store::{Rows, Snapshot};
 
 /// Pragmas that dumps start with and that affect only the connection.
 const ALLOWED_PRAGMAS: [&str; 2] = ["foreign_keys", "defer_foreign_keys"];
 
+/// The objects of a database, in an order in which they can be created. Shadow tables belong to virtual tables.
+const OBJECTS: &str = r"main.sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\_%' ESCAPE '\'
+    AND name NOT IN (SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow')
+    ORDER BY CASE type WHEN 'table' THEN 0 WHEN 'index' THEN 1 WHEN 'view' THEN 2 ELSE 3 END, rowid";
+
+/// Returns the statements that create a database's objects, without the tables of migration tools. `read` reads the
+/// database.
+pub(super) fn schema_sql(
+    read: impl Fn(&dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()>,
+) -> Result<String> {
+    let found = Mutex::new(Vec::new());
+    read(&|rows| {
+        let mut objects: Vec<(String, String)> = Vec::new();
+        rows.for_each_row(&["tbl_name".into(), "sql".into()], OBJECTS, &mut |texts| {
+            if let [Some(table), Some(sql)] = texts.as_slice() {
+                objects.push((table.clone(), sql.clone()));
+            }
+            Ok(true)
+        })?;
+        let mut kept = Vec::new();
+        for (table, sql) in objects {
+            if !is_bookkeeping(&table, &rows.columns(&table)?) {
+                kept.push(sql);
+            }
+        }
+        *found.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+        Ok(())
+    })?;
+    let statements = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(statements.iter().map(|sql| format!("{sql};\n\n")).collect::<Vec<_>>().concat())
+}
+
 /// Writes a database as SQL text. `copy` copies it to a private file, which is then read.
-pub(super) fn export(out: &mut dyn Write, copy: impl FnOnce(&Path) -> Result<Snapshot>) -> Result<()> {
+pub(super) fn export(
+    out: &mut dyn Write,
+    environment: &Environment,
+    copy: impl FnOnce(&Path) -> Result<Snapshot>,
+) -> Result<()> {
     let folder = private_folder()?;
     let file = folder.path().join("copy");
     copy(&file)?;
-    dump(&file, out)
+    dump(&file, out, environment)
 }
 
-fn dump(copy: &Path, out: &mut dyn Write) -> Result<()> {
+fn dump(copy: &Path, out: &mut dyn Write, environment: &Environment) -> Result<()> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(uri(copy, "mode=ro&immutable=1"), flags)
         .map_err(|error| describe("cannot open its copy", error))?;
+    let connection = environment.prepare(connection)?;
     write_all(&connection, out).map_err(|failure| match failure {
         Failure::Database(error) => describe("cannot read the database", error),
         Failure::Output(error) => Error::new(ErrorKind::Io, "cannot write the export").caused_by(error),
@@ -209,7 +248,7 @@ fn write_blob(bytes: &[u8], out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// Loads a SQL text into a new database file. Returns `Usage` if the text contains what no dump contains.
-pub(super) fn load(path: &Path, into: &Path) -> Result<()> {
+pub(super) fn load(path: &Path, into: &Path, environment: &Environment) -> Result<()> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::io("read", path, error))?;
     let statements = split(&text, Dialect::Sqlite).map_err(|unclosed| {
         Error::new(ErrorKind::Usage, format!("{} is never closed", unclosed.what)).at(path, unclosed.line)
@@ -229,6 +268,7 @@ pub(super) fn load(path: &Path, into: &Path) -> Result<()> {
     }
     let connection =
         Connection::open(into).map_err(|error| describe("cannot create a private database", error))?;
+    let connection = environment.prepare(connection)?;
     let configure = || -> rusqlite::Result<()> {
         // Constraints are checked after the load, as far as SQLite can check them without the application.
         connection.execute_batch(

@@ -1,0 +1,84 @@
+//! The schema of one database as a first migration, for fleets that have no migrations yet.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::project::{NamePattern, ProjectId};
+use crate::sql::Dialect;
+use crate::store::Store;
+#[cfg(feature = "postgres")]
+use crate::store::postgres::{PostgresOptions, PostgresStore};
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
+
+impl Config {
+    /// Returns the SQL that creates the objects of a database: of a project of this store, of a SQLite file, or of the
+    /// schema `public` of a Postgres database, given by its URL. The tables of migration tools are left out.
+    ///
+    /// Fails with [`ErrorKind::NotFound`] if there is no such database, and with [`ErrorKind::Usage`] if it is of another
+    /// kind than the store or has no objects.
+    pub fn schema_sql(&self, source: &str) -> Result<String> {
+        let (store, id) = self.model(source)?;
+        let sql = store.schema_sql(&id)?;
+        if sql.trim().is_empty() {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("{source} has no tables, so there is nothing to begin with"),
+            )
+            .with_hint("name a database that has the tables of your application"));
+        }
+        Ok(sql)
+    }
+
+    /// The store that a source is in, and its id there.
+    fn model(&self, source: &str) -> Result<(Arc<dyn Store>, ProjectId)> {
+        let path = Path::new(source);
+        if source.starts_with("postgres://") || source.starts_with("postgresql://") {
+            self.require(Dialect::Postgres, source)?;
+            #[cfg(feature = "postgres")]
+            return Ok((Arc::new(public_schema(source)?), "c".parse()?));
+        }
+        if path.is_file() {
+            self.require(Dialect::Sqlite, source)?;
+            return file(path);
+        }
+        Ok((self.store()?, source.parse()?))
+    }
+
+    fn require(&self, dialect: Dialect, source: &str) -> Result<()> {
+        if self.dialect() == dialect {
+            return Ok(());
+        }
+        let message = format!(
+            "{} is for {}, and the store for {}",
+            shown(source),
+            dialect.name(),
+            self.dialect().name()
+        );
+        Err(Error::new(ErrorKind::Usage, message)
+            .with_hint("name the store: --store sqlite:DIR or postgres://..."))
+    }
+}
+
+/// A store whose only project is the file.
+fn file(path: &Path) -> Result<(Arc<dyn Store>, ProjectId)> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let (stem, extension) = name.split_once('.').unwrap_or((&name, ""));
+    let id: ProjectId = stem.parse()?;
+    let dot = if extension.is_empty() { "" } else { "." };
+    let pattern: NamePattern = format!("{{id}}{dot}{extension}").parse()?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok((Arc::new(SqliteStore::new(folder, SqliteOptions::default().pattern(pattern))), id))
+}
+
+/// A store whose project `c` is the schema `public`.
+#[cfg(feature = "postgres")]
+fn public_schema(url: &str) -> Result<PostgresStore> {
+    PostgresStore::new(url, PostgresOptions::default().pattern(NamePattern::parse_of_schemas("publi{id}")?))
+}
+
+/// A source for a message. A URL may contain a password.
+fn shown(source: &str) -> &str {
+    if source.contains("://") { "the URL" } else { source }
+}
