@@ -103,6 +103,8 @@ pub struct Catalog {
     migrations: Vec<Migration>,
     /// SQL files beside the migrations' folders, which are not migrations.
     ignored_files: Vec<PathBuf>,
+    /// The folder that it was loaded from, if it was.
+    folder: Option<PathBuf>,
     hash: [u8; 32],
 }
 
@@ -130,7 +132,8 @@ impl Catalog {
     pub fn from_directory(directory: &Path, dialect: Dialect, options: &FolderOptions) -> Result<Self> {
         let read::Folder { path, rule, migrations, ignored_files } =
             read::directory(directory, dialect, options)?;
-        Ok(Self { ignored_files, ..Self::load(&path.display().to_string(), dialect, migrations, rule)? })
+        let catalog = Self::load(&path.display().to_string(), dialect, migrations, rule)?;
+        Ok(Self { ignored_files, folder: Some(path), ..catalog })
     }
 
     /// Returns the files of a new migration in a folder that has another tool's layout, each with its name and text. `None`
@@ -180,7 +183,20 @@ impl Catalog {
         }
         order::sort(&mut migrations, rule)?;
         let hash = hash(dialect, &migrations);
-        Ok(Self { name: name.to_string(), dialect, migrations, ignored_files: Vec::new(), hash })
+        Ok(Self {
+            name: name.to_string(),
+            dialect,
+            migrations,
+            ignored_files: Vec::new(),
+            folder: None,
+            hash,
+        })
+    }
+
+    /// Returns the folder that it was loaded from. `None` for a set of the binary or of a program.
+    #[must_use]
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
     }
 
     /// Returns the set's name, or the path of the folder that it was loaded from.

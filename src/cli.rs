@@ -246,6 +246,8 @@ fn nested_commands(name: &str) -> Vec<String> {
 /// Runs a command and returns the exit code.
 pub(crate) fn run(cli: Cli) -> Result<u8> {
     let settings = &cli.settings;
+    let commands = Cli::command().get_subcommands().map(|command| command.get_name().to_string()).collect();
+    crate::report::repeat_options(commands, settings.given_options());
     match cli.command {
         Command::Init(it) => init::init(settings, &it),
         Command::Create(it) => project::create(settings, it),
@@ -311,6 +313,26 @@ impl Settings {
         Config::new(flags.over(Layer::from_environment(variable)?).over(file))
     }
 
+    /// Returns the options that say which fleet is meant, as they were given. A password is left out.
+    fn given_options(&self) -> String {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let store = self.store.clone().map(|store| if has_password(&store) { "URL".into() } else { store });
+        let options = [
+            ("--store", store),
+            ("--pattern", self.pattern.clone()),
+            ("--set", self.set.clone()),
+            ("--migrations", path(&self.migrations)),
+            ("--layout", self.layout.clone()),
+            ("--own-schema", self.own_schema.clone()),
+            ("--config", path(&self.config)),
+            ("--env", self.env.clone()),
+            ("--backup-dir", path(&self.backup_dir)),
+        ];
+        let given =
+            options.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", quoted(&value?))));
+        given.collect::<Vec<_>>().join(" ")
+    }
+
     /// Returns a manager that stops on SIGINT or SIGTERM: the first signal lets started projects finish, the second
     /// exits at once.
     fn manager(&self) -> Result<Manager> {
@@ -331,6 +353,22 @@ impl Settings {
             (_, true) => Verbosity::Verbose,
             _ => Verbosity::Normal,
         }
+    }
+}
+
+/// Whether a store's URL has a password.
+fn has_password(store: &str) -> bool {
+    let user = store.split_once("://").and_then(|(_, rest)| rest.split_once('@')).map(|(user, _)| user);
+    store.contains("password=") || user.is_some_and(|user| user.contains(':'))
+}
+
+/// A value as a shell reads it.
+fn quoted(value: &str) -> String {
+    let is_plain = |it: char| it.is_ascii_alphanumeric() || "_-./:@=?&%+,".contains(it);
+    if value.chars().all(is_plain) && !value.is_empty() {
+        value.into()
+    } else {
+        format!("'{}'", value.replace('\'', r"'\''"))
     }
 }
 

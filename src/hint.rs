@@ -2,7 +2,7 @@
 //! that do the same.
 
 /// Commands and the equivalent calls. A command comes before every other command that is a prefix of it.
-const CALLS: [(&str, &str); 17] = [
+const CALLS: [(&str, &str); 18] = [
     ("backup create", "Manager::backup"),
     ("backup list", "Manager::backups"),
     ("backup restore", "Manager::restore"),
@@ -18,6 +18,7 @@ const CALLS: [(&str, &str); 17] = [
     ("create", "Manager::create"),
     ("status", "Manager::status"),
     ("stamp", "Manager::stamp"),
+    ("adopt", "Request::Adopt"),
     ("list", "Manager::list"),
     ("init", "Catalog::from_directory"),
 ];

@@ -203,5 +203,6 @@ pub fn current_actor() -> String {
 fn broken(path: &Path, what: &str) -> Error {
     Error::new(ErrorKind::CheckFailed, format!("the journal is damaged: {what}"))
         .at(path, None)
-        .with_hint("keep the file unchanged for the investigation, and compare it with a copy")
+        .with_hint("keep the file unchanged for the investigation, and compare it with a copy; to work on meanwhile, move the journal's \
+             folder elsewhere: the next command begins a new one")
 }

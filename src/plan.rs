@@ -35,7 +35,7 @@ pub struct Inspection {
     pub recorded_fingerprint: Option<Fingerprint>,
     /// Whether it may be written.
     pub access: Access,
-    /// The ledgers of other tools. They are read only for [`Request::Adopt`].
+    /// The ledgers of other tools. Filled for [`Request::Adopt`], empty otherwise.
     pub other_ledgers: Vec<OtherLedger>,
 }
 
@@ -232,7 +232,11 @@ impl Planner<'_> {
         let forced = force && (checked.is_err() || !self.edited().0.is_empty());
         let changes = !ledger.entries_for_stamp(self.catalog, position, forced).is_empty();
         let stamp = changes.then_some(Stamp { position, forced });
-        let notes = self.notes(position);
+        let mut notes = self.notes(position);
+        let schema = self.inspection.schema.as_ref().filter(|_| ledger.is_empty());
+        notes.extend(schema.iter().flat_map(|schema| schema.other_ledgers()).map(|(tool, table)| {
+            format!("{tool}'s ledger ({table}) was not verified; tenantry adopt does that")
+        }));
         Ok(Plan { recorded_position: recorded, stamp, ..Plan::nothing(position, notes) })
     }
 

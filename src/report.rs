@@ -4,6 +4,7 @@ mod human;
 
 use std::fmt;
 use std::io::{self, Write};
+use std::sync::OnceLock;
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
@@ -122,6 +123,39 @@ impl Reporter {
     }
 }
 
+/// The commands' names, and the options that the user gave and that a command in a hint needs as well.
+static GIVEN: OnceLock<(Vec<String>, String)> = OnceLock::new();
+
+/// Sets the options to repeat in the commands of hints and notes, such as `--store sqlite:customers`.
+pub(crate) fn repeat_options(commands: Vec<String>, options: String) {
+    // A process runs one command, so this is called once.
+    let _ = GIVEN.set((commands, options));
+}
+
+/// Returns a text whose commands can be copied: they repeat the options that the user gave.
+fn with_given_options(text: &str) -> String {
+    match GIVEN.get() {
+        Some((commands, options)) if !options.is_empty() => insert_options(text, commands, options),
+        _ => text.into(),
+    }
+}
+
+fn insert_options(text: &str, commands: &[String], options: &str) -> String {
+    const PROGRAM: &str = "tenantry ";
+    let mut parts = text.split(PROGRAM);
+    let mut result = parts.next().unwrap_or_default().to_string();
+    for part in parts {
+        result.push_str(PROGRAM);
+        let word = part.split(|it: char| !it.is_ascii_lowercase() && it != '-').next().unwrap_or_default();
+        if commands.iter().any(|command| command == word) {
+            result.push_str(options);
+            result.push(' ');
+        }
+        result.push_str(part);
+    }
+    result
+}
+
 /// Writes a message to standard error.
 pub(crate) fn note(message: fmt::Arguments<'_>) {
     // If standard error is closed, there is no other channel to report it on.
@@ -138,7 +172,7 @@ pub(crate) fn fatal(error: &Error, format: Format) {
         source = cause.source();
     }
     if let Some(hint) = error.hint_for_command() {
-        note(format_args!("{dim}hint:{dim:#} {hint}"));
+        note(format_args!("{dim}hint:{dim:#} {}", with_given_options(hint)));
     }
     if format == Format::Json {
         let mut output = Output::new();
@@ -149,5 +183,26 @@ pub(crate) fn fatal(error: &Error, format: Format) {
         }));
         // The error is already on standard error.
         let _ = output.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::insert_options;
+
+    #[test]
+    fn commands_repeat_the_given_options_and_other_words_do_not() {
+        let commands = ["stamp".to_string(), "upgrade-all".into()];
+        let insert = |text: &str| insert_options(text, &commands, "--store sqlite:x");
+        assert_eq!(insert("record it: tenantry stamp ID"), "record it: tenantry --store sqlite:x stamp ID");
+        assert_eq!(
+            insert("tenantry upgrade-all, or tenantry stamp"),
+            "tenantry --store sqlite:x upgrade-all, or tenantry --store sqlite:x stamp"
+        );
+        assert_eq!(
+            insert("run tenantry again; another tenantry process"),
+            "run tenantry again; another tenantry process"
+        );
+        assert_eq!(insert("tenantry upgrade"), "tenantry upgrade");
     }
 }

@@ -9,6 +9,7 @@ mod deparsed;
 mod difference;
 mod expression;
 pub(crate) mod ignore;
+pub(crate) mod lazy;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 pub mod sqlite;

@@ -1,5 +1,7 @@
 //! Builds the reference: runs a catalog's migrations on a scratch database, and keeps the schema of each position.
 
+use std::sync::Arc;
+
 use crate::catalog::{Catalog, Migration};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{DownScriptOutcome, Reference};
@@ -21,7 +23,8 @@ pub(crate) fn build_reference(
     let mode = Mode { foreign_keys: ForeignKeys::Compared, ..Mode::PLAIN };
     session.begin(mode)?;
     session.create_ledger()?;
-    let (mut schemas, mut down_outcomes, mut deletes) = (vec![session.schema()?], Vec::new(), Vec::new());
+    let mut schemas = vec![Arc::new(session.lazy_schema()?)];
+    let (mut down_outcomes, mut deletes) = (Vec::new(), Vec::new());
     session.commit()?;
     for migration in catalog.migrations() {
         let step = Step { migration, script: &migration.up };
@@ -35,7 +38,7 @@ pub(crate) fn build_reference(
                 runs
             };
             deletes.push(runs.iter().any(|run| run.deletes));
-            let schema = session.schema()?;
+            let schema = Arc::new(session.lazy_schema()?);
             let down_result = match &migration.down {
                 Some(script) if test_down_scripts == TestDownScripts::Yes && script.is_transactional() => {
                     Some(session.try_script(Step { migration, script }))
@@ -50,7 +53,7 @@ pub(crate) fn build_reference(
             (Some(Err(error)), _) if error.kind() == ErrorKind::Disconnected => return Err(error),
             (Some(Err(error)), _) => DownScriptOutcome::Fails(error.summary()),
             (Some(Ok(found)), Some(before)) => {
-                let differences = found.differences(before);
+                let differences = found.differences(before.get());
                 let differences: Vec<_> = differences.into_iter().filter(|it| !it.is_note()).collect();
                 if differences.is_empty() {
                     DownScriptOutcome::Reverts

@@ -14,7 +14,7 @@ use crate::rules::{Chain, Check, Retention, Unit};
 use crate::sql::{Dialect, quote_name};
 use crate::store::{Mode, Rows, Session};
 
-/// The number of rows that one transaction deletes.
+/// The number of rows of the rule's table that one transaction deletes. Their dependents go with them.
 const BATCH: u64 = 1_000;
 
 /// Numbers of rows by table.
@@ -142,8 +142,15 @@ impl RetentionCutoff<'_> {
 
 /// Runs a check. Returns a description of the first row that fails it.
 pub(crate) fn check(rows: &mut dyn Rows, check: &Check) -> Result<Option<String>> {
+    let in_check = |error: Error| {
+        if error.kind() != ErrorKind::Database {
+            return error;
+        }
+        Error::new(error.kind(), format!("the check {:?} cannot be run: {}", check.name, error.summary()))
+            .with_hint("fix it in set.toml, next to the migrations")
+    };
     let found = match (&check.query, &check.chain) {
-        (Some(query), _) => rows.first(query)?,
+        (Some(query), _) => rows.first(query).map_err(in_check)?,
         (None, Some(chain)) => broken_link(rows, chain)?,
         (None, None) => None,
     };

@@ -14,7 +14,7 @@ use crate::schema::{Difference, Schema};
 use crate::sql::quote_name;
 use crate::store::{ForeignKeys, Mode, RowCounts, ScriptRun, Session, Step};
 
-/// What a segment reports besides its commit, and the tracker of rows that all segments share.
+/// The notes of a segment, and the row tracker that all segments share.
 pub(super) struct SegmentContext<'a> {
     pub(super) rows: Option<&'a mut RowTracker>,
     pub(super) notes: Vec<String>,

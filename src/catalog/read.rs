@@ -174,6 +174,17 @@ impl Listing {
                     .with_hint("only migration.sql and down.sql are allowed"));
             }
             self.sql_files.extend(scripts);
+        } else if let Some(inner) = scripts.iter().find(|it| it.is_dir()) {
+            // A folder of sets, or of one set's migrations one level up.
+            return Err(Error::new(
+                ErrorKind::Catalog,
+                "the folder contains folders, so it is not a migration",
+            )
+            .at(inner, None)
+            .with_hint(format!(
+                "if its folders are migrations, name it: --migrations {}",
+                folder.display()
+            )));
         } else {
             for file in scripts {
                 let bytes = std::fs::read(&file).map_err(|error| Error::io("read", &file, error))?;
@@ -195,6 +206,12 @@ impl Listing {
             return Err(Error::new(ErrorKind::Catalog, "only SQL files can be run")
                 .at(part, None)
                 .with_hint("write the migration as SQL, or move the file out of the folder"));
+        }
+        if let Some(file) = self.sql_files.iter().find(|it| it.ends_with("up.sql")) {
+            let parent = folder.parent().unwrap_or(folder).display();
+            return Err(Error::new(ErrorKind::Catalog, "this is the folder of one migration")
+                .at(file, None)
+                .with_hint(format!("name the folder that it is in: --migrations {parent}")));
         }
         let files = self.sql_files.into_iter().map(read_text).collect::<Result<Vec<_>>>()?;
         if let Some(journal) = self.journal {

@@ -1,4 +1,4 @@
-//! The commands about versions: status, stamp, upgrade, upgrade-all and downgrade.
+//! The commands about versions: status, stamp, adopt, upgrade, upgrade-all and downgrade.
 
 use clap::{ArgGroup, Args};
 use tenantry::catalog::Version;
@@ -74,7 +74,7 @@ pub(super) struct Adopt {
     /// Only show what would be taken over
     #[arg(long)]
     dry_run: bool,
-    /// Rename the tool's table, so that nobody takes it for current
+    /// Rename the tool's table, so that nobody takes it for current; run again, the tool would begin at its first migration
     #[arg(long)]
     retire: bool,
     #[command(flatten)]
@@ -90,7 +90,7 @@ pub(super) struct UpgradeOptions {
     /// Only show what would be done; changes nothing
     #[arg(long)]
     dry_run: bool,
-    /// Do not adopt databases without a ledger; report them as blocked
+    /// Do not record the version of databases without a ledger; report them as blocked
     #[arg(long)]
     no_stamp: bool,
     /// Upgrade projects whose schema differs from their version, and keep the difference

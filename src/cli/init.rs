@@ -7,9 +7,9 @@ use tenantry::config::FILE_NAME;
 use tenantry::manager::{Operation, Request, Run, Selection};
 use tenantry::{Error, ErrorKind, Result};
 
-use super::Settings;
 use super::catalog::write_new;
 use super::fleet::run_and_report;
+use super::{Settings, has_password};
 
 #[derive(Args, Debug)]
 pub(super) struct Init {
@@ -129,11 +129,6 @@ fn with_location(example: &str, settings: &Settings) -> String {
         text = text.replace("# pattern = \"project_{id}.db\"\n", &format!("pattern = {pattern:?}\n"));
     }
     text
-}
-
-fn has_password(store: &str) -> bool {
-    store.contains("password=")
-        || store.split_once('@').is_some_and(|(before, _)| before.matches(':').count() > 1)
 }
 
 /// The source for a comment in a file. A URL may contain a password.

@@ -40,6 +40,14 @@ impl StoreLocation {
             }
             #[cfg(feature = "postgres")]
             Some(("postgres" | "postgresql", _)) => Ok(Self::Server(Url(url.into()))),
+            // A path without a kind, or a kind without a path.
+            None if !url.contains('=') => Err(Error::new(
+                ErrorKind::Configuration,
+                format!("the store {url:?} does not say of which kind it is"),
+            )
+            .with_hint(format!("for a folder of SQLite files: --store sqlite:{url}"))),
+            Some(("sqlite", "")) => Err(Error::new(ErrorKind::Configuration, "sqlite: names no folder")
+                .with_hint("add the folder, such as sqlite:data")),
             // The error names only the scheme: the rest of the URL may contain a password.
             scheme => {
                 let scheme = scheme.map_or(url, |(scheme, _)| scheme);

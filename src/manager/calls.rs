@@ -1,4 +1,4 @@
-//! One method for each operation on a project, for applications. Each is a run, recorded like any other.
+//! Methods for the common operations on a project, for applications; `Manager::run` does the others. Each is a run, recorded like any other.
 
 use super::Manager;
 use super::command::MaintenanceTask;

@@ -5,12 +5,13 @@
 use std::sync::Arc;
 
 use crate::catalog::{Catalog, Migration};
+use crate::schema::lazy::LazySchema;
 use crate::schema::{Difference, Schema, notes};
 
 /// The schemas that a catalog's migrations produce on an empty database, one for each position.
 #[derive(Clone, Debug)]
 pub(crate) struct Reference {
-    schemas: Vec<Arc<Schema>>,
+    schemas: Vec<Arc<LazySchema>>,
     /// The first position whose schema depends on the data.
     data_dependent: usize,
     /// The result of each migration's down.sql. Empty if they were not run.
@@ -55,7 +56,7 @@ impl Reference {
 
     /// Creates a reference from the schemas of all positions, from 0 to the catalog's head.
     #[must_use]
-    pub(crate) fn new(catalog: &Catalog, schemas: Vec<Arc<Schema>>) -> Self {
+    pub(crate) fn new(catalog: &Catalog, schemas: Vec<Arc<LazySchema>>) -> Self {
         let depends = |migration: &Migration| migration.metadata.schema_depends_on_data;
         let data_dependent =
             catalog.migrations().iter().position(depends).map_or(usize::MAX, |index| index + 1);
@@ -94,10 +95,15 @@ impl Reference {
         !self.has_volatile_rows
     }
 
-    /// Returns the expected schema at a position. `None` if a migration declares that it depends on the data.
+    /// Returns the expected schema at a position. `None` if a migration declares that it depends on the data,
+    /// or if there is no reference.
     #[must_use]
     pub(crate) fn expected(&self, position: usize) -> Option<&Schema> {
-        if position >= self.data_dependent { None } else { self.schemas.get(position).map(Arc::as_ref) }
+        if position >= self.data_dependent {
+            None
+        } else {
+            self.schemas.get(position).map(|schema| schema.get())
+        }
     }
 
     /// Returns the differences between a schema and the expected one at a position, without those that are only a

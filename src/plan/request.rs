@@ -1,4 +1,4 @@
-//! What a plan is made for: upgrade, stamp, adopt or downgrade, and how far.
+//! The request that a plan carries out: upgrade, stamp, adopt or downgrade, and how far.
 
 use crate::schema::bookkeeping::Tool;
 

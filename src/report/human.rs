@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tenantry::catalog::Version;
 use tenantry::event::Problem;
 use tenantry::event::{Coverage, Event, KilledRun, Outcome, ProjectReport, RunStarted, Summary};
-use tenantry::{Catalog, Dialect, Error, ErrorKind, ProjectId, Result};
+use tenantry::{Catalog, Error, ErrorKind, ProjectId, Result};
 
 use super::Output;
 use super::Verbosity;
@@ -66,7 +66,7 @@ impl Human {
         Self {
             output: Output::new(),
             verbosity,
-            catalog: format!("{}: newest version {head}", set_label(catalog.name())),
+            catalog: format!("{}: newest version {head}", set_label(catalog)),
             progress: ProgressBar::hidden(),
             started: None,
             groups: BTreeMap::new(),
@@ -211,6 +211,7 @@ impl Human {
             let is_status = self.started.as_ref().is_some_and(|it| it.command == "status");
             let label = |name: &str| match name {
                 "planned" if is_status => "pending".to_string(),
+                "rows_deleted" => "with rows deleted".into(),
                 _ => name.replace('_', " "),
             };
             let counts: Vec<_> =
@@ -274,22 +275,26 @@ impl Human {
             ids.push(format!("and {} more", group.count - ids.len()));
         }
         let note = if key.rank == Rank::Note { "note: " } else { "" };
-        self.output.line(format_args!("\n{:>6}  {style}{label}{style:#}{note}{}", group.count, key.text));
+        self.output.line(format_args!(
+            "\n{:>6}  {style}{label}{style:#}{note}{}",
+            group.count,
+            super::with_given_options(&key.text)
+        ));
         if !ids.is_empty() {
             self.output.line(format_args!("        {}", ids.join(", ")));
         }
         if let Some(hint) = &key.hint {
-            self.output.line(format_args!("        hint: {hint}"));
+            self.output.line(format_args!("        hint: {}", super::with_given_options(hint)));
         }
     }
 }
 
 /// Names a migration set of the binary, or a folder of migrations.
-fn set_label(name: &str) -> String {
-    let is_embedded = [Dialect::Sqlite, Dialect::Postgres]
-        .into_iter()
-        .any(|it| Catalog::embedded_names(it).contains(&name));
-    if is_embedded { format!("migration set {name}") } else { format!("migrations {name}") }
+fn set_label(catalog: &Catalog) -> String {
+    match catalog.folder() {
+        Some(folder) => format!("migrations in {}", folder.display()),
+        None => format!("migration set {}", catalog.name()),
+    }
 }
 
 /// Formats an error without its project, so that projects with the same error form one group.
@@ -350,7 +355,9 @@ fn done(report: &ProjectReport, command: &str) -> String {
     match report.outcome {
         Outcome::UpToDate if report.to.is_none() => "nothing to do".into(),
         // A project can be at this version and still have pending migrations.
-        Outcome::UpToDate if command == "stamp" => format!("already at {}", version(&report.to)),
+        Outcome::UpToDate if matches!(command, "stamp" | "adopt") => {
+            format!("already at {}", version(&report.to))
+        }
         Outcome::UpToDate => format!("at {}, nothing to do", version(&report.to)),
         Outcome::RowsDeleted => "old rows deleted".into(),
         Outcome::Checked => "all checks passed".into(),

@@ -1,4 +1,4 @@
-//! Recognizes the tables of migration tools, which are not part of a project's schema.
+//! Recognizes the tables of migration tools, of Litestream and of Cloudflare D1, which are not part of a project's schema.
 //!
 //! A table is recognized by its name *and* columns, since an application may have its own `schema_migrations`.
 
@@ -129,7 +129,7 @@ impl FromStr for Tool {
     }
 }
 
-/// What follows the name of a table whose ledger was taken over and that was renamed.
+/// The suffix that `adopt --retire` adds to the name of a tool's table.
 pub(crate) const RETIRED: &str = "_retired";
 
 /// The columns by which a tool's table is recognized.
@@ -216,7 +216,7 @@ mod tests {
     use super::{Tool, is_bookkeeping};
 
     #[test]
-    fn a_table_is_told_by_its_columns_too() {
+    fn a_table_is_recognized_by_its_columns_too() {
         let columns = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert!(is_bookkeeping("schema_migrations", &columns(&["version", "dirty"])));
         assert!(!is_bookkeeping("schema_migrations", &columns(&["version", "author", "text"])));

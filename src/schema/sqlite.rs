@@ -2,6 +2,7 @@
 //!
 //! Works on the stored texts alone, without a connection, so equal texts need to be parsed only once.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::expression::{bracket_length, canonical_name, expression, name, split_commas};
@@ -37,12 +38,13 @@ fn shadows(module: &str) -> &'static [&'static str] {
 /// Builds the canonical schema from these rows, without the tables of SQLite and of migration tools, and without what
 /// `ignore` names.
 #[must_use]
-pub fn schema(rows: &[Row], ignore: &IgnoreList) -> Schema {
-    let shadows: HashSet<String> = rows.iter().flat_map(shadow_tables).collect();
+pub fn schema<R: Borrow<Row>>(rows: &[R], ignore: &IgnoreList) -> Schema {
+    let rows: Vec<&Row> = rows.iter().map(Borrow::borrow).collect();
+    let shadows: HashSet<String> = rows.iter().copied().flat_map(shadow_tables).collect();
     let mut tables = BTreeMap::new();
     let mut objects = Objects::new();
     let mut columns: HashMap<String, Vec<String>> = HashMap::new();
-    for row in rows.iter().filter(|row| row.kind == "table" && !is_internal(row, &shadows)) {
+    for row in rows.iter().copied().filter(|row| row.kind == "table" && !is_internal(row, &shadows)) {
         if let Some(table) = parse_table(row) {
             columns.insert(row.name.to_ascii_lowercase(), table.columns.clone());
             tables.insert(row.name.to_ascii_lowercase(), table);
@@ -69,7 +71,7 @@ pub fn schema(rows: &[Row], ignore: &IgnoreList) -> Schema {
         |row: &Row| row.kind != "trigger" && bookkeeping_tables.contains(&row.table.to_ascii_lowercase());
     let is_included = |row: &&Row| row.kind != "table" && !belongs_to_bookkeeping(row);
     let mut ignored = take_ignored(&mut objects, ignore);
-    for row in rows.iter().filter(is_included) {
+    for row in rows.iter().copied().filter(is_included) {
         let (kind, facets) = match row.kind.as_str() {
             // An index without a definition belongs to a constraint, which is a facet of the table.
             "index" if row.sql.is_none() => continue,
@@ -86,7 +88,7 @@ pub fn schema(rows: &[Row], ignore: &IgnoreList) -> Schema {
     }
     let may_delete =
         |row: &Row| matches!(row.kind.as_str(), "trigger" | "table") && deletes_or_replaces(&row_tokens(row));
-    Schema::new(objects, ignored, rows.iter().any(may_delete))
+    Schema::new(objects, ignored, rows.iter().copied().any(may_delete))
         .with_other_ledgers(other_ledgers.iter().map(|(name, columns)| (name.as_str(), columns.as_slice())))
 }
 

@@ -13,6 +13,7 @@ use crate::ledger::NewHistoryRow;
 use crate::plan::Inspection;
 use crate::project::ProjectId;
 use crate::schema::Schema;
+use crate::schema::lazy::LazySchema;
 use crate::sql::pragma::FileSettings;
 
 /// How [`Session::begin`] starts a transaction.
@@ -169,6 +170,11 @@ pub trait Session: Rows {
 
     /// Reads the current schema.
     fn schema(&mut self) -> Result<Arc<Schema>>;
+
+    /// Reads the current schema, and parses it when it is first used if the database makes that possible.
+    fn lazy_schema(&mut self) -> Result<LazySchema> {
+        Ok(self.schema()?.into())
+    }
 
     /// Whether [`Session::commit`] commits. If not, somebody else commits everything together, and a plan cannot be
     /// committed in parts.

@@ -57,7 +57,7 @@ fn data_goes_to_stdout_and_messages_to_stderr() {
     let event: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!((&event["event"], &event["kind"]), (&"error".into(), &"usage".into()));
     let ran = world.run(&["upgrade", "--all"]);
-    assert!(ran.code == 2 && ran.stderr.contains("tenantry upgrade-all"), "{}", ran.stderr);
+    assert!(ran.code == 2 && ran.stderr.contains(" upgrade-all"), "{}", ran.stderr);
     assert!(!world.run(&["check", "--all"]).stdout.contains("dry run"));
     assert_eq!(world.run(&["--quiet", "upgrade-all"]).stdout, "");
     assert!(
@@ -80,6 +80,19 @@ fn what_is_mistyped_or_missing_is_named() {
     told(&["backup", "check"], "<ID|FILE|--all>");
     // A folder without projects is not a folder that does not exist.
     assert!(!world.run(&["status"]).stdout.contains("does not exist"));
+    for (arguments, wanted) in [
+        (&["--store", "./data", "status"][..], "--store sqlite:./data"),
+        (&["--store", "sqlite:", "status"], "names no folder"),
+        (&["--migrations", "sets", "status"], "--migrations sets/mine"),
+        (&["--migrations", "sets/mine/1_one", "status"], "--migrations sets/mine"),
+    ] {
+        std::fs::create_dir_all(world.folder().join("sets/mine/1_one")).unwrap();
+        std::fs::write(world.folder().join("sets/mine/1_one/up.sql"), "CREATE TABLE one (id INTEGER);")
+            .unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tenantry"));
+        let ran = crate::world::Ran::of(command.current_dir(world.folder()).args(arguments));
+        assert!(ran.code == 2 && ran.stderr.contains(wanted), "{arguments:?}: {}", ran.stderr);
+    }
     std::fs::write(world.path("empty"), "").unwrap();
     told(&["doctor"], "1 skipped: project_empty.db (");
     std::fs::remove_dir_all(world.data()).unwrap();
@@ -120,13 +133,13 @@ fn many_projects_are_told_in_groups() {
     world.execute("7", "ALTER TABLE runs ADD COLUMN host TEXT");
     let stdout = world.run(&["upgrade-all", "--dry-run"]).stdout;
     let expected = format!(
-        "sqlite:{}\nmigration set project: newest version 20260114000000_reference_foreign_keys\ndry run: nothing is changed\n\n     \
+        "{store}\nmigration set project: newest version 20260114000000_reference_foreign_keys\ndry run: nothing is changed\n\n     \
          1  BLOCKED version unknown: it has no ledger, and its schema matches no version; the closest is \
          20260112000000_complete_initial_schema: table runs: extra column host TEXT\n        7\n        hint: fix the schema, \
-         or record a version despite the difference: tenantry stamp ID --to VERSION --force\n\n    \
+         or record a version despite the difference: tenantry --store {store} stamp ID --to VERSION --force\n\n    \
          39  no ledger: would record 20260112000000 and would run 20260113000000, 20260114000000\n        \
          1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, and 27 more\n\n40 projects: 1 blocked, 39 planned (",
-        world.data().display()
+        store = world.url()
     );
     assert!(stdout.starts_with(&expected), "{stdout}\n---\n{expected}");
 }
@@ -169,7 +182,7 @@ fn a_new_folder_becomes_a_fleet_in_four_commands() {
     };
     assert_eq!(run(&["init"]).code, 0);
     let second = run(&["init"]);
-    assert!(second.code != 0 && second.stderr.contains("nothing was overwritten"), "{}", second.stderr);
+    assert!(second.code != 0 && second.stderr.contains("nothing was changed"), "{}", second.stderr);
     assert_eq!(run(&["create", "1"]).code, 2, "there is no migration yet");
     let created = run(&["migration", "new", "Add notes!"]);
     let up = folder.path().join(created.stdout.trim()).join("up.sql");

@@ -1,4 +1,4 @@
-//! Commits, and finds out whether a commit took effect whose connection was lost.
+//! Commits a transaction; if the connection is lost during the commit, finds out whether it took effect.
 
 use diesel::prelude::*;
 

@@ -102,10 +102,37 @@ pub(super) fn current_schema(connection: &Connection, cache: &SchemaCache) -> Re
     read_schema(connection, cache).map(|(schema, _)| schema)
 }
 
+/// Reads the rows of `sqlite_schema`. Those that are the same as before are shared with `before`.
+pub(super) fn schema_rows(connection: &Connection, before: &[Arc<Row>]) -> Result<Vec<Arc<Row>>> {
+    let failed = |error| describe("cannot read its schema", error);
+    let mut statement = connection.prepare(SCHEMA_ROWS).map_err(failed)?;
+    let mut found = statement.query(()).map_err(failed)?;
+    let mut rows = Vec::with_capacity(before.len() + 4);
+    while let Some(row) = found.next().map_err(failed)? {
+        let same = before.get(rows.len()).filter(|before| {
+            let text = |column| row.get_ref(column).map(bytes).unwrap_or_default();
+            let sql = before.sql.as_deref().unwrap_or_default();
+            text(1) == before.name.as_bytes()
+                && text(3) == sql.as_bytes()
+                && text(0) == before.kind.as_bytes()
+        });
+        rows.push(match same {
+            Some(same) => Arc::clone(same),
+            None => Arc::new(schema_row(row).map_err(failed)?),
+        });
+    }
+    Ok(rows)
+}
+
+fn schema_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+    Ok(Row { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? })
+}
+
+const SCHEMA_ROWS: &str = "SELECT type, name, tbl_name, sql FROM main.sqlite_schema";
+
 fn read_schema(connection: &Connection, cache: &SchemaCache) -> Result<(Arc<Schema>, MigrationTables)> {
     let failed = |error| describe("cannot read its schema", error);
-    let mut statement =
-        connection.prepare("SELECT type, name, tbl_name, sql FROM main.sqlite_schema").map_err(failed)?;
+    let mut statement = connection.prepare(SCHEMA_ROWS).map_err(failed)?;
     let mut text = Vec::with_capacity(SCHEMA_TEXT_CAPACITY);
     let mut tables = MigrationTables::default();
     let mut rows = statement.query(()).map_err(failed)?;
@@ -121,10 +148,7 @@ fn read_schema(connection: &Connection, cache: &SchemaCache) -> Result<(Arc<Sche
     if let Some(cached) = cache.get(&text) {
         return Ok((cached, tables));
     }
-    let read = |row: &SqlRow<'_>| {
-        Ok(Row { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? })
-    };
-    let rows: Vec<Row> = statement.query_map((), read).and_then(Iterator::collect).map_err(failed)?;
+    let rows: Vec<Row> = statement.query_map((), schema_row).and_then(Iterator::collect).map_err(failed)?;
     Ok((cache.insert(Some(text), schema(&rows, cache.ignore())), tables))
 }
 

@@ -18,6 +18,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::NewHistoryRow;
 use crate::plan::{Access, Inspection};
 use crate::schema::Schema;
+use crate::schema::lazy::LazySchema;
+use crate::schema::sqlite::{Row, schema};
 use crate::sql::pragma::Pragma;
 use crate::sql::quote_name;
 use crate::sql::statement::{Control, Statement};
@@ -34,6 +36,8 @@ pub(super) struct SqliteSession<'a> {
     connection: Connection,
     environment: &'a Environment,
     file: Option<DatabaseFile>,
+    /// The rows of `sqlite_schema` when they were last read by [`Session::lazy_schema`].
+    rows: Vec<Arc<Row>>,
     /// Whether the session holds the lock between transactions.
     has_session_lock: bool,
 }
@@ -55,7 +59,7 @@ pub(super) fn connect(uri: &str, lock_timeout: Duration) -> Result<Connection> {
 
 impl<'a> SqliteSession<'a> {
     pub(super) fn new(connection: Connection, environment: &'a Environment) -> Self {
-        Self { connection, environment, file: None, has_session_lock: false }
+        Self { connection, environment, file: None, rows: Vec::new(), has_session_lock: false }
     }
 
     /// Sets the database's file, which several sessions may try to lock at the same time.
@@ -286,6 +290,12 @@ impl Session for SqliteSession<'_> {
 
     fn record(&mut self, entries: &[NewHistoryRow], run_id: &str) -> Result<()> {
         ledger::record(&self.connection, entries, run_id)
+    }
+
+    fn lazy_schema(&mut self) -> Result<LazySchema> {
+        self.rows = ledger::schema_rows(&self.connection, &self.rows)?;
+        let (rows, ignore) = (self.rows.clone(), self.environment.schemas.ignore().clone());
+        Ok(LazySchema::new(move || schema(&rows, &ignore)))
     }
 
     fn schema(&mut self) -> Result<Arc<Schema>> {
