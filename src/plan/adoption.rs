@@ -123,8 +123,11 @@ impl Planner<'_> {
                     "{tool}'s ledger has migrations that the catalog does not have: {}",
                     unknown.join(", ")
                 ),
-                hint: "use the folder of migrations that this database was made with: --migrations FOLDER"
-                    .into(),
+                hint: if matches!(tool, Tool::Alembic | Tool::Liquibase) {
+                    "list each in the replaces of a migration's metadata.toml".into()
+                } else {
+                    "use the folder of migrations that this database was made with: --migrations DIR".into()
+                },
             }]);
         }
         let position = positions.iter().copied().max().unwrap_or(0);

@@ -11,6 +11,8 @@ on_each_store!(
     an_edited_file_is_named_with_the_tools_checksum,
     a_retired_table_is_renamed_and_is_no_drift,
     the_schema_is_compared_as_well,
+    revisions_are_mapped_by_what_migrations_replace,
+    a_baseline_counts_as_applied,
 );
 on_files!(databases_of_the_real_tools_go_on, a_count_in_the_file_is_taken_over);
 
@@ -416,4 +418,94 @@ fn a_count_in_the_file_is_taken_over(world: &mut World) {
     world.with_project("2", &format!("{scripts} PRAGMA user_version = 30"));
     let report = world.expect(4, &["adopt", "2", "--from", "rusqlite_migration"]);
     assert!(report.problem("2").1.contains("does not have: 30"), "{:?}", report.problem("2"));
+}
+
+/// alembic and Liquibase name migrations by ids of their own, which the catalog's migrations list.
+fn revisions_are_mapped_by_what_migrations_replace(world: &mut World) {
+    let replaced = |name: &'static str, sql: &str, old: &str| {
+        (name, format!("{sql}\n-- metadata\nrun_in_transaction = true\nreplaces = [{old:?}]\n"))
+    };
+    let make = |world: &mut World, id: &str, ledger: &str| {
+        world.with_project(id, "SELECT 1");
+        let sql = format!("CREATE TABLE one (id INTEGER); CREATE TABLE two (id INTEGER); {ledger}");
+        if world.is_postgres() {
+            world.database().run_in(id, &["-c", &sql]);
+        } else {
+            world.execute(id, &sql);
+        }
+    };
+    let with = |world: &mut World, ids: [&str; 3]| {
+        let all = [
+            replaced("1_one", "CREATE TABLE one (id INTEGER);", ids[0]),
+            replaced("2_two", "CREATE TABLE two (id INTEGER);", ids[1]),
+            replaced("3_three", "CREATE TABLE three (id INTEGER);", ids[2]),
+        ];
+        let all: Vec<(&str, &str)> = all.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        world.with_migrations(&all);
+    };
+    with(world, ["e1", "e2", "e3"]);
+    make(
+        world,
+        "a",
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY); INSERT INTO alembic_version VALUES ('e2');",
+    );
+    assert_eq!(world.expect(0, &["adopt", "a"]).outcome("a"), "adopted");
+    assert_eq!(world.versions("a"), ["1", "2"]);
+    make(
+        world,
+        "b",
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY); INSERT INTO alembic_version VALUES ('ffff');",
+    );
+    let report = world.expect(4, &["adopt", "b"]);
+    assert!(report.problem("b").1.contains("does not have: ffff"), "{:?}", report.problem("b"));
+    assert!(report.project("b")["problems"][0]["hint"].as_str().unwrap().contains("replaces"));
+    // Two files may have a changeset with one id.
+    with(world, ["one.xml::1::ann", "two.xml::1::ann", "three.xml::1::ann"]);
+    let liquibase = |rows: &str| {
+        format!(
+            "CREATE TABLE databasechangelog (id VARCHAR(255) NOT NULL, author VARCHAR(255) NOT NULL, filename VARCHAR(255) NOT NULL, \
+             orderexecuted INT NOT NULL, exectype VARCHAR(10) NOT NULL); INSERT INTO databasechangelog VALUES {rows};"
+        )
+    };
+    make(
+        world,
+        "c",
+        &liquibase("('1', 'ann', 'one.xml', 1, 'EXECUTED'), ('1', 'ann', 'two.xml', 2, 'MARK_RAN')"),
+    );
+    assert_eq!(world.expect(0, &["adopt", "c"]).outcome("c"), "adopted");
+    assert_eq!(world.versions("c"), ["1", "2"]);
+    make(world, "d", &liquibase("('1', 'ann', 'two.xml', 1, 'EXECUTED')"));
+    assert!(world.expect(4, &["adopt", "d"]).problem("d").1.contains("but not 1"));
+    make(
+        world,
+        "e",
+        &liquibase("('1', 'ann', 'one.xml', 1, 'EXECUTED'), ('1', 'ann', 'two.xml', 2, 'FAILED')"),
+    );
+    assert!(world.expect(4, &["adopt", "e"]).problem("e").1.contains("it failed"));
+}
+
+/// Flyway and Atlas record a baseline for databases that were there before them.
+fn a_baseline_counts_as_applied(world: &mut World) {
+    let folder = folder(world, "");
+    for (tool, sql) in [
+        (
+            "flyway",
+            "DELETE FROM flyway_schema_history WHERE installed_rank < 3; UPDATE flyway_schema_history SET type = 'BASELINE', checksum = NULL",
+        ),
+        (
+            "atlas",
+            "DELETE FROM atlas_schema_revisions WHERE version < '20250603120000'; UPDATE atlas_schema_revisions SET type = 1, applied = 0, total = 0",
+        ),
+        (
+            "atlas",
+            "UPDATE atlas_schema_revisions SET type = 6, applied = 0, error = 'x' WHERE version = '20250602120000'",
+        ),
+    ] {
+        let id = format!("p{}", sql.len());
+        make(world, &folder, &id, TOOLS.into_iter().find(|it| it.0 == tool).unwrap());
+        world.execute(&id, sql);
+        assert_eq!(world.expect(0, &["adopt", &id]).outcome(&id), "adopted", "{sql}");
+        assert_eq!(world.versions(&id).len(), 3);
+        assert_eq!(world.expect(0, &["upgrade", &id]).outcome(&id), "upgraded");
+    }
 }
