@@ -26,7 +26,7 @@ use crate::report::{Format, Verbosity};
 
 /// Manage fleets of per-project databases.
 ///
-/// Creates each project's database fully migrated, adopts existing databases, upgrades all of them in parallel, and
+/// Creates each project's database fully migrated, records the version of existing databases, upgrades all of them in parallel, and
 /// shows beforehand exactly what would happen.
 #[derive(Debug, Parser)]
 #[command(name = "tenantry", version, arg_required_else_help = true)]

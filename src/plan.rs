@@ -272,29 +272,37 @@ impl Planner<'_> {
         if !irreversible.is_empty() {
             return Err(vec![Problem::Irreversible { migrations: irreversible }]);
         }
-        let irregular_downs = self.irregular_downs(to..from);
-        if !irregular_downs.is_empty() && allowed_drift == IfDrifted::Refuse {
-            return Err(vec![Problem::IrregularDown { migrations: irregular_downs }]);
+        let failing = self.downs(to..from, |outcome| match outcome {
+            DownScriptOutcome::Fails(error) => Some(error.clone()),
+            _ => None,
+        });
+        let irregular = self.downs(to..from, |outcome| match outcome {
+            DownScriptOutcome::Differs(differences) => Some(problem::list_differences(differences)),
+            _ => None,
+        });
+        if allowed_drift == IfDrifted::Keep {
+            notes.extend(failing.iter().map(|it| format!("down.sql fails on an empty database: {it}")));
+            notes.extend(
+                irregular.iter().map(|it| format!("down.sql does not restore the previous schema: {it}")),
+            );
+        } else if !failing.is_empty() || !irregular.is_empty() {
+            let failing = (!failing.is_empty()).then_some(Problem::FailingDown { migrations: failing });
+            let irregular =
+                (!irregular.is_empty()).then_some(Problem::IrregularDown { migrations: irregular });
+            return Err(irregular.into_iter().chain(failing).collect());
         }
-        notes.extend(
-            irregular_downs
-                .into_iter()
-                .map(|it| format!("down.sql does not restore the previous schema: {it}")),
-        );
         Ok(Plan { recorded_position: Some(from), to, drift, ..Plan::nothing(from, notes) })
     }
 
-    /// Returns the migrations whose down.sql does not restore the previous schema, with the differences or the error.
-    fn irregular_downs(&self, positions: std::ops::Range<usize>) -> Vec<String> {
+    /// Returns the migrations whose down.sql has an outcome that `fault` describes, each with the description.
+    fn downs(
+        &self,
+        positions: std::ops::Range<usize>,
+        fault: impl Fn(&DownScriptOutcome) -> Option<String>,
+    ) -> Vec<String> {
         let of = |index: usize| {
             let label = self.catalog.between(index..index + 1).first().map(Migration::label)?;
-            match self.reference.down_script_outcome(index)? {
-                DownScriptOutcome::Reverts | DownScriptOutcome::Untested => None,
-                DownScriptOutcome::Differs(differences) => {
-                    Some(format!("{label}: {}", problem::list_differences(differences)))
-                }
-                DownScriptOutcome::Fails(error) => Some(format!("{label}: {error}")),
-            }
+            Some(format!("{label}: {}", fault(self.reference.down_script_outcome(index)?)?))
         };
         positions.rev().filter_map(of).collect()
     }
@@ -359,7 +367,7 @@ impl Planner<'_> {
             let Some(row) = latest.get(&migration.version) else { continue };
             match migration.up.recognize(&row.checksum) {
                 ChecksumMatch::Same => {}
-                ChecksumMatch::LineEnds => {
+                ChecksumMatch::LineEndings => {
                     notes.push(format!(
                         "{} has different line endings than when it was applied",
                         migration.label()

@@ -56,6 +56,14 @@ impl Dialect {
         }
     }
 
+    /// Returns the expression for the bytes of a column as hexadecimal digits in lower case.
+    pub(crate) fn hexadecimal(self, column: &str) -> String {
+        match self {
+            Self::Sqlite => format!("lower(hex({column}))"),
+            Self::Postgres => format!("encode({column}, 'hex')"),
+        }
+    }
+
     /// Returns the condition that a column of dates and times is before a time, given in seconds since 1970.
     pub(crate) fn is_before(self, column: &str, seconds: u64) -> String {
         match self {

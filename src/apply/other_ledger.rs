@@ -98,10 +98,7 @@ fn add(tool: Tool, found: &mut Vec<OtherRow>, row: OtherRow) {
 
 /// What to read of a tool's rows, and in which order.
 fn expressions(tool: Tool, dialect: Dialect) -> (Vec<String>, &'static str) {
-    let hexadecimal = match dialect {
-        Dialect::Sqlite => "lower(hex(checksum))",
-        Dialect::Postgres => "encode(checksum, 'hex')",
-    };
+    let hexadecimal = dialect.hexadecimal("checksum");
     let (columns, order): (&[&str], _) = match tool {
         Tool::Alembic => (&["version_num"], "version_num"),
         Tool::Atlas => (&["version", "hash", "applied", "total", "error", "type"], "version"),
@@ -113,7 +110,7 @@ fn expressions(tool: Tool, dialect: Dialect) -> (Vec<String>, &'static str) {
         Tool::Prisma => (&["migration_name", "checksum", "finished_at", "rolled_back_at"], "started_at"),
         Tool::Refinery => (&["version", "checksum"], "version"),
         Tool::RusqliteMigration => (&[], ""),
-        Tool::Sqlx => (&["version", hexadecimal, "success"], "version"),
+        Tool::Sqlx => (&["version", &hexadecimal, "success"], "version"),
         Tool::Wrangler => (&["name"], "id"),
     };
     (columns.iter().map(ToString::to_string).collect(), order)

@@ -39,7 +39,7 @@ pub enum ChecksumMatch {
     /// It is the script's checksum.
     Same,
     /// It is the checksum of the script with other line endings: a checkout on another system, not an edit.
-    LineEnds,
+    LineEndings,
     /// The script has been edited since.
     Edited,
 }
@@ -206,7 +206,7 @@ impl Script {
         if recorded == self.checksum.0 {
             ChecksumMatch::Same
         } else if self.variants.iter().any(|variant| variant.0 == recorded) {
-            ChecksumMatch::LineEnds
+            ChecksumMatch::LineEndings
         } else {
             ChecksumMatch::Edited
         }
@@ -397,8 +397,8 @@ mod tests {
         let windows = parse("CREATE TABLE a (b);\r\nSELECT 1;\r\n", Transaction::Shared).unwrap();
         let edited = parse("CREATE TABLE a (c);\nSELECT 1;\n", Transaction::Shared).unwrap();
         assert_eq!(script.recognize(script.checksum().as_str()), ChecksumMatch::Same);
-        assert_eq!(script.recognize(windows.checksum().as_str()), ChecksumMatch::LineEnds);
-        assert_eq!(windows.recognize(script.checksum().as_str()), ChecksumMatch::LineEnds);
+        assert_eq!(script.recognize(windows.checksum().as_str()), ChecksumMatch::LineEndings);
+        assert_eq!(windows.recognize(script.checksum().as_str()), ChecksumMatch::LineEndings);
         assert_eq!(script.recognize(edited.checksum().as_str()), ChecksumMatch::Edited);
     }
 }

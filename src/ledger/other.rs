@@ -54,7 +54,7 @@ pub(crate) enum FileMatch {
     /// They are equal.
     Same,
     /// They differ only by the file's line endings.
-    LineEnds,
+    LineEndings,
     /// The file was edited.
     Edited,
     /// The tool keeps no checksum of this file.
@@ -100,7 +100,7 @@ impl OtherLedger {
         if is_equal(None) {
             FileMatch::Same
         } else if is_equal(Some("\n")) || is_equal(Some("\r\n")) {
-            FileMatch::LineEnds
+            FileMatch::LineEndings
         } else {
             FileMatch::Edited
         }
@@ -223,7 +223,7 @@ mod tests {
             let checksum = checksums(tool, &catalog("\n"), 0, None).remove(0);
             let (ledger, row) = ledger(tool, &checksum);
             assert_eq!(ledger.compare(&row, &catalog("\n"), 0), FileMatch::Same, "{tool}");
-            let crlf = if tool == Tool::Flyway { FileMatch::Same } else { FileMatch::LineEnds };
+            let crlf = if tool == Tool::Flyway { FileMatch::Same } else { FileMatch::LineEndings };
             assert_eq!(ledger.compare(&row, &catalog("\r\n"), 0), crlf, "{tool}");
             assert_eq!(ledger.compare(&row, &catalog(" \n"), 0), FileMatch::Edited, "{tool}");
         }

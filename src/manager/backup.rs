@@ -209,5 +209,7 @@ impl Manager {
 }
 
 fn no_backup() -> Error {
-    Error::new(ErrorKind::NotFound, "it has no backup").with_hint("check --backup-dir and --store")
+    Error::new(ErrorKind::NotFound, "it has no backup").with_hint(
+        "take one: tenantry backup create ID; if there should be one, check --backup-dir and --store",
+    )
 }

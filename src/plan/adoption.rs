@@ -152,7 +152,7 @@ impl Planner<'_> {
             let Some(migration) = self.catalog.migrations().get(index) else { continue };
             match other.compare(row, self.catalog, index) {
                 FileMatch::Same => same += 1,
-                FileMatch::LineEnds => line_ends.push(migration.label()),
+                FileMatch::LineEndings => line_ends.push(migration.label()),
                 FileMatch::Edited => edited.push(migration.up.path().display().to_string()),
                 FileMatch::NoChecksum => {}
             }

@@ -14,10 +14,7 @@ impl Planner<'_> {
         let other = schema.other_ledgers().iter().find(|(tool, _)| *tool != Tool::Alembic);
         match other {
             None => Ok(()),
-            Some((tool, table)) => Err(vec![Problem::NeedsBaseline {
-                message: format!("it has no tenantry ledger, but a ledger of {tool} ({table})"),
-                hint: "take it over: tenantry adopt --all, or tenantry adopt ID".into(),
-            }]),
+            Some((tool, table)) => Err(vec![Problem::OtherLedger { tool: *tool, table: table.clone() }]),
         }
     }
 

@@ -3,6 +3,7 @@
 use crate::catalog::Catalog;
 use crate::hint::for_library;
 use crate::schema::Difference;
+use crate::schema::bookkeeping::Tool;
 
 /// The maximum number of differences that a message lists. The others are only counted.
 const SHOWN: usize = 6;
@@ -54,7 +55,7 @@ pub enum Problem {
     },
     /// Migrations have a down.sql that does not restore the previous schema.
     IrregularDown {
-        /// Their labels, each with the differences or the error.
+        /// Their labels, each with the differences.
         migrations: Vec<String>,
     },
     /// There is something to do, but it is read-only.
@@ -65,6 +66,18 @@ pub enum Problem {
         message: String,
         /// What to do.
         hint: String,
+    },
+    /// It has no ledger, but another tool keeps one. That one may know of a failure that the schema does not show.
+    OtherLedger {
+        /// The tool.
+        tool: Tool,
+        /// Its table.
+        table: String,
+    },
+    /// Migrations have a down.sql that fails on an empty database.
+    FailingDown {
+        /// Their labels, each with the error.
+        migrations: Vec<String>,
     },
     /// The ledger of another tool cannot be taken over.
     NotAdoptable {
@@ -180,6 +193,8 @@ impl Problem {
             Self::SharedFile { .. } => "several_names",
             Self::UnknownRevision { .. } => "unknown_revision",
             Self::NotAdoptable { .. } => "not_adoptable",
+            Self::OtherLedger { .. } => "other_ledger",
+            Self::FailingDown { .. } => "failing_down",
         }
     }
 
@@ -208,6 +223,12 @@ impl Problem {
             }
             Self::IrregularDown { migrations } => {
                 format!("down.sql does not restore the previous schema: {}", migrations.join("; "))
+            }
+            Self::OtherLedger { tool, table } => {
+                format!("it has no tenantry ledger, but a ledger of {tool} ({table})")
+            }
+            Self::FailingDown { migrations } => {
+                format!("down.sql fails on an empty database: {}", migrations.join("; "))
             }
             Self::ReadOnly => "it is read-only".into(),
             Self::UnknownRevision { revisions } => {
@@ -241,7 +262,9 @@ impl Problem {
                 "other migrations were applied: check --set and --migrations; or newer code migrated it: use that code".into()
             }
             Self::OutOfOrder { .. } => {
-                "give the migration a version after the applied ones, or downgrade to below it first".into()
+                "give the migration a version after the applied ones; or, if the project has its tables already, record it: \
+                 tenantry stamp ID --to VERSION --force"
+                    .into()
             }
             Self::Dirty { .. } => {
                 "if no run is working on it now: check the database, finish or undo the migration by hand, \
@@ -255,6 +278,10 @@ impl Problem {
             }
             Self::ReadOnly => {
                 "give the current user write permission, or exclude the project: --except".into()
+            }
+            Self::OtherLedger { .. } => "take it over: tenantry adopt --all, or tenantry adopt ID".into(),
+            Self::FailingDown { .. } => {
+                "fix the down.sql, or restore a backup; if it works with the project's rows: --allow-drift".into()
             }
             Self::UnknownRevision { .. } => "add it to replaces in a migration's metadata.toml".into(),
         }

@@ -317,6 +317,8 @@ fn blocked(problem: &Problem) -> String {
         Problem::ReadOnly
         | Problem::SharedFile { .. }
         | Problem::IrregularDown { .. }
+        | Problem::FailingDown { .. }
+        | Problem::OtherLedger { .. }
         | Problem::Edited { .. } => problem.message(),
         Problem::NeedsBaseline { .. } => format!("version unknown: {}", problem.message()),
         problem => format!("{}: {}", problem.code().replace('_', " "), problem.message()),

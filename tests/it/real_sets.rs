@@ -504,7 +504,13 @@ fn a_down_script_that_leads_elsewhere_is_told_beforehand(world: &mut World) {
         let report = world.expect(4, arguments);
         let (code, message) = report.problem("a");
         assert_eq!(code, "leads_elsewhere");
-        assert!(message.contains("2_two: extra index left_over") && message.contains("3_three"), "{message}");
+        assert!(
+            message.contains("2_two: extra index left_over") && !message.contains("3_three"),
+            "{message}"
+        );
+        let failing = &report.project("a")["problems"][1];
+        assert_eq!(failing["code"], "failing_down");
+        assert!(failing["message"].as_str().unwrap().contains("3_three"), "{failing}");
     }
     assert!(before == world.snapshot());
     // With `--allow-drift`, a script that leads elsewhere is run anyway, and the ledger records it as forced.
