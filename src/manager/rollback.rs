@@ -219,9 +219,10 @@ impl Manager {
         };
         let Some(obstacle) = obstacle else { return Ok(RollbackMethod::DownScripts) };
         let (backups, _) = self.archive()?.all(project)?;
-        let backup = backups
-            .into_iter()
-            .find(|it| it.manifest.run == undone_run && it.manifest.reason == Reason::BeforeUpgrade);
+        let backup = backups.into_iter().find(|it| {
+            let reason = it.manifest.reason;
+            it.manifest.run == undone_run && matches!(reason, Reason::BeforeUpgrade | Reason::BeforeRollback)
+        });
         backup.map(|backup| RollbackMethod::Backup(Box::new(backup))).ok_or_else(|| {
             let hint = if moved.from.is_none() {
                 "restore an older backup: tenantry backup list ID"

@@ -349,7 +349,9 @@ fn the_schema_is_compared_as_well(world: &mut World) {
     assert_eq!((report.outcome("a"), report.outcome("b")), ("adopted", "blocked"));
     assert!(report.problem("b").1.contains("extra column extra"), "{:?}", report.problem("b"));
     // Who knows better can still record a version.
-    world.expect(0, &["stamp", "b", "--to", "20250603120000", "--force"]);
+    let stamp = world.expect(0, &["stamp", "b", "--to", "20250603120000", "--force"]);
+    let notes = stamp.project("b")["notes"].to_string();
+    assert!(notes.contains("sqlx's ledger (_sqlx_migrations) was not verified"), "{notes}");
 }
 
 fn databases_of_the_real_tools_go_on(world: &mut World) {

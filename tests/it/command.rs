@@ -73,6 +73,18 @@ fn what_is_mistyped_or_missing_is_named() {
         let text = ran.stdout + &ran.stderr;
         assert!(text.contains(wanted), "{arguments:?} does not say {wanted:?}: {text}");
     };
+    // A folder of migrations may have the name of a set in the binary.
+    std::fs::create_dir_all(world.folder().join("project/1_one")).unwrap();
+    std::fs::write(world.folder().join("project/1_one/up.sql"), "CREATE TABLE one (id INTEGER);").unwrap();
+    told(&["--migrations", "project", "status"], "migrations in project: newest version 1_one");
+    std::fs::write(
+        world.folder().join("project/set.toml"),
+        "[[check]]\nname = \"ours\"\nquery = \"SELECT * FROM absent\"\n",
+    )
+    .unwrap();
+    told(&["--migrations", "project", "create", "x"], "created at 1");
+    told(&["--migrations", "project", "check", "x"], "the check \"ours\" cannot be run: ");
+    std::fs::remove_file(world.path("x")).unwrap();
     told(&["restore", "6"], "similar subcommand exists: 'backup restore'");
     told(&["show", "6"], "'runs show'");
     told(&["check"], "<ID|--all>");

@@ -36,12 +36,20 @@ fn a_run_is_rolled_back_for_just_the_projects_that_it_moved(world: &mut World) {
     assert!(planned.project("1")["notes"][0].as_str().unwrap().starts_with("by down.sql"));
     let report = world.expect(0, &["runs", "rollback", &run]);
     assert_eq!((report.outcome("1"), report.outcome("2")), ("downgraded", "downgraded"));
+    let project = report.project("1");
+    let moved = (&project["from"], &project["to"], &project["migrations"]);
+    assert_eq!(moved, (&"2".into(), &"1".into(), &serde_json::json!(["2"])));
+    let rollback = run_id(&report);
     for (id, versions) in [("1", vec!["1"]), ("2", vec!["1"]), ("3", vec!["1", "2"]), ("new", vec!["1", "2"])]
     {
         assert_eq!(world.versions(id), versions, "{id}");
     }
     assert_eq!(world.query("1", "SELECT text FROM notes"), ["since"]);
     assert_eq!(world.expect(0, &["runs", "rollback", &run]).count("up_to_date"), 2);
+    // A rollback can be rolled back, by the backups that it took.
+    let again = world.expect(0, &["runs", "rollback", &rollback]);
+    assert_eq!((again.outcome("1"), world.versions("1")), ("restored", vec!["1".into(), "2".into()]));
+    world.expect(0, &["downgrade", "1", "2", "--to", "1"]);
     // A project that a later run migrated is not rolled back.
     let run = run_id(&world.expect(0, &["upgrade", "1", "2"]));
     world.with_migrations(&[NOTES, INDEX, MORE]).expect(0, &["upgrade", "2"]);
