@@ -296,6 +296,10 @@ fn list(settings: &Settings, list: &List) -> Result<u8> {
             crate::report::fatal(&error, settings.format);
         }
     }
+    if count == 0 && !list.ids.is_empty() {
+        let message = format!("no backups of {} in {}", list.ids.join(", "), archive.location());
+        return Err(Error::new(ErrorKind::NotFound, message).with_hint("list all: tenantry backup list"));
+    }
     if count == 0 {
         crate::report::note(format_args!("no backups in {}", archive.location()));
     }

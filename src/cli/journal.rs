@@ -265,6 +265,15 @@ fn show_event(output: &mut Output, event: &Value) {
             }
         }
         "killed_run" => {
+            let is_complete = ["moved", "gone", "unread"].iter().all(|key| {
+                let list = &event[*key];
+                list.as_object().is_none_or(serde_json::Map::is_empty)
+                    && list.as_array().is_none_or(Vec::is_empty)
+            });
+            if is_complete {
+                output.line(format_args!("killed; everything that it changed is listed above"));
+                return;
+            }
             output.line(format_args!("killed; according to the projects' ledgers:"));
             for (project, change) in event["moved"].as_object().into_iter().flatten() {
                 let from = change["from"].as_str().unwrap_or("no ledger");

@@ -375,7 +375,18 @@ fn done(report: &ProjectReport, command: &str) -> String {
         Outcome::Adopted => format!("adopted at {}", version(&report.to)),
         Outcome::Planned if command == "adopt" => format!("would be adopted at {}", version(&report.to)),
         Outcome::Planned if !report.rows.is_empty() => "has old rows to delete".into(),
-        Outcome::Planned if report.to.is_none() => "would be done".into(),
+        Outcome::Planned if report.to.is_none() => match command {
+            "backup restore" => "would be restored",
+            "backup prune" => "would remove backups",
+            "vacuum" => "would be vacuumed",
+            "analyze" => "would be analyzed",
+            _ => "would be done",
+        }
+        .into(),
+        // A rollback by a backup runs no migration.
+        Outcome::Planned if parts.is_empty() => {
+            format!("would go back from {} to {}", version(&report.from), version(&report.to))
+        }
         Outcome::Created => format!("created at {}", version(&report.to)),
         Outcome::Dropped => "dropped".into(),
         _ if report.from.is_none() => format!("no ledger: {}", parts.join(" and ")),

@@ -87,6 +87,7 @@ fn what_is_mistyped_or_missing_is_named() {
     std::fs::remove_file(world.path("x")).unwrap();
     told(&["restore", "6"], "similar subcommand exists: 'backup restore'");
     told(&["show", "6"], "'runs show'");
+    told(&["backup", "list", "77"], "no backups of 77 in ");
     told(&["check"], "<ID|--all>");
     told(&["stamp"], "<ID|--all>");
     told(&["backup", "check"], "<ID|FILE|--all>");
