@@ -24,6 +24,7 @@ use crate::sql::Dialect;
 pub use layout::NamedLayout;
 pub use metadata::{Metadata, Transaction};
 pub use read::FolderOptions;
+pub(crate) use script::with_line_endings;
 pub use script::{Checksum, ChecksumMatch, Script};
 pub use template::new_files;
 

@@ -9,7 +9,6 @@ mod deparsed;
 mod difference;
 mod expression;
 pub(crate) mod ignore;
-pub(crate) mod lazy;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 pub mod sqlite;
@@ -17,6 +16,7 @@ mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::{Arc, LazyLock};
 
 use sha2::{Digest as _, Sha256};
 
@@ -26,6 +26,10 @@ use bookkeeping::Tool;
 use difference::compare;
 pub(crate) use difference::{Difference, notes};
 use ignore::IgnoreList;
+
+/// A schema that is parsed when it is first used. Of the many schemas that a long catalog leads through, a run compares a
+/// few.
+pub(crate) type LazySchema = LazyLock<Arc<Schema>, Box<dyn FnOnce() -> Arc<Schema> + Send>>;
 
 /// The kind of a schema's object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

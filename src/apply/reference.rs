@@ -53,7 +53,7 @@ pub(crate) fn build_reference(
             (Some(Err(error)), _) if error.kind() == ErrorKind::Disconnected => return Err(error),
             (Some(Err(error)), _) => DownScriptOutcome::Fails(error.summary()),
             (Some(Ok(found)), Some(before)) => {
-                let differences = found.differences(before.get());
+                let differences = found.differences(before);
                 let differences: Vec<_> = differences.into_iter().filter(|it| !it.is_note()).collect();
                 if differences.is_empty() {
                     DownScriptOutcome::Reverts

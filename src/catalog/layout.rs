@@ -4,6 +4,7 @@
 //! does not support is an error with its line.
 
 mod files;
+mod journal;
 mod sections;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use super::{Migration, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::statement::Control;
 
+pub(super) use journal::check_journal;
 use sections::{annotation, dbmate_line, goose_line, sections};
 
 /// A file with its path and text.
@@ -41,15 +43,14 @@ pub(super) enum Layout {
     Goose,
     /// `<version>_<name>/migration.sql`: Prisma.
     Prisma,
-    /// `<version>_<name>/up.sql`: diesel and tenantry.
-    Folders,
 }
 
-/// The names of the tools, each with its layout. sqlx has two.
+/// The names of the tools, each with its layout. sqlx has two. Those with none have folders with an up.sql, as [`super::read`]
+/// reads them.
 const NAMES: [(&str, &[Layout]); 12] = [
     ("atlas", &[Layout::Numbered]),
     ("dbmate", &[Layout::Dbmate]),
-    ("diesel", &[Layout::Folders]),
+    ("diesel", &[]),
     ("drizzle", &[Layout::Numbered]),
     ("flyway", &[Layout::Flyway]),
     ("golang-migrate", &[Layout::UpDown]),
@@ -57,7 +58,7 @@ const NAMES: [(&str, &[Layout]); 12] = [
     ("prisma", &[Layout::Prisma]),
     ("refinery", &[Layout::Refinery]),
     ("sqlx", &[Layout::UpDown, Layout::Numbered]),
-    ("tenantry", &[Layout::Folders]),
+    ("tenantry", &[]),
     ("wrangler", &[Layout::Numbered]),
 ];
 
@@ -88,13 +89,18 @@ impl NamedLayout {
             **layout == shown
                 || (shown == Layout::Versioned && matches!(layout, Layout::Flyway | Layout::Refinery))
         };
-        self.layouts.iter().find(is_meant).copied().ok_or_else(|| {
-            Error::new(ErrorKind::Catalog, format!("the folder does not have the layout of {}", self.name))
-                .at(folder, None)
-                .with_hint(
-                    "leave out --layout and [migrations] layout: the layout is recognized by the files",
-                )
-        })
+        self.layouts.iter().find(is_meant).copied().ok_or_else(|| self.not_shown(folder))
+    }
+
+    /// Fails unless folders with an up.sql were meant.
+    pub(super) fn confirm_folders(self, folder: &Path) -> Result<()> {
+        if self.layouts.is_empty() { Ok(()) } else { Err(self.not_shown(folder)) }
+    }
+
+    fn not_shown(self, folder: &Path) -> Error {
+        Error::new(ErrorKind::Catalog, format!("the folder does not have the layout of {}", self.name))
+            .at(folder, None)
+            .with_hint("leave out --layout and [migrations] layout: the layout is recognized by the files")
     }
 }
 
@@ -103,7 +109,6 @@ impl Layout {
     pub(super) fn rule(self) -> Rule {
         match self {
             Self::Dbmate | Self::Prisma => Rule::PlainText,
-            Self::Folders => Rule::Text,
             _ => Rule::Integers,
         }
     }
@@ -176,7 +181,6 @@ impl Layout {
                 vec![(format!("{stem}.sql"), format!("-- +goose Up\n{up}\n-- +goose Down\n{section}"))]
             }
             Self::Prisma => vec![(format!("{stem}/migration.sql"), up)],
-            Self::Folders => vec![(format!("{stem}/up.sql"), up), (format!("{stem}/down.sql"), down)],
         }
     }
 
@@ -188,7 +192,7 @@ impl Layout {
         let sources = match self {
             Self::UpDown => files::up_down(files)?,
             Self::Versioned | Self::Flyway | Self::Refinery => files::versioned(files, self)?,
-            Self::Numbered | Self::Folders => each(&files::plain, files)?,
+            Self::Numbered => each(&files::plain, files)?,
             Self::Prisma => files::prisma(files)?,
             Self::Dbmate => each(&|file| sections(file, dbmate_line), files)?,
             Self::Goose => each(&|file| sections(file, goose_line), files)?,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::layout::{Layout, NamedLayout, SqlFile};
+use super::layout::{Layout, NamedLayout, SqlFile, check_journal};
 use super::metadata::Metadata;
 use super::order::Rule;
 use super::script::{Direction, ParseOptions, Script};
@@ -103,7 +103,7 @@ pub(super) fn directory(directory: &Path, dialect: Dialect, options: &FolderOpti
             .with_hint("keep one layout: folders with up.sql, or the files of one other tool"));
     }
     if let Some(layout) = options.layout {
-        layout.confirm(Layout::Folders, &path)?;
+        layout.confirm_folders(&path)?;
     }
     let migrations = migrations(listing.files, options.parse_options(dialect))?;
     Ok(Folder { path, rule, migrations, ignored_files: listing.sql_files })
@@ -245,38 +245,6 @@ pub(super) fn other_layout(folder: &Path) -> Result<Option<(Layout, Vec<String>)
         path.file_name().unwrap_or_default().to_string_lossy().trim_start_matches(['V', 'U']).to_string()
     };
     Ok(layout.map(|layout| (layout, files.iter().map(name).collect())))
-}
-
-/// Fails unless drizzle's journal lists exactly these files, in the order of their versions.
-fn check_journal(journal: &Path, files: &[SqlFile]) -> Result<()> {
-    #[derive(serde::Deserialize)]
-    struct Journal {
-        entries: Vec<Entry>,
-    }
-    #[derive(serde::Deserialize)]
-    struct Entry {
-        tag: String,
-    }
-    let text = std::fs::read_to_string(journal).map_err(|error| Error::io("read", journal, error))?;
-    let listed: Journal = serde_json::from_str(&text).map_err(|error| {
-        Error::new(ErrorKind::Catalog, "drizzle's journal cannot be parsed")
-            .at(journal, None)
-            .caused_by(error)
-    })?;
-    let listed: Vec<String> = listed.entries.into_iter().map(|entry| format!("{}.sql", entry.tag)).collect();
-    let found: Vec<String> = files
-        .iter()
-        .map(|(path, _)| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
-        .collect();
-    if listed == found {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Catalog,
-        "drizzle's journal lists other files than the folder has, or in another order",
-    )
-    .at(journal, None)
-    .with_hint(format!("the journal has {}; the folder has {}", listed.join(", "), found.join(", "))))
 }
 
 /// Returns the paths in a folder, sorted, without names that start with a dot.

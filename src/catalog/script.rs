@@ -130,8 +130,7 @@ impl Script {
         for statement in &statements {
             check_allowed(statement, &path, transaction)?;
         }
-        let unix = text.replace("\r\n", "\n");
-        let variants = [Checksum::of(&unix), Checksum::of(&unix.replace('\n', "\r\n"))];
+        let variants = ["\n", "\r\n"].map(|it| Checksum::of(&with_line_endings(&text, it)));
         Ok(Self {
             checksum: Checksum::of(&text),
             path,
@@ -264,6 +263,11 @@ impl Script {
     }
 }
 
+/// Returns a text with a line ending in place of its own.
+pub(crate) fn with_line_endings(text: &str, line_ending: &str) -> String {
+    text.replace("\r\n", "\n").replace('\n', line_ending)
+}
+
 /// Removes a `BEGIN` and a `COMMIT` around all statements, as scripts for other tools have them. On SQLite, pragmas may
 /// stand before and after them. Returns whether it did; a script with any other transaction control is left as it is.
 fn take_own_transaction(statements: &mut Vec<Statement>, dialect: Dialect) -> bool {
@@ -392,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn line_ends_are_told_from_edits() {
+    fn line_endings_are_told_from_edits() {
         let script = parse("CREATE TABLE a (b);\nSELECT 1;\n", Transaction::Shared).unwrap();
         let windows = parse("CREATE TABLE a (b);\r\nSELECT 1;\r\n", Transaction::Shared).unwrap();
         let edited = parse("CREATE TABLE a (c);\nSELECT 1;\n", Transaction::Shared).unwrap();

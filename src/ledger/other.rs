@@ -7,9 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256, Sha384};
 use siphasher::sip::SipHasher13;
+use std::borrow::Cow;
 use std::hash::{Hash as _, Hasher as _};
 
-use crate::catalog::{Catalog, Migration};
+use crate::catalog::{Catalog, ChecksumMatch, Migration, with_line_endings};
 use crate::hash::hexadecimal;
 use crate::schema::bookkeeping::Tool;
 
@@ -48,19 +49,6 @@ pub enum RowState {
     Broken(String),
 }
 
-/// How a checksum compares with the file of a migration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FileMatch {
-    /// They are equal.
-    Same,
-    /// They differ only by the file's line endings.
-    LineEndings,
-    /// The file was edited.
-    Edited,
-    /// The tool keeps no checksum of this file.
-    NoChecksum,
-}
-
 impl OtherLedger {
     /// Returns the position in a catalog directly after a row's migration. `None` if the catalog does not have it.
     pub(crate) fn position(&self, row: &OtherRow, catalog: &Catalog) -> Option<usize> {
@@ -91,19 +79,21 @@ impl OtherLedger {
         matches!(self.tool, Tool::Alembic | Tool::GolangMigrate | Tool::RusqliteMigration)
     }
 
-    /// Compares a row's checksum with the file of the migration at an index of a catalog.
-    pub(crate) fn compare(&self, row: &OtherRow, catalog: &Catalog, index: usize) -> FileMatch {
-        let Some(recorded) = &row.checksum else { return FileMatch::NoChecksum };
-        let is_equal = |line_end: Option<&str>| {
-            checksums(self.tool, catalog, index, line_end).iter().any(|it| it.eq_ignore_ascii_case(recorded))
+    /// Compares a row's checksum with the file of the migration at an index of a catalog. `None` if the tool keeps no
+    /// checksum of it.
+    pub(crate) fn compare(&self, row: &OtherRow, catalog: &Catalog, index: usize) -> Option<ChecksumMatch> {
+        let recorded = row.checksum.as_ref()?;
+        let is_checksum_with = |line_ending: Option<&str>| {
+            let checksums = checksums(self.tool, catalog, index, line_ending);
+            checksums.iter().any(|it| it.eq_ignore_ascii_case(recorded))
         };
-        if is_equal(None) {
-            FileMatch::Same
-        } else if is_equal(Some("\n")) || is_equal(Some("\r\n")) {
-            FileMatch::LineEndings
+        Some(if is_checksum_with(None) {
+            ChecksumMatch::Same
+        } else if is_checksum_with(Some("\n")) || is_checksum_with(Some("\r\n")) {
+            ChecksumMatch::LineEndings
         } else {
-            FileMatch::Edited
-        }
+            ChecksumMatch::Edited
+        })
     }
 }
 
@@ -117,17 +107,17 @@ pub(crate) const fn algorithm(tool: Tool) -> &'static str {
     }
 }
 
-/// Returns the checksums that a tool may have of a migration's file, whose lines end with `line_end` if that is given.
+/// Returns the checksums that a tool may have of a migration's file, with the line ending `line_ending` if that is given.
 /// Empty if the tool keeps none.
-fn checksums(tool: Tool, catalog: &Catalog, index: usize, line_end: Option<&str>) -> Vec<String> {
+fn checksums(tool: Tool, catalog: &Catalog, index: usize, line_ending: Option<&str>) -> Vec<String> {
     let Some(migration) = catalog.migrations().get(index) else { return Vec::new() };
-    let text = with_line_ends(migration.up.text(), line_end);
+    let text = text_of(migration, line_ending);
     match tool {
-        Tool::Sqlx => vec![hexadecimal(&Sha384::digest(text))],
-        Tool::Prisma => vec![hexadecimal(&Sha256::digest(text))],
+        Tool::Sqlx => vec![hexadecimal(&Sha384::digest(text.as_bytes()))],
+        Tool::Prisma => vec![hexadecimal(&Sha256::digest(text.as_bytes()))],
         Tool::Refinery => refinery(migration, &text),
         Tool::Flyway => vec![flyway(&text).to_string()],
-        Tool::Atlas => vec![atlas(&catalog.migrations()[..=index], line_end)],
+        Tool::Atlas => vec![atlas(&catalog.migrations()[..=index], line_ending)],
         _ => Vec::new(),
     }
 }
@@ -158,7 +148,7 @@ fn refinery(migration: &Migration, text: &str) -> Vec<String> {
     checksums
 }
 
-/// Flyway hashes the lines without their ends, and shows the sum as a signed number.
+/// Flyway hashes the lines without their line endings, and shows the sum as a signed number.
 fn flyway(text: &str) -> i32 {
     let mut hasher = crc32fast::Hasher::new();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -169,20 +159,18 @@ fn flyway(text: &str) -> i32 {
 }
 
 /// Atlas hashes the names and texts of all files up to this one.
-fn atlas(migrations: &[Migration], line_end: Option<&str>) -> String {
+fn atlas(migrations: &[Migration], line_ending: Option<&str>) -> String {
     let mut hasher = Sha256::new();
     for migration in migrations {
         hasher.update(file_name(migration));
-        hasher.update(with_line_ends(migration.up.text(), line_end));
+        hasher.update(text_of(migration, line_ending).as_bytes());
     }
     STANDARD.encode(hasher.finalize())
 }
 
-fn with_line_ends(text: &str, line_end: Option<&str>) -> String {
-    match line_end {
-        None => text.into(),
-        Some(line_end) => text.replace("\r\n", "\n").replace('\n', line_end),
-    }
+fn text_of<'a>(migration: &'a Migration, line_ending: Option<&str>) -> Cow<'a, str> {
+    let text = migration.up.text();
+    line_ending.map_or(Cow::Borrowed(text), |ending| with_line_endings(text, ending).into())
 }
 
 fn file_name(migration: &Migration) -> String {
@@ -205,8 +193,8 @@ mod tests {
     use super::*;
     use crate::sql::Dialect;
 
-    fn catalog(line_end: &str) -> Catalog {
-        let text = ["CREATE TABLE t (id INTEGER);", "-- a comment", ""].join(line_end);
+    fn catalog(line_ending: &str) -> Catalog {
+        let text = ["CREATE TABLE t (id INTEGER);", "-- a comment", ""].join(line_ending);
         let files = [("1_one/up.sql", text.as_str()), ("2_two/up.sql", "SELECT 1;")];
         Catalog::from_files("test", Dialect::Sqlite, files).unwrap()
     }
@@ -218,18 +206,18 @@ mod tests {
     }
 
     #[test]
-    fn line_ends_alone_are_no_edit() {
+    fn line_endings_alone_are_no_edit() {
         for tool in [Tool::Sqlx, Tool::Prisma, Tool::Refinery, Tool::Atlas, Tool::Flyway] {
             let checksum = checksums(tool, &catalog("\n"), 0, None).remove(0);
             let (ledger, row) = ledger(tool, &checksum);
-            assert_eq!(ledger.compare(&row, &catalog("\n"), 0), FileMatch::Same, "{tool}");
-            let crlf = if tool == Tool::Flyway { FileMatch::Same } else { FileMatch::LineEndings };
-            assert_eq!(ledger.compare(&row, &catalog("\r\n"), 0), crlf, "{tool}");
-            assert_eq!(ledger.compare(&row, &catalog(" \n"), 0), FileMatch::Edited, "{tool}");
+            assert_eq!(ledger.compare(&row, &catalog("\n"), 0), Some(ChecksumMatch::Same), "{tool}");
+            let crlf = if tool == Tool::Flyway { ChecksumMatch::Same } else { ChecksumMatch::LineEndings };
+            assert_eq!(ledger.compare(&row, &catalog("\r\n"), 0), Some(crlf), "{tool}");
+            assert_eq!(ledger.compare(&row, &catalog(" \n"), 0), Some(ChecksumMatch::Edited), "{tool}");
         }
         let (ledger, row) = ledger(Tool::Dbmate, "x");
         let row = OtherRow { checksum: None, ..row };
-        assert_eq!(ledger.compare(&row, &catalog("\n"), 0), FileMatch::NoChecksum);
+        assert_eq!(ledger.compare(&row, &catalog("\n"), 0), None);
     }
 
     #[test]
@@ -238,7 +226,7 @@ mod tests {
         assert!(!is_same_version("1", "10") && !is_same_version("a1", "1"));
     }
 
-    /// Neither line ends nor a byte order mark count.
+    /// Neither line endings nor a byte order mark count.
     #[test]
     fn flyways_sum_is_that_of_the_lines_alone() {
         assert_eq!(flyway("a\nb\r\n"), crc32fast::hash(b"ab").cast_signed());

@@ -2,7 +2,8 @@
 //! against the files, and the schema against that version.
 
 use super::{Adoption, Plan, Planner, Problem, Stamp};
-use crate::ledger::other::{FileMatch, OtherLedger, OtherRow, RowState, algorithm};
+use crate::catalog::ChecksumMatch;
+use crate::ledger::other::{OtherLedger, OtherRow, RowState, algorithm};
 use crate::schema::bookkeeping::{RETIRED, Tool};
 
 impl Planner<'_> {
@@ -146,15 +147,15 @@ impl Planner<'_> {
 
     /// Compares the tool's checksums with the files. Returns notes. Fails if a file was edited.
     fn compare_files(&self, other: &OtherLedger, position: usize) -> Result<Vec<String>, Vec<Problem>> {
-        let (mut same, mut line_ends, mut edited) = (0, Vec::new(), Vec::new());
+        let (mut same, mut line_endings, mut edited) = (0, Vec::new(), Vec::new());
         for row in other.rows.iter().filter(|row| row.state == RowState::Applied) {
             let Some(index) = other.position(row, self.catalog).map(|it| it - 1) else { continue };
             let Some(migration) = self.catalog.migrations().get(index) else { continue };
             match other.compare(row, self.catalog, index) {
-                FileMatch::Same => same += 1,
-                FileMatch::LineEndings => line_ends.push(migration.label()),
-                FileMatch::Edited => edited.push(migration.up.path().display().to_string()),
-                FileMatch::NoChecksum => {}
+                Some(ChecksumMatch::Same) => same += 1,
+                Some(ChecksumMatch::LineEndings) => line_endings.push(migration.label()),
+                Some(ChecksumMatch::Edited) => edited.push(migration.up.path().display().to_string()),
+                None => {}
             }
         }
         let tool = other.tool;
@@ -170,17 +171,17 @@ impl Planner<'_> {
                 hint: "restore the file as it was applied".into(),
             }]);
         }
-        let mut notes = vec![match same + line_ends.len() {
+        let mut notes = vec![match same + line_endings.len() {
             0 => format!("{tool}'s ledger records {position} of {} migrations", self.catalog.head()),
             checked => format!(
                 "{tool}'s ledger records {position} of {} migrations, and its checksums ({checked}) are those of the files",
                 self.catalog.head()
             ),
         }];
-        if !line_ends.is_empty() {
+        if !line_endings.is_empty() {
             notes.push(format!(
                 "the line endings differ from those when it was applied: {}",
-                line_ends.join(", ")
+                line_endings.join(", ")
             ));
         }
         Ok(notes)

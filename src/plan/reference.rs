@@ -5,8 +5,7 @@
 use std::sync::Arc;
 
 use crate::catalog::{Catalog, Migration};
-use crate::schema::lazy::LazySchema;
-use crate::schema::{Difference, Schema, notes};
+use crate::schema::{Difference, LazySchema, Schema, notes};
 
 /// The schemas that a catalog's migrations produce on an empty database, one for each position.
 #[derive(Clone, Debug)]
@@ -102,7 +101,7 @@ impl Reference {
         if position >= self.data_dependent {
             None
         } else {
-            self.schemas.get(position).map(|schema| schema.get())
+            self.schemas.get(position).map(|schema| &***schema.as_ref())
         }
     }
 

@@ -12,8 +12,7 @@ use crate::error::Result;
 use crate::ledger::NewHistoryRow;
 use crate::plan::Inspection;
 use crate::project::ProjectId;
-use crate::schema::Schema;
-use crate::schema::lazy::LazySchema;
+use crate::schema::{LazySchema, Schema};
 use crate::sql::pragma::FileSettings;
 
 /// How [`Session::begin`] starts a transaction.
@@ -173,7 +172,8 @@ pub trait Session: Rows {
 
     /// Reads the current schema, and parses it when it is first used if the database makes that possible.
     fn lazy_schema(&mut self) -> Result<LazySchema> {
-        Ok(self.schema()?.into())
+        let schema = self.schema()?;
+        Ok(LazySchema::new(Box::new(move || schema)))
     }
 
     /// Whether [`Session::commit`] commits. If not, somebody else commits everything together, and a plan cannot be

@@ -266,6 +266,8 @@ fn what_a_layout_can_not_be_read_for_is_named(world: &mut World) {
         ),
         (&[("1_a.sql", "-- +goose Up\nSELECT 1;"), ("2_b.go", "package main")], "2_b.go", "only SQL files"),
         (&[("1_a/migration.sql", one), ("1_a/seed.sql", one)], "1_a/seed.sql", "unexpected file"),
+        (&[("1_a/migration.sql", one), ("down.sql", one)], "down.sql", "no migration.sql beside it"),
+        (&[("1_a/migration.sql", one), ("2_b/down.sql", one)], "1_a/migration.sql", "two layouts"),
         (&[("V1__a.sql", one), ("V2__b.rs", "pub fn migration() {}")], "V2__b.rs", "only SQL files"),
         (&[("V1__a.sql", one), ("V2__b.SQL", one)], "V2__b.SQL", "only SQL files"),
         (

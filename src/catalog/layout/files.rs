@@ -31,7 +31,13 @@ pub(super) fn prisma(files: Vec<SqlFile>) -> Result<Vec<Source>> {
         let down = down.map(|index| Way::plain(downs.swap_remove(index)));
         Ok(Source { version, name, up: Way::plain(file), down })
     };
-    ups.into_iter().map(source).collect()
+    let sources = ups.into_iter().map(source).collect::<Result<_>>()?;
+    match downs.into_iter().next() {
+        None => Ok(sources),
+        Some((path, _)) => {
+            Err(Error::new(ErrorKind::Catalog, "there is no migration.sql beside it").at(path, None))
+        }
+    }
 }
 
 /// `<version>_<name>.up.sql` and `.down.sql`. The names of the two may differ; golang-migrate compares versions alone.

@@ -17,9 +17,8 @@ use crate::catalog::Script;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::NewHistoryRow;
 use crate::plan::{Access, Inspection};
-use crate::schema::Schema;
-use crate::schema::lazy::LazySchema;
 use crate::schema::sqlite::{Row, schema};
+use crate::schema::{LazySchema, Schema};
 use crate::sql::pragma::Pragma;
 use crate::sql::quote_name;
 use crate::sql::statement::{Control, Statement};
@@ -295,7 +294,7 @@ impl Session for SqliteSession<'_> {
     fn lazy_schema(&mut self) -> Result<LazySchema> {
         self.rows = ledger::schema_rows(&self.connection, &self.rows)?;
         let (rows, ignore) = (self.rows.clone(), self.environment.schemas.ignore().clone());
-        Ok(LazySchema::new(move || schema(&rows, &ignore)))
+        Ok(LazySchema::new(Box::new(move || Arc::new(schema(&rows, &ignore)))))
     }
 
     fn schema(&mut self) -> Result<Arc<Schema>> {

@@ -38,7 +38,7 @@ pub(super) fn parts<'a>(text: &'a str, path: &Path) -> Result<Vec<Part<'a>>> {
         let line = line_number(text[..at].matches('\n').count() + 1);
         return Err(Error::new(ErrorKind::Usage, "it contains a NUL character").at(path, line));
     }
-    // Trailing white space is ignored, because a conversion may have changed the line ends.
+    // Trailing white space is ignored, because a conversion may have changed the line endings.
     let is_line = |wanted: &str| text.lines().any(|line| line.trim_end() == wanted);
     if is_line(DUMP_BEGINS) && !is_line(DUMP_ENDS) {
         return Err(cut_off("pg_dump's last line is missing", text.lines().count(), path));
