@@ -30,7 +30,7 @@ pub(crate) fn read(
 /// The tables of other tools, without their rows.
 fn tables(rows: &mut dyn Rows, from: Option<Tool>) -> Result<Vec<OtherLedger>> {
     let mut found = Vec::new();
-    for table in Tool::TABLES {
+    for table in Tool::tables() {
         let tool = Tool::of_table(table, &rows.columns(table)?);
         found.extend(tool.filter(|tool| from.is_none_or(|wanted| wanted == *tool)).map(|tool| OtherLedger {
             tool,
@@ -50,41 +50,33 @@ fn ledgers(
     let mut ledgers = Vec::new();
     for (tool, table) in schema.other_ledgers() {
         if from.is_none_or(|wanted| wanted == *tool) {
-            ledgers.push(read_table(rows, dialect, *tool, table)?);
+            ledgers.push(read_ledger(rows, dialect, *tool, Some(table))?);
         }
     }
     // Applications use this number, too, so it is only read if the tool is named.
     if from == Some(Tool::RusqliteMigration) && dialect == Dialect::Sqlite {
-        ledgers.push(read_user_version(rows)?);
+        ledgers.push(read_ledger(rows, dialect, Tool::RusqliteMigration, None)?);
     }
     Ok(ledgers)
 }
 
-fn read_user_version(rows: &mut dyn Rows) -> Result<OtherLedger> {
-    let mut found = Vec::new();
-    rows.for_each_row(&["user_version".into()], "pragma_user_version", &mut |texts| {
-        found.extend(texts.into_iter().flatten().filter(|count| count != "0"));
-        Ok(true)
-    })?;
-    let rows = found.into_iter().map(|count| OtherRow {
-        migration: count,
-        checksum: None,
-        state: RowState::Applied,
-    });
-    Ok(OtherLedger { tool: Tool::RusqliteMigration, table: None, rows: rows.collect() })
-}
-
-fn read_table(rows: &mut dyn Rows, dialect: Dialect, tool: Tool, table: &str) -> Result<OtherLedger> {
+/// Reads a tool's ledger from its table. Without one, it is the database's `user_version`.
+fn read_ledger(
+    rows: &mut dyn Rows,
+    dialect: Dialect,
+    tool: Tool,
+    table: Option<&str>,
+) -> Result<OtherLedger> {
     let (expressions, order) = expressions(tool, dialect);
-    let from = format!("{} ORDER BY {order}", quote_name(table));
+    let from = table.map_or("pragma_user_version".into(), quote_name);
     let mut found: Vec<OtherRow> = Vec::new();
-    rows.for_each_row(&expressions, &from, &mut |texts| {
+    rows.for_each_row(&expressions, &format!("{from} ORDER BY {order}"), &mut |texts| {
         if let Some(row) = parse(tool, texts) {
             add(tool, &mut found, row);
         }
         Ok(true)
     })?;
-    Ok(OtherLedger { tool, table: Some(table.into()), rows: found })
+    Ok(OtherLedger { tool, table: table.map(Into::into), rows: found })
 }
 
 /// Adds a row. Where a tool writes one row for each attempt, the last one counts.
@@ -109,7 +101,7 @@ fn expressions(tool: Tool, dialect: Dialect) -> (Vec<String>, &'static str) {
         Tool::Liquibase => (&["id", "exectype", "author", "filename"], "orderexecuted"),
         Tool::Prisma => (&["migration_name", "checksum", "finished_at", "rolled_back_at"], "started_at"),
         Tool::Refinery => (&["version", "checksum"], "version"),
-        Tool::RusqliteMigration => (&[], ""),
+        Tool::RusqliteMigration => (&["user_version"], "user_version"),
         Tool::Sqlx => (&["version", &hexadecimal, "success"], "version"),
         Tool::Wrangler => (&["name"], "id"),
     };
@@ -143,8 +135,8 @@ fn parse(tool: Tool, texts: Texts) -> Option<OtherRow> {
             };
             row(migration?, None, state)
         }
-        // goose writes a row of version 0 when it creates its table.
-        Tool::Goose if migration.as_deref() == Some("0") => None,
+        // goose writes a row of version 0 when it creates its table, and 0 is SQLite's user_version from the beginning.
+        Tool::Goose | Tool::RusqliteMigration if migration.as_deref() == Some("0") => None,
         Tool::Goose => {
             let state = if is_true(next().as_deref()) { RowState::Applied } else { RowState::NotApplied };
             row(migration?, None, state)

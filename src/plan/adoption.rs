@@ -44,20 +44,15 @@ impl Planner<'_> {
             notes
                 .push("diesel's table is part of tenantry's ledger, so there is nothing to take over".into());
         }
-        let tables: Vec<_> = self
-            .inspection
-            .other_ledgers
-            .iter()
-            .filter_map(|it| Some((it.tool, it.table.clone()?)))
-            .collect();
-        let plan = Plan { recorded_position: Some(position), ..Plan::nothing(position, notes) };
-        if !retire || tables.is_empty() {
-            return Ok(plan);
+        let mut adoption = None;
+        if retire {
+            let ledgers = &self.inspection.other_ledgers;
+            let tables: Vec<_> = ledgers.iter().filter_map(|it| Some((it.tool, it.table.clone()?))).collect();
+            notes.extend(tables.iter().map(|(tool, table)| renaming_note(*tool, table)));
+            let retired_tables: Vec<_> = tables.into_iter().map(|(_, table)| table).collect();
+            adoption = (!retired_tables.is_empty()).then_some(Adoption { retired_tables });
         }
-        let mut notes = plan.notes.clone();
-        notes.extend(tables.iter().map(|(tool, table)| renaming_note(*tool, table)));
-        let retired_tables = tables.into_iter().map(|(_, table)| table).collect();
-        Ok(Plan { adoption: Some(Adoption { retired_tables }), notes, ..plan })
+        Ok(Plan { recorded_position: Some(position), adoption, ..Plan::nothing(position, notes) })
     }
 
     /// Returns the only ledger of another tool, or the one of the tool that was named.
@@ -89,11 +84,11 @@ impl Planner<'_> {
     /// of the catalog, and follows directly on those before it.
     fn adopted_position(&self, other: &OtherLedger) -> Result<usize, Vec<Problem>> {
         let tool = other.tool;
-        let broken = |row: &OtherRow| match &row.state {
+        let describe = |row: &OtherRow| match &row.state {
             RowState::Broken(what) => Some(format!("{}: {what}", row.migration)),
             RowState::Applied | RowState::Baseline | RowState::NotApplied => None,
         };
-        let broken: Vec<String> = other.rows.iter().filter_map(broken).collect();
+        let broken: Vec<String> = other.rows.iter().filter_map(describe).collect();
         if !broken.is_empty() {
             return Err(vec![Problem::NotAdoptable {
                 message: format!(

@@ -53,20 +53,6 @@ impl Tool {
         Self::Wrangler,
     ];
 
-    /// The tables in which tools keep their ledgers.
-    pub(crate) const TABLES: [&str; 10] = [
-        ALEMBIC,
-        "atlas_schema_revisions",
-        "schema_migrations",
-        "flyway_schema_history",
-        "goose_db_version",
-        "databasechangelog",
-        "_prisma_migrations",
-        "refinery_schema_history",
-        "_sqlx_migrations",
-        "d1_migrations",
-    ];
-
     /// Returns the tool's name.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -89,26 +75,14 @@ impl Tool {
 
     /// Returns the tool that keeps its ledger in a table with this name and these columns.
     pub(crate) fn of_table(table: &str, columns: &[String]) -> Option<Self> {
-        let has = |name: &str| columns.iter().any(|column| column.eq_ignore_ascii_case(name));
-        if !has_columns(table, columns) {
-            return None;
-        }
-        match table.to_ascii_lowercase().as_str() {
-            ALEMBIC => Some(Self::Alembic),
-            "atlas_schema_revisions" => Some(Self::Atlas),
-            "schema_migrations" if has("dirty") => Some(Self::GolangMigrate),
-            // Ecto's.
-            "schema_migrations" if has("inserted_at") => None,
-            "schema_migrations" => Some(Self::Dbmate),
-            "flyway_schema_history" => Some(Self::Flyway),
-            "goose_db_version" => Some(Self::Goose),
-            "databasechangelog" => Some(Self::Liquibase),
-            "_prisma_migrations" => Some(Self::Prisma),
-            "refinery_schema_history" => Some(Self::Refinery),
-            "_sqlx_migrations" => Some(Self::Sqlx),
-            "d1_migrations" => Some(Self::Wrangler),
-            _ => None,
-        }
+        known_table(table, columns)?.2
+    }
+
+    /// The tables in which tools keep their ledgers.
+    pub(crate) fn tables() -> Vec<&'static str> {
+        let mut tables: Vec<_> = TABLES.iter().filter(|it| it.2.is_some()).map(|it| it.0).collect();
+        tables.dedup();
+        tables
     }
 }
 
@@ -123,6 +97,10 @@ impl FromStr for Tool {
 
     fn from_str(text: &str) -> Result<Self, Error> {
         Self::ALL.into_iter().find(|tool| tool.name() == text).ok_or_else(|| {
+            if text == "diesel" {
+                return Error::new(ErrorKind::Usage, "diesel's ledger does not have to be taken over")
+                    .with_hint("its table is part of tenantry's ledger: run tenantry upgrade-all");
+            }
             Error::new(ErrorKind::Usage, format!("{text:?} is no tool whose ledger can be taken over"))
                 .with_hint(format!("the tools are {}", Self::ALL.map(Self::name).join(", ")))
         })
@@ -136,68 +114,71 @@ pub(crate) const RETIRED: &str = "_retired";
 enum Columns {
     /// All of these, and possibly others.
     AtLeast(&'static [&'static str]),
-    /// The first of these and no columns except these. For names that an application may also use.
-    Only(&'static [&'static str]),
+    /// These and no others. For names that an application may also use.
+    Exactly(&'static [&'static str]),
 }
 
-use Columns::{AtLeast, Only};
+use Columns::{AtLeast, Exactly};
 
-/// The known tables by name and columns, all in lower case.
-const TABLES: [(&str, Columns); 32] = [
-    (DIESEL, AtLeast(&["version", "run_on"])),
-    (HISTORY, AtLeast(&["version", "checksum", "action"])),
-    (ALEMBIC, AtLeast(&["version_num"])),
-    ("_sqlx_migrations", AtLeast(&["version", "description", "checksum"])),
-    ("refinery_schema_history", AtLeast(&["version", "name", "applied_on", "checksum"])),
+/// The known tables by name and columns, all in lower case, with the tool if its ledger can be taken over.
+const TABLES: [(&str, Columns, Option<Tool>); 34] = [
+    (DIESEL, AtLeast(&["version", "run_on"]), None),
+    (HISTORY, AtLeast(&["version", "checksum", "action"]), None),
+    (ALEMBIC, AtLeast(&["version_num"]), Some(Tool::Alembic)),
+    ("_sqlx_migrations", AtLeast(&["version", "description", "checksum"]), Some(Tool::Sqlx)),
+    (
+        "refinery_schema_history",
+        AtLeast(&["version", "name", "applied_on", "checksum"]),
+        Some(Tool::Refinery),
+    ),
     // dbmate's and Rails', golang-migrate's, Ecto's.
-    ("schema_migrations", Only(&["version", "dirty", "inserted_at"])),
-    ("ar_internal_metadata", AtLeast(&["key", "value"])),
-    ("d1_migrations", AtLeast(&["id", "name", "applied_at"])),
-    ("_cf_metadata", AtLeast(&["key", "value"])),
-    ("_cf_kv", AtLeast(&["key", "value"])),
-    ("goose_db_version", AtLeast(&["version_id", "is_applied"])),
-    ("flyway_schema_history", AtLeast(&["installed_rank", "version", "checksum"])),
-    ("_prisma_migrations", AtLeast(&["checksum", "migration_name"])),
-    ("atlas_schema_revisions", AtLeast(&["version", "description"])),
-    ("databasechangelog", AtLeast(&["id", "author", "filename"])),
-    ("databasechangeloglock", AtLeast(&["id", "locked"])),
-    ("__drizzle_migrations", AtLeast(&["hash", "created_at"])),
-    ("seaql_migrations", AtLeast(&["version", "applied_at"])),
-    ("knex_migrations", AtLeast(&["name", "batch"])),
-    ("knex_migrations_lock", AtLeast(&["is_locked"])),
-    ("django_migrations", AtLeast(&["app", "name", "applied"])),
-    ("migrations", Only(&["timestamp", "id", "name"])),
-    ("typeorm_metadata", AtLeast(&["type", "name", "value"])),
-    ("sequelizemeta", Only(&["name"])),
-    ("__efmigrationshistory", AtLeast(&["migrationid", "productversion"])),
-    ("__efmigrationslock", AtLeast(&["id", "timestamp"])),
-    ("_yoyo_migration", AtLeast(&["migration_hash", "migration_id"])),
-    ("_yoyo_log", AtLeast(&["migration_hash", "operation"])),
-    ("_yoyo_version", AtLeast(&["version"])),
-    ("yoyo_lock", AtLeast(&["locked", "pid"])),
-    ("_litestream_seq", AtLeast(&["id", "seq"])),
-    ("_litestream_lock", AtLeast(&["id"])),
+    ("schema_migrations", Exactly(&["version"]), Some(Tool::Dbmate)),
+    ("schema_migrations", Exactly(&["version", "dirty"]), Some(Tool::GolangMigrate)),
+    ("schema_migrations", Exactly(&["version", "inserted_at"]), None),
+    ("ar_internal_metadata", AtLeast(&["key", "value"]), None),
+    ("d1_migrations", AtLeast(&["id", "name", "applied_at"]), Some(Tool::Wrangler)),
+    ("_cf_metadata", AtLeast(&["key", "value"]), None),
+    ("_cf_kv", AtLeast(&["key", "value"]), None),
+    ("goose_db_version", AtLeast(&["version_id", "is_applied"]), Some(Tool::Goose)),
+    ("flyway_schema_history", AtLeast(&["installed_rank", "version", "checksum"]), Some(Tool::Flyway)),
+    ("_prisma_migrations", AtLeast(&["checksum", "migration_name"]), Some(Tool::Prisma)),
+    ("atlas_schema_revisions", AtLeast(&["version", "description"]), Some(Tool::Atlas)),
+    ("databasechangelog", AtLeast(&["id", "author", "filename"]), Some(Tool::Liquibase)),
+    ("databasechangeloglock", AtLeast(&["id", "locked"]), None),
+    ("__drizzle_migrations", AtLeast(&["hash", "created_at"]), None),
+    ("seaql_migrations", AtLeast(&["version", "applied_at"]), None),
+    ("knex_migrations", AtLeast(&["name", "batch"]), None),
+    ("knex_migrations_lock", AtLeast(&["is_locked"]), None),
+    ("django_migrations", AtLeast(&["app", "name", "applied"]), None),
+    ("migrations", Exactly(&["timestamp", "id", "name"]), None),
+    ("typeorm_metadata", AtLeast(&["type", "name", "value"]), None),
+    ("sequelizemeta", Exactly(&["name"]), None),
+    ("__efmigrationshistory", AtLeast(&["migrationid", "productversion"]), None),
+    ("__efmigrationslock", AtLeast(&["id", "timestamp"]), None),
+    ("_yoyo_migration", AtLeast(&["migration_hash", "migration_id"]), None),
+    ("_yoyo_log", AtLeast(&["migration_hash", "operation"]), None),
+    ("_yoyo_version", AtLeast(&["version"]), None),
+    ("yoyo_lock", AtLeast(&["locked", "pid"]), None),
+    ("_litestream_seq", AtLeast(&["id", "seq"]), None),
+    ("_litestream_lock", AtLeast(&["id"]), None),
 ];
 
 /// Whether a table with these columns belongs to a known migration tool, or did so before tenantry renamed it. Names are
 /// compared case-insensitively.
 #[must_use]
 pub(crate) fn is_bookkeeping(table: &str, columns: &[String]) -> bool {
-    has_columns(table.strip_suffix(RETIRED).unwrap_or(table), columns)
+    known_table(table.strip_suffix(RETIRED).unwrap_or(table), columns).is_some()
 }
 
-fn has_columns(table: &str, columns: &[String]) -> bool {
-    let has = |name: &str| columns.iter().any(|column| column.eq_ignore_ascii_case(name));
-    let Some((_, needed)) = TABLES.iter().find(|(name, _)| name.eq_ignore_ascii_case(table)) else {
-        return false;
-    };
-    match needed {
-        AtLeast(needed) => needed.iter().all(|column| has(column)),
-        Only(allowed) => {
-            let is_allowed = |column: &String| allowed.iter().any(|it| it.eq_ignore_ascii_case(column));
-            allowed.first().is_some_and(|first| has(first)) && columns.iter().all(is_allowed)
-        }
-    }
+fn known_table(table: &str, columns: &[String]) -> Option<&'static (&'static str, Columns, Option<Tool>)> {
+    let has = |name: &&str| columns.iter().any(|column| column.eq_ignore_ascii_case(name));
+    TABLES.iter().find(|(name, needed, _)| {
+        name.eq_ignore_ascii_case(table)
+            && match needed {
+                AtLeast(needed) => needed.iter().all(&has),
+                Exactly(needed) => needed.len() == columns.len() && needed.iter().all(&has),
+            }
+    })
 }
 
 /// Whether a statement creates a trigger or rule on a ledger. An import refuses it, because it would run whenever tenantry

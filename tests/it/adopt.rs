@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::faults::{fault_library, run_with_fault};
 use crate::layouts::{CASES, Case, SET, folder, write_set};
 use crate::world::World;
 
@@ -14,7 +15,11 @@ on_each_store!(
     revisions_are_mapped_by_what_migrations_replace,
     a_baseline_counts_as_applied,
 );
-on_files!(databases_of_the_real_tools_go_on, a_count_in_the_file_is_taken_over);
+on_files!(
+    databases_of_the_real_tools_go_on,
+    a_count_in_the_file_is_taken_over,
+    a_takeover_is_whole_or_not_at_every_operation,
+);
 
 fn hash(kind: openssl::hash::MessageDigest, text: &str) -> String {
     use std::fmt::Write as _;
@@ -273,10 +278,12 @@ fn what_is_not_complete_is_not_taken_over(world: &mut World) {
         let report = world.expect(4, &["adopt", &id]);
         let (_, message) = report.problem(&id);
         assert!(message.contains(wanted), "{name}, {sql}: {message}");
-        assert!(world.tables(&id).iter().all(|table| table != "tenantry_history"), "{name}, {sql}");
+        assert_eq!(world.ledger_tables(&id), "0", "{name}, {sql}");
     }
     let unknown = world.run(&["adopt", "p0", "--from", "cobol"]).stderr;
     assert!(unknown.contains("golang-migrate"), "{unknown}");
+    let diesel = world.run(&["adopt", "p0", "--from", "diesel"]);
+    assert!(diesel.code == 2 && diesel.stderr.contains("part of tenantry's ledger"), "{}", diesel.stderr);
     assert!(
         world.expect(4, &["adopt", "p0", "--from", "flyway"]).problem("p0").1.contains("no ledger of flyway")
     );
@@ -337,6 +344,43 @@ fn a_retired_table_is_renamed_and_is_no_drift(world: &mut World) {
         assert!(world.tables(&later).contains(&format!("{old}_retired")));
         assert_eq!(world.expect(0, &["adopt", &later, "--retire"]).outcome(&later), "up_to_date");
         assert_eq!(world.expect(0, &["upgrade", &later]).outcome(&later), "upgraded");
+    }
+}
+
+/// The other tool's table is renamed in the transaction that writes tenantry's ledger.
+fn a_takeover_is_whole_or_not_at_every_operation(world: &mut World) {
+    let folder = folder(world, "");
+    make(world, &folder, "a", TOOLS[0]);
+    let file = std::fs::read(world.path("a")).unwrap();
+    let tools = tempfile::tempdir().unwrap();
+    let library = fault_library(tools.path());
+    for how in ["kill", "eio"] {
+        let mut at = 1;
+        loop {
+            for name in ["project_a.db-journal", "project_a.db-wal", "project_a.db-shm"] {
+                let _ = std::fs::remove_file(world.data().join(name));
+            }
+            std::fs::write(world.path("a"), &file).unwrap();
+            let _ = std::fs::remove_file(world.folder().join("mark"));
+            let ended = run_with_fault(world, &["adopt", "a", "--retire"], &library, how, at);
+            let is_old = world.tables("a").contains(&"_sqlx_migrations".into());
+            if is_old {
+                assert_eq!(world.ledger_tables("a"), "0", "{how} at operation {at}");
+                assert!(ended.is_some_and(|it| !it.success()), "{how} at operation {at}");
+                assert_eq!(world.expect(0, &["adopt", "a", "--retire"]).outcome("a"), "adopted");
+            }
+            assert_eq!(
+                (world.versions("a").len(), world.tables("a").len()),
+                (3, 3),
+                "{how} at operation {at}"
+            );
+            assert_eq!(world.query("a", "SELECT title FROM notes ORDER BY id"), ["one", "two"]);
+            if ended.is_none() {
+                break;
+            }
+            at += 1;
+        }
+        assert!(at > 20, "only {at} operations: the library was not loaded");
     }
 }
 

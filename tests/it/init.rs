@@ -63,3 +63,23 @@ fn a_file_outside_of_the_fleet_can_be_the_model(world: &mut World) {
     assert_eq!(ran.code, 4, "{}{}", ran.stdout, ran.stderr);
     assert_eq!(world.expect(0, &["stamp", "c"]).outcome("c"), "stamped");
 }
+
+/// An application that has not been split by project yet has its tables in the schema `public`.
+#[test]
+fn the_schema_public_of_another_database_can_be_the_model() {
+    let world = &mut World::postgres();
+    fleet(world);
+    let model = World::postgres();
+    let sql = world.database().dump(&["--schema=project_a", "--schema-only"]);
+    model
+        .database()
+        .run(&["-c", &sql.replace("CREATE SCHEMA project_a;", "").replace("project_a", "public")]);
+    let ran = world.run(&["init", "--from", &model.url()]);
+    assert_eq!(ran.code, 4, "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("extra column extra"), "{}", ran.stdout);
+    assert_eq!(world.expect(0, &["stamp", "a"]).outcome("a"), "stamped");
+    let settings = std::fs::read_to_string(world.folder().join("tenantry.toml")).unwrap();
+    assert!(!settings.contains(&model.database().name), "{settings}");
+    world.expect(0, &["create", "new"]);
+    assert_eq!(world.query("new", "SELECT count(*) FROM notes"), ["0"]);
+}

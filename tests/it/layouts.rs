@@ -49,7 +49,7 @@ fn date(index: usize) -> String {
     format!("2025060{}120000", index + 1)
 }
 
-pub(crate) const CASES: [Case; 10] = [
+pub(crate) const CASES: [Case; 11] = [
     Case {
         layout: "sqlx, simple",
         version: date,
@@ -78,6 +78,13 @@ pub(crate) const CASES: [Case; 10] = [
             ]
         },
         has_down: true,
+    },
+    Case {
+        // Atlas' own commands also write a name, as sqlx does.
+        layout: "Atlas, without names",
+        version: date,
+        files: |version, (_, up, _)| vec![(format!("{version}.sql"), up.into())],
+        has_down: false,
     },
     Case {
         layout: "refinery",

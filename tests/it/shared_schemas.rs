@@ -1,5 +1,6 @@
 //! What the projects of a database share: extensions, and schemas that follow their own on the `search_path`.
 
+use crate::faults::repeated;
 use crate::world::World;
 
 const SHARED: &str = "[store]\nshared = [\"public\"]\n";
@@ -139,6 +140,21 @@ fn with_countries(settings: &str) -> World {
     world.expect(0, &["create", "a", "b"]);
     world.database().run_in("a", &["-c", "INSERT INTO addresses VALUES (1, 'Main Street', 'pt')"]);
     world
+}
+
+#[test]
+fn processes_that_create_an_extension_at_the_same_time_wait_for_each_other() {
+    for _ in 0..repeated(3) {
+        let mut world = with_settings(SHARED);
+        world.with_migrations(&[]);
+        for id in ["a", "b", "c", "d", "e", "f"] {
+            world.with_project(id, "SELECT 1");
+        }
+        world.with_migrations(&[USERS]);
+        world.upgrade_four_times_at_once(&world.url());
+        assert_eq!(extensions(&world), ["citext in public", "uuid-ossp in public"]);
+        assert_eq!(world.expect(0, &["status"]).count("up_to_date"), 6);
+    }
 }
 
 #[test]

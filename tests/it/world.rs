@@ -378,6 +378,18 @@ impl World {
         self.query(id, "SELECT version FROM __diesel_schema_migrations ORDER BY version")
     }
 
+    /// How many of its two tables the project's ledger has.
+    pub(crate) fn ledger_tables(&self, id: &str) -> String {
+        let names = "('__diesel_schema_migrations', 'tenantry_history')";
+        let sql = match &self.home {
+            Home::Sqlite => format!("SELECT count(*) FROM sqlite_schema WHERE name IN {names}"),
+            Home::Postgres(_) => format!(
+                "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename IN {names}"
+            ),
+        };
+        self.query(id, &sql).remove(0)
+    }
+
     /// The `tenantry` command with this fleet's store, migrations and set.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         self.command_on(&self.url(), arguments)
