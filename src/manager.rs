@@ -13,6 +13,7 @@ mod history;
 mod maintenance;
 mod pool;
 mod recording;
+mod reference;
 mod reporting;
 mod restore;
 mod rollback;
@@ -28,7 +29,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
-use crate::apply::{DropTables, Durability, Executor, RowOwner, TestDownScripts, build_reference};
+use crate::apply::{DropTables, Durability, Executor, RowOwner};
 use crate::backup::Archive;
 use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
@@ -240,57 +241,6 @@ impl Manager {
         let outcome =
             |index| reference.down_script_outcome(index).cloned().unwrap_or(DownScriptOutcome::Untested);
         Ok((0..self.catalog.head()).map(outcome).collect())
-    }
-
-    /// Returns the reference, built by running the migrations on a private empty database on the first call. It is
-    /// [`Reference::unknown`] if there is no permission to create such a database.
-    fn reference(&self) -> Result<&Reference> {
-        let cell = if self.reference_with_down_results.get().is_some() {
-            &self.reference_with_down_results
-        } else {
-            &self.reference
-        };
-        self.init_reference(cell, TestDownScripts::No)
-    }
-
-    /// Like [`Manager::reference`], with the result of each migration's `down.sql`.
-    fn reference_with_down_results(&self) -> Result<&Reference> {
-        self.init_reference(&self.reference_with_down_results, TestDownScripts::Yes)
-    }
-
-    fn init_reference<'a>(
-        &'a self,
-        cell: &'a OnceLock<Reference>,
-        test_down_scripts: TestDownScripts,
-    ) -> Result<&'a Reference> {
-        if let Some(reference) = cell.get() {
-            return Ok(reference);
-        }
-        let mut built = None;
-        let scratch_result = self.store.scratch(&self.catalog, &mut |scratch| {
-            match build_reference(scratch, &self.catalog, test_down_scripts) {
-                // Returned to the store, which may retry with another scratch database.
-                Err(error) if matches!(error.kind(), ErrorKind::Disconnected | ErrorKind::LocksExhausted) => {
-                    Err(error)
-                }
-                // Retrying does not help with other errors, such as a failing migration.
-                other => {
-                    built = Some(other);
-                    Ok(())
-                }
-            }
-        });
-        let built = match (scratch_result, built) {
-            (_, Some(built)) => built.map_err(|error| match self.store.explain_failure(error.message()) {
-                Some(hint) => error.with_hint(hint),
-                None => error,
-            })?,
-            // Without permission to create a database, projects cannot be changed either. Reading needs only the
-            // ledgers.
-            (Err(error), None) if error.kind() == ErrorKind::ReadOnly => Reference::unknown(),
-            (scratch_result, None) => scratch_result.map(|()| Reference::unknown())?,
-        };
-        Ok(cell.get_or_init(|| built))
     }
 
     /// The request of an upgrade to the newest version with default options.

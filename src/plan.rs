@@ -1,7 +1,7 @@
 //! Decides what to do with one project. Input is a catalog, a reference, an inspection and a request; the result is a
 //! plan or the problems that prevent it.
 //!
-//! Reads and writes nothing, so a dry run and the run itself decide the same.
+//! Writes nothing and reads nothing of the project, so a dry run and the run itself decide the same.
 
 mod adoption;
 mod baseline;
@@ -21,7 +21,7 @@ use crate::sql::pragma::FileSettings;
 
 pub use problem::Problem;
 pub use reference::DownScriptOutcome;
-pub(crate) use reference::Reference;
+pub(crate) use reference::{ReadSchemas, Reference, Schemas};
 pub use request::{DowngradeTarget, IfDrifted, IfNoLedger, Request};
 
 /// Everything that was read of one project at one moment.
@@ -40,6 +40,12 @@ pub struct Inspection {
 }
 
 impl Inspection {
+    /// Returns the position whose schema it is compared with. `None` if it is not compared, or with more than one. It is
+    /// what planning finds unless the ledger has a problem.
+    pub(crate) fn compared_position(&self) -> Option<usize> {
+        (self.schema.is_some() && !self.ledger.is_empty()).then_some(self.ledger.applied.len())
+    }
+
     /// Returns the fingerprint of its schema, also of objects that are ignored. Fails if the schema was not read.
     pub fn fingerprint(&self) -> Result<Fingerprint, Error> {
         let unread = || Error::new(ErrorKind::Internal, "the schema was not read");
@@ -186,11 +192,11 @@ impl Planner<'_> {
             }
             let stamp = (position > 0).then_some(Stamp { position, forced: false });
             let to = to.max(position);
-            return Ok(Plan { stamp, to, ..Plan::nothing(position, self.notes(position)) });
+            return Ok(Plan { stamp, to, ..Plan::nothing(position, self.notes(position)?) });
         }
         let (from, mut notes) = self.position()?;
         let drift = self.drift(from, drift)?;
-        notes.extend(self.notes(from));
+        notes.extend(self.notes(from)?);
         if !self.reference.is_known() && self.inspection.schema.is_some() {
             notes.push(match self.inspection.recorded_fingerprint {
                 Some(_) => "its schema has not changed since tenantry last wrote to it; it was not compared with the \
@@ -225,14 +231,14 @@ impl Planner<'_> {
             None => self.baseline()?,
         };
         let checked = self.check(position);
-        let is_uncheckable = recorded == Some(position) && self.reference.expected(position).is_none();
+        let is_uncheckable = recorded == Some(position) && self.reference.expected(position)?.is_none();
         if !force && !is_uncheckable {
             checked.clone()?;
         }
         let forced = force && (checked.is_err() || !self.edited().0.is_empty());
         let changes = !ledger.entries_for_stamp(self.catalog, position, forced).is_empty();
         let stamp = changes.then_some(Stamp { position, forced });
-        let mut notes = self.notes(position);
+        let mut notes = self.notes(position)?;
         let schema = self.inspection.schema.as_ref().filter(|_| ledger.is_empty());
         notes.extend(schema.iter().flat_map(|schema| schema.other_ledgers()).map(|(tool, table)| {
             format!("{tool}'s ledger ({table}) was not verified; tenantry adopt does that")
@@ -249,7 +255,7 @@ impl Planner<'_> {
         }
         let (from, mut notes) = self.position()?;
         let drift = self.drift(from, allowed_drift)?;
-        notes.extend(self.notes(from));
+        notes.extend(self.notes(from)?);
         if let DowngradeTarget::Position(position) = target
             && position > from
         {
@@ -308,12 +314,12 @@ impl Planner<'_> {
     }
 
     /// Returns notes on the schema at a position.
-    fn notes(&self, position: usize) -> Vec<String> {
+    fn notes(&self, position: usize) -> Result<Vec<String>, Vec<Problem>> {
         let schema = self.inspection.schema.as_ref();
         let ignored = schema.filter(|schema| !schema.ignored().is_empty());
         let ignored = ignored.map(|schema| format!("ignored as configured: {}", schema.ignored().join(", ")));
-        let notes = schema.map(|schema| self.reference.notes(schema, position)).unwrap_or_default();
-        notes.into_iter().chain(ignored).collect()
+        let notes = schema.map(|schema| self.reference.notes(schema, position)).transpose()?;
+        Ok(notes.into_iter().flatten().chain(ignored).collect())
     }
 
     /// Returns the position in the ledger, and notes. Fails with all problems of the ledger.
@@ -387,7 +393,7 @@ impl Planner<'_> {
         if !self.reference.is_known() && self.inspection.recorded_fingerprint.is_some_and(has_changed) {
             return Err(vec![Problem::changed(self.catalog, position)]);
         }
-        let differences = self.reference.differences(schema, position);
+        let differences = self.reference.differences(schema, position)?;
         if differences.is_empty() || allowed_drift == IfDrifted::Keep {
             Ok(differences)
         } else {

@@ -1,11 +1,16 @@
-//! Builds the reference: runs a catalog's migrations on a scratch database, and keeps the schema of each position.
+//! Builds the reference: runs a catalog's migrations on a scratch database, and reads the schemas on the way.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::catalog::{Catalog, Migration};
+use crate::catalog::{Catalog, Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
-use crate::plan::{DownScriptOutcome, Reference};
+use crate::plan::{DownScriptOutcome, ReadSchemas, Reference, Schemas};
+use crate::schema::LazySchema;
 use crate::store::{ForeignKeys, Mode, Session, Step};
+
+/// The mode of all transactions.
+const MODE: Mode = Mode { foreign_keys: ForeignKeys::Compared, ..Mode::PLAIN };
 
 /// Whether to run the down.sql of each migration as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,69 +19,106 @@ pub(crate) enum TestDownScripts {
     No,
 }
 
-/// Builds the reference in an empty scratch database. Fails with [`ErrorKind::Catalog`] if a migration fails.
-pub(crate) fn build_reference(
+/// What running the migrations on an empty database shows.
+pub(crate) struct Built {
+    /// The schemas of the positions that were to be read. If reading them costs little, those of all positions.
+    pub(crate) schemas: Schemas,
+    /// The result of each migration's down.sql. [`DownScriptOutcome::Untested`] if it was not to be run.
+    downs: Vec<DownScriptOutcome>,
+    /// Whether the database reported that each migration's up.sql may delete rows.
+    deletes: Vec<bool>,
+    /// Whether the migrations leave rows that differ each time they are run.
+    has_volatile_rows: bool,
+}
+
+impl Built {
+    /// The reference, with a function that reads the schemas of more positions.
+    pub(crate) fn into_reference(self, catalog: &Catalog, read: ReadSchemas) -> Reference {
+        Reference::new(catalog, self.schemas, read)
+            .with_volatile_rows(self.has_volatile_rows)
+            .with_deletes(self.deletes)
+            .with_down_results(self.downs)
+    }
+}
+
+/// Runs all migrations in an empty scratch database, and reads the schemas of these positions.
+///
+/// Fails with [`ErrorKind::Catalog`] if a migration fails.
+pub(crate) fn run_migrations(
     session: &mut dyn Session,
     catalog: &Catalog,
+    positions: &BTreeSet<usize>,
     test_down_scripts: TestDownScripts,
-) -> Result<Reference> {
-    let mode = Mode { foreign_keys: ForeignKeys::Compared, ..Mode::PLAIN };
-    session.begin(mode)?;
+) -> Result<Built> {
+    session.begin(MODE)?;
     session.create_ledger()?;
-    let mut schemas = vec![Arc::new(session.lazy_schema()?)];
-    let (mut down_outcomes, mut deletes) = (Vec::new(), Vec::new());
+    let mut schemas = Schemas::new();
+    let tests_down = |migration: &Migration| {
+        test_down_scripts == TestDownScripts::Yes
+            && migration.down.as_ref().is_some_and(Script::is_transactional)
+    };
+    let mut read_schema = |session: &mut dyn Session, position: usize| {
+        let is_compared = catalog.migrations().get(position).is_some_and(tests_down);
+        if is_compared || positions.contains(&position) || session.defers_schemas() {
+            schemas.insert(position, Arc::new(session.lazy_schema()?));
+        }
+        Ok(schemas.get(&position).cloned())
+    };
+    let mut before = read_schema(session, 0)?;
+    let (mut downs, mut deletes) = (Vec::new(), Vec::new());
     session.commit()?;
-    for migration in catalog.migrations() {
-        let step = Step { migration, script: &migration.up };
+    for (index, migration) in catalog.migrations().iter().enumerate() {
         let mut run = || {
-            let runs = if migration.is_transactional() {
-                session.begin(mode)?;
-                session.execute(&[step])?
-            } else {
-                let runs = session.execute(&[step])?;
-                session.begin(mode)?;
-                runs
-            };
-            deletes.push(runs.iter().any(|run| run.deletes));
-            let schema = Arc::new(session.lazy_schema()?);
-            let down_result = match &migration.down {
-                Some(script) if test_down_scripts == TestDownScripts::Yes && script.is_transactional() => {
-                    Some(session.try_script(Step { migration, script }))
+            deletes.push(run_up(session, migration)?);
+            let schema = read_schema(session, index + 1)?;
+            downs.push(match (&migration.down, &before) {
+                (Some(script), Some(before)) if tests_down(migration) => {
+                    try_down(session, Step { migration, script }, before)?
                 }
-                _ => None,
-            };
+                _ => DownScriptOutcome::Untested,
+            });
             session.commit()?;
-            Ok((schema, down_result))
+            Ok(schema)
         };
-        let (schema, down_result) = run().map_err(|error| migration_failed(migration, error))?;
-        down_outcomes.push(match (down_result, schemas.last()) {
-            (Some(Err(error)), _) if error.kind() == ErrorKind::Disconnected => return Err(error),
-            (Some(Err(error)), _) => DownScriptOutcome::Fails(error.summary()),
-            (Some(Ok(found)), Some(before)) => {
-                let differences = found.differences(before);
-                let differences: Vec<_> = differences.into_iter().filter(|it| !it.is_note()).collect();
-                if differences.is_empty() {
-                    DownScriptOutcome::Reverts
-                } else {
-                    DownScriptOutcome::Differs(differences)
-                }
-            }
-            _ => DownScriptOutcome::Untested,
-        });
-        schemas.push(schema);
+        before = run().map_err(|error| migration_failed(migration, error))?;
     }
-    session.begin(mode)?;
+    session.begin(MODE)?;
     session.require_confined()?;
     // If no script generates values, or the migrations leave no rows, all new projects are equal.
     let has_volatile_rows = catalog.first_volatile_value().is_some()
         && session.count_rows()?.rows.values().any(|count| *count > 0);
     session.rollback()?;
-    let reference =
-        Reference::new(catalog, schemas).with_volatile_rows(has_volatile_rows).with_deletes(deletes);
-    Ok(if test_down_scripts == TestDownScripts::Yes {
-        reference.with_down_results(down_outcomes)
+    Ok(Built { schemas, downs, deletes, has_volatile_rows })
+}
+
+/// Runs a migration, and leaves a transaction open. Returns whether it may delete rows.
+fn run_up(session: &mut dyn Session, migration: &Migration) -> Result<bool> {
+    let step = Step { migration, script: &migration.up };
+    let runs = if migration.is_transactional() {
+        session.begin(MODE)?;
+        session.execute(&[step])?
     } else {
-        reference
+        let runs = session.execute(&[step])?;
+        session.begin(MODE)?;
+        runs
+    };
+    Ok(runs.iter().any(|run| run.deletes))
+}
+
+/// Runs a down.sql, compares the schema with that before the migration, and undoes it.
+fn try_down(session: &mut dyn Session, step: Step<'_>, before: &LazySchema) -> Result<DownScriptOutcome> {
+    Ok(match session.try_script(step) {
+        Err(error) if error.kind() == ErrorKind::Disconnected => return Err(error),
+        Err(error) => DownScriptOutcome::Fails(error.summary()),
+        Ok(found) => {
+            let differences = found.differences(before);
+            let differences: Vec<_> = differences.into_iter().filter(|it| !it.is_note()).collect();
+            if differences.is_empty() {
+                DownScriptOutcome::Reverts
+            } else {
+                DownScriptOutcome::Differs(differences)
+            }
+        }
     })
 }
 

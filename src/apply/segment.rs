@@ -202,10 +202,10 @@ impl Executor<'_> {
     fn verify_schema(&self, schema: &Schema, segment: &Plan) -> Result<SchemaCheck> {
         let mut check = SchemaCheck { is_forced: false, notes: Vec::new() };
         if segment.to < segment.from {
-            check.notes = self.reference.notes(schema, segment.to);
+            check.notes = self.reference.notes(schema, segment.to)?;
         }
-        let differences = self.reference.differences(schema, segment.to);
-        if differences == segment.drift || self.reference.expected(segment.to).is_none() {
+        let differences = self.reference.differences(schema, segment.to)?;
+        if differences == segment.drift || self.reference.expected(segment.to)?.is_none() {
             return Ok(check);
         }
         let added: Vec<_> =

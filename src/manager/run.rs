@@ -209,6 +209,8 @@ impl Manager {
         let planned = Mutex::new(Vec::new());
         let plan_batch = |projects: &[ProjectId]| {
             let inspections = self.take_prefetched_or_inspect(projects, prefetched, ReadSchema::Always);
+            // If this fails, each project that needs one of the schemas reports it.
+            let _ = self.reference_for(inspections.iter().flatten());
             let plan = |(project, inspection)| {
                 self.plan_project(executor, project, inspection, context.run.dry_run, &planned)
             };

@@ -70,13 +70,14 @@ impl Manager {
     }
 
     /// Returns an executor that plans these projects. Builds the reference only if one of their schemas was read.
-    pub(super) fn executor_for_status<'a>(
+    pub(super) fn executor_for_status<'a, 'b>(
         &'a self,
-        inspections: &[Result<Inspection>],
+        inspections: impl IntoIterator<Item = &'b Result<Inspection>>,
     ) -> Result<Executor<'a>> {
         static NONE: Reference = Reference::unknown();
-        let has_schema = |it: &Result<Inspection>| it.as_ref().is_ok_and(|it| it.schema.is_some());
-        let reference = if inspections.iter().any(has_schema) { self.reference()? } else { &NONE };
+        let with_schema = inspections.into_iter().flatten().filter(|it| it.schema.is_some());
+        let mut with_schema = with_schema.peekable();
+        let reference = if with_schema.peek().is_some() { self.reference_for(with_schema)? } else { &NONE };
         Ok(self.executor_with(reference, self.upgrade_request(), ""))
     }
 
@@ -112,9 +113,7 @@ impl Manager {
         })?;
         let prefetched = prefetched.into_inner().unwrap_or_else(PoisonError::into_inner);
         // Builds the reference if any of them needs it, so that a failing migration ends the command here.
-        for inspections in prefetched.values() {
-            self.executor_for_status(inspections)?;
-        }
+        self.executor_for_status(prefetched.values().flatten())?;
         Ok(prefetched)
     }
 

@@ -173,7 +173,7 @@ impl Manager {
         let Some(schema) = &inspection.schema else { return Ok(false) };
         let position =
             self.catalog.migrations().iter().filter(|it| inspection.ledger.is_applied(&it.version)).count();
-        let expected = self.reference()?.expected(position);
+        let expected = self.reference()?.expected(position)?;
         Ok(expected.is_some_and(|expected| schema.unvalidated().is_subset(&expected.unvalidated())))
     }
 

@@ -19,7 +19,7 @@ impl Planner<'_> {
         if position == 0 {
             return Ok(Plan::nothing(0, notes));
         }
-        notes.extend(self.notes(position));
+        notes.extend(self.notes(position)?);
         notes.push(match &other.table {
             Some(table) if retire => renaming_note(other.tool, table),
             Some(table) => format!(

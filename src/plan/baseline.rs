@@ -30,10 +30,10 @@ impl Planner<'_> {
         if schema.is_empty() {
             return Ok(0);
         }
-        match self.reference.matching(schema).as_slice() {
+        match self.reference.matching(schema)?.as_slice() {
             [position] => Ok(*position),
             [] => {
-                let (position, differences) = self.reference.nearest(schema);
+                let (position, differences) = self.reference.nearest(schema)?;
                 Err(vec![Problem::no_match(self.catalog, position, &differences)])
             }
             several => Err(vec![Problem::ambiguous(self.catalog, several)]),
@@ -57,11 +57,11 @@ impl Planner<'_> {
         if !self.reference.is_known() {
             return Err(vec![Problem::unknown_reference()]);
         }
-        let comparable = self.inspection.schema.as_ref().zip(self.reference.expected(position));
+        let comparable = self.inspection.schema.as_ref().zip(self.reference.expected(position)?);
         let Some((schema, _)) = comparable else {
             return Err(vec![Problem::unverifiable(self.catalog, position)]);
         };
-        let differences = self.reference.differences(schema, position);
+        let differences = self.reference.differences(schema, position)?;
         if differences.is_empty() {
             Ok(())
         } else {

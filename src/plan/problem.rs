@@ -1,6 +1,7 @@
 //! The reasons why a project cannot be planned. Each has a code for programs, and a message and a hint for people.
 
 use crate::catalog::Catalog;
+use crate::error::Error;
 use crate::hint::for_library;
 use crate::schema::Difference;
 use crate::schema::bookkeeping::Tool;
@@ -85,6 +86,11 @@ pub enum Problem {
         message: String,
         /// What to do.
         hint: String,
+    },
+    /// The schema that it should have could not be read.
+    NotCompared {
+        /// Why.
+        message: String,
     },
     /// Another tool's revisions do not correspond to a version of the catalog.
     UnknownRevision {
@@ -195,6 +201,7 @@ impl Problem {
             Self::NotAdoptable { .. } => "not_adoptable",
             Self::OtherLedger { .. } => "other_ledger",
             Self::FailingDown { .. } => "failing_down",
+            Self::NotCompared { .. } => "not_compared",
         }
     }
 
@@ -230,6 +237,7 @@ impl Problem {
             Self::FailingDown { migrations } => {
                 format!("down.sql fails on an empty database: {}", migrations.join("; "))
             }
+            Self::NotCompared { message } => format!("its schema could not be compared: {message}"),
             Self::ReadOnly => "it is read-only".into(),
             Self::UnknownRevision { revisions } => {
                 format!("no migration replaces the alembic revision: {}", revisions.join(", "))
@@ -283,8 +291,16 @@ impl Problem {
             Self::FailingDown { .. } => {
                 "fix the down.sql, or restore a backup; if it works with the project's rows: --allow-drift".into()
             }
+            Self::NotCompared { .. } => "run the command again".into(),
             Self::UnknownRevision { .. } => "add it to replaces in a migration's metadata.toml".into(),
         }
+    }
+}
+
+/// An error from a [`Reference`](super::Reference) that reads a schema when it is needed.
+impl From<Error> for Vec<Problem> {
+    fn from(error: Error) -> Self {
+        vec![Problem::NotCompared { message: error.summary() }]
     }
 }
 

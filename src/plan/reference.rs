@@ -2,18 +2,30 @@
 //!
 //! `apply::reference` creates them by running the migrations.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::catalog::{Catalog, Migration};
+use crate::error::Result;
 use crate::schema::{Difference, LazySchema, Schema, notes};
 
+/// Schemas by their positions.
+pub(crate) type Schemas = BTreeMap<usize, Arc<LazySchema>>;
+
+/// Reads the schemas of these positions, by running the migrations once more.
+pub(crate) type ReadSchemas = Box<dyn Fn(&BTreeSet<usize>) -> Result<Schemas> + Send + Sync>;
+
 /// The schemas that a catalog's migrations produce on an empty database, one for each position.
-#[derive(Clone, Debug)]
+///
+/// Where reading a schema takes long, those of a long catalog are read when they are needed.
 pub(crate) struct Reference {
-    schemas: Vec<Arc<LazySchema>>,
+    /// The schemas that were read so far, by position.
+    schemas: Vec<OnceLock<Arc<LazySchema>>>,
+    /// Reads the others. Locked meanwhile, so that each is read only once.
+    read: Option<Mutex<ReadSchemas>>,
     /// The first position whose schema depends on the data.
     data_dependent: usize,
-    /// The result of each migration's down.sql. Empty if they were not run.
+    /// The result of each migration's down.sql.
     downs: Vec<DownScriptOutcome>,
     /// Whether the database reported that each migration's up.sql may delete rows. Empty if this is not known.
     deletes: Vec<bool>,
@@ -40,6 +52,7 @@ impl Reference {
     pub(crate) const fn unknown() -> Self {
         Self {
             schemas: Vec::new(),
+            read: None,
             data_dependent: 0,
             downs: Vec::new(),
             deletes: Vec::new(),
@@ -53,13 +66,49 @@ impl Reference {
         !self.schemas.is_empty()
     }
 
-    /// Creates a reference from the schemas of all positions, from 0 to the catalog's head.
+    /// Creates a reference from the schemas of some positions from 0 to the catalog's head, and a function that reads the
+    /// others.
     #[must_use]
-    pub(crate) fn new(catalog: &Catalog, schemas: Vec<Arc<LazySchema>>) -> Self {
+    pub(crate) fn new(catalog: &Catalog, schemas: Schemas, read: ReadSchemas) -> Self {
         let depends = |migration: &Migration| migration.metadata.schema_depends_on_data;
         let data_dependent =
             catalog.migrations().iter().position(depends).map_or(usize::MAX, |index| index + 1);
-        Self { schemas, data_dependent, downs: Vec::new(), deletes: Vec::new(), has_volatile_rows: false }
+        let reference = Self {
+            schemas: (0..=catalog.head()).map(|_| OnceLock::new()).collect(),
+            read: Some(Mutex::new(read)),
+            data_dependent,
+            downs: Vec::new(),
+            deletes: Vec::new(),
+            has_volatile_rows: false,
+        };
+        reference.keep(schemas);
+        reference
+    }
+
+    fn keep(&self, schemas: Schemas) {
+        for (position, schema) in schemas {
+            if let Some(cell) = self.schemas.get(position) {
+                // If it was read before, both are the same.
+                let _ = cell.set(schema);
+            }
+        }
+    }
+
+    /// Reads the schemas of these positions, if they were not read yet. All at once takes as long as the last one alone.
+    pub(crate) fn read(&self, positions: impl IntoIterator<Item = usize>) -> Result<()> {
+        let is_missing = |position: &usize| {
+            *position < self.data_dependent
+                && self.schemas.get(*position).is_some_and(|it| it.get().is_none())
+        };
+        let missing: BTreeSet<usize> = positions.into_iter().filter(is_missing).collect();
+        let Some(read) = self.read.as_ref().filter(|_| !missing.is_empty()) else { return Ok(()) };
+        let read = read.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have read them while this one waited.
+        let missing: BTreeSet<usize> = missing.into_iter().filter(is_missing).collect();
+        if !missing.is_empty() {
+            self.keep(read(&missing)?);
+        }
+        Ok(())
     }
 
     /// Sets the result of each migration's down.sql.
@@ -68,7 +117,7 @@ impl Reference {
         Self { downs, ..self }
     }
 
-    /// Returns the result of the down.sql of the migration at an index of the catalog. `None` if they were not run.
+    /// Returns the result of the down.sql of the migration at an index of the catalog. `None` if there is no reference.
     #[must_use]
     pub(crate) fn down_script_outcome(&self, index: usize) -> Option<&DownScriptOutcome> {
         self.downs.get(index)
@@ -95,57 +144,62 @@ impl Reference {
     }
 
     /// Returns the expected schema at a position. `None` if a migration declares that it depends on the data,
-    /// or if there is no reference.
-    #[must_use]
-    pub(crate) fn expected(&self, position: usize) -> Option<&Schema> {
+    /// or if there is no reference. Fails if the schema has to be read and cannot be.
+    pub(crate) fn expected(&self, position: usize) -> Result<Option<&Schema>> {
         if position >= self.data_dependent {
-            None
-        } else {
-            self.schemas.get(position).map(|schema| &***schema.as_ref())
+            return Ok(None);
         }
+        self.read([position])?;
+        Ok(self.schemas.get(position).and_then(OnceLock::get).map(|schema| &***schema.as_ref()))
     }
 
     /// Returns the differences between a schema and the expected one at a position, without those that are only a
     /// [note](Difference::is_note).
-    #[must_use]
-    pub(crate) fn differences(&self, schema: &Schema, position: usize) -> Vec<Difference> {
-        self.all_differences(schema, position).into_iter().filter(|it| !it.is_note()).collect()
+    pub(crate) fn differences(&self, schema: &Schema, position: usize) -> Result<Vec<Difference>> {
+        Ok(self.all_differences(schema, position)?.into_iter().filter(|it| !it.is_note()).collect())
     }
 
     /// Returns notes on how a schema differs from the expected one at a position: tables with another order of columns,
     /// and additional grants. Another order is common in a database that was upgraded and reverted, or created by
     /// another tool.
-    #[must_use]
-    pub(crate) fn notes(&self, schema: &Schema, position: usize) -> Vec<String> {
-        notes(self.all_differences(schema, position))
+    pub(crate) fn notes(&self, schema: &Schema, position: usize) -> Result<Vec<String>> {
+        Ok(notes(self.all_differences(schema, position)?))
     }
 
-    fn all_differences(&self, schema: &Schema, position: usize) -> Vec<Difference> {
-        match self.expected(position) {
+    fn all_differences(&self, schema: &Schema, position: usize) -> Result<Vec<Difference>> {
+        Ok(match self.expected(position)? {
             Some(expected) if expected.fingerprint() != schema.fingerprint() => schema.differences(expected),
             _ => Vec::new(),
-        }
+        })
+    }
+
+    /// Returns every position with its expected schema, as far as there is one.
+    fn all_expected(&self) -> Result<Vec<(usize, &Schema)>> {
+        let positions = 0..self.schemas.len();
+        self.read(positions.clone())?;
+        positions
+            .filter_map(|position| Some(self.expected(position).transpose()?.map(|it| (position, it))))
+            .collect()
     }
 
     /// Returns all positions with exactly this schema. If there are none, returns those that differ only in notes.
-    pub(super) fn matching(&self, schema: &Schema) -> Vec<usize> {
-        let positions = || (0..self.schemas.len()).filter(|position| self.expected(*position).is_some());
-        let is_same = |position: &usize| {
-            self.expected(*position).is_some_and(|expected| expected.fingerprint() == schema.fingerprint())
+    pub(super) fn matching(&self, schema: &Schema) -> Result<Vec<usize>> {
+        let all = self.all_expected()?;
+        let positions = |is_match: &dyn Fn(&Schema) -> bool| -> Vec<usize> {
+            all.iter().filter(|(_, expected)| is_match(expected)).map(|(position, _)| *position).collect()
         };
-        let same: Vec<usize> = positions().filter(is_same).collect();
+        let same = positions(&|expected| expected.fingerprint() == schema.fingerprint());
         if !same.is_empty() {
-            return same;
+            return Ok(same);
         }
-        positions().filter(|position| self.differences(schema, *position).is_empty()).collect()
+        Ok(positions(&|expected| schema.differences(expected).iter().all(Difference::is_note)))
     }
 
     /// Returns the position with the fewest differences, and the differences. Among equals, the last position wins.
-    pub(super) fn nearest(&self, schema: &Schema) -> (usize, Vec<Difference>) {
-        (0..self.schemas.len())
-            .filter_map(|position| Some((position, schema.differences(self.expected(position)?))))
-            .rev()
-            .min_by_key(|(_, differences)| differences.len())
-            .unwrap_or_default()
+    pub(super) fn nearest(&self, schema: &Schema) -> Result<(usize, Vec<Difference>)> {
+        let all = self.all_expected()?;
+        let differences =
+            all.into_iter().map(|(position, expected)| (position, schema.differences(expected)));
+        Ok(differences.rev().min_by_key(|(_, differences)| differences.len()).unwrap_or_default())
     }
 }

@@ -170,6 +170,11 @@ pub trait Session: Rows {
     /// Reads the current schema.
     fn schema(&mut self) -> Result<Arc<Schema>>;
 
+    /// Whether [`Session::lazy_schema`] leaves the work for later. If not, reading a large schema takes long.
+    fn defers_schemas(&self) -> bool {
+        false
+    }
+
     /// Reads the current schema, and parses it when it is first used if the database makes that possible.
     fn lazy_schema(&mut self) -> Result<LazySchema> {
         let schema = self.schema()?;

@@ -46,6 +46,7 @@ mod journal;
 mod layouts;
 mod library;
 mod loaded_extensions;
+mod long_catalogs;
 mod maintenance;
 mod own_transactions;
 mod postgres;

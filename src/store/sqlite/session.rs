@@ -291,6 +291,10 @@ impl Session for SqliteSession<'_> {
         ledger::record(&self.connection, entries, run_id)
     }
 
+    fn defers_schemas(&self) -> bool {
+        true
+    }
+
     fn lazy_schema(&mut self) -> Result<LazySchema> {
         self.rows = ledger::schema_rows(&self.connection, &self.rows)?;
         let (rows, ignore) = (self.rows.clone(), self.environment.schemas.ignore().clone());
