@@ -144,7 +144,7 @@ impl Executor<'_> {
             }
             let max_migrations = if session.can_commit() { progress.max_migrations } else { usize::MAX };
             let segment = self.first_segment(&plan, session.can_commit(), max_migrations);
-            let is_last = segment.to == plan.to;
+            let is_last = segment.to == plan.to && segment.repeatables == plan.repeatables;
             if let Some(rows) = &mut progress.rows {
                 session.lock_rows()?;
                 rows.observe(&session.contents()?.tables);
@@ -233,7 +233,8 @@ impl Executor<'_> {
             if plan.drops_table(self.catalog) { ForeignKeys::Compared } else { ForeignKeys::Enforced };
         let lock = if plan.is_transactional(self.catalog) { Lock::Transaction } else { Lock::Session };
         // A plan that runs no migration does not verify the schema at its end. Drift can only be kept if it was read.
-        let is_verified = plan.from != plan.to && plan.drift.is_empty();
+        let runs_script = plan.from != plan.to || !plan.repeatables.is_empty();
+        let is_verified = runs_script && plan.drift.is_empty();
         Mode {
             foreign_keys,
             lock,
@@ -246,7 +247,7 @@ impl Executor<'_> {
     ///
     /// It ends before a migration that cannot run in a transaction; such a migration is a segment by itself. If segments can
     /// be committed, it also ends after a migration that adds a value to an enum, since the value is usable only after
-    /// that.
+    /// that. The repeatable migrations are run together.
     fn first_segment(&self, plan: &Plan, can_commit: bool, max_migrations: usize) -> Plan {
         let migrations = plan.migrations(self.catalog);
         let is_up = plan.from <= plan.to;
@@ -259,7 +260,11 @@ impl Executor<'_> {
             (0, None) => 1.min(migrations.len()),
             (count, _) => count,
         };
+        let is_whole = count == migrations.len() || plan.from == plan.to;
+        let count = count.min(plan.from.abs_diff(plan.to));
         let to = if is_up { plan.from + count } else { plan.from - count };
-        Plan { to, ..plan.clone() }
+        let repeatables = if is_whole { plan.repeatables.clone() } else { Vec::new() };
+        let is_complete = plan.is_complete && is_whole;
+        Plan { to, repeatables, is_complete, ..plan.clone() }
     }
 }

@@ -23,6 +23,7 @@ use crate::sql::Dialect;
 
 pub use layout::NamedLayout;
 pub use metadata::{Metadata, Transaction};
+pub(crate) use order::number;
 pub use read::FolderOptions;
 pub(crate) use script::with_line_endings;
 pub use script::{Checksum, ChecksumMatch, Script};
@@ -73,6 +74,9 @@ pub struct Migration {
     pub down_error: Option<String>,
     /// The settings in its `metadata.toml`.
     pub metadata: Metadata,
+    /// Whether it is one of Flyway's repeatable migrations, see [`Catalog::repeatables`]. Its version is the beginning of
+    /// its file's name, such as `R__views`.
+    pub is_repeatable: bool,
 }
 
 impl Migration {
@@ -102,6 +106,7 @@ pub struct Catalog {
     name: String,
     dialect: Dialect,
     migrations: Vec<Migration>,
+    repeatables: Vec<Migration>,
     /// SQL files beside the migrations' folders, which are not migrations.
     ignored_files: Vec<PathBuf>,
     /// The folder that it was loaded from, if it was.
@@ -182,12 +187,15 @@ impl Catalog {
             )
             .with_hint("create one: tenantry --migrations DIR migration new NAME"));
         }
+        let mut repeatables: Vec<_> = migrations.extract_if(.., |it| it.is_repeatable).collect();
+        repeatables.sort_by(|a, b| a.version.as_str().cmp(b.version.as_str()));
         order::sort(&mut migrations, rule)?;
-        let hash = hash(dialect, &migrations);
+        let hash = hash(dialect, migrations.iter().chain(&repeatables));
         Ok(Self {
             name: name.to_string(),
             dialect,
             migrations,
+            repeatables,
             ignored_files: Vec::new(),
             folder: None,
             hash,
@@ -216,6 +224,22 @@ impl Catalog {
     #[must_use]
     pub fn migrations(&self) -> &[Migration] {
         &self.migrations
+    }
+
+    /// Returns Flyway's repeatable migrations, in order. They run after the others in each project that reaches the head,
+    /// and again whenever their text has changed. They have no position.
+    #[must_use]
+    pub fn repeatables(&self) -> &[Migration] {
+        &self.repeatables
+    }
+
+    /// Returns the index of a migration among all, with the repeatable ones after the others.
+    pub(crate) fn index_of(&self, migration: &Migration) -> Option<usize> {
+        self.all().position(|it| it.version == migration.version)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Migration> {
+        self.migrations.iter().chain(&self.repeatables)
     }
 
     /// Returns the SQL files beside the migrations' folders. They are ignored, since they are not migrations.
@@ -277,7 +301,7 @@ impl Catalog {
     /// Returns the file and line of the first value that differs each time it runs. Skips migrations with
     /// `same_for_all_projects`.
     pub(crate) fn first_volatile_value(&self) -> Option<(&Path, u32)> {
-        let scripts = self.migrations.iter().filter(|it| !it.metadata.same_for_all_projects).map(|it| &it.up);
+        let scripts = self.all().filter(|it| !it.metadata.same_for_all_projects).map(|it| &it.up);
         let computed =
             |script: &'_ Script| script.statements().iter().find(|it| it.is_volatile).map(|it| it.line);
         scripts.into_iter().find_map(|script| Some((script.path(), computed(script)?)))
@@ -285,11 +309,9 @@ impl Catalog {
 
     /// Returns the labels of the migrations whose up.sql has its own `BEGIN` and `COMMIT`, which are left out.
     pub(crate) fn with_own_transactions(&self) -> Vec<String> {
-        self.migrations.iter().filter(|it| it.up.has_own_transaction()).map(Migration::label).collect()
+        self.all().filter(|it| it.up.has_own_transaction()).map(Migration::label).collect()
     }
 
-    /// Whether any migration but the last adds an enum value, which a later migration may use.
-    #[must_use]
     /// Returns the statements about extensions that are left out, each with its migration.
     pub(crate) fn left_out(&self) -> Vec<String> {
         let scripts = |migration: &'_ Migration| {
@@ -297,11 +319,15 @@ impl Catalog {
             let scripts = [Some(&migration.up), migration.down.as_ref()].into_iter().flatten();
             scripts.flat_map(Script::left_out).map(|sql| format!("{label}: {sql}")).collect::<Vec<_>>()
         };
-        self.migrations.iter().flat_map(scripts).collect()
+        self.all().flat_map(scripts).collect()
     }
 
+    /// Whether any migration but the last adds an enum value, which a later migration may use.
     pub(crate) fn adds_enum_values(&self) -> bool {
-        let earlier = self.migrations.split_last().map_or(&[][..], |(_, earlier)| earlier);
+        let earlier = match self.migrations.split_last() {
+            Some((_, earlier)) if self.repeatables.is_empty() => earlier,
+            _ => &self.migrations,
+        };
         earlier.iter().any(|migration| migration.up.adds_enum_value())
     }
 
@@ -312,7 +338,7 @@ impl Catalog {
     }
 }
 
-fn hash(dialect: Dialect, migrations: &[Migration]) -> [u8; 32] {
+fn hash<'a>(dialect: Dialect, migrations: impl Iterator<Item = &'a Migration>) -> [u8; 32] {
     let mut hasher = Sha256::new();
     hasher.update(b"tenantry catalog 1\0");
     hasher.update(dialect.name());

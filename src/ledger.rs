@@ -26,6 +26,8 @@ pub enum Action {
     Revert,
     /// A migration that cannot run in a transaction was started.
     Start,
+    /// A repeatable migration was run, or taken over from another tool's records.
+    Repeat,
 }
 
 impl Action {
@@ -38,13 +40,14 @@ impl Action {
             Self::Adopt => "adopt",
             Self::Revert => "revert",
             Self::Start => "start",
+            Self::Repeat => "repeat",
         }
     }
 
     /// Reads an action's name from the ledger. `None` if there is no such action.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Apply, Self::Stamp, Self::Adopt, Self::Revert, Self::Start]
+        [Self::Apply, Self::Stamp, Self::Adopt, Self::Revert, Self::Start, Self::Repeat]
             .into_iter()
             .find(|it| it.as_str() == text)
     }
@@ -70,14 +73,15 @@ pub struct NewHistoryRow {
 }
 
 impl NewHistoryRow {
-    /// Creates a row for an action on a migration that starts now.
+    /// Creates a row for an action on a migration that starts now. What happens to a repeatable migration is always
+    /// [`Action::Repeat`].
     #[must_use]
     pub fn new(migration: &Migration, action: Action) -> Self {
         Self {
             version: migration.version.clone(),
             name: migration.name.clone(),
             checksum: migration.up.checksum().as_str().to_string(),
-            action,
+            action: if migration.is_repeatable { Action::Repeat } else { action },
             forced: false,
             started: SystemTime::now(),
             duration: Duration::ZERO,
@@ -126,6 +130,17 @@ impl Ledger {
         self.history.iter().map(|row| (&row.version, row)).collect()
     }
 
+    /// Returns the indices of the repeatable migrations whose text is not the one that was run last.
+    pub(crate) fn pending_repeatables(&self, catalog: &Catalog) -> Vec<usize> {
+        let latest = self.latest();
+        let is_current = |migration: &Migration| {
+            let row = latest.get(&migration.version);
+            row.is_some_and(|row| migration.up.recognize(&row.checksum) != ChecksumMatch::Edited)
+        };
+        let repeatables = catalog.repeatables().iter().enumerate();
+        repeatables.filter(|(_, migration)| !is_current(migration)).map(|(index, _)| index).collect()
+    }
+
     /// Whether the history accounts for exactly the applied versions. If so, only tenantry has written to both tables.
     #[must_use]
     pub fn is_accounted_for(&self) -> bool {
@@ -152,6 +167,12 @@ impl Ledger {
     #[must_use]
     pub fn entries_for_stamp(&self, catalog: &Catalog, position: usize, forced: bool) -> Vec<NewHistoryRow> {
         self.entries(catalog, position, forced, Action::Stamp)
+    }
+
+    /// Returns the rows that record the text of these repeatable migrations, by their indices, as the one that was run.
+    pub(crate) fn entries_for_repeatables(catalog: &Catalog, indices: &[usize]) -> Vec<NewHistoryRow> {
+        let repeatables = indices.iter().filter_map(|index| catalog.repeatables().get(*index));
+        repeatables.map(|migration| NewHistoryRow::new(migration, Action::Repeat)).collect()
     }
 
     /// Returns the rows to add so that this ledger records a position that another tool's ledger records.

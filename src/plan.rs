@@ -6,6 +6,7 @@
 mod adoption;
 mod baseline;
 mod problem;
+mod recorded;
 mod reference;
 mod request;
 
@@ -21,7 +22,7 @@ use crate::sql::pragma::FileSettings;
 
 pub use problem::Problem;
 pub use reference::DownScriptOutcome;
-pub(crate) use reference::{ReadSchemas, Reference, Schemas};
+pub(crate) use reference::{ReadSchemas, Reference, Schemas, State};
 pub use request::{DowngradeTarget, IfDrifted, IfNoLedger, Request};
 
 /// Everything that was read of one project at one moment.
@@ -76,6 +77,10 @@ pub(crate) struct Plan {
     pub from: usize,
     /// The position to which migrations are run. Above `from` they are applied, below it they are reverted.
     pub to: usize,
+    /// The repeatable migrations to run at `to`, by their indices in [`Catalog::repeatables`].
+    pub repeatables: Vec<usize>,
+    /// Whether at `to` every repeatable migration was run with its present text.
+    pub is_complete: bool,
     /// How the schema differs from the expected one at `from`, if that is allowed. At `to` it must differ the same way.
     pub drift: Vec<Difference>,
     /// Notes for the user. They do not prevent the plan.
@@ -83,11 +88,13 @@ pub(crate) struct Plan {
 }
 
 /// A version to record without running anything.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub(crate) struct Stamp {
     /// The position.
     pub position: usize,
+    /// The repeatable migrations that were run with their present text, by their indices.
+    pub repeatables: Vec<usize>,
     /// Whether it is recorded although the schema or an applied script differs.
     pub forced: bool,
 }
@@ -108,6 +115,8 @@ impl Plan {
             adoption: None,
             from: position,
             to: position,
+            repeatables: Vec::new(),
+            is_complete: false,
             drift: Vec::new(),
             notes,
         }
@@ -116,14 +125,15 @@ impl Plan {
     /// Whether there is nothing to do.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
-        self.stamp.is_none() && self.adoption.is_none() && self.from == self.to
+        self.stamp.is_none() && self.adoption.is_none() && self.from == self.to && self.repeatables.is_empty()
     }
 
     /// Returns the migrations to run, in the order in which they run.
     #[must_use]
     pub(crate) fn migrations<'a>(&self, catalog: &'a Catalog) -> Vec<&'a Migration> {
         if self.from <= self.to {
-            catalog.between(self.from..self.to).iter().collect()
+            let repeatables = self.repeatables.iter().filter_map(|index| catalog.repeatables().get(*index));
+            catalog.between(self.from..self.to).iter().chain(repeatables).collect()
         } else {
             catalog.between(self.to..self.from).iter().rev().collect()
         }
@@ -186,17 +196,24 @@ impl Planner<'_> {
     fn upgrade(&self, to: usize, baseline: IfNoLedger, drift: IfDrifted) -> Result<Plan, Vec<Problem>> {
         if self.inspection.ledger.is_empty() {
             self.refuse_other_ledger()?;
-            let position = self.baseline()?;
+            let state = self.baseline()?;
+            let position = state.position;
             if position > 0 && baseline == IfNoLedger::Refuse {
                 return Err(vec![Problem::needs_stamp(self.catalog, position)]);
             }
-            let stamp = (position > 0).then_some(Stamp { position, forced: false });
-            let to = to.max(position);
-            return Ok(Plan { stamp, to, ..Plan::nothing(position, self.notes(position)?) });
+            let run = self.run_repeatables(state);
+            let stamp = (position > 0).then_some(Stamp { position, repeatables: run, forced: false });
+            return Ok(Plan {
+                stamp,
+                to: to.max(position),
+                repeatables: if state.is_complete { Vec::new() } else { self.repeatables_at(to) },
+                is_complete: to == self.catalog.head(),
+                ..Plan::nothing(position, self.notes(state)?)
+            });
         }
         let (from, mut notes) = self.position()?;
         let drift = self.drift(from, drift)?;
-        notes.extend(self.notes(from)?);
+        notes.extend(self.notes(self.state(from))?);
         if !self.reference.is_known() && self.inspection.schema.is_some() {
             notes.push(match self.inspection.recorded_fingerprint {
                 Some(_) => "its schema has not changed since tenantry last wrote to it; it was not compared with the \
@@ -212,7 +229,14 @@ impl Planner<'_> {
                 self.catalog.version_at(to)
             ));
         }
-        Ok(Plan { recorded_position: Some(from), to: to.max(from), drift, ..Plan::nothing(from, notes) })
+        Ok(Plan {
+            recorded_position: Some(from),
+            to: to.max(from),
+            repeatables: self.repeatables_at(to),
+            is_complete: to == self.catalog.head(),
+            drift,
+            ..Plan::nothing(from, notes)
+        })
     }
 
     fn stamp(&self, to: Option<usize>, force: bool) -> Result<Plan, Vec<Problem>> {
@@ -228,17 +252,19 @@ impl Planner<'_> {
         };
         let position = match to.or(recorded) {
             Some(position) => position,
-            None => self.baseline()?,
+            None => self.baseline()?.position,
         };
         let checked = self.check(position);
-        let is_uncheckable = recorded == Some(position) && self.reference.expected(position)?.is_none();
+        let state = checked.clone().unwrap_or_else(|_| self.state(position));
+        let is_uncheckable = recorded == Some(position) && self.expects_nothing(state)?;
         if !force && !is_uncheckable {
             checked.clone()?;
         }
         let forced = force && (checked.is_err() || !self.edited().0.is_empty());
+        let repeatables = if checked.is_ok() { self.run_repeatables(state) } else { Vec::new() };
         let changes = !ledger.entries_for_stamp(self.catalog, position, forced).is_empty();
-        let stamp = changes.then_some(Stamp { position, forced });
-        let mut notes = self.notes(position)?;
+        let stamp = (changes || !repeatables.is_empty()).then_some(Stamp { position, repeatables, forced });
+        let mut notes = self.notes(state)?;
         let schema = self.inspection.schema.as_ref().filter(|_| ledger.is_empty());
         notes.extend(schema.iter().flat_map(|schema| schema.other_ledgers()).map(|(tool, table)| {
             format!("{tool}'s ledger ({table}) was not verified; tenantry adopt does that")
@@ -255,7 +281,7 @@ impl Planner<'_> {
         }
         let (from, mut notes) = self.position()?;
         let drift = self.drift(from, allowed_drift)?;
-        notes.extend(self.notes(from)?);
+        notes.extend(self.notes(self.state(from))?);
         if let DowngradeTarget::Position(position) = target
             && position > from
         {
@@ -313,76 +339,25 @@ impl Planner<'_> {
         positions.rev().filter_map(of).collect()
     }
 
-    /// Returns notes on the schema at a position.
-    fn notes(&self, position: usize) -> Result<Vec<String>, Vec<Problem>> {
+    /// Whether the schema of a state is not known.
+    fn expects_nothing(&self, state: State) -> Result<bool, Vec<Problem>> {
+        let expected = self.reference.expected(state);
+        expected.map(|schema| schema.is_none()).map_err(|error| Problem::not_compared(&error))
+    }
+
+    /// Returns how a schema differs from that of a state.
+    fn differences(&self, schema: &Schema, state: State) -> Result<Vec<Difference>, Vec<Problem>> {
+        self.reference.differences(schema, state).map_err(|error| Problem::not_compared(&error))
+    }
+
+    /// Returns notes on the schema.
+    fn notes(&self, state: State) -> Result<Vec<String>, Vec<Problem>> {
         let schema = self.inspection.schema.as_ref();
         let ignored = schema.filter(|schema| !schema.ignored().is_empty());
         let ignored = ignored.map(|schema| format!("ignored as configured: {}", schema.ignored().join(", ")));
-        let notes = schema.map(|schema| self.reference.notes(schema, position)).transpose()?;
+        let notes = schema.map(|schema| self.reference.notes(schema, state)).transpose();
+        let notes = notes.map_err(|error| Problem::not_compared(&error))?;
         Ok(notes.into_iter().flatten().chain(ignored).collect())
-    }
-
-    /// Returns the position in the ledger, and notes. Fails with all problems of the ledger.
-    fn position(&self) -> Result<(usize, Vec<String>), Vec<Problem>> {
-        let ledger = &self.inspection.ledger;
-        let mut problems = Vec::new();
-        let is_unknown =
-            |version: &&crate::catalog::Version| self.catalog.position(version.as_str()).is_none();
-        let mut unknown: Vec<_> = ledger.applied.iter().filter(is_unknown).map(ToString::to_string).collect();
-        unknown.sort();
-        if !unknown.is_empty() {
-            problems.push(Problem::Unknown { versions: unknown });
-        }
-        let dirty = ledger.dirty();
-        if !dirty.is_empty() {
-            problems.push(Problem::Dirty { versions: dirty.into_iter().map(ToString::to_string).collect() });
-        }
-        let (edited, notes) = self.edited();
-        if !edited.is_empty() {
-            let version = self.catalog.version_at(self.last_applied()).to_string();
-            problems.push(Problem::Edited { migrations: edited, version });
-        }
-        let is_applied = |migration: &&Migration| ledger.is_applied(&migration.version);
-        let count = self.catalog.migrations().iter().filter(is_applied).count();
-        let skipped: Vec<_> =
-            self.catalog.between(0..self.last_applied()).iter().filter(|it| !is_applied(it)).collect();
-        if !skipped.is_empty() {
-            problems.push(Problem::OutOfOrder {
-                migrations: skipped.into_iter().map(Migration::label).collect(),
-            });
-        }
-        if problems.is_empty() { Ok((count, notes)) } else { Err(problems) }
-    }
-
-    fn last_applied(&self) -> usize {
-        let ledger = &self.inspection.ledger;
-        self.catalog
-            .migrations()
-            .iter()
-            .rposition(|it| ledger.is_applied(&it.version))
-            .map_or(0, |index| index + 1)
-    }
-
-    /// Returns the applied migrations whose script was edited, and notes on those where only the line endings changed.
-    fn edited(&self) -> (Vec<String>, Vec<String>) {
-        use crate::catalog::ChecksumMatch;
-        let ledger = &self.inspection.ledger;
-        let (mut edited, mut notes) = (Vec::new(), Vec::new());
-        let latest = ledger.latest();
-        for migration in self.catalog.migrations().iter().filter(|it| ledger.is_applied(&it.version)) {
-            let Some(row) = latest.get(&migration.version) else { continue };
-            match migration.up.recognize(&row.checksum) {
-                ChecksumMatch::Same => {}
-                ChecksumMatch::LineEndings => {
-                    notes.push(format!(
-                        "{} has different line endings than when it was applied",
-                        migration.label()
-                    ));
-                }
-                ChecksumMatch::Edited => edited.push(migration.label()),
-            }
-        }
-        (edited, notes)
     }
 
     /// Returns how the schema differs from the expected one. Fails if it differs and that is not allowed.
@@ -393,7 +368,7 @@ impl Planner<'_> {
         if !self.reference.is_known() && self.inspection.recorded_fingerprint.is_some_and(has_changed) {
             return Err(vec![Problem::changed(self.catalog, position)]);
         }
-        let differences = self.reference.differences(schema, position)?;
+        let differences = self.differences(schema, self.state(position))?;
         if differences.is_empty() || allowed_drift == IfDrifted::Keep {
             Ok(differences)
         } else {

@@ -204,8 +204,8 @@ fn flyway(version: Option<String>, texts: [Option<String>; 4]) -> Option<OtherRo
         RowState::Broken("success is false".into())
     } else if kind.starts_with("UNDO") || kind == "DELETE" {
         RowState::NotApplied
-    } else if version.is_none() {
-        RowState::Broken(format!("{script} is repeatable, and tenantry runs each migration once"))
+    } else if version.is_none() && kind == "SQL" {
+        RowState::Repeatable
     } else if kind.ends_with("BASELINE") {
         RowState::Baseline
     } else if kind == "SQL" {
@@ -271,7 +271,11 @@ mod tests {
             Some(("1".into(), RowState::Baseline))
         );
         assert_eq!(flyway(&["NULL", "NULL", "SCHEMA", "t", "\"notes\""]), None);
-        assert!(is_broken(Tool::Flyway, &["NULL", "5", "SQL", "t", "R__views.sql"]));
+        assert_eq!(
+            flyway(&["NULL", "5", "SQL", "t", "R__views.sql"]),
+            Some(("R__views.sql".into(), RowState::Repeatable))
+        );
+        assert!(is_broken(Tool::Flyway, &["NULL", "5", "JDBC", "t", "R__views"]));
         assert!(is_broken(Tool::Flyway, &["1", "5", "JDBC", "t", "V1__a"]));
         assert!(is_broken(Tool::Flyway, &["1", "5", "SQL", "f", "V1__a.sql"]));
     }

@@ -25,7 +25,7 @@ pub(crate) struct Built {
     pub(crate) schemas: Schemas,
     /// The result of each migration's down.sql. [`DownScriptOutcome::Untested`] if it was not to be run.
     downs: Vec<DownScriptOutcome>,
-    /// Whether the database reported that each migration's up.sql may delete rows.
+    /// Whether the database reported that each migration's up.sql may delete rows; the repeatable ones come last.
     deletes: Vec<bool>,
     /// Whether the migrations leave rows that differ each time they are run.
     has_volatile_rows: bool,
@@ -82,7 +82,17 @@ pub(crate) fn run_migrations(
         };
         before = run().map_err(|error| migration_failed(migration, error))?;
     }
+    for migration in catalog.repeatables() {
+        let mut run = || {
+            deletes.push(run_up(session, migration)?);
+            session.commit()
+        };
+        run().map_err(|error| migration_failed(migration, error))?;
+    }
     session.begin(MODE)?;
+    if !catalog.repeatables().is_empty() {
+        read_schema(session, catalog.head() + 1)?;
+    }
     session.require_confined()?;
     // If no script generates values, or the migrations leave no rows, all new projects are equal.
     let has_volatile_rows = catalog.first_volatile_value().is_some()

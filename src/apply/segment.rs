@@ -7,8 +7,8 @@ use super::rows::{Allowance, RowLoss, RowTracker, Violations, lock_tables, prese
 use super::{DropTables, Durability, Executor, RowOwner};
 use crate::catalog::{Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
-use crate::ledger::{Action, NewHistoryRow};
-use crate::plan::{IfDrifted, Inspection, Plan, Request};
+use crate::ledger::{Action, Ledger, NewHistoryRow};
+use crate::plan::{IfDrifted, Inspection, Plan, Request, State};
 use crate::schema::bookkeeping::RETIRED;
 use crate::schema::{Difference, Schema};
 use crate::sql::quote_name;
@@ -41,13 +41,16 @@ impl Executor<'_> {
             session.change(&format!("ALTER TABLE {} RENAME TO {new}", quote_name(table)))?;
         }
         let ledger = &inspection.ledger;
-        let mut entries = match segment.stamp {
+        let mut entries = match &segment.stamp {
             Some(stamp) if segment.adoption.is_some() => {
                 ledger.entries_for_adoption(self.catalog, stamp.position)
             }
             Some(stamp) => ledger.entries_for_stamp(self.catalog, stamp.position, stamp.forced),
             None => Vec::new(),
         };
+        if let Some(stamp) = &segment.stamp {
+            entries.extend(Ledger::entries_for_repeatables(self.catalog, &stamp.repeatables));
+        }
         if let [step] = steps.as_slice()
             && !step.script.is_transactional()
         {
@@ -98,10 +101,7 @@ impl Executor<'_> {
             inspection.schema.as_ref().is_none_or(|schema| schema.writes_may_delete());
         let is_counted = |step: &Step<'_>| {
             let deletes_in_reference = action == Action::Apply
-                && self
-                    .catalog
-                    .position(step.migration.version.as_str())
-                    .is_some_and(|it| self.reference.up_may_delete(it - 1));
+                && self.catalog.index_of(step.migration).is_some_and(|it| self.reference.up_may_delete(it));
             ((step.script.may_delete(&mut writes_may_delete) || deletes_in_reference) && counts_rows)
                 || self.drops == DropTables::OnlyEmpty
         };
@@ -201,11 +201,12 @@ impl Executor<'_> {
     /// [`IfDrifted::Keep`] accepts any schema.
     fn verify_schema(&self, schema: &Schema, segment: &Plan) -> Result<SchemaCheck> {
         let mut check = SchemaCheck { is_forced: false, notes: Vec::new() };
+        let state = State { position: segment.to, is_complete: segment.is_complete };
         if segment.to < segment.from {
-            check.notes = self.reference.notes(schema, segment.to)?;
+            check.notes = self.reference.notes(schema, state)?;
         }
-        let differences = self.reference.differences(schema, segment.to)?;
-        if differences == segment.drift || self.reference.expected(segment.to)?.is_none() {
+        let differences = self.reference.differences(schema, state)?;
+        if differences == segment.drift || self.reference.expected(state)?.is_none() {
             return Ok(check);
         }
         let added: Vec<_> =

@@ -45,6 +45,9 @@ pub(super) enum Layout {
     Prisma,
 }
 
+/// How the files of Flyway's repeatable migrations begin.
+const REPEATABLE: &str = "R__";
+
 /// The names of the tools, each with its layout. sqlx has two. Those with none have folders with an up.sql, as [`super::read`]
 /// reads them.
 const NAMES: [(&str, &[Layout]); 12] = [
@@ -247,8 +250,22 @@ impl Source {
             Some(Ok(down)) => (Some(down), None),
             Some(Err(error)) => (None, Some(error.summary())),
         };
-        let metadata = Metadata::default();
-        Ok(Migration { version: Version::new(self.version), name: self.name, up, down, down_error, metadata })
+        // Only Flyway's repeatable migrations have a version that is no number.
+        let is_repeatable = self.version.starts_with(REPEATABLE);
+        if is_repeatable && !up.is_transactional() {
+            return Err(Error::new(ErrorKind::Catalog, "a repeatable migration has to run in a transaction")
+                .at(up.path(), None)
+                .with_hint("write what cannot run in a transaction as a migration with a version"));
+        }
+        Ok(Migration {
+            version: Version::new(self.version),
+            name: self.name,
+            up,
+            down,
+            down_error,
+            metadata: Metadata::default(),
+            is_repeatable,
+        })
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) enum Rule {
     Numbers,
     /// diesel can run the folder as well: versions are ordered as text.
     Text,
-    /// Another tool's folder, ordered as that tool does: all versions are numbers.
+    /// Another tool's folder, ordered as that tool does: all versions are numbers, or Flyway's numbers with points.
     Integers,
     /// Another tool's folder, ordered as that tool does: by the text of the version.
     PlainText,
@@ -30,7 +30,7 @@ pub(super) fn sort(migrations: &mut [Migration], rule: Rule) -> Result<()> {
     refuse_duplicates(migrations, rule)?;
     match rule {
         Rule::Integers => {
-            migrations.sort_by_key(|migration| number(migration.version.as_str()));
+            migrations.sort_by(|a, b| number(a.version.as_str()).cmp(&number(b.version.as_str())));
             return Ok(());
         }
         Rule::PlainText => {
@@ -41,7 +41,7 @@ pub(super) fn sort(migrations: &mut [Migration], rule: Rule) -> Result<()> {
     }
     if rule == Rule::Numbers && migrations.iter().all(|migration| is_plain_number(migration.version.as_str()))
     {
-        migrations.sort_by_key(|migration| number(migration.version.as_str()));
+        migrations.sort_by(|a, b| number(a.version.as_str()).cmp(&number(b.version.as_str())));
         return Ok(());
     }
     refuse_mixed_lengths(migrations)?;
@@ -49,19 +49,22 @@ pub(super) fn sort(migrations: &mut [Migration], rule: Rule) -> Result<()> {
     Ok(())
 }
 
-/// Sorts like the number that the digits are.
-fn number(digits: &str) -> (usize, String) {
-    let digits = digits.trim_start_matches('0').to_string();
-    (digits.len(), digits)
+/// Sorts like the number that the digits are. Of a version with points, such as `1.10`, each part is a number, and zeros at
+/// its end do not count.
+pub(crate) fn number(version: &str) -> Vec<(usize, &str)> {
+    let digits = version.split('.').map(|part| part.trim_start_matches('0'));
+    let mut parts: Vec<_> = digits.map(|digits| (digits.len(), digits)).collect();
+    while parts.pop_if(|(digits, _)| *digits == 0).is_some() {}
+    parts
 }
 
 fn refuse_duplicates(migrations: &[Migration], rule: Rule) -> Result<()> {
-    let mut by_version: HashMap<&str, &Migration> = HashMap::new();
+    let mut by_version: HashMap<Vec<(usize, &str)>, &Migration> = HashMap::new();
     for migration in migrations {
         // As numbers, 1 and 01 are the same version.
         let version = migration.version.as_str();
         let is_number = rule == Rule::Integers || is_plain_number(version);
-        let key = if is_number { version.trim_start_matches('0') } else { version };
+        let key = if is_number { number(version) } else { vec![(0, version)] };
         let Some(other) = by_version.insert(key, migration) else { continue };
         let message =
             format!("two migrations have the same version: {} and {}", other.label(), migration.label());

@@ -244,7 +244,8 @@ pub(super) fn other_layout(folder: &Path) -> Result<Option<(Layout, Vec<String>)
         let path = if layout == Some(Layout::Prisma) { path.parent().unwrap_or(path) } else { path };
         path.file_name().unwrap_or_default().to_string_lossy().trim_start_matches(['V', 'U']).to_string()
     };
-    Ok(layout.map(|layout| (layout, files.iter().map(name).collect())))
+    let names = files.iter().map(name).filter(|name| name.starts_with(|it: char| it.is_ascii_digit()));
+    Ok(layout.map(|layout| (layout, names.collect())))
 }
 
 /// Returns the paths in a folder, sorted, without names that start with a dot.
@@ -311,7 +312,7 @@ fn migration(
             .at(path, None)
             .with_hint("only up.sql, down.sql and metadata.toml are allowed"));
     }
-    Ok(Migration { version, name, up, down, down_error, metadata })
+    Ok(Migration { version, name, up, down, down_error, metadata, is_repeatable: false })
 }
 
 fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {

@@ -133,7 +133,7 @@ fn list(settings: &Settings) -> Result<u8> {
     let manager = settings.manager().ok();
     let outcomes = manager.and_then(|manager| manager.down_script_outcomes().ok()).unwrap_or_default();
     let mut output = Output::new();
-    for (index, migration) in catalog.migrations().iter().enumerate() {
+    for (index, migration) in catalog.migrations().iter().chain(catalog.repeatables()).enumerate() {
         let (transaction, down) = (migration.is_transactional(), migration.down.is_some());
         let path: PathBuf = migration.up.path().into();
         let down_error = outcomes.get(index).and_then(down_script_fault);
@@ -145,6 +145,9 @@ fn list(settings: &Settings) -> Result<u8> {
                 }
                 match &migration.down_error {
                     Some(fault) => remarks.push(format!("its down.sql cannot be run: {fault}")),
+                    None if migration.is_repeatable => {
+                        remarks.push("repeatable: runs after the others when its text changes".into());
+                    }
                     None if !down => remarks.push("no down.sql".into()),
                     None => {}
                 }
@@ -155,7 +158,7 @@ fn list(settings: &Settings) -> Result<u8> {
             }
             Format::Json => output.json(&json!({
                 "v": 1, "event": "migration", "version": migration.version, "name": migration.name,
-                "run_in_transaction": transaction, "reversible": down, "leads_elsewhere": down_error,
+                "run_in_transaction": transaction, "repeatable": migration.is_repeatable, "reversible": down, "leads_elsewhere": down_error,
                 "checksum": migration.up.checksum(), "path": path.display().to_string(),
             })),
         }

@@ -20,7 +20,7 @@ enum Style {
 pub(super) fn next_version(folders: &[String], now: OffsetDateTime) -> Result<String, time::error::Format> {
     let versions: Vec<&str> = folders
         .iter()
-        .filter_map(|name| name.split('_').next())
+        .filter_map(|name| name.split(['_', '.']).next())
         .filter(|version| version.starts_with(|first: char| first.is_ascii_digit()))
         .collect();
     let newest = |number: &dyn Fn(&str) -> Option<u64>| versions.iter().filter_map(|it| number(it)).max();
@@ -106,6 +106,7 @@ mod tests {
             (&["20991231-007_a"], "20991231-008"),
             (&["notes_a"], "20261121192005"),
             (&["0001_a", "notes"], "0002"),
+            (&["1__a.sql", "1.2__b.sql"], "2"),
         ] {
             let folders: Vec<String> = folders.iter().map(ToString::to_string).collect();
             assert_eq!(next_version(&folders, now).unwrap(), next, "{folders:?}");

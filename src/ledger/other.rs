@@ -10,7 +10,7 @@ use siphasher::sip::SipHasher13;
 use std::borrow::Cow;
 use std::hash::{Hash as _, Hasher as _};
 
-use crate::catalog::{Catalog, ChecksumMatch, Migration, with_line_endings};
+use crate::catalog::{Catalog, ChecksumMatch, Migration, number, with_line_endings};
 use crate::hash::hexadecimal;
 use crate::schema::bookkeeping::Tool;
 
@@ -45,6 +45,8 @@ pub enum RowState {
     Baseline,
     /// It is not applied: undone, rolled back or skipped.
     NotApplied,
+    /// It is repeatable and was run last with the text that the checksum is of.
+    Repeatable,
     /// It cannot be taken over. The text says why.
     Broken(String),
 }
@@ -67,9 +69,12 @@ impl OtherLedger {
 
     /// Returns the position directly after the last migration that is not newer than a baseline.
     pub(crate) fn position_of_baseline(row: &OtherRow, catalog: &Catalog) -> usize {
-        let Ok(baseline) = row.migration.parse::<u64>() else { return 0 };
+        if !is_number(&row.migration) {
+            return 0;
+        }
         let is_older = |migration: &&Migration| {
-            migration.version.as_str().parse::<u64>().is_ok_and(|version| version <= baseline)
+            let version = migration.version.as_str();
+            is_number(version) && number(version) <= number(&row.migration)
         };
         catalog.migrations().iter().take_while(is_older).count()
     }
@@ -77,6 +82,16 @@ impl OtherLedger {
     /// Whether the tool records only the newest version, so that all older ones are applied as well.
     pub(crate) fn records_newest_only(&self) -> bool {
         matches!(self.tool, Tool::Alembic | Tool::GolangMigrate | Tool::RusqliteMigration)
+    }
+
+    /// Returns the index of the repeatable migration that a row of Flyway's records, and how its checksum compares with the file.
+    pub(crate) fn repeatable(row: &OtherRow, catalog: &Catalog) -> Option<(usize, ChecksumMatch)> {
+        let is_meant = |migration: &Migration| file_name(migration) == row.migration;
+        let index = catalog.repeatables().iter().position(is_meant)?;
+        // Flyway's sum does not depend on the line endings.
+        let sum = flyway(catalog.repeatables()[index].up.text()).to_string();
+        let is_same = row.checksum.as_deref() == Some(sum.as_str());
+        Some((index, if is_same { ChecksumMatch::Same } else { ChecksumMatch::Edited }))
     }
 
     /// Compares a row's checksum with the file of the migration at an index of a catalog. `None` if the tool keeps no
@@ -184,8 +199,12 @@ fn folder_name(migration: &Migration) -> String {
 
 /// Whether two versions are the same text, or the same number.
 fn is_same_version(version: &str, recorded: &str) -> bool {
-    let number = |text: &str| text.parse::<u64>().ok();
-    version == recorded || (number(version).is_some() && number(version) == number(recorded))
+    version == recorded || (is_number(version) && is_number(recorded) && number(version) == number(recorded))
+}
+
+/// Whether a version is a number, or Flyway's numbers with points.
+fn is_number(version: &str) -> bool {
+    version.split('.').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -224,6 +243,11 @@ mod tests {
     fn versions_are_compared_as_numbers_where_they_are_numbers() {
         assert!(is_same_version("0001", "1") && is_same_version("20250101", "20250101"));
         assert!(!is_same_version("1", "10") && !is_same_version("a1", "1"));
+        assert!(
+            is_same_version("1.01", "1.1.0")
+                && !is_same_version("1.1", "1.10")
+                && !is_same_version("1.", "1")
+        );
     }
 
     /// Neither line endings nor a byte order mark count.

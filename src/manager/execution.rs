@@ -49,6 +49,7 @@ impl Manager {
                 let outcome = match &plan_result {
                     Ok(plan) if plan.from < plan.to => Outcome::Upgraded,
                     Ok(plan) if plan.from > plan.to => Outcome::Downgraded,
+                    Ok(plan) if !plan.repeatables.is_empty() => Outcome::Upgraded,
                     Ok(plan) if plan.adoption.is_some() => Outcome::Adopted,
                     Ok(_) | Err(_) => Outcome::Stamped,
                 };

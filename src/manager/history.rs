@@ -23,7 +23,7 @@ fn newest_version(history: &[RunHistoryRow]) -> Option<&str> {
     let mut applied: Vec<&str> = Vec::new();
     for RunHistoryRow { version, action, .. } in history {
         applied.retain(|known| known != version);
-        if *action != Action::Revert {
+        if !matches!(action, Action::Revert | Action::Repeat) {
             applied.push(version);
         }
     }

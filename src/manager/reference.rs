@@ -49,8 +49,9 @@ impl Manager {
             return Ok(reference);
         }
         let head = self.catalog.head();
-        let positions: BTreeSet<usize> =
-            if head > READ_AT_ONCE { [head].into() } else { (0..=head).collect() };
+        let first = if head > READ_AT_ONCE { head } else { 0 };
+        // The last one is that with all repeatable migrations, if there are any.
+        let positions = (first..=head + 1).collect();
         let reference = match run_on_scratch(&*self.store, &self.catalog, &positions, test_down_scripts)? {
             Some(built) => {
                 let (store, catalog) = (Arc::clone(&self.store), Arc::clone(&self.catalog));

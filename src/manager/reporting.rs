@@ -22,7 +22,7 @@ impl Manager {
             plan.migrations(&self.catalog).into_iter().map(|migration| migration.version.clone()).collect();
         let goes_down = plan.to < plan.from;
         let Plan { recorded_position, stamp, to, mut notes, .. } = plan;
-        if stamp.is_some_and(|stamp| stamp.forced) {
+        if stamp.as_ref().is_some_and(|stamp| stamp.forced) {
             notes.push("recorded although the project differs from the migrations".into());
         }
         ProjectReport {

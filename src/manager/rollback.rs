@@ -16,6 +16,7 @@ use crate::backup::{Backup, Reason};
 use crate::catalog::{Migration, Version};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport, VersionChange};
+use crate::ledger::Action;
 use crate::plan::{DowngradeTarget, IfDrifted, Request};
 use crate::project::ProjectId;
 use crate::sql::effect::Effect;
@@ -125,10 +126,13 @@ impl Manager {
     ) -> Result<Outcome> {
         let now = self.newest_version(project)?;
         let version = now.clone().unwrap_or_else(|| self.catalog.version_at(0).as_str().into());
-        if now == moved.from || (moved.from.as_deref() == Some(&version) && moved.to != version) {
+        let history = self.history(project)?;
+        let repeated = history.iter().find(|row| row.run == undone_run && row.action == Action::Repeat);
+        let is_back = now == moved.from || (moved.from.as_deref() == Some(&version) && moved.to != version);
+        if is_back && repeated.is_none() {
             return Ok(Outcome::UpToDate);
         }
-        let is_changed_since = self.history(project)?.last().is_some_and(|row| row.run != undone_run);
+        let is_changed_since = history.last().is_some_and(|row| row.run != undone_run);
         if version != moved.to || is_changed_since {
             return Err(Error::new(
                 ErrorKind::VersionMismatch,
@@ -139,7 +143,8 @@ impl Manager {
             )
             .with_hint("roll back the later run first; list the runs: tenantry runs list"));
         }
-        let method = self.rollback_method(project, undone_run, moved)?;
+        let repeated = repeated.map(|row| row.version.as_str());
+        let method = self.rollback_method(project, undone_run, moved, repeated)?;
         report.from = Some(Version::new(version.as_str()));
         report.to = moved.from.as_deref().map(Version::new);
         if let RollbackMethod::DownScripts = method {
@@ -202,6 +207,7 @@ impl Manager {
         project: &ProjectId,
         undone_run: &str,
         moved: &VersionChange,
+        repeated: Option<&str>,
     ) -> Result<RollbackMethod> {
         let (from, to) = self.positions(moved)?;
         // No down.sql removes the ledger of a project that had none, or reapplies the migrations that a run reverted.
@@ -209,6 +215,8 @@ impl Manager {
             Some("it had no ledger before".to_string())
         } else if from > to {
             Some("the run was a downgrade".to_string())
+        } else if let Some(repeated) = repeated {
+            Some(format!("it ran {repeated}, which no down.sql reverts"))
         } else {
             let migrations: Vec<&Migration> = self.catalog.between(from..to).iter().collect();
             migrations

@@ -53,8 +53,6 @@ impl Manager {
         let executor = self.executor_for_status(&inspections)?;
         let [inspection] = inspections;
         let inspection = inspection?;
-        let versions =
-            |range| self.catalog.between(range).iter().map(|migration| migration.version.clone()).collect();
         let version = self
             .catalog
             .migrations()
@@ -63,7 +61,13 @@ impl Manager {
             .map(|it| &it.version)
             .find(|it| inspection.ledger.is_applied(it));
         let (pending, problems) = match executor.plan(&inspection) {
-            Ok(plan) => (versions(plan.from..plan.to), Vec::new()),
+            Ok(plan) => (
+                plan.migrations(&self.catalog)
+                    .into_iter()
+                    .map(|migration| migration.version.clone())
+                    .collect(),
+                Vec::new(),
+            ),
             Err(problems) => (Vec::new(), problems),
         };
         Ok(Status { version: version.cloned(), pending, problems })

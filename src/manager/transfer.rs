@@ -89,7 +89,7 @@ impl Manager {
 
     /// Reports the version of an imported project. Returns the position to record, if the project has no ledger.
     fn report_version(&self, plan: &Plan, report: &mut ProjectReport) -> Option<usize> {
-        let stamp = plan.stamp.map(|stamp| stamp.position);
+        let stamp = plan.stamp.as_ref().map(|stamp| stamp.position);
         let position = stamp.or(plan.recorded_position).unwrap_or_default();
         report.to = Some(self.catalog.version_at(position));
         report.stamped = stamp.map(|position| self.catalog.version_at(position));

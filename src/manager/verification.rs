@@ -10,6 +10,7 @@ use crate::backup::{Backup, Manifest};
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::VerificationStep;
+use crate::plan::State;
 use crate::plan::{Inspection, Problem};
 use crate::schema::Fingerprint;
 use crate::store::{Contents, Health, Session, SnapshotFile};
@@ -173,7 +174,9 @@ impl Manager {
         let Some(schema) = &inspection.schema else { return Ok(false) };
         let position =
             self.catalog.migrations().iter().filter(|it| inspection.ledger.is_applied(&it.version)).count();
-        let expected = self.reference()?.expected(position)?;
+        let pending = inspection.ledger.pending_repeatables(&self.catalog);
+        let is_complete = position == self.catalog.head() && pending.is_empty();
+        let expected = self.reference()?.expected(State { position, is_complete })?;
         Ok(expected.is_some_and(|expected| schema.unvalidated().is_subset(&expected.unvalidated())))
     }
 

@@ -1,7 +1,7 @@
 //! Takes over the ledger of another migration tool: finds the version that it records, and verifies the tool's checksums
 //! against the files, and the schema against that version.
 
-use super::{Adoption, Plan, Planner, Problem, Stamp};
+use super::{Adoption, Plan, Planner, Problem, Stamp, State};
 use crate::catalog::ChecksumMatch;
 use crate::ledger::other::{OtherLedger, OtherRow, RowState, algorithm};
 use crate::schema::bookkeeping::{RETIRED, Tool};
@@ -15,11 +15,21 @@ impl Planner<'_> {
         let other = self.choose(from)?;
         let position = self.adopted_position(other)?;
         let mut notes = self.compare_files(other, position)?;
-        self.check(position)?;
+        let repeatables = self.adopted_repeatables(other)?;
+        let all_repeatables = self.catalog.repeatables().len();
+        let is_complete = position == self.catalog.head() && repeatables.len() == all_repeatables;
+        let state = State { position, is_complete };
+        self.check_state(state)?;
         if position == 0 {
             return Ok(Plan::nothing(0, notes));
         }
-        notes.extend(self.notes(position)?);
+        if all_repeatables > 0 {
+            notes.push(format!(
+                "{} of {all_repeatables} repeatable migrations were run with their present text",
+                repeatables.len()
+            ));
+        }
+        notes.extend(self.notes(state)?);
         notes.push(match &other.table {
             Some(table) if retire => renaming_note(other.tool, table),
             Some(table) => format!(
@@ -29,7 +39,7 @@ impl Planner<'_> {
             None => format!("{}'s number stays, and is not kept up to date from now on", other.tool),
         });
         Ok(Plan {
-            stamp: Some(Stamp { position, forced: false }),
+            stamp: Some(Stamp { position, repeatables, forced: false }),
             adoption: Some(Adoption {
                 retired_tables: other.table.clone().filter(|_| retire).into_iter().collect(),
             }),
@@ -86,7 +96,7 @@ impl Planner<'_> {
         let tool = other.tool;
         let describe = |row: &OtherRow| match &row.state {
             RowState::Broken(what) => Some(format!("{}: {what}", row.migration)),
-            RowState::Applied | RowState::Baseline | RowState::NotApplied => None,
+            RowState::Applied | RowState::Baseline | RowState::NotApplied | RowState::Repeatable => None,
         };
         let broken: Vec<String> = other.rows.iter().filter_map(describe).collect();
         if !broken.is_empty() {
@@ -114,17 +124,7 @@ impl Planner<'_> {
             }
         }
         if !unknown.is_empty() {
-            return Err(vec![Problem::NotAdoptable {
-                message: format!(
-                    "{tool}'s ledger has migrations that the catalog does not have: {}",
-                    unknown.join(", ")
-                ),
-                hint: if matches!(tool, Tool::Alembic | Tool::Liquibase) {
-                    "list each in the replaces of a migration's metadata.toml".into()
-                } else {
-                    "use the folder of migrations that this database was made with: --migrations DIR".into()
-                },
-            }]);
+            return Err(vec![unknown_migrations(tool, &unknown)]);
         }
         let position = positions.iter().copied().max().unwrap_or(0);
         let missing: Vec<String> = (1..=position)
@@ -138,6 +138,20 @@ impl Planner<'_> {
             message: format!("{tool}'s ledger has a later migration, but not {}", missing.join(", ")),
             hint: format!("apply it with {tool} first"),
         }])
+    }
+
+    /// Returns the repeatable migrations that the tool has run with their present text, by their indices.
+    fn adopted_repeatables(&self, other: &OtherLedger) -> Result<Vec<usize>, Vec<Problem>> {
+        let (mut current, mut unknown) = (Vec::new(), Vec::new());
+        for row in other.rows.iter().filter(|row| row.state == RowState::Repeatable) {
+            match OtherLedger::repeatable(row, self.catalog) {
+                None => unknown.push(row.migration.clone()),
+                Some((index, ChecksumMatch::Same | ChecksumMatch::LineEndings)) => current.push(index),
+                // It will be run again.
+                Some((_, ChecksumMatch::Edited)) => {}
+            }
+        }
+        if unknown.is_empty() { Ok(current) } else { Err(vec![unknown_migrations(other.tool, &unknown)]) }
     }
 
     /// Compares the tool's checksums with the files. Returns notes. Fails if a file was edited.
@@ -180,6 +194,20 @@ impl Planner<'_> {
             ));
         }
         Ok(notes)
+    }
+}
+
+fn unknown_migrations(tool: Tool, unknown: &[String]) -> Problem {
+    Problem::NotAdoptable {
+        message: format!(
+            "{tool}'s ledger has migrations that the catalog does not have: {}",
+            unknown.join(", ")
+        ),
+        hint: if matches!(tool, Tool::Alembic | Tool::Liquibase) {
+            "list each in the replaces of a migration's metadata.toml".into()
+        } else {
+            "use the folder of migrations that this database was made with: --migrations DIR".into()
+        },
     }
 }
 

@@ -1,6 +1,6 @@
 //! Determines the version of a project without a ledger, and verifies it against the schema.
 
-use super::{Planner, Problem};
+use super::{Planner, Problem, State};
 use crate::schema::bookkeeping::Tool;
 
 impl Planner<'_> {
@@ -18,8 +18,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Returns the position of a project without a ledger: by alembic's revision if it has one, else by its schema.
-    pub(super) fn baseline(&self) -> Result<usize, Vec<Problem>> {
+    /// Returns the state of a project without a ledger: by alembic's revision if it has one, else by its schema.
+    pub(super) fn baseline(&self) -> Result<State, Vec<Problem>> {
         let Some(schema) = self.inspection.schema.as_ref().filter(|_| self.reference.is_known()) else {
             return Err(vec![Problem::unknown_reference()]);
         };
@@ -28,19 +28,24 @@ impl Planner<'_> {
         }
         // Other positions can have an empty schema, too. Position 0 is the right one, since nothing has been run.
         if schema.is_empty() {
-            return Ok(0);
+            return Ok(State { position: 0, is_complete: false });
         }
-        match self.reference.matching(schema)?.as_slice() {
-            [position] => Ok(*position),
+        let matching = self.reference.matching(schema).map_err(|error| Problem::not_compared(&error))?;
+        match matching.as_slice() {
+            [state] => Ok(*state),
             [] => {
-                let (position, differences) = self.reference.nearest(schema)?;
+                let nearest = self.reference.nearest(schema);
+                let (position, differences) = nearest.map_err(|error| Problem::not_compared(&error))?;
                 Err(vec![Problem::no_match(self.catalog, position, &differences)])
             }
-            several => Err(vec![Problem::ambiguous(self.catalog, several)]),
+            several => {
+                let positions: Vec<usize> = several.iter().map(|state| state.position).collect();
+                Err(vec![Problem::ambiguous(self.catalog, &positions)])
+            }
         }
     }
 
-    fn position_by_revision(&self) -> Result<usize, Vec<Problem>> {
+    fn position_by_revision(&self) -> Result<State, Vec<Problem>> {
         let revisions = &self.inspection.ledger.revisions;
         let known: Vec<_> = revisions.iter().map(|revision| self.catalog.replacing(revision)).collect();
         let unknown: Vec<_> =
@@ -49,19 +54,35 @@ impl Planner<'_> {
             return Err(vec![Problem::UnknownRevision { revisions: unknown }]);
         }
         let position = known.into_iter().flatten().max().unwrap_or(0);
-        self.check(position).map(|()| position)
+        self.check(position)
     }
 
-    /// Checks that the schema is that of a position. Fails if it differs, or if it depends on the data.
-    pub(super) fn check(&self, position: usize) -> Result<(), Vec<Problem>> {
+    /// Checks that the schema is that of a position, with or without what repeatable migrations make. Fails if it differs,
+    /// or if it depends on the data.
+    pub(super) fn check(&self, position: usize) -> Result<State, Vec<Problem>> {
+        let state = State { position, is_complete: false };
+        if position == self.catalog.head() {
+            let complete = State { is_complete: true, ..state };
+            let checked = self.check_state(complete).map(|()| complete);
+            if checked.is_ok() || self.catalog.repeatables().is_empty() {
+                return checked;
+            }
+        }
+        self.check_state(state).map(|()| state)
+    }
+
+    /// Checks that the schema is that of a state.
+    pub(super) fn check_state(&self, state: State) -> Result<(), Vec<Problem>> {
+        let position = state.position;
         if !self.reference.is_known() {
             return Err(vec![Problem::unknown_reference()]);
         }
-        let comparable = self.inspection.schema.as_ref().zip(self.reference.expected(position)?);
-        let Some((schema, _)) = comparable else {
+        let expects_nothing = self.expects_nothing(state)?;
+        let schema = self.inspection.schema.as_ref();
+        let Some(schema) = schema.filter(|_| !expects_nothing) else {
             return Err(vec![Problem::unverifiable(self.catalog, position)]);
         };
-        let differences = self.reference.differences(schema, position)?;
+        let differences = self.differences(schema, state)?;
         if differences.is_empty() {
             Ok(())
         } else {

@@ -176,6 +176,11 @@ impl Problem {
         }
     }
 
+    /// The problem of a project that needs a schema of the reference that cannot be read.
+    pub(super) fn not_compared(error: &Error) -> Vec<Self> {
+        vec![Self::NotCompared { message: error.summary() }]
+    }
+
     pub(super) fn unknown_reference() -> Self {
         Self::NeedsBaseline {
             message: "it has no ledger, and this role cannot create a schema to compare it with".into(),
@@ -294,13 +299,6 @@ impl Problem {
             Self::NotCompared { .. } => "run the command again".into(),
             Self::UnknownRevision { .. } => "add it to replaces in a migration's metadata.toml".into(),
         }
-    }
-}
-
-/// An error from a [`Reference`](super::Reference) that reads a schema when it is needed.
-impl From<Error> for Vec<Problem> {
-    fn from(error: Error) -> Self {
-        vec![Problem::NotCompared { message: error.summary() }]
     }
 }
 

@@ -9,7 +9,17 @@ use crate::catalog::{Catalog, Migration};
 use crate::error::Result;
 use crate::schema::{Difference, LazySchema, Schema, notes};
 
-/// Schemas by their positions.
+/// What was run on a database: the schema that it should have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct State {
+    /// The number of migrations.
+    pub(crate) position: usize,
+    /// Whether these are all migrations, and each repeatable one was run with its present text.
+    pub(crate) is_complete: bool,
+}
+
+/// Schemas by their positions. Directly after the catalog's head comes that with all repeatable migrations, if there are
+/// any.
 pub(crate) type Schemas = BTreeMap<usize, Arc<LazySchema>>;
 
 /// Reads the schemas of these positions, by running the migrations once more.
@@ -25,6 +35,10 @@ pub(crate) struct Reference {
     read: Option<Mutex<ReadSchemas>>,
     /// The first position whose schema depends on the data.
     data_dependent: usize,
+    /// The position of the schema with all repeatable migrations. `None` if there are none.
+    complete: Option<usize>,
+    /// The labels of the objects that repeatable migrations make, read when they are needed.
+    repeated_objects: OnceLock<BTreeSet<String>>,
     /// The result of each migration's down.sql.
     downs: Vec<DownScriptOutcome>,
     /// Whether the database reported that each migration's up.sql may delete rows. Empty if this is not known.
@@ -54,6 +68,8 @@ impl Reference {
             schemas: Vec::new(),
             read: None,
             data_dependent: 0,
+            complete: None,
+            repeated_objects: OnceLock::new(),
             downs: Vec::new(),
             deletes: Vec::new(),
             has_volatile_rows: true,
@@ -73,10 +89,13 @@ impl Reference {
         let depends = |migration: &Migration| migration.metadata.schema_depends_on_data;
         let data_dependent =
             catalog.migrations().iter().position(depends).map_or(usize::MAX, |index| index + 1);
+        let complete = (!catalog.repeatables().is_empty()).then_some(catalog.head() + 1);
         let reference = Self {
-            schemas: (0..=catalog.head()).map(|_| OnceLock::new()).collect(),
+            schemas: (0..=complete.unwrap_or(catalog.head())).map(|_| OnceLock::new()).collect(),
             read: Some(Mutex::new(read)),
             data_dependent,
+            complete,
+            repeated_objects: OnceLock::new(),
             downs: Vec::new(),
             deletes: Vec::new(),
             has_volatile_rows: false,
@@ -128,7 +147,8 @@ impl Reference {
         Self { deletes, ..self }
     }
 
-    /// Whether the database reported that the up.sql of the migration at an index of the catalog may delete rows.
+    /// Whether the database reported that the up.sql of the migration at an index may delete rows, see
+    /// [`Catalog::index_of`].
     pub(crate) fn up_may_delete(&self, index: usize) -> bool {
         self.deletes.get(index).copied().unwrap_or_default()
     }
@@ -143,9 +163,9 @@ impl Reference {
         !self.has_volatile_rows
     }
 
-    /// Returns the expected schema at a position. `None` if a migration declares that it depends on the data,
-    /// or if there is no reference. Fails if the schema has to be read and cannot be.
-    pub(crate) fn expected(&self, position: usize) -> Result<Option<&Schema>> {
+    /// Returns the schema at a position. `None` if a migration declares that it depends on the data, or if there is no
+    /// reference. Fails if the schema has to be read and cannot be.
+    fn schema(&self, position: usize) -> Result<Option<&Schema>> {
         if position >= self.data_dependent {
             return Ok(None);
         }
@@ -153,53 +173,91 @@ impl Reference {
         Ok(self.schemas.get(position).and_then(OnceLock::get).map(|schema| &***schema.as_ref()))
     }
 
-    /// Returns the differences between a schema and the expected one at a position, without those that are only a
+    /// Returns the expected schema. `None` if a migration declares that it depends on the data, or if there is no
+    /// reference. Fails if the schema has to be read and cannot be.
+    pub(crate) fn expected(&self, state: State) -> Result<Option<&Schema>> {
+        self.schema(self.complete.filter(|_| state.is_complete).unwrap_or(state.position))
+    }
+
+    /// Returns the differences between a schema and the expected one, without those that are only a
     /// [note](Difference::is_note).
-    pub(crate) fn differences(&self, schema: &Schema, position: usize) -> Result<Vec<Difference>> {
-        Ok(self.all_differences(schema, position)?.into_iter().filter(|it| !it.is_note()).collect())
+    pub(crate) fn differences(&self, schema: &Schema, state: State) -> Result<Vec<Difference>> {
+        Ok(self.all_differences(schema, state)?.into_iter().filter(|it| !it.is_note()).collect())
     }
 
-    /// Returns notes on how a schema differs from the expected one at a position: tables with another order of columns,
-    /// and additional grants. Another order is common in a database that was upgraded and reverted, or created by
-    /// another tool.
-    pub(crate) fn notes(&self, schema: &Schema, position: usize) -> Result<Vec<String>> {
-        Ok(notes(self.all_differences(schema, position)?))
+    /// Returns notes on how a schema differs from the expected one: tables with another order of columns, and additional
+    /// grants. Another order is common in a database that was upgraded and reverted, or created by another tool.
+    pub(crate) fn notes(&self, schema: &Schema, state: State) -> Result<Vec<String>> {
+        Ok(notes(self.all_differences(schema, state)?))
     }
 
-    fn all_differences(&self, schema: &Schema, position: usize) -> Result<Vec<Difference>> {
-        Ok(match self.expected(position)? {
-            Some(expected) if expected.fingerprint() != schema.fingerprint() => schema.differences(expected),
-            _ => Vec::new(),
-        })
-    }
-
-    /// Returns every position with its expected schema, as far as there is one.
-    fn all_expected(&self) -> Result<Vec<(usize, &Schema)>> {
-        let positions = 0..self.schemas.len();
-        self.read(positions.clone())?;
-        positions
-            .filter_map(|position| Some(self.expected(position).transpose()?.map(|it| (position, it))))
-            .collect()
-    }
-
-    /// Returns all positions with exactly this schema. If there are none, returns those that differ only in notes.
-    pub(super) fn matching(&self, schema: &Schema) -> Result<Vec<usize>> {
-        let all = self.all_expected()?;
-        let positions = |is_match: &dyn Fn(&Schema) -> bool| -> Vec<usize> {
-            all.iter().filter(|(_, expected)| is_match(expected)).map(|(position, _)| *position).collect()
-        };
-        let same = positions(&|expected| expected.fingerprint() == schema.fingerprint());
-        if !same.is_empty() {
-            return Ok(same);
+    fn all_differences(&self, schema: &Schema, state: State) -> Result<Vec<Difference>> {
+        let Some(expected) = self.expected(state)? else { return Ok(Vec::new()) };
+        if expected.fingerprint() == schema.fingerprint() {
+            return Ok(Vec::new());
         }
-        Ok(positions(&|expected| schema.differences(expected).iter().all(Difference::is_note)))
+        let mut differences = schema.differences(expected);
+        if self.complete.is_some() && !state.is_complete {
+            // Which texts of the repeatable migrations were run is not known, so what they make is not compared.
+            let repeated = self.repeated_objects()?;
+            differences.retain(|it| !repeated.contains(it.object()) && !it.is_extra_code());
+        }
+        Ok(differences)
     }
 
-    /// Returns the position with the fewest differences, and the differences. Among equals, the last position wins.
+    fn repeated_objects(&self) -> Result<&BTreeSet<String>> {
+        if let (None, Some(complete)) = (self.repeated_objects.get(), self.complete) {
+            self.read([complete - 1, complete])?;
+            let objects = match (self.schema(complete)?, self.schema(complete - 1)?) {
+                (Some(with), Some(without)) => with.differences(without),
+                _ => Vec::new(),
+            };
+            let objects = objects.iter().map(|it| it.object().to_string()).collect();
+            return Ok(self.repeated_objects.get_or_init(|| objects));
+        }
+        Ok(self.repeated_objects.get_or_init(BTreeSet::new))
+    }
+
+    /// Returns every state whose schema is known.
+    fn states(&self) -> Result<Vec<State>> {
+        self.read(0..self.schemas.len())?;
+        let positions = 0..self.schemas.len().min(self.data_dependent);
+        let state = |position| match self.complete {
+            Some(complete) if position == complete => State { position: complete - 1, is_complete: true },
+            complete => State { position, is_complete: complete.is_none() },
+        };
+        Ok(positions.map(state).collect())
+    }
+
+    /// Returns all states with exactly this schema. If there are none, returns those that differ only in notes. Of two
+    /// states at one position, only the complete one counts.
+    pub(super) fn matching(&self, schema: &Schema) -> Result<Vec<State>> {
+        let (mut same, mut similar) = (Vec::new(), Vec::new());
+        for state in self.states()? {
+            let expected = self.expected(state)?;
+            if expected.is_some_and(|it| it.fingerprint() == schema.fingerprint()) {
+                same.push(state);
+            } else if self.differences(schema, state)?.is_empty() {
+                similar.push(state);
+            }
+        }
+        let mut matching = if same.is_empty() { similar } else { same };
+        // The complete state comes last.
+        matching.reverse();
+        matching.dedup_by_key(|state| state.position);
+        matching.reverse();
+        Ok(matching)
+    }
+
+    /// Returns the state with the fewest differences, and the differences. Among equals, the last one wins.
     pub(super) fn nearest(&self, schema: &Schema) -> Result<(usize, Vec<Difference>)> {
-        let all = self.all_expected()?;
-        let differences =
-            all.into_iter().map(|(position, expected)| (position, schema.differences(expected)));
-        Ok(differences.rev().min_by_key(|(_, differences)| differences.len()).unwrap_or_default())
+        let mut nearest: Option<(usize, Vec<Difference>)> = None;
+        for state in self.states()? {
+            let differences = self.all_differences(schema, state)?;
+            if nearest.as_ref().is_none_or(|(_, fewest)| differences.len() <= fewest.len()) {
+                nearest = Some((state.position, differences));
+            }
+        }
+        Ok(nearest.unwrap_or_default())
     }
 }

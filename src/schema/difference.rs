@@ -68,6 +68,20 @@ impl Difference {
                 && matches!(self.facet, Some(FacetKind::Grant | FacetKind::Owner)))
     }
 
+    /// Returns the kind and name of the object that differs.
+    pub(crate) fn object(&self) -> &str {
+        &self.object
+    }
+
+    /// Whether it is an object that should not be there and holds no rows: a view, function or trigger.
+    pub(crate) fn is_extra_code(&self) -> bool {
+        const CODE: [ObjectKind; 4] =
+            [ObjectKind::View, ObjectKind::MaterializedView, ObjectKind::Function, ObjectKind::Trigger];
+        self.facet.is_none()
+            && self.change == Change::Extra
+            && CODE.iter().any(|kind| self.object.starts_with(&format!("{kind} ")))
+    }
+
     pub(super) fn missing((kind, name): &(ObjectKind, String)) -> Self {
         Self {
             object: label(*kind, name),

@@ -244,7 +244,7 @@ fn what_is_not_complete_is_not_taken_over(world: &mut World) {
         (
             "flyway",
             "INSERT INTO flyway_schema_history VALUES (9, NULL, 'v', 'SQL', 'R__v.sql', 1, true)",
-            "R__v.sql is repeatable",
+            "does not have: R__v.sql",
         ),
         (
             "goose",

@@ -92,22 +92,23 @@ fn a_killed_process_leaves_nothing_that_the_next_does_not_remove() {
     let mut world = World::on(&server, 5432);
     fleet(&mut world, 4);
     world.expect(0, &["backup", "create", "--all"]);
-    let mut leftovers = 0;
-    for pause in [150, 300, 450, 600] {
+    let mut child = {
         let mut command = world.command(&["backup", "check", "--all"]);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(pause));
-        child.kill().unwrap();
-        child.wait().unwrap();
-        // `pg_restore` may still be connected to the scratch database for a moment.
-        std::thread::sleep(Duration::from_millis(300));
-        leftovers = left_behind(&world).len();
-        // The next command would remove them.
-        if leftovers > 0 {
-            break;
-        }
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    // Killed while there is something to leave behind.
+    let scratch = "SELECT datname FROM pg_database WHERE datname LIKE 'tenantry_scratch_%'";
+    while world.database().neighbour("postgres").run(&["-c", scratch]).is_empty() {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before anything was seen: the test proves nothing"
+        );
     }
-    assert!(leftovers > 0, "no kill left anything behind: the test proves nothing");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // `pg_restore` may still be connected to the scratch database for a moment.
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(!left_behind(&world).is_empty(), "the kill left nothing behind: the test proves nothing");
     assert!(world.run(&["doctor"]).stdout.contains("doctor --clean"));
     world.expect(0, &["backup", "check", "1"]);
     assert_eq!(left_behind(&world), Vec::<String>::new());

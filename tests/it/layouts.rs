@@ -12,6 +12,7 @@ on_each_store!(
     a_layout_can_be_named,
     what_looks_like_another_tools_mark_is_sql,
     the_folders_of_the_five_systems_are_read_as_they_are,
+    flyways_versions_may_have_points,
 );
 
 /// The same five migrations in every layout: name, up, down.
@@ -249,8 +250,8 @@ fn what_a_layout_can_not_be_read_for_is_named(world: &mut World) {
     let one = "CREATE TABLE one (id INTEGER);";
     for (files, place, message) in [
         (&[("20250115_001_a.sql", one), ("20250115_002_b.sql", one)][..], "20250115_", "the same version"),
-        (&[("V1__a.sql", one), ("R__views.sql", one)], "R__views.sql", "repeatable"),
-        (&[("V1.1__a.sql", one)], "V1.1__a.sql", "not a version"),
+        (&[("V1.x__a.sql", one)], "V1.x__a.sql", "not a version"),
+        (&[("V1.1__a.sql", one), ("V1_01_0__b.sql", one)], "V1_01_0__b.sql", "the same version"),
         (&[("1_a.sql", "-- migrate:up sometimes\nSELECT 1;")], "1_a.sql:1", "unknown option"),
         (&[("1_a.sql", "SELECT 1;\n-- migrate:up\nSELECT 1;")], "1_a.sql:1", "in no section"),
         (&[("1_a.sql", "-- +goose Up\nSELECT 1;\n-- +goose ENVSUB ON")], "1_a.sql:3", "unknown annotation"),
@@ -469,4 +470,41 @@ fn the_folders_of_the_five_systems_are_read_as_they_are(world: &mut World) {
     write(&folder, "20250115_002_create_workflows.sql", &tables(&["workflows"]));
     let refused = world.run(&["create", "x"]);
     assert!(refused.code == 2 && refused.stderr.contains("20250115001_notes.sql"), "{}", refused.stderr);
+}
+
+/// Each part is a number, `_` separates parts as `.` does, and zeros at the end do not count.
+fn flyways_versions_may_have_points(world: &mut World) {
+    let folder = folder(world, "");
+    let names = ["V1.0__one.sql", "V1.2__two.sql", "V1_10__three.sql", "V2__four.sql", "U2.0__four.sql"];
+    for (number, name) in names.iter().enumerate() {
+        let table = number + 1;
+        let sql = if number == 4 {
+            "DROP TABLE t4;".into()
+        } else {
+            format!("CREATE TABLE t{table} (id INTEGER);")
+        };
+        write(&folder, name, &sql);
+    }
+    let listed = world.expect(0, &["migration", "list"]);
+    let order: Vec<_> =
+        listed.events("migration").iter().map(|it| it["version"].as_str().unwrap().to_string()).collect();
+    assert_eq!(order, ["1.0", "1.2", "1.10", "2"]);
+    world.expect(0, &["create", "a"]);
+    assert_eq!(world.versions("a"), ["1.0", "1.10", "1.2", "2"]);
+    world.expect(0, &["downgrade", "a", "--steps", "1"]);
+    world.expect(0, &["upgrade", "a", "--to", "2"]);
+    world.with_project(
+        "b",
+        "CREATE TABLE t1 (id INTEGER); CREATE TABLE t2 (id INTEGER); CREATE TABLE t3 (id INTEGER); \
+         CREATE TABLE flyway_schema_history (installed_rank INT, version VARCHAR(50), description VARCHAR(200), \
+         type VARCHAR(20), script VARCHAR(1000), checksum INTEGER, success BOOLEAN); \
+         INSERT INTO flyway_schema_history VALUES (1, '1.2', '<< Flyway Baseline >>', 'BASELINE', '', NULL, true)",
+    );
+    let ledger = "INSERT INTO flyway_schema_history VALUES (2, '1.10', 'three', 'SQL', 'V1_10__three.sql', ";
+    let sum = crc32fast::hash(b"CREATE TABLE t3 (id INTEGER);").cast_signed();
+    world.execute("b", &format!("{ledger}{sum}, true)"));
+    world.expect(0, &["adopt", "b"]);
+    assert_eq!(world.versions("b"), ["1.0", "1.10", "1.2"]);
+    let made = world.run(&["migration", "new", "more"]);
+    assert!(made.stdout.contains("V3__more.sql"), "{}", made.stdout);
 }

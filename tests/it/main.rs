@@ -53,6 +53,7 @@ mod postgres;
 mod prompt_train;
 mod real_sets;
 mod real_sets_postgres;
+mod repeatables;
 mod reports;
 mod restore;
 mod rollback;

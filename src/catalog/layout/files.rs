@@ -1,8 +1,11 @@
 //! Layouts in which a file is one script: the names of the files say which migration and which direction it is.
 
+use std::path::Path;
+
 use super::sections::{atlas_transaction, refuse_unknown_sections};
-use super::{Layout, Source, SqlFile, Way, file_name, version_and_name};
+use super::{Layout, REPEATABLE, Source, SqlFile, Way, file_name, version_and_name};
 use crate::catalog::metadata::Transaction;
+use crate::catalog::number;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sql::line_number;
 
@@ -68,17 +71,38 @@ pub(super) fn up_down(files: Vec<SqlFile>) -> Result<Vec<Source>> {
     Ok(sources)
 }
 
-/// `V<version>__<name>.sql`, and `U<version>__`: Flyway's undo scripts, or more of refinery's migrations.
+/// Splits `<version>__<name>`. A version of Flyway's may have several numbers, separated by `.` or `_`.
+fn dotted_version_and_name(stem: &str, layout: Layout, path: &Path) -> Result<(String, String)> {
+    let (version, name) = stem.split_once("__").unwrap_or((stem, ""));
+    let is_part = |part: &str| (1..=19).contains(&part.len()) && part.bytes().all(|it| it.is_ascii_digit());
+    let parts: Vec<&str> = version.split(['.', '_']).collect();
+    if layout == Layout::Refinery || parts.len() == 1 || !parts.iter().all(|part| is_part(part)) {
+        return version_and_name(stem, "__", path);
+    }
+    Ok((parts.join("."), name.to_string()))
+}
+
+/// `V<version>__<name>.sql`, `U<version>__`: Flyway's undo scripts, or more of refinery's migrations, and `R__<name>.sql`:
+/// Flyway's repeatable migrations.
 pub(super) fn versioned(files: Vec<SqlFile>, layout: Layout) -> Result<Vec<Source>> {
     let mut sources: Vec<Source> = Vec::new();
     let mut others = Vec::new();
     for (path, text) in files {
         let file = file_name(&path);
         let stem = file.trim_end_matches(".sql");
-        if stem.starts_with("R__") {
-            return Err(Error::new(ErrorKind::Catalog, "a repeatable migration cannot be run")
+        let is_repeatable = stem.starts_with(REPEATABLE);
+        if is_repeatable && layout == Layout::Refinery {
+            return Err(Error::new(ErrorKind::Catalog, "refinery has no repeatable migrations")
                 .at(path, None)
-                .with_hint("make it a migration with a version; write a new one when its text changes"));
+                .with_hint(
+                    "if this is Flyway's folder, leave out --layout; else move the file out of the folder",
+                ));
+        }
+        // The ledger keeps so many characters of a version.
+        if is_repeatable && stem.len() > 50 {
+            return Err(Error::new(ErrorKind::Catalog, "the name of a repeatable migration is too long")
+                .at(path, None)
+                .with_hint("shorten it to 50 characters with R__ and without .sql"));
         }
         let placeholder = text.lines().position(|line| line.contains("${"));
         if let (Some(index), true) = (placeholder, layout != Layout::Refinery) {
@@ -88,7 +112,11 @@ pub(super) fn versioned(files: Vec<SqlFile>, layout: Layout) -> Result<Vec<Sourc
                     "write the value itself; if this is refinery's folder, say so: --layout refinery",
                 ));
         }
-        let (version, name) = version_and_name(&stem[1..], "__", &path)?;
+        let (version, name) = if is_repeatable {
+            (stem.to_string(), String::new())
+        } else {
+            dotted_version_and_name(&stem[1..], layout, &path)?
+        };
         let is_other = stem.starts_with('U');
         let source = Source { version, name, up: Way::plain((path, text)), down: None };
         if is_other { &mut others } else { &mut sources }.push(source);
@@ -97,7 +125,8 @@ pub(super) fn versioned(files: Vec<SqlFile>, layout: Layout) -> Result<Vec<Sourc
         sources.append(&mut others);
     }
     for Source { version, up, .. } in others {
-        match sources.iter_mut().find(|it| it.version == version && it.down.is_none()) {
+        let is_undone = |it: &&mut Source| number(&it.version) == number(&version) && it.down.is_none();
+        match sources.iter_mut().find(is_undone) {
             Some(migration) => migration.down = Some(up),
             // Running it as a migration could drop what it was written to undo.
             None => {
