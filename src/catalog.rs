@@ -179,6 +179,13 @@ impl Catalog {
         )
     }
 
+    /// Loads one script as a catalog of a single migration.
+    pub(crate) fn of_script(path: &Path, dialect: Dialect, options: &FolderOptions) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|error| Error::io("read", path, error))?;
+        let migration = read::script_as_migration(path, bytes, options.parse_options(dialect))?;
+        Self::load(&path.display().to_string(), dialect, vec![migration], order::Rule::Text)
+    }
+
     fn load(name: &str, dialect: Dialect, mut migrations: Vec<Migration>, rule: order::Rule) -> Result<Self> {
         if migrations.is_empty() {
             return Err(Error::new(

@@ -10,6 +10,7 @@ mod journal;
 mod maintenance;
 mod naming;
 mod project;
+mod schema;
 mod spares;
 mod transfer;
 
@@ -39,7 +40,7 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 success, 1 unexpected error, 2 usage or configuration error, \
-                          3 a project failed, 4 a project is blocked and none failed, 5 changes are pending (--check), \
+                          3 a project failed, 4 a project is blocked or drifted and none failed, 5 changes are pending (--check), \
                           6 no project found, 130 interrupted";
 
 const LONG_HELP: &str = "Exit codes:
@@ -47,7 +48,7 @@ const LONG_HELP: &str = "Exit codes:
   1    unexpected error
   2    usage or configuration error; nothing was changed
   3    a project failed
-  4    a project is blocked and none failed
+  4    a project is blocked or drifted and none failed
   5    changes are pending (status --check)
   6    no project found (--allow-empty makes it 0)
   130  interrupted
@@ -196,6 +197,13 @@ enum Command {
                            tenantry runs rollback RUN --dry-run"
     )]
     Runs(journal::Runs),
+    /// Show and compare schemas, and report which projects differ from their version
+    #[command(
+        subcommand,
+        after_long_help = "Examples:\n  tenantry schema drift --all\n  \
+                           tenantry schema diff 42 @head"
+    )]
+    Schema(schema::Schema),
     /// Prepare schemas for new projects on Postgres, as many as [store] spares sets
     #[command(after_long_help = "Examples:\n  tenantry spares")]
     Spares,
@@ -272,6 +280,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Import(it) => transfer::import(settings, it),
         Command::Audit(it) => journal::audit(settings, it),
         Command::Runs(it) => journal::runs(settings, it),
+        Command::Schema(it) => schema::schema(settings, it),
         Command::Spares => spares::fill(settings),
         Command::Migration(it) => catalog::migration(settings, it),
         Command::Doctor { clean } => project::doctor(settings, clean),

@@ -14,6 +14,7 @@ use crate::project::ProjectId;
 use crate::store::Skipped;
 
 pub use crate::plan::Problem;
+pub use crate::schema::Difference;
 
 /// One event of a run.
 #[derive(Debug, Serialize)]
@@ -128,6 +129,10 @@ pub enum Outcome {
     Adopted,
     /// Migrations were reverted.
     Downgraded,
+    /// Its schema is that of its version.
+    AsExpected,
+    /// Its schema differs from that of its version.
+    Drifted(Vec<Difference>),
     /// The project was created.
     Created,
     /// The project was deleted.
@@ -167,6 +172,8 @@ impl Outcome {
             Self::Stamped => "stamped",
             Self::Adopted => "adopted",
             Self::Downgraded => "downgraded",
+            Self::AsExpected => "as_expected",
+            Self::Drifted(_) => "drifted",
             Self::Created => "created",
             Self::Dropped => "dropped",
             Self::RowsDeleted => "rows_deleted",
@@ -258,6 +265,7 @@ struct ProjectLine<'a> {
     backup: &'a Option<String>,
     steps: &'a [VerificationStep],
     problems: &'a [Problem],
+    differences: Vec<String>,
     notes: &'a [String],
     error: Option<ErrorLine<'a>>,
     elapsed_us: u128,
@@ -280,6 +288,8 @@ impl Serialize for ProjectReport {
             Outcome::Failed(error) => (&[][..], Some(error_line(error))),
             _ => (&[][..], None),
         };
+        let differences: &[Difference] =
+            if let Outcome::Drifted(differences) = &self.outcome { differences } else { &[] };
         ProjectLine {
             project: &self.project,
             outcome: self.outcome.code(),
@@ -291,6 +301,7 @@ impl Serialize for ProjectReport {
             backup: &self.backup,
             steps: &self.steps,
             problems,
+            differences: differences.iter().map(ToString::to_string).collect(),
             notes: &self.notes,
             error,
             elapsed_us: self.elapsed.as_micros(),
@@ -349,7 +360,7 @@ pub struct Summary {
     pub elapsed: Duration,
     /// Whether the run was interrupted.
     pub interrupted: bool,
-    /// The exit code, the first that applies: 130 interrupted, 3 a project failed, 4 a project is blocked, 5 something is
+    /// The exit code, the first that applies: 130 interrupted, 3 a project failed, 4 a project is blocked or drifted, 5 something is
     /// pending and [`ExitRules::fail_if_pending`], 6 no project found and not [`ExitRules::allow_empty`], else 0.
     pub exit: u8,
 }
@@ -383,7 +394,7 @@ impl Summary {
         Self { outcomes, elapsed, interrupted, exit }
     }
 
-    /// Returns the exit code. The first that applies: 130 interrupted, 3 a project failed, 4 a project is blocked, 5
+    /// Returns the exit code. The first that applies: 130 interrupted, 3 a project failed, 4 a project is blocked or drifted, 5
     /// something is pending (only with [`ExitRules::fail_if_pending`]), 6 no project found (unless [`ExitRules::allow_empty`]), else 0.
     #[must_use]
     fn exit_code(outcomes: &Tally, interrupted: bool, exit_rules: ExitRules) -> u8 {
@@ -391,7 +402,7 @@ impl Summary {
             130
         } else if outcomes.count("failed") > 0 {
             3
-        } else if outcomes.count("blocked") > 0 {
+        } else if outcomes.count("blocked") + outcomes.count("drifted") > 0 {
             4
         } else if exit_rules.fail_if_pending && outcomes.count("planned") > 0 {
             5
@@ -435,6 +446,8 @@ mod tests {
         assert_eq!(code(&[Outcome::Planned], false, false, false), 0);
         assert_eq!(code(&[Outcome::Planned], false, false, true), 5);
         assert_eq!(code(&[Outcome::Planned, blocked()], false, false, true), 4);
+        assert_eq!(code(&[Outcome::AsExpected], false, false, true), 0);
+        assert_eq!(code(&[Outcome::AsExpected, Outcome::Drifted(Vec::new())], false, false, false), 4);
         assert_eq!(code(&[blocked(), failed(), Outcome::Upgraded], false, false, false), 3);
         assert_eq!(code(&[failed(), Outcome::NotStarted], true, false, false), 130);
     }

@@ -18,6 +18,7 @@ mod reporting;
 mod restore;
 mod rollback;
 mod run;
+mod schemas;
 mod selection;
 mod sink;
 mod survey;
@@ -42,6 +43,7 @@ use crate::workers::Workers;
 
 pub use crate::plan::{DownScriptOutcome, DowngradeTarget, IfDrifted, IfNoLedger, Request};
 pub use crate::schema::bookkeeping::Tool;
+pub use crate::schema::{Fingerprint, Schema};
 pub use command::{
     BackupBefore, BackupTask, FinalBackup, IdPattern, MaintenanceTask, Operation, Restore, Rollback, Run,
     Sample, Selection, Source,

@@ -5,6 +5,7 @@
 
 mod adoption;
 mod baseline;
+mod drift;
 mod problem;
 mod recorded;
 mod reference;
@@ -20,6 +21,7 @@ use crate::schema::{Difference, Fingerprint, Schema};
 use crate::sql::effect::Effect;
 use crate::sql::pragma::FileSettings;
 
+pub(crate) use drift::compare;
 pub use problem::Problem;
 pub use reference::DownScriptOutcome;
 pub(crate) use reference::{ReadSchemas, Reference, Schemas, State};

@@ -13,6 +13,7 @@ pub(crate) mod ignore;
 pub(crate) mod postgres;
 pub mod sqlite;
 mod table;
+mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,8 +24,9 @@ use sha2::{Digest as _, Sha256};
 use crate::hash::hexadecimal;
 
 use bookkeeping::Tool;
+pub use difference::Difference;
 use difference::compare;
-pub(crate) use difference::{Difference, notes};
+pub(crate) use difference::notes;
 use ignore::IgnoreList;
 
 /// A schema that is parsed when it is first used. Of the many schemas that a long catalog leads through, a run compares a

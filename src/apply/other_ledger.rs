@@ -96,6 +96,7 @@ fn expressions(tool: Tool, dialect: Dialect) -> (Vec<String>, &'static str) {
         Tool::Atlas => (&["version", "hash", "applied", "total", "error", "type"], "version"),
         Tool::Dbmate | Tool::Rails => (&["version"], "version"),
         Tool::GolangMigrate => (&["version", "dirty"], "version"),
+        Tool::Drizzle => (&["hash"], "created_at"),
         Tool::Flyway => (&["version", "checksum", "type", "success", "script"], "installed_rank"),
         Tool::Goose => (&["version_id", "is_applied"], "id"),
         Tool::Liquibase => (&["id", "exectype", "author", "filename"], "orderexecuted"),
@@ -127,6 +128,8 @@ fn parse(tool: Tool, texts: Texts) -> Option<OtherRow> {
             row(migration?, checksum, state)
         }
         Tool::Refinery => row(migration?, next(), RowState::Applied),
+        // The hash of the file is all that drizzle records of it.
+        Tool::Drizzle => row(migration.clone()?, migration, RowState::Applied),
         Tool::GolangMigrate => {
             let state = if is_true(next().as_deref()) {
                 RowState::Broken("dirty is true".into())

@@ -46,7 +46,7 @@ impl FolderOptions {
         Self { own_schema: Some(name.into()), ..self }
     }
 
-    fn parse_options(&self, dialect: Dialect) -> ParseOptions<'_> {
+    pub(super) fn parse_options(&self, dialect: Dialect) -> ParseOptions<'_> {
         ParseOptions { own_schema: self.own_schema.as_deref(), ..ParseOptions::new(dialect) }
     }
 }
@@ -313,6 +313,25 @@ fn migration(
             .with_hint("only up.sql, down.sql and metadata.toml are allowed"));
     }
     Ok(Migration { version, name, up, down, down_error, metadata, is_repeatable: false })
+}
+
+/// Returns a migration of which only the script is known.
+pub(super) fn script_as_migration(
+    path: &Path,
+    bytes: Vec<u8>,
+    options: ParseOptions<'_>,
+) -> Result<Migration> {
+    let text = text(path, bytes)?;
+    let up = Script::parse(path.to_path_buf(), text, ParseOptions { direction: Direction::Up, ..options })?;
+    Ok(Migration {
+        version: Version::new("1"),
+        name: String::new(),
+        up,
+        down: None,
+        down_error: None,
+        metadata: Metadata::default(),
+        is_repeatable: false,
+    })
 }
 
 fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::manager::{Manager, Schema};
 use crate::project::{NamePattern, ProjectId};
 use crate::sql::Dialect;
-use crate::store::Store;
 #[cfg(feature = "postgres")]
 use crate::store::postgres::{PostgresOptions, PostgresStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::store::{ReadSchema, Store};
 
 impl Config {
     /// Returns the SQL that creates the objects of a database: of a project of this store, of a SQLite file, or of the
@@ -29,6 +30,25 @@ impl Config {
             .with_hint("name a database that has the tables of your application"));
         }
         Ok(sql)
+    }
+
+    /// Returns the schema of a source: of a project of this store, of a version written as `@VERSION` or `@head`, of what a
+    /// SQL file produces, of a SQLite file, or of the schema `public` of a Postgres database, given by its URL.
+    ///
+    /// Fails with [`ErrorKind::NotFound`] if there is no such database, with [`ErrorKind::Usage`] if there is no such
+    /// version or the source is of another kind than the store, and with [`ErrorKind::Catalog`] if the SQL file fails.
+    pub fn schema(&self, manager: &Manager, source: &str) -> Result<Arc<Schema>> {
+        let path = Path::new(source);
+        if let Some(version) = source.strip_prefix('@') {
+            return manager.schema_at_version(version).map(Arc::new);
+        }
+        if path.extension().is_some_and(|extension| extension == "sql") {
+            return manager.schema_of_script(path, &self.folder).map(Arc::new);
+        }
+        let (store, id) = self.model(source)?;
+        let mut inspections = store.inspect(&[id], ReadSchema::Always);
+        let unread = || Error::new(ErrorKind::Internal, "the schema was not read");
+        inspections.pop().ok_or_else(unread)??.schema.ok_or_else(unread)
     }
 
     /// The store that a source is in, and its id there.

@@ -62,6 +62,11 @@ impl OtherLedger {
             }
             Tool::Wrangler => &|migration| file_name(migration) == row.migration,
             Tool::Prisma => &|migration| folder_name(migration) == row.migration,
+            Tool::Drizzle => {
+                return (1..=catalog.head()).find(|position| {
+                    self.compare(row, catalog, position - 1) != Some(ChecksumMatch::Edited)
+                });
+            }
             _ => &|migration| is_same_version(migration.version.as_str(), &row.migration),
         };
         catalog.migrations().iter().position(is_meant).map(|index| index + 1)
@@ -129,7 +134,7 @@ fn checksums(tool: Tool, catalog: &Catalog, index: usize, line_ending: Option<&s
     let text = text_of(migration, line_ending);
     match tool {
         Tool::Sqlx => vec![hexadecimal(&Sha384::digest(text.as_bytes()))],
-        Tool::Prisma => vec![hexadecimal(&Sha256::digest(text.as_bytes()))],
+        Tool::Drizzle | Tool::Prisma => vec![hexadecimal(&Sha256::digest(text.as_bytes()))],
         Tool::Refinery => refinery(migration, &text),
         Tool::Flyway => vec![flyway(&text).to_string()],
         Tool::Atlas => vec![atlas(&catalog.migrations()[..=index], line_ending)],

@@ -88,6 +88,9 @@ pub enum Operation {
     /// Reports its version and its pending migrations. Changes nothing. Skips reading a schema that the ledger records
     /// as verified.
     Status,
+    /// Compares its schema with that of its version. Changes nothing. Skips reading a schema that the ledger records as
+    /// verified.
+    Drift,
     /// Moves it to another version, or records a version.
     Migrate(Request),
     /// Deletes it.
@@ -202,6 +205,7 @@ impl Run {
             (Operation::Create, _) => "create",
             (Operation::Import(_), _) => "import",
             (Operation::Status, _) => "status",
+            (Operation::Drift, _) => "schema drift",
             (Operation::Migrate(Request::Upgrade { .. }), Selection::All { .. }) => "upgrade-all",
             (Operation::Migrate(Request::Upgrade { .. }), Selection::Ids(_)) => "upgrade",
             (Operation::Migrate(Request::Stamp { .. }), _) => "stamp",

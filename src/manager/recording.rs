@@ -93,6 +93,7 @@ fn operation(run: &Run) -> Value {
         }
         Operation::Create
         | Operation::Status
+        | Operation::Drift
         | Operation::Maintain(_)
         | Operation::Backups(BackupTask::Prune(_)) => {
             json!({})

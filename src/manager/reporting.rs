@@ -6,7 +6,7 @@ use super::Manager;
 use crate::apply::PlanResult;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Outcome, ProjectReport};
-use crate::plan::{Plan, Problem};
+use crate::plan::{self, Inspection, Plan, Problem, Reference};
 use crate::project::ProjectId;
 
 impl Manager {
@@ -34,6 +34,28 @@ impl Manager {
             notes,
             ..ProjectReport::new(project.clone(), outcome)
         }
+    }
+}
+
+impl Manager {
+    /// Creates a report of how a project's schema compares with its version.
+    pub(super) fn report_drift(
+        &self,
+        project: &ProjectId,
+        reference: &Reference,
+        inspection: &Inspection,
+    ) -> ProjectReport {
+        let comparison = match plan::compare(&self.catalog, reference, inspection) {
+            Ok(comparison) => comparison,
+            Err(problems) => return ProjectReport::new(project.clone(), Outcome::Blocked(problems)),
+        };
+        let outcome = if comparison.differences.is_empty() {
+            Outcome::AsExpected
+        } else {
+            Outcome::Drifted(comparison.differences)
+        };
+        let to = Some(self.catalog.version_at(comparison.position));
+        ProjectReport { to, notes: comparison.notes, ..ProjectReport::new(project.clone(), outcome) }
     }
 }
 

@@ -12,7 +12,7 @@ use super::sink::EventSink;
 use super::survey::Prefetched;
 use crate::apply::{Durability, Executor, Preflight};
 use crate::error::Result;
-use crate::event::{Event, Note, ProjectReport, RunStarted, Summary, Tally};
+use crate::event::{Event, Note, Outcome, ProjectReport, RunStarted, Summary, Tally};
 use crate::plan::Request;
 use crate::project::ProjectId;
 use crate::store::{DeferredCommits, Discovery, ReadSchema, Skipped};
@@ -45,7 +45,7 @@ impl Manager {
             command: run.name(),
             read_only: matches!(
                 run.operation,
-                Operation::Status | Operation::Maintain(MaintenanceTask::Check)
+                Operation::Status | Operation::Drift | Operation::Maintain(MaintenanceTask::Check)
             ),
             store: self.store.location(),
             pattern: self.store.pattern(),
@@ -93,7 +93,7 @@ impl Manager {
             self.archive()?;
         }
         let needs_reference = match &run.operation {
-            Operation::Status => return self.prefetch(projects, ReadSchema::IfUnverified),
+            Operation::Status | Operation::Drift => return self.prefetch(projects, ReadSchema::IfUnverified),
             Operation::Migrate(Request::Downgrade { .. }) => {
                 if !projects.is_empty() {
                     self.reference_with_down_results()?;
@@ -143,10 +143,17 @@ impl Manager {
         let prefetched = Mutex::new(prefetched);
         let dry_run = run.dry_run;
         match &run.operation {
-            Operation::Status => {
+            Operation::Status | Operation::Drift => {
                 let batch = self.store.inspect_batch_size(projects.len()).max(1);
-                let status = |projects: &[ProjectId]| self.status_reports(projects, &prefetched);
-                context.workers.for_each_batch(projects, batch, &context.stop, status, |report| {
+                let survey = |projects: &[ProjectId]| {
+                    self.survey_reports(projects, &prefetched, &|executor, project, inspection| match run
+                        .operation
+                    {
+                        Operation::Drift => self.report_drift(project, executor.reference, inspection),
+                        _ => self.report(project, executor.plan(inspection), Outcome::Planned),
+                    })
+                };
+                context.workers.for_each_batch(projects, batch, &context.stop, survey, |report| {
                     sink.project_finished(report);
                 });
             }

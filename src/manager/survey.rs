@@ -132,18 +132,17 @@ impl Manager {
         inspections.unwrap_or_else(|| self.store.inspect(projects, read_schema))
     }
 
-    /// Reports the status of a batch of projects.
-    pub(super) fn status_reports(
+    /// Reports on a batch of projects, of which nothing is changed.
+    pub(super) fn survey_reports(
         &self,
         projects: &[ProjectId],
         prefetched: &Mutex<Prefetched>,
+        report_on: &dyn Fn(&Executor<'_>, &ProjectId, &Inspection) -> ProjectReport,
     ) -> Vec<ProjectReport> {
         let inspections = self.take_prefetched_or_inspect(projects, prefetched, ReadSchema::IfUnverified);
         let executor = self.executor_for_status(&inspections);
         let report = |(project, inspection): (&ProjectId, Result<Inspection>)| match (inspection, &executor) {
-            (Ok(inspection), Ok(executor)) => {
-                self.report(project, executor.plan(&inspection), Outcome::Planned)
-            }
+            (Ok(inspection), Ok(executor)) => report_on(executor, project, &inspection),
             (Ok(_), Err(error)) => failed(project, error.duplicate()),
             (Err(error), _) => failed(project, error),
         };

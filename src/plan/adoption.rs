@@ -203,11 +203,15 @@ fn unknown_migrations(tool: Tool, unknown: &[String]) -> Problem {
             "{tool}'s ledger has migrations that the catalog does not have: {}",
             unknown.join(", ")
         ),
-        hint: if matches!(tool, Tool::Alembic | Tool::Liquibase) {
-            "list each in the replaces of a migration's metadata.toml".into()
-        } else {
-            "use the folder of migrations that this database was made with: --migrations DIR".into()
-        },
+        hint: match tool {
+            Tool::Alembic | Tool::Liquibase => "list each in the replaces of a migration's metadata.toml",
+            Tool::Drizzle => {
+                "drizzle records the SHA-256 of each file: restore the file that was edited, or name the right folder: \
+                 --migrations DIR"
+            }
+            _ => "use the folder of migrations that this database was made with: --migrations DIR",
+        }
+        .into(),
     }
 }
 

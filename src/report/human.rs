@@ -11,8 +11,8 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tenantry::catalog::Version;
-use tenantry::event::Problem;
 use tenantry::event::{Coverage, Event, KilledRun, Outcome, ProjectReport, RunStarted, Summary};
+use tenantry::event::{Difference, Problem};
 use tenantry::{Catalog, Error, ErrorKind, ProjectId, Result};
 
 use super::Output;
@@ -47,6 +47,7 @@ struct Key {
 enum Rank {
     Failed,
     Blocked,
+    Drifted,
     Skipped,
     NotStarted,
     Done,
@@ -158,6 +159,10 @@ impl Human {
                     self.count(Rank::Blocked, text, Some(problem.hint_for_command()), Some(project));
                 }
             }
+            Outcome::Drifted(differences) => {
+                let text = drifted(report, differences);
+                self.count(Rank::Drifted, text, None, Some(project));
+            }
             Outcome::NotStarted => self.count(Rank::NotStarted, "not started".into(), None, Some(project)),
             _ => self.count(Rank::Done, done(report, command), None, Some(project)),
         }
@@ -267,6 +272,7 @@ impl Human {
         let (style, label) = match key.rank {
             Rank::Failed => (AnsiColor::Red.on_default().bold(), "FAILED "),
             Rank::Blocked => (AnsiColor::Yellow.on_default().bold(), "BLOCKED "),
+            Rank::Drifted => (AnsiColor::Yellow.on_default().bold(), "DRIFTED "),
             Rank::NotStarted | Rank::Skipped | Rank::Note => (AnsiColor::Yellow.on_default(), ""),
             Rank::Done => (Style::new(), ""),
         };
@@ -332,9 +338,23 @@ fn one_line(report: &ProjectReport, command: &str) -> String {
         Outcome::Blocked(problems) => {
             format!("BLOCKED {}", problems.iter().map(Problem::message).collect::<Vec<_>>().join("; "))
         }
+        Outcome::Drifted(differences) => {
+            format!("DRIFTED {}", drifted(report, differences).replace("\n        ", " "))
+        }
         Outcome::NotStarted => "not started".into(),
         _ => done(report, command),
     }
+}
+
+/// Formats the differences of a project's schema, each on its own line.
+fn drifted(report: &ProjectReport, differences: &[Difference]) -> String {
+    let version = report.to.as_ref().map_or("0", Version::as_str);
+    let mut text = format!("from {version}:");
+    for difference in differences {
+        text.push_str("\n        ");
+        text.push_str(&difference.to_string());
+    }
+    text
 }
 
 /// Formats what was done with a project, or would be done. Projects with the same text form one group.
@@ -361,6 +381,7 @@ fn done(report: &ProjectReport, command: &str) -> String {
             format!("already at {}", version(&report.to))
         }
         Outcome::UpToDate => format!("at {}, nothing to do", version(&report.to)),
+        Outcome::AsExpected => format!("as expected at {}", version(&report.to)),
         Outcome::RowsDeleted => "old rows deleted".into(),
         Outcome::Checked => "all checks passed".into(),
         Outcome::BackedUp => "backed up".into(),

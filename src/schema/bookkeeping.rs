@@ -23,6 +23,7 @@ pub enum Tool {
     Alembic,
     Atlas,
     Dbmate,
+    Drizzle,
     Flyway,
     GolangMigrate,
     Goose,
@@ -37,10 +38,11 @@ pub enum Tool {
 
 impl Tool {
     /// All tools, in the order of their names.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Alembic,
         Self::Atlas,
         Self::Dbmate,
+        Self::Drizzle,
         Self::Flyway,
         Self::GolangMigrate,
         Self::Goose,
@@ -60,6 +62,7 @@ impl Tool {
             Self::Alembic => "alembic",
             Self::Atlas => "atlas",
             Self::Dbmate => "dbmate",
+            Self::Drizzle => "drizzle",
             Self::Flyway => "flyway",
             Self::GolangMigrate => "golang-migrate",
             Self::Goose => "goose",
@@ -145,7 +148,7 @@ const TABLES: [(&str, Columns, Option<Tool>); 34] = [
     ("atlas_schema_revisions", AtLeast(&["version", "description"]), Some(Tool::Atlas)),
     ("databasechangelog", AtLeast(&["id", "author", "filename"]), Some(Tool::Liquibase)),
     ("databasechangeloglock", AtLeast(&["id", "locked"]), None),
-    ("__drizzle_migrations", AtLeast(&["hash", "created_at"]), None),
+    ("__drizzle_migrations", AtLeast(&["hash", "created_at"]), Some(Tool::Drizzle)),
     ("seaql_migrations", AtLeast(&["version", "applied_at"]), None),
     ("knex_migrations", AtLeast(&["name", "batch"]), None),
     ("knex_migrations_lock", AtLeast(&["is_locked"]), None),

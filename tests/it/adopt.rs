@@ -41,7 +41,7 @@ fn rows(applied: &[Applied<'_>], row: impl Fn(usize, &Applied<'_>) -> String) ->
 }
 
 /// Each tool, its layout, and its ledger as the tool makes it.
-const TOOLS: [(&str, &str, Ledger); 9] = [
+const TOOLS: [(&str, &str, Ledger); 10] = [
     ("sqlx", "sqlx, reversible", |world, applied| {
         let (kind, open) = world.either(("BLOB", "X'"), ("BYTEA", "'\\x"));
         let row = |_, (version, name, text): &Applied<'_>| {
@@ -104,6 +104,19 @@ const TOOLS: [(&str, &str, Ledger); 9] = [
             "CREATE TABLE d1_migrations (id INTEGER PRIMARY KEY, name TEXT UNIQUE, \
              applied_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP NOT NULL); INSERT INTO d1_migrations (id, name) VALUES {};",
             rows(applied, |index, (version, name, _)| format!("({index}, '{version}_{name}.sql')"))
+        )
+    }),
+    ("drizzle", "drizzle", |_, applied| {
+        let row = |index, (_, _, text): &Applied<'_>| {
+            format!(
+                "({index}, '{}', 175000000000{index})",
+                hash(openssl::hash::MessageDigest::sha256(), text)
+            )
+        };
+        format!(
+            "CREATE TABLE __drizzle_migrations (id INTEGER PRIMARY KEY, hash TEXT NOT NULL, created_at BIGINT); \
+             INSERT INTO __drizzle_migrations VALUES {};",
+            rows(applied, row)
         )
     }),
     ("prisma", "Prisma", |_, applied| {
@@ -197,7 +210,7 @@ fn each_tools_ledger_is_taken_over(world: &mut World) {
             ("adopted", &versions[2].as_str().into())
         );
         let notes = adopted.project(&id)["notes"].to_string();
-        let has_checksums = matches!(tool.0, "sqlx" | "flyway" | "prisma" | "atlas");
+        let has_checksums = matches!(tool.0, "sqlx" | "drizzle" | "flyway" | "prisma" | "atlas");
         assert_eq!(notes.contains("checksums (3)"), has_checksums, "{notes}");
         assert!(notes.contains("not kept up to date from now on"), "{notes}");
         let sorted = |count: usize| {
@@ -268,6 +281,8 @@ fn what_is_not_complete_is_not_taken_over(world: &mut World) {
             "CREATE TABLE goose_db_version (id INTEGER, version_id BIGINT, is_applied BOOLEAN)",
             "the ledgers of dbmate and goose",
         ),
+        ("drizzle", "UPDATE __drizzle_migrations SET hash = 'ab12' WHERE id = 1", "does not have: ab12"),
+        ("drizzle", "DELETE FROM __drizzle_migrations WHERE id = 1", "has a later migration, but not 0001"),
         ("dbmate", "DROP TABLE schema_migrations", "no ledger of a tool that tenantry knows"),
         ("dbmate", "DELETE FROM schema_migrations", "its schema does not match 0"),
     ];

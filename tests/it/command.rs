@@ -34,6 +34,7 @@ fn json_is_one_object_a_line_with_a_version_and_an_event() {
         "notes",
         "error",
         "backup",
+        "differences",
         "elapsed_us",
     ];
     let mut finished = finished.map(String::from).to_vec();

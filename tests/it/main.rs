@@ -36,6 +36,7 @@ mod connections_lost;
 mod create;
 mod cut;
 mod discovery;
+mod drift;
 mod dry_run;
 mod expressions;
 mod faults;

@@ -1,0 +1,45 @@
+//! The schemas of projects, of versions and of scripts, to show and compare them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Manager;
+use crate::catalog::{Catalog, FolderOptions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::State;
+use crate::project::ProjectId;
+use crate::schema::Schema;
+
+impl Manager {
+    /// Returns a project's schema.
+    ///
+    /// Fails with [`ErrorKind::NotFound`] if there is no such project.
+    pub fn schema_of_project(&self, id: &ProjectId) -> Result<Arc<Schema>> {
+        let unread = || Error::new(ErrorKind::Internal, "the schema was not read").in_project(id);
+        self.inspect(id)?.schema.ok_or_else(unread)
+    }
+
+    /// Returns the schema that the migrations up to a version produce on an empty database, with the repeatable ones if it is
+    /// the newest. `0` is an empty database, and `head` the newest version.
+    ///
+    /// Fails with [`ErrorKind::Usage`] if the catalog does not have the version, or if its schema depends on the data.
+    pub fn schema_at_version(&self, version: &str) -> Result<Schema> {
+        let head = self.catalog.head();
+        let position = if version == "head" { head } else { self.catalog.resolve(version)? };
+        let state = State { position, is_complete: position == head };
+        self.reference()?.expected(state)?.cloned().ok_or_else(|| {
+            Error::new(ErrorKind::Usage, format!("the schema of {version} is not known")).with_hint(
+                "a migration declares that it depends on the data, or this role cannot create a schema",
+            )
+        })
+    }
+
+    /// Returns the schema that a script produces on an empty database.
+    ///
+    /// Fails with [`ErrorKind::Catalog`] if the script cannot be read or fails.
+    pub fn schema_of_script(&self, script: &Path, options: &FolderOptions) -> Result<Schema> {
+        let catalog = Catalog::of_script(script, self.store.dialect(), options)?;
+        let manager = Self::with_shared_store(Arc::clone(&self.store), catalog)?;
+        manager.schema_at_version("head")
+    }
+}
