@@ -143,6 +143,10 @@ enum Command {
                            Tools: alembic, atlas, dbmate, flyway, golang-migrate, goose, liquibase, prisma, rails,\n\
                            refinery, rusqlite_migration, sqlx, wrangler. diesel's ledger needs no takeover.")]
     Adopt(fleet::Adopt),
+    /// Upgrade private copies of projects, and report for each whether its upgrade would succeed, or why not
+    #[command(after_long_help = "Examples:\n  tenantry rehearse --all\n  \
+                           tenantry rehearse 42 --to 20260112000000 --format json")]
+    Rehearse(fleet::Rehearse),
     /// Upgrade the given projects
     #[command(after_long_help = "Examples:\n  tenantry upgrade 42 --dry-run\n  \
                            tenantry upgrade 42 43 --backup=check")]
@@ -263,6 +267,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Status(it) => fleet::status(settings, it),
         Command::Stamp(it) => fleet::stamp(settings, it),
         Command::Adopt(it) => fleet::adopt(settings, it),
+        Command::Rehearse(it) => fleet::rehearse(settings, it),
         Command::Upgrade(it) => fleet::upgrade(settings, it),
         Command::UpgradeAll(it) => fleet::upgrade_all(settings, it),
         Command::Downgrade(it) => fleet::downgrade(settings, it),

@@ -2,6 +2,9 @@
 //!
 //! Their JSON is a stable format: fields are added, never renamed.
 
+mod rehearsal;
+mod summary;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,6 +18,8 @@ use crate::store::Skipped;
 
 pub use crate::plan::Problem;
 pub use crate::schema::Difference;
+pub use rehearsal::{MigrationTime, Rehearsal, RowChange};
+pub use summary::{ExitRules, Summary, Tally};
 
 /// One event of a run.
 #[derive(Debug, Serialize)]
@@ -121,6 +126,8 @@ pub enum Outcome {
     UpToDate,
     /// There is something to do, and this run only reports it.
     Planned,
+    /// Its upgrade succeeded in a rehearsal, which changed nothing.
+    Rehearsed,
     /// Migrations were applied.
     Upgraded,
     /// A version was recorded without running migrations.
@@ -168,6 +175,7 @@ impl Outcome {
         match self {
             Self::UpToDate => "up_to_date",
             Self::Planned => "planned",
+            Self::Rehearsed => "rehearsed",
             Self::Upgraded => "upgraded",
             Self::Stamped => "stamped",
             Self::Adopted => "adopted",
@@ -216,6 +224,8 @@ pub struct ProjectReport {
     pub backup: Option<String>,
     /// The verification steps that passed, in order.
     pub steps: Vec<VerificationStep>,
+    /// What a rehearsal measured, if this is the report of one.
+    pub rehearsal: Option<Rehearsal>,
     /// Remarks that prevent nothing.
     pub notes: Vec<String>,
     /// The duration.
@@ -247,6 +257,7 @@ impl ProjectReport {
             rows: BTreeMap::new(),
             backup: None,
             steps: Vec::new(),
+            rehearsal: None,
             notes: Vec::new(),
             elapsed: Duration::ZERO,
         }
@@ -266,6 +277,8 @@ struct ProjectLine<'a> {
     steps: &'a [VerificationStep],
     problems: &'a [Problem],
     differences: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rehearsal: &'a Option<Rehearsal>,
     notes: &'a [String],
     error: Option<ErrorLine<'a>>,
     elapsed_us: u128,
@@ -301,6 +314,7 @@ impl Serialize for ProjectReport {
             backup: &self.backup,
             steps: &self.steps,
             problems,
+            rehearsal: &self.rehearsal,
             differences: differences.iter().map(ToString::to_string).collect(),
             notes: &self.notes,
             error,
@@ -318,137 +332,5 @@ fn error_line(error: &Error) -> ErrorLine<'_> {
         file: error.file().map(|file| file.display().to_string()),
         line: error.line(),
         hint: error.hint_for_command(),
-    }
-}
-
-/// The number of projects by outcome.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
-pub struct Tally(BTreeMap<&'static str, usize>);
-
-impl Tally {
-    /// Counts an outcome.
-    pub fn add(&mut self, outcome: &Outcome) {
-        *self.0.entry(outcome.code()).or_default() += 1;
-    }
-
-    /// Returns the number of projects with an outcome, given by its name in JSON.
-    #[must_use]
-    pub fn count(&self, outcome: &str) -> usize {
-        self.0.get(outcome).copied().unwrap_or_default()
-    }
-
-    /// Returns all outcomes and their counts, ordered by name.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, usize)> {
-        self.0.iter().map(|(name, count)| (*name, *count))
-    }
-
-    /// Returns the number of all projects.
-    #[must_use]
-    pub fn total(&self) -> usize {
-        self.0.values().sum()
-    }
-}
-
-/// The end of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Summary {
-    /// The number of projects by outcome.
-    pub outcomes: Tally,
-    /// The duration.
-    pub elapsed: Duration,
-    /// Whether the run was interrupted.
-    pub interrupted: bool,
-    /// The exit code, the first that applies: 130 interrupted, 3 a project failed, 4 a project is blocked or drifted, 5 something is
-    /// pending and [`ExitRules::fail_if_pending`], 6 no project found and not [`ExitRules::allow_empty`], else 0.
-    pub exit: u8,
-}
-
-/// Options that change a run's exit code.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ExitRules {
-    allow_empty: bool,
-    fail_if_pending: bool,
-}
-
-impl ExitRules {
-    /// Exits with 0 instead of 6 if no project was found.
-    #[must_use]
-    pub fn allow_empty(self) -> Self {
-        Self { allow_empty: true, ..self }
-    }
-
-    /// Exits with 5 if something is pending.
-    #[must_use]
-    pub fn fail_if_pending(self) -> Self {
-        Self { fail_if_pending: true, ..self }
-    }
-}
-
-impl Summary {
-    /// Creates a summary and computes its exit code.
-    #[must_use]
-    pub(crate) fn new(outcomes: Tally, elapsed: Duration, interrupted: bool, exit_rules: ExitRules) -> Self {
-        let exit = Self::exit_code(&outcomes, interrupted, exit_rules);
-        Self { outcomes, elapsed, interrupted, exit }
-    }
-
-    /// Returns the exit code. The first that applies: 130 interrupted, 3 a project failed, 4 a project is blocked or drifted, 5
-    /// something is pending (only with [`ExitRules::fail_if_pending`]), 6 no project found (unless [`ExitRules::allow_empty`]), else 0.
-    #[must_use]
-    fn exit_code(outcomes: &Tally, interrupted: bool, exit_rules: ExitRules) -> u8 {
-        if interrupted {
-            130
-        } else if outcomes.count("failed") > 0 {
-            3
-        } else if outcomes.count("blocked") + outcomes.count("drifted") > 0 {
-            4
-        } else if exit_rules.fail_if_pending && outcomes.count("planned") > 0 {
-            5
-        } else if outcomes.total() == 0 && !exit_rules.allow_empty {
-            6
-        } else {
-            0
-        }
-    }
-}
-
-impl Serialize for Summary {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeStruct as _;
-        let mut object = serializer.serialize_struct("Summary", 3)?;
-        object.serialize_field("outcomes", &self.outcomes)?;
-        object.serialize_field("elapsed_us", &self.elapsed.as_micros())?;
-        object.serialize_field("exit", &self.exit)?;
-        object.end()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_exit_code_says_the_worst() {
-        let code = |outcomes: &[Outcome], interrupted, allow_empty, fail_if_pending| {
-            let mut tally = Tally::default();
-            for outcome in outcomes {
-                tally.add(outcome);
-            }
-            Summary::exit_code(&tally, interrupted, ExitRules { allow_empty, fail_if_pending })
-        };
-        let failed = || Outcome::Failed(Error::new(crate::ErrorKind::Io, "x"));
-        let blocked = || Outcome::Blocked(Vec::new());
-        assert_eq!(code(&[], false, false, false), 6);
-        assert_eq!(code(&[], false, true, false), 0);
-        assert_eq!(code(&[Outcome::Upgraded], false, false, true), 0);
-        assert_eq!(code(&[Outcome::Planned], false, false, false), 0);
-        assert_eq!(code(&[Outcome::Planned], false, false, true), 5);
-        assert_eq!(code(&[Outcome::Planned, blocked()], false, false, true), 4);
-        assert_eq!(code(&[Outcome::AsExpected], false, false, true), 0);
-        assert_eq!(code(&[Outcome::AsExpected, Outcome::Drifted(Vec::new())], false, false, false), 4);
-        assert_eq!(code(&[blocked(), failed(), Outcome::Upgraded], false, false, false), 3);
-        assert_eq!(code(&[failed(), Outcome::NotStarted], true, false, false), 130);
     }
 }

@@ -14,6 +14,7 @@ mod maintenance;
 mod pool;
 mod recording;
 mod reference;
+mod rehearsal;
 mod reporting;
 mod restore;
 mod rollback;
@@ -45,8 +46,8 @@ pub use crate::plan::{DownScriptOutcome, DowngradeTarget, IfDrifted, IfNoLedger,
 pub use crate::schema::bookkeeping::Tool;
 pub use crate::schema::{Fingerprint, Schema};
 pub use command::{
-    BackupBefore, BackupTask, FinalBackup, IdPattern, MaintenanceTask, Operation, Restore, Rollback, Run,
-    Sample, Selection, Source,
+    BackupBefore, BackupTask, FinalBackup, IdPattern, MaintenanceTask, Operation, RehearsalPlace, Restore,
+    Rollback, Run, Sample, Selection, Source,
 };
 pub use pool::PooledConnection;
 pub use survey::Status;

@@ -1,10 +1,12 @@
 //! The output of the command: data on standard output, messages on standard error. A closed output does not stop a run.
 
 mod human;
+mod rehearsals;
 
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
@@ -154,6 +156,16 @@ fn insert_options(text: &str, commands: &[String], options: &str) -> String {
         result.push_str(part);
     }
     result
+}
+
+/// Formats a duration.
+fn human_time(time: Duration) -> String {
+    match time.as_secs_f64() {
+        seconds if seconds < 0.001 => format!("{:.0} µs", seconds * 1e6),
+        seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
+        seconds if seconds < 60.0 => format!("{seconds:.1} s"),
+        seconds => format!("{:.0} min {:.0} s", (seconds / 60.0).floor(), seconds % 60.0),
+    }
 }
 
 /// Writes a message to standard error.

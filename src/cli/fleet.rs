@@ -2,9 +2,10 @@
 
 use clap::{ArgGroup, Args};
 use tenantry::catalog::Version;
-use tenantry::event::ExitRules;
+use tenantry::event::{Event, ExitRules, Outcome};
 use tenantry::manager::{
-    BackupBefore, DowngradeTarget, IdPattern, IfDrifted, IfNoLedger, Operation, Request, Run, Selection,
+    BackupBefore, DowngradeTarget, IdPattern, IfDrifted, IfNoLedger, Operation, RehearsalPlace, Request, Run,
+    Selection,
 };
 use tenantry::{Catalog, Error, ErrorKind, Manager, Result};
 
@@ -81,15 +82,12 @@ pub(super) struct Adopt {
     filter: Filter,
 }
 
-/// The options of an upgrade.
+/// The options that say what an upgrade does to a project.
 #[derive(Args, Debug)]
-pub(super) struct UpgradeOptions {
+pub(super) struct PlanOptions {
     /// Version to upgrade to [default: the newest]
     #[arg(long, value_name = "VERSION")]
     to: Option<String>,
-    /// Only show what would be done; changes nothing
-    #[arg(long)]
-    dry_run: bool,
     /// Do not record the version of databases without a ledger; report them as blocked
     #[arg(long)]
     no_stamp: bool,
@@ -99,12 +97,42 @@ pub(super) struct UpgradeOptions {
     /// Let this migration delete rows that it does not declare; can be repeated
     #[arg(long, value_name = "VERSION")]
     allow_row_loss: Vec<String>,
+}
+
+/// The options of an upgrade.
+#[derive(Args, Debug)]
+pub(super) struct UpgradeOptions {
+    #[command(flatten)]
+    plan: PlanOptions,
+    /// Only show what would be done; changes nothing
+    #[arg(long, conflicts_with = "rehearse")]
+    dry_run: bool,
+    /// First upgrade a private copy of each project, and change nothing unless all succeed; with --max-failures, go on with
+    /// those that do. On Postgres, =in-place uses a transaction that is rolled back
+    #[arg(long, value_name = "in-place", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    rehearse: Option<Place>,
     /// Back up each project before changing it; =check also verifies the backup by restoring it
     #[arg(long, value_name = "check", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     backup: Option<BackupMode>,
     /// Start no further project after N failures
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_failures: Option<u32>,
+}
+
+/// The values of `--rehearse`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place(RehearsalPlace);
+
+impl std::str::FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "" => Ok(Self(RehearsalPlace::Copy)),
+            "in-place" => Ok(Self(RehearsalPlace::InPlace)),
+            _ => Err("use --rehearse or --rehearse=in-place".into()),
+        }
+    }
 }
 
 /// The values of `--backup`.
@@ -136,6 +164,24 @@ pub(super) struct Upgrade {
     ids: Vec<String>,
     #[command(flatten)]
     options: UpgradeOptions,
+}
+
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("selection").required(true).args(["ids", "all"])))]
+pub(super) struct Rehearse {
+    /// Projects to rehearse
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "only", "except"])]
+    ids: Vec<String>,
+    /// Rehearse all projects
+    #[arg(long)]
+    all: bool,
+    /// On Postgres, use a transaction in the project itself that is rolled back, instead of a private copy
+    #[arg(long)]
+    in_place: bool,
+    #[command(flatten)]
+    plan: PlanOptions,
+    #[command(flatten)]
+    filter: Filter,
 }
 
 #[derive(Args, Debug)]
@@ -257,24 +303,74 @@ fn run_upgrade(
     exit_rules: ExitRules,
 ) -> Result<u8> {
     let manager = settings.manager()?;
-    let to = position(manager.catalog(), options.to.as_ref())?.unwrap_or(manager.catalog().head());
-    let allow_row_loss = options.allow_row_loss.iter().map(|version| migration(manager.catalog(), version));
-    let allow_row_loss: Vec<Version> = allow_row_loss.collect::<Result<_>>()?;
-    let baseline = if options.no_stamp { IfNoLedger::Refuse } else { IfNoLedger::Stamp };
-    let drift = if options.allow_drift { IfDrifted::Keep } else { IfDrifted::Refuse };
     let backup_before = match options.backup {
         None => BackupBefore::None,
         Some(BackupMode::Take) => BackupBefore::Take,
         Some(BackupMode::Check) => BackupBefore::Check,
     };
-    let mut run = Run::new(selection, Operation::Migrate(Request::Upgrade { to, baseline, drift }))
-        .backup_before(backup_before)
-        .allow_row_loss(allow_row_loss)
-        .exit_rules(exit_rules);
+    let mut run =
+        upgrade_run(&manager, selection, &options.plan)?.backup_before(backup_before).exit_rules(exit_rules);
     if let Some(count) = options.max_failures {
         run = run.max_failures(count as usize);
     }
+    if let Some(Place(place)) = options.rehearse {
+        let goes_on = options.max_failures.is_some();
+        run = match rehearse_first(settings, &manager, run, place, goes_on)? {
+            Ok(run) => run,
+            Err(code) => return Ok(code),
+        };
+    }
     run_and_report(settings, &manager, &dry_run_if(options.dry_run, run))
+}
+
+fn upgrade_run(manager: &Manager, selection: Selection, options: &PlanOptions) -> Result<Run> {
+    let to = position(manager.catalog(), options.to.as_ref())?.unwrap_or(manager.catalog().head());
+    let allow_row_loss = options.allow_row_loss.iter().map(|version| migration(manager.catalog(), version));
+    let allow_row_loss: Vec<Version> = allow_row_loss.collect::<Result<_>>()?;
+    let baseline = if options.no_stamp { IfNoLedger::Refuse } else { IfNoLedger::Stamp };
+    let drift = if options.allow_drift { IfDrifted::Keep } else { IfDrifted::Refuse };
+    let request = Request::Upgrade { to, baseline, drift };
+    Ok(Run::new(selection, Operation::Migrate(request)).allow_row_loss(allow_row_loss))
+}
+
+pub(super) fn rehearse(settings: &Settings, rehearse: Rehearse) -> Result<u8> {
+    let ids = parse_ids(&rehearse.ids)?;
+    let selection = if rehearse.all { rehearse.filter.selection()? } else { Selection::Ids(ids) };
+    let manager = settings.manager()?;
+    let place = if rehearse.in_place { RehearsalPlace::InPlace } else { RehearsalPlace::Copy };
+    let run = upgrade_run(&manager, selection, &rehearse.plan)?.exit_rules(rehearse.filter.exit_rules());
+    run_and_report(settings, &manager, &run.rehearse(place))
+}
+
+/// Rehearses a run. Returns it without the projects that did not pass, or the exit code if it must not be made.
+fn rehearse_first(
+    settings: &Settings,
+    manager: &Manager,
+    run: Run,
+    place: RehearsalPlace,
+    goes_on: bool,
+) -> Result<std::result::Result<Run, u8>> {
+    let mut failed = Vec::new();
+    let mut reporter = Reporter::new(settings.format, settings.verbosity(), manager.catalog());
+    let summary = manager.run(&run.clone().rehearse(place), |event| {
+        if let Event::ProjectFinished(report) = &event
+            && matches!(report.outcome, Outcome::Failed(_) | Outcome::Blocked(_) | Outcome::NotStarted)
+        {
+            failed.push(report.project.clone());
+        }
+        reporter.event(event);
+    })?;
+    reporter.finish()?;
+    let may_go_on = failed.is_empty() || (goes_on && failed.len() < summary.outcomes.total());
+    if summary.interrupted || !may_go_on {
+        crate::report::note(format_args!(
+            "\nnothing was changed: {} of {} projects did not pass the rehearsal",
+            failed.len(),
+            summary.outcomes.total()
+        ));
+        return Ok(Err(summary.exit));
+    }
+    Ok(Ok(run.without(&failed)))
 }
 
 /// Makes a run a dry run if `--dry-run` was given.

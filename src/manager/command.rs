@@ -25,6 +25,11 @@ impl IdPattern {
         self.0.matches(id.as_str())
     }
 
+    /// The pattern that only this id matches. `None` if it had a character with a meaning in patterns; no id has one.
+    fn of(id: &ProjectId) -> Option<Self> {
+        id.as_str().parse().ok()
+    }
+
     /// Returns the pattern as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -125,6 +130,18 @@ pub enum BackupBefore {
     Check,
 }
 
+/// Where an upgrade is rehearsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RehearsalPlace {
+    /// On a private copy of each project, which is only read: on SQLite in memory, or in a file if it is large; on Postgres
+    /// in a scratch database.
+    Copy,
+    /// On Postgres, in a transaction that is rolled back. It takes the locks of an upgrade, and numbers that sequences give
+    /// out are not given back.
+    InPlace,
+}
+
 /// A fleet command: the projects, what to do to each of them, and options.
 ///
 /// ```
@@ -139,6 +156,7 @@ pub struct Run {
     pub(crate) selection: Selection,
     pub(crate) operation: Operation,
     pub(crate) dry_run: bool,
+    pub(crate) rehearsal: Option<RehearsalPlace>,
     pub(crate) backup_before: BackupBefore,
     pub(crate) allow_row_loss: Vec<Version>,
     pub(crate) max_failures: Option<usize>,
@@ -153,6 +171,7 @@ impl Run {
             selection,
             operation,
             dry_run: false,
+            rehearsal: None,
             backup_before: BackupBefore::None,
             allow_row_loss: Vec::new(),
             max_failures: None,
@@ -172,6 +191,12 @@ impl Run {
     #[must_use]
     pub fn dry_run(self) -> Self {
         Self { dry_run: true, ..self }
+    }
+
+    /// Executes the plan of each project where it changes nothing, and reports what happened there.
+    #[must_use]
+    pub fn rehearse(self, place: RehearsalPlace) -> Self {
+        Self { rehearsal: Some(place), dry_run: true, ..self }
     }
 
     /// Sets what to do before a project is changed; default nothing.
@@ -198,6 +223,21 @@ impl Run {
         Self { exit_rules, ..self }
     }
 
+    /// Leaves out these projects.
+    #[must_use]
+    pub fn without(self, projects: &[ProjectId]) -> Self {
+        let selection = match self.selection {
+            Selection::Ids(ids) => {
+                Selection::Ids(ids.into_iter().filter(|id| !projects.contains(id)).collect())
+            }
+            Selection::All { only, mut except } => {
+                except.extend(projects.iter().filter_map(IdPattern::of));
+                Selection::All { only, except }
+            }
+        };
+        Self { selection, ..self }
+    }
+
     /// Returns the name in events and in the journal: the equivalent command of the command line.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -206,6 +246,7 @@ impl Run {
             (Operation::Import(_), _) => "import",
             (Operation::Status, _) => "status",
             (Operation::Drift, _) => "schema drift",
+            (Operation::Migrate(Request::Upgrade { .. }), _) if self.rehearsal.is_some() => "rehearse",
             (Operation::Migrate(Request::Upgrade { .. }), Selection::All { .. }) => "upgrade-all",
             (Operation::Migrate(Request::Upgrade { .. }), Selection::Ids(_)) => "upgrade",
             (Operation::Migrate(Request::Stamp { .. }), _) => "stamp",

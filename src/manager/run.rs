@@ -200,7 +200,13 @@ impl Manager {
             ..self.executor_for(request, context.id)?
         };
         let planned = self.plan_all(context, &executor, projects, prefetched, sink);
-        self.execute_all(context, executor, planned, sink);
+        match context.run.rehearsal {
+            Some(place) => {
+                let ids: Vec<ProjectId> = planned.into_iter().map(|(id, _)| id).collect();
+                context.for_each(&ids, sink, |project| self.rehearse_project(&executor, project, place));
+            }
+            None => self.execute_all(context, executor, planned, sink),
+        }
         Ok(())
     }
 
@@ -219,7 +225,8 @@ impl Manager {
             // If this fails, each project that needs one of the schemas reports it.
             let _ = self.reference_for(inspections.iter().flatten());
             let plan = |(project, inspection)| {
-                self.plan_project(executor, project, inspection, context.run.dry_run, &planned)
+                let only_reports = context.run.dry_run && context.run.rehearsal.is_none();
+                self.plan_project(executor, project, inspection, only_reports, &planned)
             };
             projects.iter().zip(inspections).filter_map(plan).collect()
         };

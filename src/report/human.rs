@@ -16,7 +16,8 @@ use tenantry::event::{Difference, Problem};
 use tenantry::{Catalog, Error, ErrorKind, ProjectId, Result};
 
 use super::Output;
-use super::Verbosity;
+use super::rehearsals::Rehearsals;
+use super::{Verbosity, human_time};
 
 /// The maximum number of ids listed in a group.
 const MAX_IDS: usize = 12;
@@ -33,6 +34,7 @@ pub(crate) struct Human {
     /// The number of deleted rows by table, or of rows that would be deleted.
     rows: BTreeMap<String, u64>,
     coverage: Option<Coverage>,
+    rehearsals: Rehearsals,
 }
 
 /// What the projects of a group have in common. Groups are sorted by rank, failures first, then by text.
@@ -73,6 +75,7 @@ impl Human {
             groups: BTreeMap::new(),
             rows: BTreeMap::new(),
             coverage: None,
+            rehearsals: Rehearsals::default(),
         }
     }
 
@@ -116,7 +119,8 @@ impl Human {
             self.output.line(format_args!("{}", started.store));
             self.output.line(format_args!("{}", self.catalog));
             if started.dry_run && !started.read_only {
-                self.output.line(format_args!("dry run: nothing is changed"));
+                let name = if started.command == "rehearse" { "rehearsal" } else { "dry run" };
+                self.output.line(format_args!("{name}: nothing is changed"));
             }
         }
         self.started = Some(started);
@@ -169,6 +173,9 @@ impl Human {
         for (table, rows) in &report.rows {
             *self.rows.entry(table.clone()).or_default() += rows;
         }
+        if let Some(rehearsal) = &report.rehearsal {
+            self.rehearsals.add(project, rehearsal);
+        }
         for note in &report.notes {
             self.count(Rank::Note, note.clone(), None, Some(project));
         }
@@ -206,6 +213,9 @@ impl Human {
             };
             let counts: Vec<_> = self.rows.iter().map(|(table, rows)| format!("{rows} of {table}")).collect();
             self.output.line(format_args!("\n{verb}: {}", counts.join(", ")));
+        }
+        if let Some(totals) = self.rehearsals.totals().filter(|_| self.verbosity != Verbosity::Quiet) {
+            self.output.line(format_args!("\n{totals}"));
         }
         if let Some(coverage) = self.coverage.take().filter(|_| self.verbosity != Verbosity::Quiet) {
             self.coverage(&coverage);
@@ -381,6 +391,7 @@ fn done(report: &ProjectReport, command: &str) -> String {
             format!("already at {}", version(&report.to))
         }
         Outcome::UpToDate => format!("at {}, nothing to do", version(&report.to)),
+        Outcome::Rehearsed => format!("would succeed, {} to {}", version(&report.from), version(&report.to)),
         Outcome::AsExpected => format!("as expected at {}", version(&report.to)),
         Outcome::RowsDeleted => "old rows deleted".into(),
         Outcome::Checked => "all checks passed".into(),
@@ -413,14 +424,5 @@ fn done(report: &ProjectReport, command: &str) -> String {
         _ if report.from.is_none() => format!("no ledger: {}", parts.join(" and ")),
         Outcome::Planned => format!("at {}: {}", version(&report.from), parts.join(" and ")),
         _ => format!("{}; now at {}", parts.join(" and "), version(&report.to)),
-    }
-}
-
-fn human_time(time: Duration) -> String {
-    match time.as_secs_f64() {
-        seconds if seconds < 0.001 => format!("{:.0} µs", seconds * 1e6),
-        seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
-        seconds if seconds < 60.0 => format!("{seconds:.1} s"),
-        seconds => format!("{:.0} min {:.0} s", (seconds / 60.0).floor(), seconds % 60.0),
     }
 }

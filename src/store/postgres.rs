@@ -41,6 +41,7 @@ use diesel::sql_types::{Array, Bool, Nullable, Text};
 
 use crate::backoff::Backoff;
 use crate::catalog::Catalog;
+use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Inspection;
 use crate::project::ProjectId;
@@ -355,6 +356,25 @@ impl Snapshots for PostgresStore {
         work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
     ) -> Result<()> {
         self.retry_read(|| snapshot::restore_scratch(self, snapshot, &mut |session| work(session)))
+    }
+
+    fn with_copy(&self, id: &ProjectId, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()> {
+        let mut copy = || {
+            let folder = private_folder()?;
+            let file = folder.path().join("copy");
+            let Snapshot { place, needs, access, .. } = self.snapshot_to(id, &file)?;
+            let snapshot = SnapshotFile { file: &file, place: &place, needs: &needs, access: &access };
+            self.restore_scratch(snapshot, &mut |session| work(session))
+        };
+        copy().map_err(|error| error.in_project(id))
+    }
+
+    fn with_rollback(
+        &self,
+        id: &ProjectId,
+        work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<()> {
+        snapshot::with_rollback(self, id, work).map_err(|error| error.in_project(id))
     }
 
     fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>> {

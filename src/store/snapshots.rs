@@ -21,6 +21,18 @@ pub trait Snapshots {
         work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
     ) -> Result<()>;
 
+    /// Lets `work` change a private copy of a project, as it is at one moment. The project itself is only read. The copy is
+    /// removed afterwards. `work` may be called more than once, each time with a new copy.
+    fn with_copy(&self, id: &ProjectId, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()>;
+
+    /// Lets `work` change a project in a transaction that is rolled back. Fails with
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the store has no such way.
+    fn with_rollback(
+        &self,
+        id: &ProjectId,
+        work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<()>;
+
     /// Restores a snapshot as a new project: completely and durably, or not at all. Returns notes for the user, such as
     /// a missing role that should have been granted something.
     fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>>;

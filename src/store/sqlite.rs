@@ -33,6 +33,7 @@ use diesel::{Connection as _, SqliteConnection};
 use rusqlite::Connection;
 
 use crate::catalog::Catalog;
+use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Access, Inspection};
 use crate::project::{NamePattern, ProjectId};
@@ -322,6 +323,29 @@ impl Snapshots for SqliteStore {
     ) -> Result<()> {
         let connection = self.environment.prepare(snapshot::open_scratch(snapshot.file)?)?;
         work(&mut SqliteSession::new(connection, &self.environment))
+    }
+
+    fn with_copy(&self, id: &ProjectId, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()> {
+        let mut copy = || {
+            let (path, metadata) = self.require(id)?;
+            let is_small = metadata.len() <= snapshot::IN_MEMORY;
+            let folder = if is_small { None } else { Some(private_folder()?) };
+            let file = folder.as_ref().map(|folder| folder.path().join("copy"));
+            let connection = self
+                .reader(ROW_READ_TIMEOUT)
+                .read(&path, |connection| snapshot::private_copy(connection, file.as_deref()))?;
+            let connection = self.environment.prepare(connection)?;
+            work(&mut SqliteSession::new(connection, &self.environment))
+        };
+        copy().map_err(|error| error.in_project(id))
+    }
+
+    fn with_rollback(
+        &self,
+        _id: &ProjectId,
+        _work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<()> {
+        Err(snapshot::no_rollback())
     }
 
     fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>> {

@@ -54,6 +54,7 @@ mod postgres;
 mod prompt_train;
 mod real_sets;
 mod real_sets_postgres;
+mod rehearse;
 mod repeatables;
 mod reports;
 mod restore;

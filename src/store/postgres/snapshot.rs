@@ -11,7 +11,7 @@ use diesel::sql_types::Text;
 
 use super::connect::{Connections, Timeouts};
 use super::leftovers::{Claim, PrivateName};
-use super::session::PostgresSession;
+use super::session::{PostgresSession, TransactionOwner};
 use super::{Isolation, OWN, PostgresOptions, PostgresStore, pg_dump};
 use crate::disk::{already_exists, private_folder};
 use crate::error::Result;
@@ -42,6 +42,22 @@ pub(super) fn lock_exclusive<'a>(store: &'a PostgresStore, id: &ProjectId) -> Re
     session.require_schema()?;
     session.lock_tables()?;
     Ok(session)
+}
+
+/// Calls `work` with a locked project in a transaction that is rolled back.
+pub(super) fn with_rollback(
+    store: &PostgresStore,
+    id: &ProjectId,
+    work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+) -> Result<()> {
+    let mut session = store.session(id)?;
+    session.begin(DEFAULT_MODE)?;
+    session.require_schema()?;
+    session.transaction_owner = TransactionOwner::Caller;
+    let result = work(&mut session);
+    session.transaction_owner = TransactionOwner::Session;
+    let rolled_back = session.rollback();
+    result.and(rolled_back)
 }
 
 /// Restores a snapshot into a scratch database and calls `work` with its schema.

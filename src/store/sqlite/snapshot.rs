@@ -46,6 +46,34 @@ pub(super) fn take_snapshot(
     })
 }
 
+/// Copies up to this size in bytes are kept in memory.
+pub(super) const IN_MEMORY: u64 = 64 << 20;
+
+/// Copies the database into memory, or into a file.
+pub(super) fn private_copy(connection: &Connection, to: Option<&Path>) -> Result<Connection> {
+    let failed = |error| describe("cannot copy it", error);
+    let Some(to) = to else {
+        let mut target = Connection::open_in_memory().map_err(failed)?;
+        copy_into(connection, &mut target).map_err(failed)?;
+        return Ok(target);
+    };
+    // A copy of a database that changed meanwhile is repeated.
+    match std::fs::remove_file(to) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io("remove", to, error));
+        }
+        _ => {}
+    }
+    copy_pages(connection, to).map_err(failed)?;
+    open_scratch(to)
+}
+
+/// The error for a transaction that is to be rolled back whatever it does.
+pub(super) fn no_rollback() -> Error {
+    Error::new(ErrorKind::Usage, "SQLite databases are rehearsed on private copies, not in place")
+        .with_hint("leave out =in-place and --in-place")
+}
+
 /// Copies in one read transaction: without it, SQLite restarts the copy after each commit of another process.
 fn copy_pages(connection: &Connection, to: &Path) -> rusqlite::Result<()> {
     let needs_transaction = connection.is_autocommit();
@@ -57,21 +85,25 @@ fn copy_pages(connection: &Connection, to: &Path) -> rusqlite::Result<()> {
         let mut target = Connection::open(to)?;
         // A caller that needs a durable copy syncs it when it is complete.
         target.execute_batch("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF")?;
-        let backup = Backup::new(connection, &mut target)?;
-        loop {
-            match backup.step(PAGES_PER_STEP)? {
-                StepResult::Done => return Ok(()),
-                StepResult::More => {}
-                // The read transaction already holds its lock, so waiting would not help.
-                _ => return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None)),
-            }
-        }
+        copy_into(connection, &mut target)
     };
     let copied = copy();
     if needs_transaction {
         connection.execute_batch("ROLLBACK")?;
     }
     copied
+}
+
+fn copy_into(connection: &Connection, target: &mut Connection) -> rusqlite::Result<()> {
+    let backup = Backup::new(connection, target)?;
+    loop {
+        match backup.step(PAGES_PER_STEP)? {
+            StepResult::Done => return Ok(()),
+            StepResult::More => {}
+            // The read transaction already holds its lock, so waiting would not help.
+            _ => return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_BUSY), None)),
+        }
+    }
 }
 
 /// Opens a private copy as a scratch database.

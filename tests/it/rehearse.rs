@@ -1,0 +1,185 @@
+//! A rehearsal upgrades private copies: it predicts what the upgrade does, and changes nothing.
+
+use std::collections::BTreeMap;
+
+use crate::world::{Report, World};
+
+on_each_store!(
+    a_rehearsal_predicts_each_projects_trouble,
+    what_was_measured_is_reported,
+    an_upgrade_can_be_rehearsed_first,
+);
+
+const FIRST: (&str, &str) = (
+    "1_notes",
+    "CREATE TABLE parents (id INTEGER PRIMARY KEY); CREATE TABLE notes (id INTEGER PRIMARY KEY, title TEXT, amount INTEGER, parent INTEGER);",
+);
+const SECOND: (&str, &str) =
+    ("2_titles", "CREATE UNIQUE INDEX notes_title ON notes (title);\n-- down\nDROP INDEX notes_title;\n");
+const THIRD: (&str, &str) = (
+    "3_amounts",
+    "CREATE TABLE amounts (id INTEGER PRIMARY KEY, amount INTEGER NOT NULL CHECK (amount >= 0), parent INTEGER REFERENCES parents (id));\n\
+     INSERT INTO amounts SELECT id, amount, parent FROM notes;",
+);
+
+/// What is wrong with a project, and the migration at which its upgrade fails; none if it is blocked.
+const TROUBLES: [(&str, &str, Option<&str>); 8] = [
+    ("good", "INSERT INTO notes VALUES (2, 'b', 3, 1)", Some("")),
+    ("duplicate", "INSERT INTO notes VALUES (2, 'a', 3, 1)", Some("2_titles")),
+    ("null", "INSERT INTO notes VALUES (2, 'b', NULL, 1)", Some("3_amounts")),
+    ("negative", "INSERT INTO notes VALUES (2, 'b', -1, 1)", Some("3_amounts")),
+    ("dangling", "INSERT INTO notes VALUES (2, 'b', 3, 99)", Some("3_amounts")),
+    ("missing", "DROP TABLE parents", None),
+    ("column", "ALTER TABLE notes ADD COLUMN extra TEXT", None),
+    ("index", "CREATE INDEX other ON notes (title)", None),
+];
+
+fn fleet(world: &mut World) {
+    world.with_migrations(&[FIRST]);
+    for (id, sql, _) in TROUBLES {
+        world.expect(0, &["create", id]);
+        world.execute(id, "INSERT INTO parents VALUES (1)");
+        world.execute(id, "INSERT INTO notes VALUES (1, 'a', 1, 1)");
+        world.execute(id, sql);
+    }
+    world.with_migrations(&[FIRST, SECOND, THIRD]);
+    world.expect(0, &["create", "current"]);
+}
+
+/// The outcome of each project, with its error's migration, line and message, or its first problem.
+fn outcomes(report: &Report) -> BTreeMap<String, String> {
+    let finished = report.events("project_finished");
+    let describe = |it: &&serde_json::Value| {
+        let error = &it["error"];
+        let what = format!(
+            "{} {} {} {}",
+            error["migration"], error["line"], error["message"], it["problems"][0]["message"]
+        );
+        let outcome = it["outcome"].as_str().unwrap().replace("rehearsed", "upgraded");
+        (it["project"].as_str().unwrap().to_string(), format!("{outcome} {what}"))
+    };
+    finished.iter().map(describe).collect()
+}
+
+fn a_rehearsal_predicts_each_projects_trouble(world: &mut World) {
+    fleet(world);
+    let before = world.snapshot();
+    let mut places = vec![vec!["rehearse", "--all"]];
+    if world.is_postgres() {
+        places.push(vec!["rehearse", "--all", "--in-place"]);
+    } else {
+        let ran = world.run(&["rehearse", "--all", "--in-place"]);
+        assert!(ran.code == 3 && ran.stdout.contains("rehearsed on private copies"), "{}", ran.stdout);
+    }
+    let mut predicted = Vec::new();
+    for place in places {
+        let report = world.expect(3, &place);
+        for (id, _, trouble) in TROUBLES {
+            match trouble {
+                None => assert_eq!(report.outcome(id), "blocked", "{id}"),
+                Some("") => assert_eq!(report.outcome(id), "rehearsed", "{id}"),
+                Some(migration) => {
+                    assert_eq!(report.outcome(id), "failed", "{id}");
+                    assert_eq!(report.project(id)["error"]["migration"], migration, "{id}");
+                }
+            }
+        }
+        assert_eq!(report.outcome("current"), "up_to_date");
+        predicted.push(outcomes(&report));
+        assert!(before == world.snapshot(), "{place:?} changed something");
+    }
+    let upgraded = outcomes(&world.expect(3, &["upgrade-all"]));
+    for predicted in predicted {
+        assert_eq!(predicted, upgraded);
+    }
+    assert!(world.run(&["runs", "list"]).stdout.lines().all(|line| !line.contains("rehearse")));
+}
+
+fn what_was_measured_is_reported(world: &mut World) {
+    fleet(world);
+    let report = world.expect(0, &["rehearse", "good"]);
+    let rehearsal = &report.project("good")["rehearsal"];
+    let versions: Vec<_> =
+        rehearsal["migrations"].as_array().unwrap().iter().map(|it| it["version"].clone()).collect();
+    assert_eq!(versions, ["2", "3"]);
+    assert!(rehearsal["migrations"][0]["took_us"].is_u64() && rehearsal["took_us"].as_u64().unwrap() > 0);
+    assert_eq!(rehearsal["rows"], serde_json::json!({"amounts": {"before": 0, "after": 2}}));
+    let bytes = |name: &str| rehearsal[name].as_u64().unwrap();
+    assert!(bytes("bytes_before") > 0 && bytes("bytes_after") > bytes("bytes_before"), "{rehearsal}");
+    let text = world.run(&["rehearse", "good", "current"]).stdout;
+    for wanted in [
+        "rehearsal: nothing is changed",
+        "would succeed, 1 to 3",
+        "slowest: good (",
+        "1 rehearsed, 1 up to date",
+    ] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    // Not past the version that is asked for.
+    let report = world.expect(0, &["rehearse", "null", "--to", "2"]);
+    assert_eq!((report.outcome("null"), &report.project("null")["to"]), ("rehearsed", &"2".into()));
+}
+
+fn an_upgrade_can_be_rehearsed_first(world: &mut World) {
+    fleet(world);
+    let before = world.snapshot();
+    let ran = world.run(&["upgrade-all", "--rehearse"]);
+    assert!(
+        ran.code == 3 && ran.stderr.contains("nothing was changed: 7 of 9 projects"),
+        "{} {}",
+        ran.code,
+        ran.stderr
+    );
+    assert!(before == world.snapshot());
+    // Those that pass are upgraded; the others are not touched.
+    let report = world.expect(0, &["upgrade-all", "--rehearse", "--max-failures", "9"]);
+    assert_eq!(world.versions("good").len(), 3);
+    assert_eq!(
+        report.events("run_started").iter().map(|it| it["command"].clone()).collect::<Vec<_>>(),
+        ["rehearse", "upgrade-all"]
+    );
+    assert_eq!(world.versions("duplicate"), ["1"]);
+    assert_eq!(report.events("run_started")[1]["projects"], 2);
+    world.execute("null", "DELETE FROM notes WHERE id = 2");
+    let report = world.expect(0, &["upgrade", "null", "--rehearse"]);
+    assert_eq!((report.events("project_finished").len(), world.versions("null").len()), (2, 3));
+    assert_eq!(world.run(&["upgrade-all", "--rehearse", "--dry-run"]).code, 2);
+}
+
+/// Whatever the journal mode, and whatever lies beside the file.
+#[test]
+fn the_bytes_of_a_file_that_is_rehearsed_stay_the_same() {
+    let mut world = World::sqlite();
+    world.with_migrations(&[FIRST]);
+    for (id, mode) in [("wal", "WAL"), ("delete", "DELETE"), ("open", "WAL")] {
+        world.expect(0, &["create", id]);
+        world.execute(id, &format!("PRAGMA journal_mode = {mode}"));
+        world.execute(id, "INSERT INTO notes VALUES (1, 'a', 1, NULL)");
+    }
+    world.with_migrations(&[FIRST, SECOND, THIRD]);
+    // An application that has committed rows that are only in the WAL.
+    let application = world
+        .application("open", "PRAGMA wal_autocheckpoint = 0; INSERT INTO notes VALUES (2, 'a', 1, NULL)");
+    let before = world.snapshot();
+    let report = world.expect(3, &["rehearse", "--all"]);
+    assert_eq!(before, world.snapshot());
+    assert_eq!((report.outcome("wal"), report.outcome("delete")), ("rehearsed", "rehearsed"));
+    assert_eq!(report.project("open")["error"]["migration"], "2_titles");
+    drop(application);
+}
+
+/// A database that is too large for memory is copied into a file.
+#[test]
+fn a_large_database_is_rehearsed_in_a_file() {
+    let mut world = World::sqlite();
+    world.with_migrations(&[FIRST]).expect(0, &["create", "a"]);
+    world.execute(
+        "a",
+        "CREATE TABLE big (b BLOB); INSERT INTO big VALUES (zeroblob(70000000)); DROP TABLE big",
+    );
+    assert!(std::fs::metadata(world.path("a")).unwrap().len() > 64 << 20);
+    world.with_migrations(&[FIRST, SECOND]);
+    let before = world.snapshot();
+    assert_eq!(world.expect(0, &["rehearse", "a"]).outcome("a"), "rehearsed");
+    assert_eq!(before, world.snapshot());
+}
