@@ -59,6 +59,7 @@ pub struct Config {
     extensions: Option<String>,
     ignore: IgnoreList,
     load: Vec<String>,
+    rehearsal_memory_mib: Option<u64>,
     backups: PathBuf,
     journal: PathBuf,
 }
@@ -117,6 +118,7 @@ impl Config {
             extensions: layer.extensions,
             ignore: IgnoreList::new(layer.ignore.unwrap_or_default())?,
             load: layer.load.unwrap_or_default(),
+            rehearsal_memory_mib: layer.rehearsal_memory_mib,
             backups: layer.backups.unwrap_or_else(|| location.default_folder("backups")),
             journal: layer.journal.unwrap_or_else(|| location.default_folder("journal")),
             location,
@@ -171,6 +173,9 @@ impl Config {
                 }
                 if let Some(timeout) = self.lock_timeout {
                     options = options.lock_timeout(timeout);
+                }
+                if let Some(mebibytes) = self.rehearsal_memory_mib {
+                    options = options.rehearsal_memory(mebibytes << 20);
                 }
                 Ok(Arc::new(SqliteStore::new(directory, options)))
             }

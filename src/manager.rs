@@ -19,6 +19,7 @@ mod reporting;
 mod restore;
 mod rollback;
 mod run;
+mod sampling;
 mod schemas;
 mod selection;
 mod sink;
@@ -47,7 +48,7 @@ pub use crate::schema::bookkeeping::Tool;
 pub use crate::schema::{Fingerprint, Schema};
 pub use command::{
     BackupBefore, BackupTask, FinalBackup, IdPattern, MaintenanceTask, Operation, RehearsalPlace, Restore,
-    Rollback, Run, Sample, Selection, Source,
+    Rollback, Run, Sample, SampleSize, Selection, Source,
 };
 pub use pool::PooledConnection;
 pub use survey::Status;

@@ -32,6 +32,14 @@ impl ProjectId {
         &self.0
     }
 
+    /// Returns a hash that never changes, to divide a fleet into parts.
+    pub(crate) fn hash(&self) -> u64 {
+        // FNV-1a. Any hash would do, as long as it never changes.
+        self.0.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+
     fn number(&self) -> Option<&str> {
         let text = self.0.trim_start_matches('0');
         self.0.bytes().all(|byte| byte.is_ascii_digit()).then_some(text)

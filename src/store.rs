@@ -42,7 +42,7 @@ pub use snapshots::IfInUse;
 pub use sqlite::{MemoryStore, SqliteOptions, SqliteStore};
 
 pub(crate) use create::{Create, SpareStore, Template};
-pub(crate) use inspect::{Inspect, ReadSchema};
+pub(crate) use inspect::{Footprint, Inspect, ReadSchema};
 pub(crate) use session::{
     DeferredCommits, ForeignKeyViolations, ForeignKeys, Health, Lock, Mode, RowCounts, Rows, SchemaSource,
     ScriptRun, Session, Step,

@@ -178,6 +178,10 @@ pub(super) struct Rehearse {
     /// On Postgres, use a transaction in the project itself that is rolled back, instead of a private copy
     #[arg(long)]
     in_place: bool,
+    /// Rehearse only N projects, or P% of those that would be upgraded: every version, the largest and the oldest are among
+    /// them
+    #[arg(long, value_name = "N|P%")]
+    sample: Option<String>,
     #[command(flatten)]
     plan: PlanOptions,
     #[command(flatten)]
@@ -339,7 +343,12 @@ pub(super) fn rehearse(settings: &Settings, rehearse: Rehearse) -> Result<u8> {
     let manager = settings.manager()?;
     let place = if rehearse.in_place { RehearsalPlace::InPlace } else { RehearsalPlace::Copy };
     let run = upgrade_run(&manager, selection, &rehearse.plan)?.exit_rules(rehearse.filter.exit_rules());
-    run_and_report(settings, &manager, &run.rehearse(place))
+    let run = run.rehearse(place);
+    let run = match rehearse.sample.as_deref().map(str::parse).transpose()? {
+        Some(size) => run.sample(size),
+        None => run,
+    };
+    run_and_report(settings, &manager, &run)
 }
 
 /// Rehearses a run. Returns it without the projects that did not pass, or the exit code if it must not be made.

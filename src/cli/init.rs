@@ -53,6 +53,8 @@ directory = "migrations"
 [sqlite]
 # Extensions that the application loads, by name or path. They are foreign code: name only what you trust.
 # load = ["vec0"]
+# Up to which size a database is rehearsed in memory, in MiB. A larger one is copied into a temporary file.
+# rehearsal_memory_mib = 64
 
 [run]
 # The number of projects to work on in parallel.

@@ -42,6 +42,8 @@ pub struct Layer {
     pub ignore: Option<Vec<String>>,
     /// The extensions of SQLite that every connection loads.
     pub load: Option<Vec<String>>,
+    /// Up to which size a SQLite database is rehearsed in memory, in MiB.
+    pub rehearsal_memory_mib: Option<u64>,
     /// The folder of the backups.
     pub backups: Option<PathBuf>,
     /// The folder of the journal.
@@ -87,6 +89,7 @@ impl Layer {
             extensions: self.extensions.or(weaker.extensions),
             ignore: self.ignore.or(weaker.ignore),
             load: self.load.or(weaker.load),
+            rehearsal_memory_mib: self.rehearsal_memory_mib.or(weaker.rehearsal_memory_mib),
             backups: self.backups.or(weaker.backups),
             journal: self.journal.or(weaker.journal),
         }
@@ -217,6 +220,7 @@ struct SchemaSection {
 #[serde(deny_unknown_fields)]
 struct SqliteSection {
     load: Option<Vec<String>>,
+    rehearsal_memory_mib: Option<u64>,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -273,6 +277,7 @@ impl Settings {
             extensions,
             ignore: self.schema.ignore.clone(),
             load: self.sqlite.load.clone(),
+            rehearsal_memory_mib: self.sqlite.rehearsal_memory_mib,
             backups,
             journal,
         })

@@ -130,6 +130,47 @@ pub enum BackupBefore {
     Check,
 }
 
+/// How an upgrade is rehearsed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rehearsing {
+    pub(crate) place: RehearsalPlace,
+    pub(crate) sample: Option<SampleSize>,
+}
+
+/// The size of a sample of projects: a number, or a share such as `5%`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SampleSize {
+    /// So many projects.
+    Count(usize),
+    /// So many of a hundred, rounded up.
+    Percent(u8),
+}
+
+impl SampleSize {
+    /// The number of projects in a sample of `all`.
+    pub(super) fn of(self, all: usize) -> usize {
+        match self {
+            Self::Count(count) => count.min(all),
+            Self::Percent(percent) => (all * usize::from(percent)).div_ceil(100),
+        }
+    }
+}
+
+impl FromStr for SampleSize {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let size = match text.strip_suffix('%') {
+            Some(percent) => percent.parse().ok().filter(|it| (1..=100).contains(it)).map(Self::Percent),
+            None => text.parse().ok().filter(|it| *it > 0).map(Self::Count),
+        };
+        size.ok_or_else(|| {
+            Error::new(ErrorKind::Usage, format!("{text:?} is not the size of a sample"))
+                .with_hint("give a number such as 20, or a share such as 5%")
+        })
+    }
+}
+
 /// Where an upgrade is rehearsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -156,7 +197,7 @@ pub struct Run {
     pub(crate) selection: Selection,
     pub(crate) operation: Operation,
     pub(crate) dry_run: bool,
-    pub(crate) rehearsal: Option<RehearsalPlace>,
+    pub(crate) rehearsal: Option<Rehearsing>,
     pub(crate) backup_before: BackupBefore,
     pub(crate) allow_row_loss: Vec<Version>,
     pub(crate) max_failures: Option<usize>,
@@ -196,7 +237,15 @@ impl Run {
     /// Executes the plan of each project where it changes nothing, and reports what happened there.
     #[must_use]
     pub fn rehearse(self, place: RehearsalPlace) -> Self {
-        Self { rehearsal: Some(place), dry_run: true, ..self }
+        Self { rehearsal: Some(Rehearsing { place, sample: None }), dry_run: true, ..self }
+    }
+
+    /// Rehearses only a sample of the projects that would be upgraded. Every version that they are at, the largest and the
+    /// oldest project are in it, even if that makes it larger. The others are planned.
+    #[must_use]
+    pub fn sample(self, size: SampleSize) -> Self {
+        let rehearsal = self.rehearsal.map(|rehearsal| Rehearsing { sample: Some(size), ..rehearsal });
+        Self { rehearsal, ..self }
     }
 
     /// Sets what to do before a project is changed; default nothing.
@@ -324,10 +373,7 @@ pub struct Sample {
 
 impl Sample {
     pub(super) fn contains(self, project: &ProjectId) -> bool {
-        // FNV-1a. Any hash would do, as long as it never changes.
-        let hash = project.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = project.hash();
         self.part.checked_sub(1) == Some(hash % self.of.max(1))
     }
 }

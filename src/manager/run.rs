@@ -199,25 +199,35 @@ impl Manager {
             allow_row_loss: &context.run.allow_row_loss,
             ..self.executor_for(request, context.id)?
         };
-        let planned = self.plan_all(context, &executor, projects, prefetched, sink);
-        match context.run.rehearsal {
-            Some(place) => {
-                let ids: Vec<ProjectId> = planned.into_iter().map(|(id, _)| id).collect();
-                context.for_each(&ids, sink, |project| self.rehearse_project(&executor, project, place));
-            }
-            None => self.execute_all(context, executor, planned, sink),
+        let Some(rehearsal) = context.run.rehearsal else {
+            let planned = self.plan_all(context, &executor, projects, prefetched, &mut |report| {
+                sink.project_finished(report);
+            });
+            self.execute_all(context, executor, planned, sink);
+            return Ok(());
+        };
+        let mut planned = Vec::new();
+        self.plan_all(context, &executor, projects, prefetched, &mut |report| match report.outcome {
+            Outcome::Planned => planned.push(report),
+            _ => sink.project_finished(report),
+        });
+        let (sample, others) = self.choose_sample(planned, rehearsal.sample)?;
+        for report in others {
+            sink.project_finished(report);
         }
+        context.for_each(&sample, sink, |project| self.rehearse_project(&executor, project, rehearsal.place));
         Ok(())
     }
 
-    /// Inspects and plans projects. Those that need nothing more are reported; the others are returned, sorted.
-    fn plan_all<F: FnMut(Event)>(
+    /// Inspects and plans projects. Those that need nothing more are reported, in a dry run all; the others are returned,
+    /// sorted.
+    fn plan_all(
         &self,
         context: &RunContext<'_>,
         executor: &Executor<'_>,
         projects: &[ProjectId],
         prefetched: &Mutex<Prefetched>,
-        sink: &mut EventSink<'_, F>,
+        finished: &mut dyn FnMut(ProjectReport),
     ) -> Vec<(ProjectId, Preflight)> {
         let planned = Mutex::new(Vec::new());
         let plan_batch = |projects: &[ProjectId]| {
@@ -225,15 +235,12 @@ impl Manager {
             // If this fails, each project that needs one of the schemas reports it.
             let _ = self.reference_for(inspections.iter().flatten());
             let plan = |(project, inspection)| {
-                let only_reports = context.run.dry_run && context.run.rehearsal.is_none();
-                self.plan_project(executor, project, inspection, only_reports, &planned)
+                self.plan_project(executor, project, inspection, context.run.dry_run, &planned)
             };
             projects.iter().zip(inspections).filter_map(plan).collect()
         };
         let batch = self.store.inspect_batch_size(projects.len()).max(1);
-        context.workers.for_each_batch(projects, batch, &context.stop, plan_batch, |report| {
-            sink.project_finished(report);
-        });
+        context.workers.for_each_batch(projects, batch, &context.stop, plan_batch, finished);
         let mut planned = planned.into_inner().unwrap_or_else(PoisonError::into_inner);
         planned.sort_by(|(a, _), (b, _): &(ProjectId, Preflight)| a.cmp(b));
         planned

@@ -22,6 +22,9 @@ pub trait Inspect {
     /// Lets `work` read a project's rows as they were at one moment. `work` may be called more than once.
     fn read(&self, id: &ProjectId, work: &dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()>;
 
+    /// Returns how large and how old projects are, in the order of `ids`.
+    fn footprints(&self, ids: &[ProjectId]) -> Result<Vec<Footprint>>;
+
     /// Returns the statements that create a project's objects, without the name of its schema and without the tables of
     /// migration tools.
     fn schema_sql(&self, id: &ProjectId) -> Result<String>;
@@ -34,6 +37,15 @@ pub enum ReadSchema {
     Always,
     /// Skips a schema if the ledger records that it was verified for its version and it has not changed since.
     IfUnverified,
+}
+
+/// How large and how old a project is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When it was created: smaller for an older project, without a unit.
+    pub created: u64,
 }
 
 /// What [`Inspect::discover`] found.

@@ -16,6 +16,7 @@ mod discover;
 mod explain;
 mod external_references;
 mod failure;
+mod footprints;
 mod ledger;
 mod leftovers;
 mod names;
@@ -49,7 +50,7 @@ use crate::sql::{Dialect, quote_name, quote_text};
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
 use crate::store::{
-    Create, DatabaseMaintenance, DeferredCommits, Discovery, ExclusiveProject, Finding, IfInUse, Inspect,
+    Create, DatabaseMaintenance, DeferredCommits, Discovery, ExclusiveProject, Finding, Footprint, IfInUse, Inspect,
     LoadedSql, ReadSchema, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore, Spares, SqlText,
     Store, Template,
 };
@@ -315,6 +316,10 @@ impl Inspect for PostgresStore {
 
     fn ledger_verifies_schemas(&self) -> bool {
         true
+    }
+
+    fn footprints(&self, ids: &[ProjectId]) -> Result<Vec<Footprint>> {
+        self.retry_read(|| footprints::footprints(self, ids))
     }
 
     fn schema_sql(&self, id: &ProjectId) -> Result<String> {

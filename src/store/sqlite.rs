@@ -41,7 +41,7 @@ use crate::sql::Dialect;
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
 use crate::store::{
-    Create, DatabaseMaintenance, DeferredCommits, Discovery, ExclusiveProject, Finding, IfInUse, Inspect,
+    Create, DatabaseMaintenance, DeferredCommits, Discovery, ExclusiveProject, Finding, Footprint, IfInUse, Inspect,
     LoadedSql, ReadSchema, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore, SqlText, Store,
     Template,
 };
@@ -62,6 +62,7 @@ pub struct SqliteStore {
     directory: PathBuf,
     pattern: NamePattern,
     lock_timeout: Duration,
+    rehearsal_memory: u64,
     read_timeout: Duration,
     environment: Environment,
     template: TemplateCache,
@@ -87,6 +88,7 @@ impl SqliteStore {
             directory: directory.into(),
             pattern: options.pattern,
             lock_timeout: options.lock_timeout,
+            rehearsal_memory: options.rehearsal_memory,
             read_timeout: options.read_timeout,
             environment: Environment::new(SchemaCache::new(options.ignore), options.load),
             template: TemplateCache::default(),
@@ -262,6 +264,17 @@ impl Inspect for SqliteStore {
         false
     }
 
+    fn footprints(&self, ids: &[ProjectId]) -> Result<Vec<Footprint>> {
+        let footprint = |id: &ProjectId| {
+            let (_, metadata) = self.require(id).map_err(|error| error.in_project(id))?;
+            // Not every file system records when a file was created.
+            let created = metadata.created().or_else(|_| metadata.modified()).ok();
+            let created = created.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+            Ok(Footprint { bytes: metadata.len(), created: created.map_or(0, |since| since.as_secs()) })
+        };
+        ids.iter().map(footprint).collect()
+    }
+
     fn schema_sql(&self, id: &ProjectId) -> Result<String> {
         sql_text::schema_sql(|work| self.read(id, work))
     }
@@ -328,7 +341,7 @@ impl Snapshots for SqliteStore {
     fn with_copy(&self, id: &ProjectId, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()> {
         let mut copy = || {
             let (path, metadata) = self.require(id)?;
-            let is_small = metadata.len() <= snapshot::IN_MEMORY;
+            let is_small = metadata.len() <= self.rehearsal_memory;
             let folder = if is_small { None } else { Some(private_folder()?) };
             let file = folder.as_ref().map(|folder| folder.path().join("copy"));
             let connection = self

@@ -8,6 +8,7 @@ on_each_store!(
     a_rehearsal_predicts_each_projects_trouble,
     what_was_measured_is_reported,
     an_upgrade_can_be_rehearsed_first,
+    a_sample_has_every_version_the_largest_and_the_oldest,
 );
 
 const FIRST: (&str, &str) = (
@@ -173,13 +174,35 @@ fn the_bytes_of_a_file_that_is_rehearsed_stay_the_same() {
 fn a_large_database_is_rehearsed_in_a_file() {
     let mut world = World::sqlite();
     world.with_migrations(&[FIRST]).expect(0, &["create", "a"]);
-    world.execute(
-        "a",
-        "CREATE TABLE big (b BLOB); INSERT INTO big VALUES (zeroblob(70000000)); DROP TABLE big",
-    );
-    assert!(std::fs::metadata(world.path("a")).unwrap().len() > 64 << 20);
+    world.execute("a", "CREATE TABLE big (b BLOB); INSERT INTO big VALUES (zeroblob(2000000)); DROP TABLE big");
+    std::fs::write(world.folder().join("tenantry.toml"), "[sqlite]\nrehearsal_memory_mib = 1\n").unwrap();
     world.with_migrations(&[FIRST, SECOND]);
     let before = world.snapshot();
     assert_eq!(world.expect(0, &["rehearse", "a"]).outcome("a"), "rehearsed");
     assert_eq!(before, world.snapshot());
+}
+
+fn a_sample_has_every_version_the_largest_and_the_oldest(world: &mut World) {
+    world.with_migrations(&[FIRST]);
+    world.expect(0, &["create", "oldest"]);
+    // A file system's times may be as coarse as a second.
+    if !world.is_postgres() {
+        std::thread::sleep(std::time::Duration::from_millis(1_100));
+    }
+    let ids: Vec<String> = (10..30).map(|number| format!("p{number}")).collect();
+    let all: Vec<&str> = ids.iter().map(String::as_str).collect();
+    world.expect(0, &[&["create"], &all[..]].concat());
+    let many = world.either("zeroblob(200000)", "string_agg(md5(i::text), '') FROM generate_series(1, 6000) i");
+    for _ in 0..3 {
+        world.execute("p17", &format!("INSERT INTO notes (title) SELECT {many}"));
+    }
+    world.with_migrations(&[FIRST, SECOND]).expect(0, &["upgrade", "p23"]);
+    world.with_migrations(&[FIRST, SECOND, THIRD]);
+    let report = world.expect(0, &["rehearse", "--all", "--sample", "20%"]);
+    assert_eq!((report.count("rehearsed"), report.count("planned")), (5, 16), "{:?}", report.0);
+    for id in ["oldest", "p17", "p23"] {
+        assert_eq!(report.outcome(id), "rehearsed", "{id}");
+    }
+    assert_eq!(world.expect(0, &["rehearse", "--all", "--sample", "1"]).count("planned"), 18);
+    assert_eq!(world.run(&["rehearse", "--all", "--sample", "none"]).code, 2);
 }

@@ -26,7 +26,7 @@ use crate::sql::Dialect;
 
 use crate::store::connection::Connector;
 use crate::store::{
-    Create, DatabaseMaintenance, DeferredCommits, Discovery, ExclusiveProject, Finding, IfInUse, Inspect,
+    Create, DatabaseMaintenance, DeferredCommits, Discovery, ExclusiveProject, Finding, Footprint, IfInUse, Inspect,
     LoadedSql, ReadSchema, Replaced, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore, SqlText,
     Store, Template,
 };
@@ -196,6 +196,10 @@ impl Inspect for MemoryStore {
 
     fn ledger_verifies_schemas(&self) -> bool {
         false
+    }
+
+    fn footprints(&self, ids: &[ProjectId]) -> Result<Vec<Footprint>> {
+        Ok(vec![Footprint::default(); ids.len()])
     }
 
     fn schema_sql(&self, id: &ProjectId) -> Result<String> {

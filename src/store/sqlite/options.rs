@@ -21,6 +21,7 @@ pub struct SqliteOptions {
     pub(super) read_timeout: Duration,
     pub(super) ignore: IgnoreList,
     pub(super) load: Vec<String>,
+    pub(super) rehearsal_memory: u64,
 }
 
 impl Default for SqliteOptions {
@@ -31,6 +32,7 @@ impl Default for SqliteOptions {
             read_timeout: Duration::from_secs(10),
             ignore: IgnoreList::default(),
             load: Vec::new(),
+            rehearsal_memory: 64 << 20,
         }
     }
 }
@@ -59,6 +61,13 @@ impl SqliteOptions {
     #[must_use]
     pub fn load(self, extensions: impl IntoIterator<Item = String>) -> Self {
         Self { load: extensions.into_iter().collect(), ..self }
+    }
+
+    /// Sets up to which size in bytes a database is rehearsed in memory; default 64 MiB. A larger one is copied into a
+    /// temporary file.
+    #[must_use]
+    pub fn rehearsal_memory(self, bytes: u64) -> Self {
+        Self { rehearsal_memory: bytes, ..self }
     }
 
     /// Sets how long reading one project's ledger and schema may take; default 10 s.

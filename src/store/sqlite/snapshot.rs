@@ -46,9 +46,6 @@ pub(super) fn take_snapshot(
     })
 }
 
-/// Copies up to this size in bytes are kept in memory.
-pub(super) const IN_MEMORY: u64 = 64 << 20;
-
 /// Copies the database into memory, or into a file.
 pub(super) fn private_copy(connection: &Connection, to: Option<&Path>) -> Result<Connection> {
     let failed = |error| describe("cannot copy it", error);
