@@ -7,6 +7,7 @@ mod fleet;
 mod generate;
 mod init;
 mod journal;
+mod lint;
 mod maintenance;
 mod naming;
 mod project;

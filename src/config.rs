@@ -60,6 +60,8 @@ pub struct Config {
     ignore: IgnoreList,
     load: Vec<String>,
     rehearsal_memory_mib: Option<u64>,
+    lint_off: Vec<String>,
+    lint_strict: bool,
     backups: PathBuf,
     journal: PathBuf,
 }
@@ -119,6 +121,8 @@ impl Config {
             ignore: IgnoreList::new(layer.ignore.unwrap_or_default())?,
             load: layer.load.unwrap_or_default(),
             rehearsal_memory_mib: layer.rehearsal_memory_mib,
+            lint_off: layer.lint_off.unwrap_or_default(),
+            lint_strict: layer.lint_strict.unwrap_or_default(),
             backups: layer.backups.unwrap_or_else(|| location.default_folder("backups")),
             journal: layer.journal.unwrap_or_else(|| location.default_folder("journal")),
             location,
@@ -157,6 +161,18 @@ impl Config {
             Migrations::Set(name) => Rules::embedded(name, self.dialect(), variable),
             Migrations::Directory(directory) => Rules::from_directory(directory, self.dialect(), variable),
         }
+    }
+
+    /// Returns the rules of lint that are switched off.
+    #[must_use]
+    pub fn lint_off(&self) -> &[String] {
+        &self.lint_off
+    }
+
+    /// Whether findings of lint are errors.
+    #[must_use]
+    pub fn lint_strict(&self) -> bool {
+        self.lint_strict
     }
 
     /// Returns the store that the settings name, without connecting to it. Fails if its URL is invalid.

@@ -85,6 +85,8 @@ mod hash;
 mod hint;
 pub mod journal;
 mod ledger;
+#[cfg(feature = "lint")]
+pub mod lint;
 pub mod manager;
 mod plan;
 mod project;

@@ -10,6 +10,8 @@ mod connections;
 mod creation;
 mod execution;
 mod history;
+#[cfg(feature = "lint")]
+mod linting;
 mod maintenance;
 mod pool;
 mod recording;

@@ -12,6 +12,8 @@ pub(crate) mod ignore;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 pub mod sqlite;
+#[cfg(feature = "lint")]
+mod names;
 mod table;
 mod text;
 

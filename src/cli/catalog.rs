@@ -9,7 +9,7 @@ use tenantry::config::Migrations;
 use tenantry::manager::DownScriptOutcome;
 use tenantry::{Catalog, Error, ErrorKind, Result};
 
-use super::{Format, Settings, naming};
+use super::{Format, Settings, lint, naming};
 use crate::report::Output;
 
 /// Create and list migrations.
@@ -18,6 +18,10 @@ pub(super) enum Migration {
     /// Create an empty migration to fill in
     #[command(after_long_help = "Examples:\n  tenantry migration new add_notes")]
     New(New),
+    /// Find what is dangerous in migrations: what fails only on rows, loses data or blocks applications
+    #[command(after_long_help = "A comment before a statement allows a finding: -- lint: allow RULE: REASON\n\n\
+                           Examples:\n  tenantry migration lint\n  tenantry migration lint --since 20260112000000 --strict --github")]
+    Lint(lint::Lint),
     /// List the migrations in order
     #[command(after_long_help = "Examples:\n  tenantry migration list")]
     List,
@@ -32,6 +36,7 @@ pub(super) struct New {
 pub(super) fn migration(settings: &Settings, command: Migration) -> Result<u8> {
     match command {
         Migration::New(new) => create(settings, &new.name),
+        Migration::Lint(it) => lint::lint(settings, &it),
         Migration::List => list(settings),
     }
 }

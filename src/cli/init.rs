@@ -50,6 +50,12 @@ directory = "migrations"
 # Objects that no migration makes and that are not compared. They are still backed up.
 # ignore = ["tmp_*", "view:report_*"]
 
+[lint]
+# The rules of migration lint that are switched off.
+# off = ["rename"]
+# Whether its findings are errors.
+# strict = true
+
 [sqlite]
 # Extensions that the application loads, by name or path. They are foreign code: name only what you trust.
 # load = ["vec0"]

@@ -44,6 +44,10 @@ pub struct Layer {
     pub load: Option<Vec<String>>,
     /// Up to which size a SQLite database is rehearsed in memory, in MiB.
     pub rehearsal_memory_mib: Option<u64>,
+    /// The rules of lint that are switched off.
+    pub lint_off: Option<Vec<String>>,
+    /// Whether findings of lint are errors.
+    pub lint_strict: Option<bool>,
     /// The folder of the backups.
     pub backups: Option<PathBuf>,
     /// The folder of the journal.
@@ -90,6 +94,8 @@ impl Layer {
             ignore: self.ignore.or(weaker.ignore),
             load: self.load.or(weaker.load),
             rehearsal_memory_mib: self.rehearsal_memory_mib.or(weaker.rehearsal_memory_mib),
+            lint_off: self.lint_off.or(weaker.lint_off),
+            lint_strict: self.lint_strict.or(weaker.lint_strict),
             backups: self.backups.or(weaker.backups),
             journal: self.journal.or(weaker.journal),
         }
@@ -160,6 +166,8 @@ struct File {
     #[serde(default)]
     schema: SchemaSection,
     #[serde(default)]
+    lint: LintSection,
+    #[serde(default)]
     sqlite: SqliteSection,
     #[serde(default)]
     run: RunSection,
@@ -180,6 +188,8 @@ struct Settings {
     migrations: MigrationsSection,
     #[serde(default)]
     schema: SchemaSection,
+    #[serde(default)]
+    lint: LintSection,
     #[serde(default)]
     sqlite: SqliteSection,
     #[serde(default)]
@@ -221,6 +231,13 @@ struct SchemaSection {
 struct SqliteSection {
     load: Option<Vec<String>>,
     rehearsal_memory_mib: Option<u64>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LintSection {
+    off: Option<Vec<String>>,
+    strict: Option<bool>,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -276,6 +293,8 @@ impl Settings {
             shared,
             extensions,
             ignore: self.schema.ignore.clone(),
+            lint_off: self.lint.off.clone(),
+            lint_strict: self.lint.strict,
             load: self.sqlite.load.clone(),
             rehearsal_memory_mib: self.sqlite.rehearsal_memory_mib,
             backups,

@@ -46,6 +46,7 @@ mod init;
 mod journal;
 mod layouts;
 mod library;
+mod lint;
 mod loaded_extensions;
 mod long_catalogs;
 mod maintenance;

@@ -1,0 +1,53 @@
+//! What a schema's objects are called, for lint.
+
+use super::{FacetKind, ObjectKind, Schema};
+
+/// An index, trigger or view that another schema does not have.
+pub(crate) struct LostCode {
+    pub(crate) kind: ObjectKind,
+    pub(crate) name: String,
+    /// The table that it belongs to.
+    pub(crate) table: Option<String>,
+}
+
+impl Schema {
+    /// Whether an object or a column has this name. Names are compared case-insensitively.
+    pub(crate) fn has_name(&self, name: &str) -> bool {
+        self.objects.iter().any(|((_, object), facets)| {
+            let has_column = || {
+                facets.keys().any(|(facet, key)| *facet == FacetKind::Column && key.eq_ignore_ascii_case(name))
+            };
+            object.eq_ignore_ascii_case(name) || has_column()
+        })
+    }
+
+    /// Whether another table references this one.
+    pub(crate) fn has_children(&self, table: &str) -> bool {
+        let reference = format!("references {}(", table.to_ascii_lowercase());
+        self.objects.values().flat_map(|facets| facets.keys()).any(|(facet, key)| {
+            *facet == FacetKind::ForeignKey && key.to_ascii_lowercase().contains(&reference)
+        })
+    }
+
+    /// Returns the indexes, triggers and views that an earlier schema has and this one has not, although the table that they
+    /// belong to is still there.
+    pub(crate) fn lost_code(&self, earlier: &Self) -> Vec<LostCode> {
+        const CODE: [ObjectKind; 4] =
+            [ObjectKind::Index, ObjectKind::Trigger, ObjectKind::View, ObjectKind::MaterializedView];
+        let is_lost = |object: &&(ObjectKind, String)| CODE.contains(&object.0) && !self.objects.contains_key(*object);
+        let lost = earlier.objects.keys().filter(is_lost).map(|(kind, name)| {
+            // A trigger is called `name on table`; an index' definition begins with the table.
+            let of_trigger = name.split_once(" on ").map(|(_, table)| table.to_string());
+            let definition = earlier.objects[&(*kind, name.clone())].values().next();
+            let of_index = definition.and_then(|it| it.split_once("on ")).map(|(_, rest)| rest);
+            let of_index = of_index.and_then(|rest| rest.split(['(', ' ']).next()).map(ToString::to_string);
+            let table = of_trigger.or(of_index.filter(|_| *kind == ObjectKind::Index));
+            let name = name.split(" on ").next().unwrap_or(name).to_string();
+            LostCode { kind: *kind, name, table }
+        });
+        let has_table = |it: &LostCode| {
+            it.table.as_ref().is_none_or(|table| self.tables().any(|name| name.eq_ignore_ascii_case(table)))
+        };
+        lost.filter(has_table).collect()
+    }
+}

@@ -1,0 +1,158 @@
+//! `migration lint` names what is dangerous in migrations, at its line, and what is safer.
+
+use crate::world::World;
+
+on_each_store!(a_comment_with_a_reason_allows_a_finding, findings_are_written_for_machines);
+on_files!(what_is_dangerous_on_sqlite_is_found, what_is_harmless_on_sqlite_is_not_reported);
+
+const TABLES: (&str, &str) = (
+    "1_tables",
+    "CREATE TABLE parents (id INTEGER PRIMARY KEY, name TEXT NOT NULL);\n\
+     CREATE TABLE children (id INTEGER PRIMARY KEY, parent INTEGER REFERENCES parents (id) ON DELETE CASCADE, \"a b\" TEXT);\n\
+     CREATE INDEX children_parent ON children (parent);\n\
+     CREATE VIEW named AS SELECT p.name FROM parents p;",
+);
+
+/// A rebuild as the documentation of SQLite describes it. `%` stands for what comes after it.
+const REBUILD: &str = "CREATE TABLE new (id INTEGER PRIMARY KEY, parent INTEGER REFERENCES parents (id) ON DELETE CASCADE, \"a b\" TEXT, c TEXT);\n\
+     INSERT INTO new SELECT id, parent, \"a b\", NULL FROM children;\nDROP TABLE children;\nALTER TABLE new RENAME TO children;\n%";
+
+fn found(world: &World, arguments: &[&str]) -> Vec<(String, u64)> {
+    let report = world.expect(0, &[&["migration", "lint"], arguments].concat());
+    let finding = |it: &serde_json::Value| {
+        let finding = &it["finding"];
+        assert!(!finding["message"].as_str().unwrap().is_empty(), "{finding}");
+        (finding["rule"].as_str().unwrap().to_string(), finding["line"].as_u64().unwrap())
+    };
+    report.events("lint").into_iter().map(finding).collect()
+}
+
+fn what_is_dangerous_on_sqlite_is_found(world: &mut World) {
+    let lost = REBUILD.replace('%', "");
+    for (sql, rule, line) in [
+        ("-- a comment\nALTER TABLE parents ADD COLUMN a TEXT NOT NULL;", "add-column-not-null", 2),
+        ("ALTER TABLE parents ADD a TEXT DEFAULT CURRENT_TIMESTAMP;", "add-column-default", 1),
+        ("SELECT 1;\n\nALTER TABLE parents ADD COLUMN a TEXT DEFAULT (lower('A'));", "add-column-default", 3),
+        ("ALTER TABLE children DROP COLUMN \"a b\";", "drop-column", 1),
+        ("DROP VIEW named;\nDROP TABLE children;", "drop-table", 2),
+        ("ALTER TABLE children RENAME TO kids;", "rename", 1),
+        ("CREATE TABLE t (a INTEGER);\nCREATE UNIQUE INDEX u ON parents (name);", "unique-index", 2),
+        ("REPLACE INTO parents VALUES (1, 'a');", "replace-with-children", 1),
+        ("INSERT OR REPLACE INTO parents VALUES (1, 'a');", "replace-with-children", 1),
+        ("UPDATE parents SET name = \"unknown\" WHERE id = 1;", "double-quoted-string", 1),
+        ("INSERT INTO parents VALUES (1, hex(randomblob(8)));", "volatile-value", 1),
+        ("BEGIN;\nCREATE TABLE t (a INTEGER);\nCOMMIT;", "own-transaction", 2),
+        (&lost, "object-lost", 3),
+    ] {
+        world.with_migrations(&[TABLES, ("2_change", sql)]);
+        let findings = found(world, &["--since", "1"]);
+        assert!(findings.contains(&(rule.to_string(), line)), "{sql}: {findings:?}");
+    }
+    // The help is a safer way, and the line is shown.
+    world.with_migrations(&[TABLES, ("2_change", "ALTER TABLE parents ADD COLUMN a TEXT NOT NULL;")]);
+    let text = world.run(&["migration", "lint"]).stdout;
+    for wanted in ["2_change/up.sql:1: add-column-not-null", "    ALTER TABLE parents ADD COLUMN a", "help: give it a default", "1 finding"] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    // The rule has a reason: it fails on rows.
+    world.with_migrations(&[TABLES]).expect(0, &["create", "a"]);
+    world.execute("a", "INSERT INTO parents VALUES (1, 'a')");
+    world.with_migrations(&[TABLES, ("2_change", "ALTER TABLE parents ADD COLUMN a TEXT NOT NULL;")]);
+    assert_eq!(world.expect(3, &["rehearse", "a"]).outcome("a"), "failed");
+}
+
+fn what_is_harmless_on_sqlite_is_not_reported(world: &mut World) {
+    let kept = REBUILD.replace('%', "CREATE INDEX children_parent ON children (parent);");
+    let dropped = REBUILD.replace('%', "").replace("DROP TABLE children", "DROP INDEX children_parent;\nDROP TABLE children");
+    for sql in [
+        "CREATE TABLE t (a TEXT NOT NULL, at TEXT DEFAULT CURRENT_TIMESTAMP);\nCREATE UNIQUE INDEX u ON t (a);",
+        "ALTER TABLE parents ADD COLUMN a TEXT NOT NULL DEFAULT 'x';",
+        "ALTER TABLE parents ADD COLUMN a INTEGER DEFAULT 1;",
+        "CREATE INDEX i ON parents (name);",
+        "REPLACE INTO children VALUES (1, NULL, 'a');",
+        "UPDATE children SET \"a b\" = 'x' WHERE \"id\" = 1;",
+        "SELECT name AS \"shown\" FROM parents;",
+        "-- ALTER TABLE parents ADD COLUMN a TEXT NOT NULL;\nSELECT 'DROP TABLE parents';",
+        "DROP VIEW named;\nCREATE VIEW named AS SELECT id FROM parents;",
+        &kept,
+        &dropped,
+    ] {
+        world.with_migrations(&[TABLES, ("2_change", sql)]);
+        let findings = found(world, &["--since", "1"]);
+        let others: Vec<_> = findings.iter().filter(|(rule, _)| rule != "rename").collect();
+        assert!(others.is_empty(), "{sql}: {others:?}");
+    }
+}
+
+fn a_comment_with_a_reason_allows_a_finding(world: &mut World) {
+    let rule = world.either("drop-table", "ban-drop-table");
+    let sql = format!(
+        "-- lint: allow {rule}: nobody has used it since May\nDROP TABLE a;\nDROP TABLE b;\n\
+         -- lint: allow {rule}\nDROP TABLE c;\nSELECT '\n-- lint: allow {rule}: in a text\n';\nDROP TABLE d;\n"
+    );
+    let tables = "CREATE TABLE a (id INTEGER PRIMARY KEY); CREATE TABLE b (id INTEGER PRIMARY KEY); \
+                  CREATE TABLE c (id INTEGER PRIMARY KEY); CREATE TABLE d (id INTEGER PRIMARY KEY);";
+    world.with_migrations(&[("1_tables", tables), ("2_drop", &sql)]);
+    let findings = found(world, &["--since", "1"]);
+    let lines = |wanted: &str| -> Vec<u64> {
+        findings.iter().filter(|(rule, _)| rule == wanted).map(|(_, line)| *line).collect()
+    };
+    assert_eq!((lines(rule), lines("allow-without-reason")), (vec![3, 9], vec![4]), "{findings:?}");
+    assert_eq!(found(world, &["--since", "1", "--off", rule]).len(), findings.len() - 2);
+    // The settings switch rules off, and make findings errors.
+    let settings = world.folder().join("tenantry.toml");
+    std::fs::write(&settings, format!("[lint]\noff = [\"{rule}\"]\n")).unwrap();
+    assert_eq!(found(world, &["--since", "1"]).len(), findings.len() - 2);
+    std::fs::write(&settings, "[lint]\nstrict = true\n").unwrap();
+    assert_eq!(world.run(&["migration", "lint", "--since", "1"]).code, 1);
+    std::fs::write(&settings, "[lint]\noff = [\"nonsense\"]\n").unwrap();
+    let ran = world.run(&["migration", "lint"]);
+    assert!(ran.code == 2 && ran.stderr.contains("no rule \"nonsense\""), "{}", ran.stderr);
+}
+
+fn findings_are_written_for_machines(world: &mut World) {
+    world.with_migrations(&[("1_a", "CREATE TABLE a (id INTEGER PRIMARY KEY);"), ("2_b", "SELECT 1;\nDROP TABLE a;")]);
+    let rule = world.either("drop-table", "ban-drop-table");
+    let sarif = world.run(&["migration", "lint", "--since", "1", "--sarif"]).stdout;
+    let sarif: serde_json::Value = serde_json::from_str(&sarif).unwrap();
+    let result = sarif["runs"][0]["results"].as_array().unwrap().iter().find(|it| it["ruleId"] == rule).unwrap();
+    let location = &result["locations"][0]["physicalLocation"];
+    assert_eq!(location["region"]["startLine"], 2);
+    assert!(location["artifactLocation"]["uri"].as_str().unwrap().ends_with("2_b/up.sql"));
+    assert!(sarif["runs"][0]["tool"]["driver"]["rules"].as_array().unwrap().iter().any(|it| it["id"] == rule));
+    let ran = world.run(&["migration", "lint", "--since", "1", "--github", "--strict"]);
+    assert!(ran.code == 1 && ran.stdout.lines().all(|line| line.starts_with("::error file=")), "{}", ran.stdout);
+    assert!(ran.stdout.contains(&format!("2_b/up.sql,line=2,title={rule}::")), "{}", ran.stdout);
+}
+
+/// The rules and their names are squawk's.
+#[test]
+fn what_is_dangerous_on_postgres_is_found() {
+    let mut world = World::postgres();
+    let tables = "CREATE TABLE parents (id BIGINT PRIMARY KEY, name TEXT); CREATE VIEW named AS SELECT name FROM parents;";
+    for (sql, rule, line) in [
+        ("SELECT 1;\nCREATE INDEX i ON parents (name);", "require-concurrent-index-creation", 2),
+        ("ALTER TABLE parents ADD COLUMN a TEXT NOT NULL;", "adding-required-field", 1),
+        ("ALTER TABLE parents ALTER COLUMN name SET NOT NULL;", "adding-not-nullable-field", 1),
+        ("ALTER TABLE parents ADD CONSTRAINT c CHECK (id > 0);", "constraint-missing-not-valid", 1),
+        ("ALTER TABLE parents ALTER COLUMN id TYPE numeric;", "changing-column-type", 1),
+        ("ALTER TABLE parents RENAME COLUMN name TO title;", "renaming-column", 1),
+        ("DROP VIEW named; CREATE TABLE t (a VARCHAR(20));", "prefer-text-field", 1),
+        ("DROP TABLE parents CASCADE;", "ban-drop-table", 1),
+    ] {
+        world.with_migrations(&[("1_tables", tables), ("2_change", sql)]);
+        let findings = found(&world, &["--since", "1"]);
+        assert!(findings.contains(&(rule.to_string(), line)), "{sql}: {findings:?}");
+    }
+    // What tenantry does itself is not asked for.
+    world.with_migrations(&[("1_tables", tables), ("2_change", "ALTER TABLE parents ADD COLUMN a TEXT;")]);
+    assert_eq!(found(&world, &["--since", "1"]), []);
+}
+
+#[test]
+fn every_rule_is_on_the_page_about_lint() {
+    let page = include_str!("../../docs/lint.md");
+    for (rule, finds) in tenantry::lint::RULES {
+        assert!(page.contains(&format!("| `{rule}` | {finds} |")), "{rule}");
+    }
+}
