@@ -72,7 +72,9 @@ pub(crate) fn lint(
     match dialect {
         Dialect::Sqlite => {
             let raw = sqlite::lint(migration, surroundings);
-            findings.extend(raw.into_iter().map(|it| finding(it.rule.into(), it.line, it.message, it.help.into())));
+            findings.extend(
+                raw.into_iter().map(|it| finding(it.rule.into(), it.line, it.message, it.help.into())),
+            );
         }
         #[cfg(feature = "postgres")]
         Dialect::Postgres => findings.extend(
@@ -87,7 +89,12 @@ pub(crate) fn lint(
     findings.retain(|it| !off.contains(&it.rule) && !allowed.covers(&it.rule, it.line));
     findings.extend(allowed.without_reason.iter().map(|line| {
         let message = "a rule is allowed without a reason".to_string();
-        finding("allow-without-reason".into(), *line, message, "write why: -- lint: allow RULE: REASON".into())
+        finding(
+            "allow-without-reason".into(),
+            *line,
+            message,
+            "write why: -- lint: allow RULE: REASON".into(),
+        )
     }));
     findings.sort_by(|a, b| (a.line, &a.rule).cmp(&(b.line, &b.rule)));
     findings
@@ -95,18 +102,33 @@ pub(crate) fn lint(
 
 /// All rules of tenantry's own, with what each finds.
 pub const RULES: [(&str, &str); 12] = [
-    ("add-column-default", "SQLite: a new column with a default that is not constant; it fails on a table with rows"),
-    ("add-column-not-null", "SQLite: a new column that is NOT NULL without a default; it fails on a table with rows"),
+    (
+        "add-column-default",
+        "SQLite: a new column with a default that is not constant; it fails on a table with rows",
+    ),
+    (
+        "add-column-not-null",
+        "SQLite: a new column that is NOT NULL without a default; it fails on a table with rows",
+    ),
     ("allow-without-reason", "a rule is allowed without a reason"),
-    ("double-quoted-string", "SQLite: a text in double quotes, which names a column where there is one of that name"),
+    (
+        "double-quoted-string",
+        "SQLite: a text in double quotes, which names a column where there is one of that name",
+    ),
     ("drop-column", "SQLite: a column is dropped with its data"),
     ("drop-table", "SQLite: a table is dropped with its rows"),
     ("object-lost", "an index, trigger or view is gone afterwards that the script does not drop"),
     ("own-transaction", "the script has its own BEGIN and COMMIT, which are left out"),
     ("rename", "SQLite: a table or column is renamed; applications that run meanwhile use the old name"),
     ("replace-with-children", "SQLite: REPLACE deletes a row, and with it the rows that reference it"),
-    ("unique-index", "SQLite: a unique index on a table that may have duplicates; it fails for those projects"),
-    ("volatile-value", "SQLite: a value that differs each time, so that new projects cannot be copied from a template"),
+    (
+        "unique-index",
+        "SQLite: a unique index on a table that may have duplicates; it fails for those projects",
+    ),
+    (
+        "volatile-value",
+        "SQLite: a value that differs each time, so that new projects cannot be copied from a template",
+    ),
 ];
 
 fn line_of(text: &str, line: u32) -> String {

@@ -9,11 +9,11 @@ mod deparsed;
 mod difference;
 mod expression;
 pub(crate) mod ignore;
+#[cfg(feature = "lint")]
+mod names;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
 pub mod sqlite;
-#[cfg(feature = "lint")]
-mod names;
 mod table;
 mod text;
 

@@ -19,8 +19,10 @@ pub(super) enum Migration {
     #[command(after_long_help = "Examples:\n  tenantry migration new add_notes")]
     New(New),
     /// Find what is dangerous in migrations: what fails only on rows, loses data or blocks applications
-    #[command(after_long_help = "A comment before a statement allows a finding: -- lint: allow RULE: REASON\n\n\
-                           Examples:\n  tenantry migration lint\n  tenantry migration lint --since 20260112000000 --strict --github")]
+    #[command(
+        after_long_help = "A comment before a statement allows a finding: -- lint: allow RULE: REASON\n\n\
+                           Examples:\n  tenantry migration lint\n  tenantry migration lint --since 20260112000000 --strict --github"
+    )]
     Lint(lint::Lint),
     /// List the migrations in order
     #[command(after_long_help = "Examples:\n  tenantry migration list")]

@@ -37,13 +37,17 @@ pub(super) fn lint(settings: &Settings, lint: &Lint) -> Result<u8> {
     if lint.sarif {
         output.json(&sarif(&findings, strict));
     } else if lint.github {
-        findings.iter().for_each(|it| output.line(format_args!("{}", annotation(it, strict))));
+        for finding in &findings {
+            output.line(format_args!("{}", annotation(finding, strict)));
+        }
     } else if settings.format == Format::Json {
         for finding in &findings {
             output.json(&json!({"v": 1, "event": "lint", "finding": finding}));
         }
     } else {
-        findings.iter().for_each(|it| write(&mut output, it));
+        for finding in &findings {
+            write(&mut output, finding);
+        }
         let noun = if findings.len() == 1 { "finding" } else { "findings" };
         output.line(format_args!("{} {noun}", findings.len()));
     }

@@ -139,9 +139,9 @@ impl Layer {
                 .with_hint("for a commented example, run in an empty folder: tenantry init")
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let File { store, migrations, schema, sqlite, run, backup, journal, env } = file;
+        let File { store, migrations, schema, lint, sqlite, run, backup, journal, env } = file;
         let base =
-            Settings { store, migrations, schema, sqlite, run, backup, journal }.layer(path, folder)?;
+            Settings { store, migrations, schema, lint, sqlite, run, backup, journal }.layer(path, folder)?;
         let Some(name) = environment else { return Ok(base) };
         let Some(settings) = env.get(name) else {
             let names: Vec<_> = env.keys().map(String::as_str).collect();

@@ -48,7 +48,8 @@ pub(super) fn allowed(script: &Script, dialect: Dialect) -> Allowed {
         let current = starts.range(..=line).next_back().copied();
         let next = starts.range(line..).next().copied().unwrap_or(u32::MAX);
         let is_inside = current.is_some_and(|start| statement_end(script, start) >= line);
-        let (first, statement) = if is_inside { (current.unwrap_or(line), current) } else { (line, Some(next)) };
+        let (first, statement) =
+            if is_inside { (current.unwrap_or(line), current) } else { (line, Some(next)) };
         let last = statement.map_or(line, |start| statement_end(script, start));
         allowed.rules.push((rule.trim().to_string(), first, last));
     }

@@ -2,6 +2,7 @@
 
 use super::{Raw, Surroundings};
 use crate::catalog::Migration;
+use crate::sql::statement::{Statement, TableChange};
 use crate::sql::{Dialect, Token, tokens};
 
 pub(super) fn lint(migration: &Migration, dialect: Dialect, surroundings: Surroundings<'_>) -> Vec<Raw> {
@@ -18,8 +19,8 @@ pub(super) fn lint(migration: &Migration, dialect: Dialect, surroundings: Surrou
     }
     let (Some(before), Some(after)) = (surroundings.before, surroundings.after) else { return found };
     for lost in after.lost_code(before) {
-        let is_dropped = |line: &crate::sql::statement::Statement| {
-            tokens(&line.sql, dialect).is_ok_and(|tokens| drops(&tokens, &lost.name))
+        let is_dropped = |statement: &Statement| {
+            tokens(&statement.sql, dialect).is_ok_and(|tokens| drops(&tokens, &lost.name))
         };
         if script.statements().iter().any(is_dropped) {
             continue;
@@ -30,11 +31,22 @@ pub(super) fn lint(migration: &Migration, dialect: Dialect, surroundings: Surrou
                 tokens(sql, dialect).is_ok_and(|tokens| tokens.iter().any(|it| is_name(it, table)))
             })
         };
-        let statement = script.statements().iter().find(|statement| names_table(&statement.sql));
+        let drops_table = |statement: &&Statement| {
+            statement.table_changes.iter().any(|change| match (change, &lost.table) {
+                (TableChange::Dropped(dropped), Some(table)) => dropped.eq_ignore_ascii_case(table),
+                _ => false,
+            })
+        };
+        let statements = script.statements();
+        let dropping = statements.iter().find(drops_table);
+        let statement = dropping.or_else(|| statements.iter().find(|statement| names_table(&statement.sql)));
         found.push(Raw {
             rule: "object-lost",
             line: statement.map_or(first_line, |statement| statement.line),
-            message: format!("{} {} is gone afterwards, and the script does not drop it", lost.kind, lost.name),
+            message: format!(
+                "{} {} is gone afterwards, and the script does not drop it",
+                lost.kind, lost.name
+            ),
             help: "create it again after the table is rebuilt, or drop it in the script if that is meant",
         });
     }

@@ -2,6 +2,7 @@
 
 use super::{Raw, Surroundings};
 use crate::catalog::Migration;
+use crate::sql::effect::Effect;
 use crate::sql::statement::{Statement, TableChange};
 use crate::sql::{Dialect, Token, TokenKind, tokens};
 
@@ -9,13 +10,16 @@ pub(super) fn lint(migration: &Migration, surroundings: Surroundings<'_>) -> Vec
     let mut found = Vec::new();
     for statement in migration.up.statements() {
         let Ok(tokens) = tokens(&statement.sql, Dialect::Sqlite) else { continue };
-        let mut add = |rule, message: String, help| found.push(Raw { rule, line: statement.line, message, help });
+        let mut add =
+            |rule, message: String, help| found.push(Raw { rule, line: statement.line, message, help });
         alter_table(&tokens, &mut add);
         tables(statement, migration, &mut add);
         unique_index(&tokens, surroundings, &mut add);
         replace(&tokens, surroundings, &mut add);
         double_quotes(&tokens, surroundings, &mut add);
-        if statement.is_volatile && !migration.metadata.same_for_all_projects {
+        // A default of a column is evaluated later, for each row.
+        let writes = statement.effect != Effect::Defines;
+        if statement.is_volatile && writes && !migration.metadata.same_for_all_projects {
             add(
                 "volatile-value",
                 "it uses a value that differs each time it runs".into(),
@@ -57,7 +61,9 @@ fn alter_table(tokens: &[Token<'_>], add: &mut Add<'_>) {
             if has("NOT") && has("NULL") && default.is_none() && !has("GENERATED") && !has("AS") {
                 add(
                     "add-column-not-null",
-                    format!("a new column of {table} is NOT NULL and has no default: it fails if {table} has rows"),
+                    format!(
+                        "a new column of {table} is NOT NULL and has no default: it fails if {table} has rows"
+                    ),
                     "give it a default, or add it without NOT NULL, fill it, and rebuild the table",
                 );
             }
@@ -68,7 +74,9 @@ fn alter_table(tokens: &[Token<'_>], add: &mut Add<'_>) {
             if value.is_some_and(is_variable) {
                 add(
                     "add-column-default",
-                    format!("the default of a new column of {table} is not constant: it fails if {table} has rows"),
+                    format!(
+                        "the default of a new column of {table} is not constant: it fails if {table} has rows"
+                    ),
                     "add it without a default and fill it with UPDATE, or rebuild the table",
                 );
             }
@@ -79,11 +87,12 @@ fn alter_table(tokens: &[Token<'_>], add: &mut Add<'_>) {
 
 /// A table that is dropped for good. One that is dropped and made again under its name is a rebuild.
 fn tables(statement: &Statement, migration: &Migration, add: &mut Add<'_>) {
-    let is_made_again = |table: &str| {
-        migration.up.statements().iter().flat_map(|it| &it.table_changes).any(
-            |change| matches!(change, TableChange::Renamed { to, .. } if to.eq_ignore_ascii_case(table)),
-        )
-    };
+    let is_made_again =
+        |table: &str| {
+            migration.up.statements().iter().flat_map(|it| &it.table_changes).any(
+                |change| matches!(change, TableChange::Renamed { to, .. } if to.eq_ignore_ascii_case(table)),
+            )
+        };
     for change in &statement.table_changes {
         if let TableChange::Dropped(table) = change
             && !is_made_again(table)
@@ -98,10 +107,12 @@ fn tables(statement: &Statement, migration: &Migration, add: &mut Add<'_>) {
 }
 
 fn unique_index(tokens: &[Token<'_>], surroundings: Surroundings<'_>, add: &mut Add<'_>) {
-    let is_unique = tokens.first().is_some_and(|it| it.is("CREATE")) && tokens.get(1).is_some_and(|it| it.is("UNIQUE"));
+    let is_unique =
+        tokens.first().is_some_and(|it| it.is("CREATE")) && tokens.get(1).is_some_and(|it| it.is("UNIQUE"));
     let on = tokens.iter().position(|token| token.is("ON"));
     let table = name(on.and_then(|index| tokens.get(index + 1)));
-    let exists = surroundings.before.is_some_and(|schema| schema.tables().any(|it| it.eq_ignore_ascii_case(&table)));
+    let exists =
+        surroundings.before.is_some_and(|schema| schema.tables().any(|it| it.eq_ignore_ascii_case(&table)));
     if is_unique && exists {
         add(
             "unique-index",
@@ -116,11 +127,14 @@ fn replace(tokens: &[Token<'_>], surroundings: Surroundings<'_>, add: &mut Add<'
         || tokens.windows(2).any(|it| it[0].is("OR") && it[1].is("REPLACE"));
     let into = tokens.iter().position(|token| token.is("INTO"));
     let table = name(into.and_then(|index| tokens.get(index + 1)));
-    let has_children = |schema: Option<&crate::schema::Schema>| schema.is_some_and(|it| it.has_children(&table));
+    let has_children =
+        |schema: Option<&crate::schema::Schema>| schema.is_some_and(|it| it.has_children(&table));
     if is_replace && (has_children(surroundings.before) || has_children(surroundings.after)) {
         add(
             "replace-with-children",
-            format!("REPLACE deletes the old row of {table}, and ON DELETE applies to the rows that reference it"),
+            format!(
+                "REPLACE deletes the old row of {table}, and ON DELETE applies to the rows that reference it"
+            ),
             "use INSERT ... ON CONFLICT DO UPDATE",
         );
     }

@@ -34,7 +34,8 @@ impl Manager {
         }
         let mut findings = Vec::new();
         for (index, migration) in self.catalog.migrations().iter().enumerate().skip(first) {
-            let surroundings = Surroundings { before: schema(index, false)?, after: schema(index + 1, false)? };
+            let surroundings =
+                Surroundings { before: schema(index, false)?, after: schema(index + 1, false)? };
             findings.extend(lint(migration, self.catalog.dialect(), surroundings, off));
         }
         for migration in self.catalog.repeatables() {

@@ -63,7 +63,8 @@ mod tests {
     #[test]
     fn a_sample_has_every_kind_the_largest_and_the_oldest() {
         let ids: Vec<ProjectId> = (0..100).map(|number| format!("p{number:02}").parse().unwrap()).collect();
-        let kinds: Vec<Kind> = (0..100).map(|number| if number == 77 { "rare" } else { "usual" }.into()).collect();
+        let kinds: Vec<Kind> =
+            (0..100).map(|number| if number == 77 { "rare" } else { "usual" }.into()).collect();
         let footprint = |number: u64| Footprint {
             bytes: if number == 31 { 9_000 } else { 100 },
             created: if number == 52 { 1 } else { 1_000 + number },

@@ -1,6 +1,7 @@
 //! What a schema's objects are called, for lint.
 
 use super::{FacetKind, ObjectKind, Schema};
+use crate::sql::quote_name;
 
 /// An index, trigger or view that another schema does not have.
 pub(crate) struct LostCode {
@@ -13,11 +14,11 @@ pub(crate) struct LostCode {
 impl Schema {
     /// Whether an object or a column has this name. Names are compared case-insensitively.
     pub(crate) fn has_name(&self, name: &str) -> bool {
+        // A name that has to be quoted is kept with its quotes.
+        let is_name = |it: &str| it.eq_ignore_ascii_case(name) || it.eq_ignore_ascii_case(&quote_name(name));
         self.objects.iter().any(|((_, object), facets)| {
-            let has_column = || {
-                facets.keys().any(|(facet, key)| *facet == FacetKind::Column && key.eq_ignore_ascii_case(name))
-            };
-            object.eq_ignore_ascii_case(name) || has_column()
+            let mut columns = facets.keys().filter(|(facet, _)| *facet == FacetKind::Column);
+            is_name(object) || columns.any(|(_, column)| is_name(column))
         })
     }
 
@@ -34,7 +35,8 @@ impl Schema {
     pub(crate) fn lost_code(&self, earlier: &Self) -> Vec<LostCode> {
         const CODE: [ObjectKind; 4] =
             [ObjectKind::Index, ObjectKind::Trigger, ObjectKind::View, ObjectKind::MaterializedView];
-        let is_lost = |object: &&(ObjectKind, String)| CODE.contains(&object.0) && !self.objects.contains_key(*object);
+        let is_lost =
+            |object: &&(ObjectKind, String)| CODE.contains(&object.0) && !self.objects.contains_key(*object);
         let lost = earlier.objects.keys().filter(is_lost).map(|(kind, name)| {
             // A trigger is called `name on table`; an index' definition begins with the table.
             let of_trigger = name.split_once(" on ").map(|(_, table)| table.to_string());

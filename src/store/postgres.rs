@@ -50,9 +50,9 @@ use crate::sql::{Dialect, quote_name, quote_text};
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
 use crate::store::{
-    Create, DatabaseMaintenance, DeferredCommits, Discovery, ExclusiveProject, Finding, Footprint, IfInUse, Inspect,
-    LoadedSql, ReadSchema, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore, Spares, SqlText,
-    Store, Template,
+    Create, DatabaseMaintenance, DeferredCommits, Discovery, ExclusiveProject, Finding, Footprint, IfInUse,
+    Inspect, LoadedSql, ReadSchema, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore, Spares,
+    SqlText, Store, Template,
 };
 
 use catalog::Reader;

@@ -41,9 +41,9 @@ use crate::sql::Dialect;
 use crate::store::cache::SchemaCache;
 use crate::store::connection::{Connector, ProjectConnection};
 use crate::store::{
-    Create, DatabaseMaintenance, DeferredCommits, Discovery, ExclusiveProject, Finding, Footprint, IfInUse, Inspect,
-    LoadedSql, ReadSchema, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore, SqlText, Store,
-    Template,
+    Create, DatabaseMaintenance, DeferredCommits, Discovery, ExclusiveProject, Finding, Footprint, IfInUse,
+    Inspect, LoadedSql, ReadSchema, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore, SqlText,
+    Store, Template,
 };
 use rows::SqliteRows;
 

@@ -51,7 +51,12 @@ fn what_is_dangerous_on_sqlite_is_found(world: &mut World) {
     // The help is a safer way, and the line is shown.
     world.with_migrations(&[TABLES, ("2_change", "ALTER TABLE parents ADD COLUMN a TEXT NOT NULL;")]);
     let text = world.run(&["migration", "lint"]).stdout;
-    for wanted in ["2_change/up.sql:1: add-column-not-null", "    ALTER TABLE parents ADD COLUMN a", "help: give it a default", "1 finding"] {
+    for wanted in [
+        "2_change/up.sql:1: add-column-not-null",
+        "    ALTER TABLE parents ADD COLUMN a",
+        "help: give it a default",
+        "1 finding",
+    ] {
         assert!(text.contains(wanted), "{wanted}: {text}");
     }
     // The rule has a reason: it fails on rows.
@@ -63,7 +68,9 @@ fn what_is_dangerous_on_sqlite_is_found(world: &mut World) {
 
 fn what_is_harmless_on_sqlite_is_not_reported(world: &mut World) {
     let kept = REBUILD.replace('%', "CREATE INDEX children_parent ON children (parent);");
-    let dropped = REBUILD.replace('%', "").replace("DROP TABLE children", "DROP INDEX children_parent;\nDROP TABLE children");
+    let dropped = REBUILD
+        .replace('%', "")
+        .replace("DROP TABLE children", "DROP INDEX children_parent;\nDROP TABLE children");
     for sql in [
         "CREATE TABLE t (a TEXT NOT NULL, at TEXT DEFAULT CURRENT_TIMESTAMP);\nCREATE UNIQUE INDEX u ON t (a);",
         "ALTER TABLE parents ADD COLUMN a TEXT NOT NULL DEFAULT 'x';",
@@ -111,17 +118,27 @@ fn a_comment_with_a_reason_allows_a_finding(world: &mut World) {
 }
 
 fn findings_are_written_for_machines(world: &mut World) {
-    world.with_migrations(&[("1_a", "CREATE TABLE a (id INTEGER PRIMARY KEY);"), ("2_b", "SELECT 1;\nDROP TABLE a;")]);
+    world.with_migrations(&[
+        ("1_a", "CREATE TABLE a (id INTEGER PRIMARY KEY);"),
+        ("2_b", "SELECT 1;\nDROP TABLE a;"),
+    ]);
     let rule = world.either("drop-table", "ban-drop-table");
     let sarif = world.run(&["migration", "lint", "--since", "1", "--sarif"]).stdout;
     let sarif: serde_json::Value = serde_json::from_str(&sarif).unwrap();
-    let result = sarif["runs"][0]["results"].as_array().unwrap().iter().find(|it| it["ruleId"] == rule).unwrap();
+    let result =
+        sarif["runs"][0]["results"].as_array().unwrap().iter().find(|it| it["ruleId"] == rule).unwrap();
     let location = &result["locations"][0]["physicalLocation"];
     assert_eq!(location["region"]["startLine"], 2);
     assert!(location["artifactLocation"]["uri"].as_str().unwrap().ends_with("2_b/up.sql"));
-    assert!(sarif["runs"][0]["tool"]["driver"]["rules"].as_array().unwrap().iter().any(|it| it["id"] == rule));
+    assert!(
+        sarif["runs"][0]["tool"]["driver"]["rules"].as_array().unwrap().iter().any(|it| it["id"] == rule)
+    );
     let ran = world.run(&["migration", "lint", "--since", "1", "--github", "--strict"]);
-    assert!(ran.code == 1 && ran.stdout.lines().all(|line| line.starts_with("::error file=")), "{}", ran.stdout);
+    assert!(
+        ran.code == 1 && ran.stdout.lines().all(|line| line.starts_with("::error file=")),
+        "{}",
+        ran.stdout
+    );
     assert!(ran.stdout.contains(&format!("2_b/up.sql,line=2,title={rule}::")), "{}", ran.stdout);
 }
 

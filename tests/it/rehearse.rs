@@ -174,7 +174,10 @@ fn the_bytes_of_a_file_that_is_rehearsed_stay_the_same() {
 fn a_large_database_is_rehearsed_in_a_file() {
     let mut world = World::sqlite();
     world.with_migrations(&[FIRST]).expect(0, &["create", "a"]);
-    world.execute("a", "CREATE TABLE big (b BLOB); INSERT INTO big VALUES (zeroblob(2000000)); DROP TABLE big");
+    world.execute(
+        "a",
+        "CREATE TABLE big (b BLOB); INSERT INTO big VALUES (zeroblob(2000000)); DROP TABLE big",
+    );
     std::fs::write(world.folder().join("tenantry.toml"), "[sqlite]\nrehearsal_memory_mib = 1\n").unwrap();
     world.with_migrations(&[FIRST, SECOND]);
     let before = world.snapshot();
@@ -192,10 +195,11 @@ fn a_sample_has_every_version_the_largest_and_the_oldest(world: &mut World) {
     let ids: Vec<String> = (10..30).map(|number| format!("p{number}")).collect();
     let all: Vec<&str> = ids.iter().map(String::as_str).collect();
     world.expect(0, &[&["create"], &all[..]].concat());
-    let many = world.either("zeroblob(200000)", "string_agg(md5(i::text), '') FROM generate_series(1, 6000) i");
-    for _ in 0..3 {
-        world.execute("p17", &format!("INSERT INTO notes (title) SELECT {many}"));
-    }
+    world.execute(
+        "p17",
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) \
+         INSERT INTO notes (id, title, amount) SELECT i, 'title ' || i, i FROM n",
+    );
     world.with_migrations(&[FIRST, SECOND]).expect(0, &["upgrade", "p23"]);
     world.with_migrations(&[FIRST, SECOND, THIRD]);
     let report = world.expect(0, &["rehearse", "--all", "--sample", "20%"]);

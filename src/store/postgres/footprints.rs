@@ -38,7 +38,9 @@ pub(super) fn footprints(store: &PostgresStore, ids: &[ProjectId]) -> Result<Vec
     let number = |number: i64| u64::try_from(number).unwrap_or_default();
     let found: HashMap<String, Footprint> = rows
         .into_iter()
-        .map(|Row { name, bytes, created }| (name, Footprint { bytes: number(bytes), created: number(created) }))
+        .map(|Row { name, bytes, created }| {
+            (name, Footprint { bytes: number(bytes), created: number(created) })
+        })
         .collect();
     names.iter().map(|name| found.get(name).copied().ok_or_else(|| missing(name))).collect()
 }

@@ -26,9 +26,9 @@ use crate::sql::Dialect;
 
 use crate::store::connection::Connector;
 use crate::store::{
-    Create, DatabaseMaintenance, DeferredCommits, Discovery, ExclusiveProject, Finding, Footprint, IfInUse, Inspect,
-    LoadedSql, ReadSchema, Replaced, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore, SqlText,
-    Store, Template,
+    Create, DatabaseMaintenance, DeferredCommits, Discovery, ExclusiveProject, Finding, Footprint, IfInUse,
+    Inspect, LoadedSql, ReadSchema, Replaced, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore,
+    SqlText, Store, Template,
 };
 
 /// A fleet in this process's memory. Behaves as [`SqliteStore`](super::SqliteStore) does, except that everything is
