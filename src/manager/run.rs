@@ -7,11 +7,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::Manager;
-use super::command::{BackupBefore, FinalBackup, MaintenanceTask, Operation, Run, new_run_id};
+use super::command::{
+    BackupBefore, FinalBackup, MaintenanceTask, Operation, RehearsalPlace, Run, new_run_id,
+};
 use super::sink::EventSink;
 use super::survey::Prefetched;
 use crate::apply::{Durability, Executor, Preflight};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Note, Outcome, ProjectReport, RunStarted, Summary, Tally};
 use crate::plan::Request;
 use crate::project::ProjectId;
@@ -91,6 +93,14 @@ impl Manager {
     fn prepare(&self, run: &Run, projects: &[ProjectId]) -> Result<Prefetched> {
         if run.backup_before != BackupBefore::None {
             self.archive()?;
+        }
+        let is_in_place = run.rehearsal.is_some_and(|it| it.place == RehearsalPlace::InPlace);
+        if is_in_place && !self.store.can_roll_back() {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "SQLite databases are rehearsed on private copies, not in place",
+            )
+            .with_hint("leave out --in-place, or =in-place after --rehearse"));
         }
         let needs_reference = match &run.operation {
             Operation::Status | Operation::Drift => return self.prefetch(projects, ReadSchema::IfUnverified),

@@ -374,6 +374,10 @@ impl Snapshots for PostgresStore {
         copy().map_err(|error| error.in_project(id))
     }
 
+    fn can_roll_back(&self) -> bool {
+        true
+    }
+
     fn with_rollback(
         &self,
         id: &ProjectId,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Session;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Inspection;
 use crate::project::ProjectId;
 
@@ -25,13 +25,20 @@ pub trait Snapshots {
     /// removed afterwards. `work` may be called more than once, each time with a new copy.
     fn with_copy(&self, id: &ProjectId, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()>;
 
-    /// Lets `work` change a project in a transaction that is rolled back. Fails with
-    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) if the store has no such way.
+    /// Lets `work` change a project in a transaction that is rolled back, if the store can do that.
     fn with_rollback(
         &self,
         id: &ProjectId,
         work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
-    ) -> Result<()>;
+    ) -> Result<()> {
+        let _ = work;
+        Err(Error::new(ErrorKind::Internal, "this store cannot roll a rehearsal back").in_project(id))
+    }
+
+    /// Whether [`Snapshots::with_rollback`] works here.
+    fn can_roll_back(&self) -> bool {
+        false
+    }
 
     /// Restores a snapshot as a new project: completely and durably, or not at all. Returns notes for the user, such as
     /// a missing role that should have been granted something.

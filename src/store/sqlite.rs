@@ -353,14 +353,6 @@ impl Snapshots for SqliteStore {
         copy().map_err(|error| error.in_project(id))
     }
 
-    fn with_rollback(
-        &self,
-        _id: &ProjectId,
-        _work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
-    ) -> Result<()> {
-        Err(snapshot::no_rollback())
-    }
-
     fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>> {
         snapshot::restore_as(&self.directory, &self.pattern.name(id), snapshot.file)
             .map(|()| Vec::new())

@@ -70,7 +70,7 @@ fn a_rehearsal_predicts_each_projects_trouble(world: &mut World) {
         places.push(vec!["rehearse", "--all", "--in-place"]);
     } else {
         let ran = world.run(&["rehearse", "--all", "--in-place"]);
-        assert!(ran.code == 3 && ran.stdout.contains("rehearsed on private copies"), "{}", ran.stdout);
+        assert!(ran.code == 2 && ran.stderr.contains("rehearsed on private copies"), "{}", ran.stderr);
     }
     let mut predicted = Vec::new();
     for place in places {

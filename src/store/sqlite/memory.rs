@@ -15,7 +15,7 @@ use super::failure::describe;
 use super::ledger;
 use super::rows::{self, SqliteRows};
 use super::session::SqliteSession;
-use super::snapshot::{no_rollback, open_scratch, private_copy, take_snapshot};
+use super::snapshot::{open_scratch, private_copy, take_snapshot};
 use super::sql_text;
 use crate::catalog::Catalog;
 use crate::disk::already_exists;
@@ -272,14 +272,6 @@ impl Snapshots for MemoryStore {
             work(&mut SqliteSession::new(connection, &self.environment))
         };
         copy().map_err(|error| error.in_project(id))
-    }
-
-    fn with_rollback(
-        &self,
-        _id: &ProjectId,
-        _work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
-    ) -> Result<()> {
-        Err(no_rollback())
     }
 
     fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>> {

@@ -65,12 +65,6 @@ pub(super) fn private_copy(connection: &Connection, to: Option<&Path>) -> Result
     open_scratch(to)
 }
 
-/// The error for a transaction that is to be rolled back whatever it does.
-pub(super) fn no_rollback() -> Error {
-    Error::new(ErrorKind::Usage, "SQLite databases are rehearsed on private copies, not in place")
-        .with_hint("leave out =in-place and --in-place")
-}
-
 /// Copies in one read transaction: without it, SQLite restarts the copy after each commit of another process.
 fn copy_pages(connection: &Connection, to: &Path) -> rusqlite::Result<()> {
     let needs_transaction = connection.is_autocommit();
