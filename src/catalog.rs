@@ -286,8 +286,16 @@ impl Catalog {
     /// Returns the position that a user's text names: a version as written in a ledger or in a folder's name, a whole
     /// label, or `0` for an empty database. Fails if the catalog does not have the version.
     pub fn resolve(&self, text: &str) -> Result<usize> {
-        let wanted = text.split('_').next().unwrap_or(text).replace('-', "");
-        if let Some(position) = self.position(&wanted) {
+        // In Flyway's names, `_` separates the numbers of a version, too.
+        if self.migrations.iter().any(|migration| migration.version.as_str().contains('.')) {
+            let version =
+                text.strip_prefix('V').unwrap_or(text).split("__").next().unwrap_or(text).replace('_', ".");
+            let same = |migration: &Migration| number(migration.version.as_str()) == number(&version);
+            if let Some(index) = self.migrations.iter().position(same) {
+                return Ok(index + 1);
+            }
+        } else if let Some(position) = self.position(&text.split('_').next().unwrap_or(text).replace('-', ""))
+        {
             return Ok(position);
         }
         if text == "0" {

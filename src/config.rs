@@ -163,6 +163,12 @@ impl Config {
         }
     }
 
+    /// The objects that are not compared, as the settings and the set name them.
+    fn ignored(&self) -> Result<IgnoreList> {
+        let of_set = IgnoreList::new(self.rules(|_| None)?.schema.ignore)?;
+        Ok(self.ignore.clone().and(of_set))
+    }
+
     /// Returns the rules of lint that are switched off.
     #[must_use]
     pub fn lint_off(&self) -> &[String] {
@@ -179,8 +185,7 @@ impl Config {
     ///
     /// Reads the set's `set.toml`, which can name objects that are not compared.
     pub fn store(&self) -> Result<Arc<dyn Store>> {
-        let of_set = IgnoreList::new(self.rules(|_| None)?.schema.ignore)?;
-        let ignore = self.ignore.clone().and(of_set);
+        let ignore = self.ignored()?;
         match &self.location {
             StoreLocation::Directory(directory) => {
                 let mut options = SqliteOptions::default().ignore(ignore).load(self.load.iter().cloned());

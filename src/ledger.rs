@@ -130,11 +130,13 @@ impl Ledger {
         self.history.iter().map(|row| (&row.version, row)).collect()
     }
 
-    /// Returns the indices of the repeatable migrations whose text is not the one that was run last.
+    /// Returns the indices of the repeatable migrations whose text is not the one that was run last, or that were run before a
+    /// migration was reverted: what reverted it may have removed what they made.
     pub(crate) fn pending_repeatables(&self, catalog: &Catalog) -> Vec<usize> {
-        let latest = self.latest();
+        let since_revert = self.history.iter().rposition(|row| row.action == Action::Revert);
+        let rows = &self.history[since_revert.map_or(0, |index| index + 1)..];
         let is_current = |migration: &Migration| {
-            let row = latest.get(&migration.version);
+            let row = rows.iter().rfind(|row| row.version == migration.version);
             row.is_some_and(|row| migration.up.recognize(&row.checksum) != ChecksumMatch::Edited)
         };
         let repeatables = catalog.repeatables().iter().enumerate();

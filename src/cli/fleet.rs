@@ -317,14 +317,17 @@ fn run_upgrade(
     if let Some(count) = options.max_failures {
         run = run.max_failures(count as usize);
     }
-    if let Some(Place(place)) = options.rehearse {
-        let goes_on = options.max_failures.is_some();
-        run = match rehearse_first(settings, &manager, run, place, goes_on)? {
-            Ok(run) => run,
-            Err(code) => return Ok(code),
-        };
+    let Some(Place(place)) = options.rehearse else {
+        return run_and_report(settings, &manager, &dry_run_if(options.dry_run, run));
+    };
+    let goes_on = options.max_failures.is_some();
+    let (code, passed) = rehearse_first(settings, &manager, &run, place, goes_on)?;
+    let Some(passed) = passed else { return Ok(code) };
+    // Projects that did not pass are not upgraded, so the command has not done all.
+    match run_and_report(settings, &manager, &passed)? {
+        0 => Ok(code),
+        worse => Ok(worse),
     }
-    run_and_report(settings, &manager, &dry_run_if(options.dry_run, run))
 }
 
 fn upgrade_run(manager: &Manager, selection: Selection, options: &PlanOptions) -> Result<Run> {
@@ -351,14 +354,15 @@ pub(super) fn rehearse(settings: &Settings, rehearse: Rehearse) -> Result<u8> {
     run_and_report(settings, &manager, &run)
 }
 
-/// Rehearses a run. Returns it without the projects that did not pass, or the exit code if it must not be made.
+/// Rehearses a run on all projects. Returns the exit code, and the run without the projects that did not pass, if it may be
+/// made.
 fn rehearse_first(
     settings: &Settings,
     manager: &Manager,
-    run: Run,
+    run: &Run,
     place: RehearsalPlace,
     goes_on: bool,
-) -> Result<std::result::Result<Run, u8>> {
+) -> Result<(u8, Option<Run>)> {
     let mut failed = Vec::new();
     let mut reporter = Reporter::new(settings.format, settings.verbosity(), manager.catalog());
     let summary = manager.run(&run.clone().rehearse(place), |event| {
@@ -377,9 +381,15 @@ fn rehearse_first(
             failed.len(),
             summary.outcomes.total()
         ));
-        return Ok(Err(summary.exit));
+        return Ok((summary.exit, None));
     }
-    Ok(Ok(run.without(&failed)))
+    if !failed.is_empty() {
+        crate::report::note(format_args!(
+            "\n{} projects did not pass the rehearsal and are left out",
+            failed.len()
+        ));
+    }
+    Ok((summary.exit, Some(run.clone().without(&failed))))
 }
 
 /// Makes a run a dry run if `--dry-run` was given.

@@ -57,13 +57,47 @@ impl Config {
         if source.starts_with("postgres://") || source.starts_with("postgresql://") {
             self.require(Dialect::Postgres, source)?;
             #[cfg(feature = "postgres")]
-            return Ok((Arc::new(public_schema(source)?), "c".parse()?));
+            return Ok((Arc::new(self.public_schema(source)?), "c".parse()?));
         }
-        if path.is_file() {
-            self.require(Dialect::Sqlite, source)?;
-            return file(path);
+        if source.contains("://") {
+            return Err(Error::new(ErrorKind::Usage, "the URL is not one of a Postgres database")
+                .with_hint("begin it with postgres://, or give the path of a SQLite file"));
         }
-        Ok((self.store()?, source.parse()?))
+        // A project is named by its id, also where a file is called like it.
+        let id: Result<ProjectId> = source.parse();
+        match id {
+            Ok(id) => Ok((self.store()?, id)),
+            Err(_) if path.is_file() => {
+                self.require(Dialect::Sqlite, source)?;
+                self.file(path)
+            }
+            Err(_) => {
+                Err(Error::new(ErrorKind::NotFound, format!("{source} is neither a project nor a file"))
+                    .with_hint("to list the projects: tenantry list"))
+            }
+        }
+    }
+
+    /// A store whose only project is the file: some letters or digits of its name are the id, the rest is the pattern.
+    fn file(&self, path: &Path) -> Result<(Arc<dyn Store>, ProjectId)> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let unusable =
+            || Error::new(ErrorKind::Usage, format!("the name of {} has no letter or digit", path.display()));
+        let start = name.find(|it: char| it.is_ascii_alphanumeric()).ok_or_else(unusable)?;
+        let end = start + 1;
+        let id: ProjectId = name[start..end].parse()?;
+        let pattern: NamePattern = format!("{}{{id}}{}", &name[..start], &name[end..]).parse()?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let options =
+            SqliteOptions::default().pattern(pattern).ignore(self.ignored()?).load(self.load.iter().cloned());
+        Ok((Arc::new(SqliteStore::new(folder, options)), id))
+    }
+
+    /// A store whose project `c` is the schema `public`.
+    #[cfg(feature = "postgres")]
+    fn public_schema(&self, url: &str) -> Result<PostgresStore> {
+        let options = PostgresOptions::default().pattern(NamePattern::parse_of_schemas("publi{id}")?);
+        PostgresStore::new(url, options.ignore(self.ignored()?))
     }
 
     fn require(&self, dialect: Dialect, source: &str) -> Result<()> {
@@ -79,23 +113,6 @@ impl Config {
         Err(Error::new(ErrorKind::Usage, message)
             .with_hint("name the store: --store sqlite:DIR or postgres://..."))
     }
-}
-
-/// A store whose only project is the file.
-fn file(path: &Path) -> Result<(Arc<dyn Store>, ProjectId)> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let (stem, extension) = name.split_once('.').unwrap_or((&name, ""));
-    let id: ProjectId = stem.parse()?;
-    let dot = if extension.is_empty() { "" } else { "." };
-    let pattern: NamePattern = format!("{{id}}{dot}{extension}").parse()?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok((Arc::new(SqliteStore::new(folder, SqliteOptions::default().pattern(pattern))), id))
-}
-
-/// A store whose project `c` is the schema `public`.
-#[cfg(feature = "postgres")]
-fn public_schema(url: &str) -> Result<PostgresStore> {
-    PostgresStore::new(url, PostgresOptions::default().pattern(NamePattern::parse_of_schemas("publi{id}")?))
 }
 
 /// A source for a message. A URL may contain a password.

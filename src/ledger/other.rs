@@ -63,9 +63,13 @@ impl OtherLedger {
             Tool::Wrangler => &|migration| file_name(migration) == row.migration,
             Tool::Prisma => &|migration| folder_name(migration) == row.migration,
             Tool::Drizzle => {
-                return (1..=catalog.head()).find(|position| {
+                let is_meant = |position: &usize| {
                     self.compare(row, catalog, position - 1) != Some(ChecksumMatch::Edited)
-                });
+                };
+                // Of files with the same text, the one whose turn it was.
+                let turn = self.rows.iter().position(|it| std::ptr::eq(it, row)).map(|index| index + 1);
+                let turn = turn.filter(|position| *position <= catalog.head()).filter(is_meant);
+                return turn.or_else(|| (1..=catalog.head()).find(is_meant));
             }
             _ => &|migration| is_same_version(migration.version.as_str(), &row.migration),
         };

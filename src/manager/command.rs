@@ -237,7 +237,9 @@ impl Run {
     /// Executes the plan of each project where it changes nothing, and reports what happened there.
     #[must_use]
     pub fn rehearse(self, place: RehearsalPlace) -> Self {
-        Self { rehearsal: Some(Rehearsing { place, sample: None }), dry_run: true, ..self }
+        let rehearsal = Some(Rehearsing { place, sample: None });
+        // A failure costs nothing here, so each is found.
+        Self { rehearsal, dry_run: true, max_failures: None, ..self }
     }
 
     /// Rehearses only a sample of the projects that would be upgraded. Every version that they are at, the largest and the

@@ -31,7 +31,8 @@ impl Manager {
         preflight: &Preflight,
         progress: &mut Progress,
     ) -> ProjectReport {
-        let max_migrations = Cell::new(self.catalog.head().max(1));
+        let all = self.catalog.head() + self.catalog.repeatables().len();
+        let max_migrations = Cell::new(all.max(1));
         let execute = || {
             progress.max_migrations = max_migrations.get();
             let mut session = self.store.open(project)?;

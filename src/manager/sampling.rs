@@ -32,8 +32,8 @@ impl Manager {
 }
 
 fn kind(report: &ProjectReport) -> Kind {
-    let ProjectReport { from, stamped, migrations, notes, .. } = report;
-    format!("{from:?} {stamped:?} {migrations:?} {notes:?}")
+    let ProjectReport { from, stamped, migrations, .. } = report;
+    format!("{from:?} {stamped:?} {migrations:?}")
 }
 
 /// Chooses projects: the first of each kind, the largest, the oldest, and then others that are spread over the fleet, up to

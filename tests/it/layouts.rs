@@ -250,6 +250,7 @@ fn what_a_layout_can_not_be_read_for_is_named(world: &mut World) {
     let one = "CREATE TABLE one (id INTEGER);";
     for (files, place, message) in [
         (&[("20250115_001_a.sql", one), ("20250115_002_b.sql", one)][..], "20250115_", "the same version"),
+        (&[("V1__a.sql", one), ("R1.5__b.sql", one)], "R1.5__b.sql", "has no version"),
         (&[("V1.x__a.sql", one)], "V1.x__a.sql", "not a version"),
         (&[("V1.1__a.sql", one), ("V1_01_0__b.sql", one)], "V1_01_0__b.sql", "the same version"),
         (&[("1_a.sql", "-- migrate:up sometimes\nSELECT 1;")], "1_a.sql:1", "unknown option"),

@@ -91,6 +91,11 @@ pub(super) fn versioned(files: Vec<SqlFile>, layout: Layout) -> Result<Vec<Sourc
         let file = file_name(&path);
         let stem = file.trim_end_matches(".sql");
         let is_repeatable = stem.starts_with(REPEATABLE);
+        if stem.starts_with('R') && !is_repeatable {
+            return Err(Error::new(ErrorKind::Catalog, "a repeatable migration has no version")
+                .at(path, None)
+                .with_hint("rename it to R__<name>.sql, or to V<version>__<name>.sql if it is to run once"));
+        }
         if is_repeatable && layout == Layout::Refinery {
             return Err(Error::new(ErrorKind::Catalog, "refinery has no repeatable migrations")
                 .at(path, None)

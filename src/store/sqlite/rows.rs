@@ -38,7 +38,7 @@ impl Rows for SqliteRows<'_> {
         visit: &mut dyn FnMut(Vec<Option<String>>) -> Result<bool>,
     ) -> Result<()> {
         let failed = |error| describe("cannot read its rows", error);
-        disable_quoted_strings(self.0)?;
+        let _strict = QuotedNames::only(self.0)?;
         let sql = format!("SELECT {} FROM {from}", expressions.join(", "));
         let mut statement = self.0.prepare(&sql).map_err(failed)?;
         let mut rows = statement.query(()).map_err(failed)?;
@@ -52,7 +52,7 @@ impl Rows for SqliteRows<'_> {
     }
 
     fn first(&mut self, query: &str) -> Result<Option<String>> {
-        disable_quoted_strings(self.0)?;
+        let _strict = QuotedNames::only(self.0)?;
         let first = || -> rusqlite::Result<Option<String>> {
             let mut statement = self.0.prepare(query)?;
             let names: Vec<String> = statement.column_names().into_iter().map(Into::into).collect();
@@ -78,12 +78,30 @@ impl Rows for SqliteRows<'_> {
     }
 }
 
-/// Makes SQLite reject an unknown name in double quotes, which it reads as a string by default.
-pub(super) fn disable_quoted_strings(connection: &Connection) -> Result<()> {
-    connection
-        .set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)
-        .map(drop)
-        .map_err(|error| describe("cannot read its rows", error))
+/// While this value exists, SQLite rejects an unknown name in double quotes, which it reads as a string by default. Migrations
+/// run with the default.
+pub(super) struct QuotedNames<'a> {
+    connection: &'a Connection,
+    before: bool,
+}
+
+impl<'a> QuotedNames<'a> {
+    pub(super) fn only(connection: &'a Connection) -> Result<Self> {
+        let config = DbConfig::SQLITE_DBCONFIG_DQS_DML;
+        let set = || {
+            let before = connection.db_config(config)?;
+            connection.set_db_config(config, false)?;
+            Ok(Self { connection, before })
+        };
+        set().map_err(|error| describe("cannot read its rows", error))
+    }
+}
+
+impl Drop for QuotedNames<'_> {
+    fn drop(&mut self) {
+        // Setting it succeeded before.
+        let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, self.before);
+    }
 }
 
 fn text(value: ValueRef<'_>) -> Option<String> {

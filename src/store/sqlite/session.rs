@@ -204,7 +204,7 @@ impl Rows for SqliteSession<'_> {
 
 impl Session for SqliteSession<'_> {
     fn change(&mut self, sql: &str) -> Result<u64> {
-        rows::disable_quoted_strings(&self.connection)?;
+        let _strict = rows::QuotedNames::only(&self.connection)?;
         let changed =
             self.connection.execute(sql, ()).map_err(|error| describe("cannot change its rows", error))?;
         Ok(changed as u64)
