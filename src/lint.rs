@@ -78,7 +78,9 @@ pub(crate) fn lint(
         }
         #[cfg(feature = "postgres")]
         Dialect::Postgres => findings.extend(
-            postgres::lint(script).into_iter().map(|it| finding(it.rule, it.line, it.message, it.help)),
+            postgres::lint(script, surroundings.after.is_some())
+                .into_iter()
+                .map(|it| finding(it.rule, it.line, it.message, it.help)),
         ),
         #[cfg(not(feature = "postgres"))]
         Dialect::Postgres => {}
@@ -86,7 +88,11 @@ pub(crate) fn lint(
     let raw = schemas::lint(migration, dialect, surroundings);
     findings.extend(raw.into_iter().map(|it| finding(it.rule.into(), it.line, it.message, it.help.into())));
     let allowed = allow::allowed(script, dialect);
-    findings.retain(|it| !off.contains(&it.rule) && !allowed.covers(&it.rule, it.line));
+    findings.retain(|it| !allowed.covers(&it.rule, it.line));
+    findings.extend(allowed.unknown.iter().map(|(line, rule)| {
+        let message = format!("a comment allows {rule:?}, which is no rule");
+        finding("allow-unknown-rule".into(), *line, message, "write -- lint: allow RULE: REASON".into())
+    }));
     findings.extend(allowed.without_reason.iter().map(|line| {
         let message = "a rule is allowed without a reason".to_string();
         finding(
@@ -96,12 +102,15 @@ pub(crate) fn lint(
             "write why: -- lint: allow RULE: REASON".into(),
         )
     }));
+    findings.retain(|it| !off.contains(&it.rule));
     findings.sort_by(|a, b| (a.line, &a.rule).cmp(&(b.line, &b.rule)));
     findings
 }
 
 /// All rules of tenantry's own, with what each finds.
-pub const RULES: [(&str, &str); 12] = [
+pub const RULES: [(&str, &str); 14] = [
+    ("allow-unknown-rule", "a comment allows a rule that there is none of"),
+    ("syntax-error", "Postgres: SQL that cannot be parsed, if there is no server to run it on"),
     (
         "add-column-default",
         "SQLite: a new column with a default that is not constant; it fails on a table with rows",

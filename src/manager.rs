@@ -52,6 +52,8 @@ pub use command::{
     BackupBefore, BackupTask, FinalBackup, IdPattern, MaintenanceTask, Operation, RehearsalPlace, Restore,
     Rollback, Run, Sample, SampleSize, Selection, Source,
 };
+#[cfg(feature = "lint")]
+pub use linting::Lint;
 pub use pool::PooledConnection;
 pub use survey::Status;
 

@@ -151,6 +151,27 @@ impl Script {
         &self.path
     }
 
+    /// Returns SQL that a parser of the database reads, with each statement at its line: the text, or without the rows of a
+    /// `COPY`.
+    #[cfg(feature = "lint")]
+    pub(crate) fn parseable(&self) -> std::borrow::Cow<'_, str> {
+        if !self.is_rewritten {
+            return (&*self.text).into();
+        }
+        let mut sql = String::new();
+        let mut line = 1;
+        for statement in &self.statements {
+            while line < statement.line {
+                sql.push('\n');
+                line += 1;
+            }
+            sql.push_str(&statement.sql);
+            sql.push(';');
+            line += u32::try_from(statement.sql.matches('\n').count()).unwrap_or(0);
+        }
+        sql.into()
+    }
+
     /// Returns the whole text.
     #[must_use]
     pub fn text(&self) -> &str {

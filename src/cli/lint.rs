@@ -32,7 +32,16 @@ pub(super) fn lint(settings: &Settings, lint: &Lint) -> Result<u8> {
     let config = settings.config()?;
     let off = lint.off.iter().chain(config.lint_off()).cloned().collect();
     let strict = lint.strict || config.lint_strict();
-    let findings = settings.manager()?.lint(lint.since.as_deref(), &off)?;
+    let tenantry::manager::Lint { findings, not_run, .. } =
+        settings.manager()?.lint(lint.since.as_deref(), &off)?;
+    match not_run {
+        Some(error) if strict => return Err(error),
+        Some(error) => crate::report::note(format_args!(
+            "the migrations could not be run on an empty database, so the schemas before and after them were not compared: {}",
+            error.summary()
+        )),
+        None => {}
+    }
     let mut output = Output::new();
     if lint.sarif {
         output.json(&sarif(&findings, strict));

@@ -10,6 +10,8 @@ use crate::sql::{Dialect, tokens};
 pub(super) struct Allowed {
     /// Rules, each with the first and the last line for which it is allowed.
     rules: Vec<(String, u32, u32)>,
+    /// The rules that there are none of, with the lines of their comments.
+    pub(super) unknown: Vec<(u32, String)>,
     /// The lines of comments without a reason.
     pub(super) without_reason: Vec<u32>,
 }
@@ -41,6 +43,10 @@ pub(super) fn allowed(script: &Script, dialect: Dialect) -> Allowed {
             continue;
         }
         let (rule, reason) = rest.split_once(':').unwrap_or((rest, ""));
+        if !super::is_rule(rule.trim()) {
+            allowed.unknown.push((line, rule.trim().to_string()));
+            continue;
+        }
         if reason.trim().is_empty() {
             allowed.without_reason.push(line);
         }

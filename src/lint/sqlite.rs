@@ -12,8 +12,8 @@ pub(super) fn lint(migration: &Migration, surroundings: Surroundings<'_>) -> Vec
         let Ok(tokens) = tokens(&statement.sql, Dialect::Sqlite) else { continue };
         let mut add =
             |rule, message: String, help| found.push(Raw { rule, line: statement.line, message, help });
-        alter_table(&tokens, &mut add);
-        tables(statement, migration, &mut add);
+        alter_table(&tokens, surroundings, &mut add);
+        tables(statement, migration, surroundings, &mut add);
         unique_index(&tokens, surroundings, &mut add);
         replace(&tokens, surroundings, &mut add);
         double_quotes(&tokens, surroundings, &mut add);
@@ -33,18 +33,32 @@ pub(super) fn lint(migration: &Migration, surroundings: Surroundings<'_>) -> Vec
 
 type Add<'a> = dyn FnMut(&'static str, String, &'static str) + 'a;
 
-/// The name that a token stands for, without quotes. Empty if it is no name.
-fn name(token: Option<&Token<'_>>) -> String {
-    token.and_then(Token::name).unwrap_or_default()
+/// The name that begins at a token, without quotes and without the schema's name, and how many tokens it takes. Empty if it is
+/// no name.
+fn name_at(tokens: &[Token<'_>], index: usize) -> (String, usize) {
+    let name = |index: usize| tokens.get(index).and_then(Token::name).unwrap_or_default();
+    if tokens.get(index + 1).is_some_and(|it| it.is_symbol(".")) {
+        (name(index + 2), 3)
+    } else {
+        (name(index), 1)
+    }
 }
 
-fn alter_table(tokens: &[Token<'_>], add: &mut Add<'_>) {
+/// Whether a schema is known to have no such table.
+fn is_new(table: &str, surroundings: Surroundings<'_>) -> bool {
+    surroundings.before.is_some_and(|schema| !schema.tables().any(|it| it.eq_ignore_ascii_case(table)))
+}
+
+fn alter_table(tokens: &[Token<'_>], surroundings: Surroundings<'_>, add: &mut Add<'_>) {
     if !(tokens.first().is_some_and(|it| it.is("ALTER")) && tokens.get(1).is_some_and(|it| it.is("TABLE"))) {
         return;
     }
-    let table = name(tokens.get(2));
-    let has = |word: &str| tokens.iter().any(|token| token.is(word));
-    match tokens.get(3) {
+    let (table, length) = name_at(tokens, 2);
+    // What the script makes has no rows, and no application knows it.
+    if is_new(&table, surroundings) {
+        return;
+    }
+    match tokens.get(2 + length) {
         Some(token) if token.is("RENAME") => add(
             "rename",
             format!("{table}, or a column of it, is renamed"),
@@ -56,51 +70,92 @@ fn alter_table(tokens: &[Token<'_>], add: &mut Add<'_>) {
             format!("a column of {table} is dropped with its data"),
             "stop using it first, and drop it in a later release; --backup keeps the data",
         ),
-        Some(token) if token.is("ADD") => {
-            let default = tokens.iter().position(|token| token.is("DEFAULT"));
-            if has("NOT") && has("NULL") && default.is_none() && !has("GENERATED") && !has("AS") {
-                add(
-                    "add-column-not-null",
-                    format!(
-                        "a new column of {table} is NOT NULL and has no default: it fails if {table} has rows"
-                    ),
-                    "give it a default, or add it without NOT NULL, fill it, and rebuild the table",
-                );
-            }
-            let value = default.and_then(|index| tokens.get(index + 1));
-            let is_variable = |token: &Token<'_>| {
-                token.is_symbol("(") || token.text.to_ascii_uppercase().starts_with("CURRENT_")
-            };
-            if value.is_some_and(is_variable) {
-                add(
-                    "add-column-default",
-                    format!(
-                        "the default of a new column of {table} is not constant: it fails if {table} has rows"
-                    ),
-                    "add it without a default and fill it with UPDATE, or rebuild the table",
-                );
-            }
-        }
+        Some(token) if token.is("ADD") => add_column(&table, &tokens[2 + length..], add),
         _ => {}
     }
 }
 
+fn add_column(table: &str, tokens: &[Token<'_>], add: &mut Add<'_>) {
+    let tokens = &outside_parentheses(tokens);
+    let position = |word: &str| tokens.iter().position(|token| token.is(word));
+    let value = position("DEFAULT").and_then(|index| tokens.get(index + 1));
+    let has_value = value.is_some_and(|value| !value.is("NULL"));
+    let is_not_null = tokens.windows(2).any(|it| it[0].is("NOT") && it[1].is("NULL"));
+    if is_not_null && !has_value && position("AS").is_none() {
+        add(
+            "add-column-not-null",
+            format!("a new column of {table} is NOT NULL and has no default: it fails if {table} has rows"),
+            "give it a default, or add it without NOT NULL, fill it, and rebuild the table",
+        );
+    }
+    let is_variable =
+        |token: &Token<'_>| token.text.to_ascii_uppercase().starts_with("CURRENT_") || token.is_symbol("()");
+    if value.is_some_and(is_variable) || (has_value && position("REFERENCES").is_some()) {
+        add(
+            "add-column-default",
+            format!(
+                "the default of a new column of {table} is not constant, or the column references another table: it fails if \
+                 {table} has rows"
+            ),
+            "add it without a default and fill it with UPDATE, or rebuild the table",
+        );
+    }
+}
+
+/// The tokens that are in no parentheses. Parentheses that call a function, or contain a name, become one token `()`; those of
+/// a constant, its value.
+fn outside_parentheses<'a>(tokens: &[Token<'a>]) -> Vec<Token<'a>> {
+    let (mut outside, mut depth, mut has_name, mut inner) = (Vec::new(), 0_u32, false, None);
+    for token in tokens {
+        if token.is_symbol("(") {
+            depth += 1;
+        } else if token.is_symbol(")") {
+            depth = depth.saturating_sub(1);
+            if depth == 0 {
+                let call =
+                    Token { kind: TokenKind::Symbol, text: "()", start: token.start, line: token.line };
+                outside.push(if has_name { call } else { inner.take().unwrap_or(call) });
+                has_name = false;
+            }
+        } else if depth > 0 {
+            has_name |= matches!(token.kind, TokenKind::Word | TokenKind::Quoted);
+            inner = Some(*token);
+        } else {
+            outside.push(*token);
+        }
+    }
+    outside
+}
+
 /// A table that is dropped for good. One that is dropped and made again under its name is a rebuild.
-fn tables(statement: &Statement, migration: &Migration, add: &mut Add<'_>) {
-    let is_made_again =
-        |table: &str| {
-            migration.up.statements().iter().flat_map(|it| &it.table_changes).any(
-                |change| matches!(change, TableChange::Renamed { to, .. } if to.eq_ignore_ascii_case(table)),
-            )
-        };
+fn tables(statement: &Statement, migration: &Migration, surroundings: Surroundings<'_>, add: &mut Add<'_>) {
+    let changes = || migration.up.statements().iter().flat_map(|it| &it.table_changes);
     for change in &statement.table_changes {
-        if let TableChange::Dropped(table) = change
-            && !is_made_again(table)
-        {
+        let TableChange::Dropped(table) = change else { continue };
+        // The name that it had before the script.
+        let renamed = changes().find_map(|it| match it {
+            TableChange::Renamed { from, to } if to.eq_ignore_ascii_case(table) => Some(from),
+            _ => None,
+        });
+        let original = renamed.filter(|from| !is_new(from, surroundings)).unwrap_or(table);
+        let is_there_afterwards = match surroundings.after {
+            Some(after) => after.tables().any(|it| it.eq_ignore_ascii_case(original)),
+            None => renamed.is_some(),
+        };
+        if !is_new(original, surroundings) && !is_there_afterwards {
             add(
                 "drop-table",
-                format!("{table} is dropped with its rows"),
+                format!("{original} is dropped with its rows"),
                 "stop using it first, and drop it in a later release; --backup keeps the rows",
+            );
+        }
+        let (Some(before), Some(after)) = (surroundings.before, surroundings.after) else { continue };
+        let lost = after.lost_columns(before, original);
+        if is_there_afterwards && !lost.is_empty() {
+            add(
+                "drop-column",
+                format!("{original} is rebuilt without {}, whose data is lost", lost.join(", ")),
+                "stop using it first, and drop it in a later release; --backup keeps the data",
             );
         }
     }
@@ -110,7 +165,7 @@ fn unique_index(tokens: &[Token<'_>], surroundings: Surroundings<'_>, add: &mut 
     let is_unique =
         tokens.first().is_some_and(|it| it.is("CREATE")) && tokens.get(1).is_some_and(|it| it.is("UNIQUE"));
     let on = tokens.iter().position(|token| token.is("ON"));
-    let table = name(on.and_then(|index| tokens.get(index + 1)));
+    let table = on.map(|index| name_at(tokens, index + 1).0).unwrap_or_default();
     let exists =
         surroundings.before.is_some_and(|schema| schema.tables().any(|it| it.eq_ignore_ascii_case(&table)));
     if is_unique && exists {
@@ -126,7 +181,7 @@ fn replace(tokens: &[Token<'_>], surroundings: Surroundings<'_>, add: &mut Add<'
     let is_replace = tokens.first().is_some_and(|it| it.is("REPLACE"))
         || tokens.windows(2).any(|it| it[0].is("OR") && it[1].is("REPLACE"));
     let into = tokens.iter().position(|token| token.is("INTO"));
-    let table = name(into.and_then(|index| tokens.get(index + 1)));
+    let table = into.map(|index| name_at(tokens, index + 1).0).unwrap_or_default();
     let has_children =
         |schema: Option<&crate::schema::Schema>| schema.is_some_and(|it| it.has_children(&table));
     if is_replace && (has_children(surroundings.before) || has_children(surroundings.after)) {
@@ -142,25 +197,40 @@ fn replace(tokens: &[Token<'_>], surroundings: Surroundings<'_>, add: &mut Add<'
 
 /// A name in double quotes that is no name of the schema is taken for a text.
 fn double_quotes(tokens: &[Token<'_>], surroundings: Surroundings<'_>, add: &mut Add<'_>) {
+    // After these, a name is that of a table, an alias or a column.
+    const BEFORE_NAMES: [&str; 9] =
+        ["AS", "INTO", "FROM", "JOIN", "UPDATE", "TABLE", "WITH", "INDEXED", "COLLATE"];
+    const ROW_IDS: [&str; 3] = ["rowid", "oid", "_rowid_"];
     const STATEMENTS: [&str; 5] = ["INSERT", "UPDATE", "DELETE", "SELECT", "WITH"];
     let (Some(before), Some(after)) = (surroundings.before, surroundings.after) else { return };
     if !tokens.first().is_some_and(|first| STATEMENTS.iter().any(|word| first.is(word))) {
         return;
     }
+    // A table expression is named before it is used.
+    let is_expression = |name: &str| {
+        let named =
+            |it: &[Token<'_>]| it[0].name().is_some_and(|it| it.eq_ignore_ascii_case(name)) && it[1].is("AS");
+        tokens.windows(2).any(named)
+    };
     let mut previous: Option<&Token<'_>> = None;
     for token in tokens {
         let is_double_quoted = token.kind == TokenKind::Quoted && token.text.starts_with('"');
-        let is_alias = previous.is_some_and(|it| it.is("AS") || it.is_symbol("."));
+        let is_name =
+            previous.is_some_and(|it| it.is_symbol(".") || BEFORE_NAMES.iter().any(|word| it.is(word)));
         previous = Some(token);
-        if is_double_quoted && !is_alias {
-            let text = name(Some(token));
-            if !before.has_name(&text) && !after.has_name(&text) {
-                add(
-                    "double-quoted-string",
-                    format!("{} is no name here, so SQLite takes it for a text", token.text),
-                    "write texts in single quotes",
-                );
-            }
+        let text = token.name().unwrap_or_default();
+        let is_known = || {
+            ROW_IDS.iter().any(|it| text.eq_ignore_ascii_case(it))
+                || before.has_name(&text)
+                || after.has_name(&text)
+                || is_expression(&text)
+        };
+        if is_double_quoted && !is_name && !is_known() {
+            add(
+                "double-quoted-string",
+                format!("{} is no name here, so SQLite takes it for a text", token.text),
+                "write texts in single quotes",
+            );
         }
     }
 }

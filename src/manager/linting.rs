@@ -7,22 +7,32 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lint::{Finding, Surroundings, is_rule, lint};
 use crate::plan::State;
 
+/// The result of [`Manager::lint`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Lint {
+    /// What was found.
+    pub findings: Vec<Finding>,
+    /// Why the migrations could not be run on an empty database, if so. Then the rules that compare schemas found nothing.
+    pub not_run: Option<Error>,
+}
+
 impl Manager {
     /// Lints the migrations after a version, or all of them, and the repeatable ones. `off` are the names of rules that are
     /// switched off. Without a server to run the migrations on, the rules that compare schemas find nothing.
     ///
     /// Fails with [`ErrorKind::Catalog`] if a migration fails on an empty database, and with [`ErrorKind::Usage`] for an
     /// unknown version or rule.
-    pub fn lint(&self, since: Option<&str>, off: &BTreeSet<String>) -> Result<Vec<Finding>> {
+    pub fn lint(&self, since: Option<&str>, off: &BTreeSet<String>) -> Result<Lint> {
         if let Some(unknown) = off.iter().find(|rule| !is_rule(rule)) {
             return Err(Error::new(ErrorKind::Usage, format!("there is no rule {unknown:?}"))
                 .with_hint("the rules of tenantry are in docs/lint.md; those for Postgres are squawk's"));
         }
         let first = since.map(|version| self.catalog.resolve(version)).transpose()?.unwrap_or(0);
-        let reference = match self.reference() {
-            Ok(reference) => Some(reference),
+        let (reference, not_run) = match self.reference() {
+            Ok(reference) => (Some(reference), None),
             Err(error) if error.kind() == ErrorKind::Catalog => return Err(error),
-            Err(_) => None,
+            Err(error) => (None, Some(error)),
         };
         let head = self.catalog.head();
         let schema = |position: usize, is_complete: bool| match reference {
@@ -42,6 +52,6 @@ impl Manager {
             let surroundings = Surroundings { before: schema(head, false)?, after: schema(head, true)? };
             findings.extend(lint(migration, self.catalog.dialect(), surroundings, off));
         }
-        Ok(findings)
+        Ok(Lint { findings, not_run })
     }
 }

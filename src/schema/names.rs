@@ -24,10 +24,30 @@ impl Schema {
 
     /// Whether another table references this one.
     pub(crate) fn has_children(&self, table: &str) -> bool {
-        let reference = format!("references {}(", table.to_ascii_lowercase());
+        // A name that has to be quoted is kept with its quotes.
+        let references =
+            [table, &*quote_name(table)].map(|it| format!("references {}(", it.to_ascii_lowercase()));
         self.objects.values().flat_map(|facets| facets.keys()).any(|(facet, key)| {
-            *facet == FacetKind::ForeignKey && key.to_ascii_lowercase().contains(&reference)
+            *facet == FacetKind::ForeignKey
+                && references.iter().any(|it| key.to_ascii_lowercase().contains(it))
         })
+    }
+
+    /// Returns the columns that a table of an earlier schema has and that of this one has not.
+    pub(crate) fn lost_columns(&self, earlier: &Self, table: &str) -> Vec<String> {
+        let columns = |schema: &Self| -> Vec<String> {
+            let is_meant = |object: &&(ObjectKind, String)| {
+                object.0 == ObjectKind::Table && object.1.trim_matches('"').eq_ignore_ascii_case(table)
+            };
+            let facets = schema.objects.keys().find(is_meant).and_then(|object| schema.objects.get(object));
+            let columns = facets.into_iter().flat_map(|facets| facets.keys());
+            columns.filter(|(facet, _)| *facet == FacetKind::Column).map(|(_, name)| name.clone()).collect()
+        };
+        let now = columns(self);
+        columns(earlier)
+            .into_iter()
+            .filter(|name| !now.iter().any(|it| it.eq_ignore_ascii_case(name)))
+            .collect()
     }
 
     /// Returns the indexes, triggers and views that an earlier schema has and this one has not, although the table that they

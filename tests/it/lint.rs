@@ -29,6 +29,10 @@ fn found(world: &World, arguments: &[&str]) -> Vec<(String, u64)> {
 
 fn what_is_dangerous_on_sqlite_is_found(world: &mut World) {
     let lost = REBUILD.replace('%', "");
+    let forgotten = REBUILD
+        .replace('%', "CREATE INDEX children_parent ON children (parent);")
+        .replace(" \"a b\" TEXT,", "")
+        .replace(" \"a b\",", "");
     for (sql, rule, line) in [
         ("-- a comment\nALTER TABLE parents ADD COLUMN a TEXT NOT NULL;", "add-column-not-null", 2),
         ("ALTER TABLE parents ADD a TEXT DEFAULT CURRENT_TIMESTAMP;", "add-column-default", 1),
@@ -43,6 +47,17 @@ fn what_is_dangerous_on_sqlite_is_found(world: &mut World) {
         ("INSERT INTO parents VALUES (1, hex(randomblob(8)));", "volatile-value", 1),
         ("BEGIN;\nCREATE TABLE t (a INTEGER);\nCOMMIT;", "own-transaction", 2),
         (&lost, "object-lost", 3),
+        (&forgotten, "drop-column", 3),
+        ("ALTER TABLE parents RENAME TO old;\nDROP TABLE old;", "drop-table", 2),
+        ("ALTER TABLE main.parents ADD COLUMN a TEXT NOT NULL;", "add-column-not-null", 1),
+        ("ALTER TABLE parents ADD COLUMN a TEXT NOT NULL DEFAULT NULL;", "add-column-not-null", 1),
+        (
+            "ALTER TABLE children ADD COLUMN p INTEGER DEFAULT 1 REFERENCES parents (id);",
+            "add-column-default",
+            1,
+        ),
+        ("INSERT OR REPLACE INTO main.parents VALUES (1, 'a');", "replace-with-children", 1),
+        ("-- lint: allow drop-tabel: a slip\nDROP VIEW named;", "allow-unknown-rule", 1),
     ] {
         world.with_migrations(&[TABLES, ("2_change", sql)]);
         let findings = found(world, &["--since", "1"]);
@@ -68,6 +83,7 @@ fn what_is_dangerous_on_sqlite_is_found(world: &mut World) {
 
 fn what_is_harmless_on_sqlite_is_not_reported(world: &mut World) {
     let kept = REBUILD.replace('%', "CREATE INDEX children_parent ON children (parent);");
+    let prisma = kept.replace(" new", " \"new\"");
     let dropped = REBUILD
         .replace('%', "")
         .replace("DROP TABLE children", "DROP INDEX children_parent;\nDROP TABLE children");
@@ -81,13 +97,17 @@ fn what_is_harmless_on_sqlite_is_not_reported(world: &mut World) {
         "SELECT name AS \"shown\" FROM parents;",
         "-- ALTER TABLE parents ADD COLUMN a TEXT NOT NULL;\nSELECT 'DROP TABLE parents';",
         "DROP VIEW named;\nCREATE VIEW named AS SELECT id FROM parents;",
+        "ALTER TABLE parents ADD COLUMN a INTEGER NOT NULL DEFAULT (5);",
+        "ALTER TABLE parents ADD COLUMN a TEXT CHECK (a IS NOT NULL OR a IS NULL);",
+        "CREATE TABLE t (a TEXT);\nDROP TABLE t;",
+        "WITH \"w\" AS (SELECT 1 AS one) INSERT INTO parents SELECT one, 'x' FROM \"w\" WHERE \"w\".one = 1;",
+        &prisma,
         &kept,
         &dropped,
     ] {
         world.with_migrations(&[TABLES, ("2_change", sql)]);
         let findings = found(world, &["--since", "1"]);
-        let others: Vec<_> = findings.iter().filter(|(rule, _)| rule != "rename").collect();
-        assert!(others.is_empty(), "{sql}: {others:?}");
+        assert!(findings.is_empty(), "{sql}: {findings:?}");
     }
 }
 
@@ -172,4 +192,45 @@ fn every_rule_is_on_the_page_about_lint() {
     for (rule, finds) in tenantry::lint::RULES {
         assert!(page.contains(&format!("| `{rule}` | {finds} |")), "{rule}");
     }
+}
+
+/// Lines are those of the file, whatever the layout and whatever stands before a statement.
+#[test]
+fn lines_are_those_of_the_file() {
+    let mut world = World::postgres();
+    world.with_migrations(&[("1_a", "CREATE TABLE a (id BIGINT PRIMARY KEY, n TEXT);\nCOPY a (id, n) FROM stdin;\n1\tit's\n\\.\nDROP TABLE a;\n")]);
+    assert!(found(&world, &[]).contains(&("ban-drop-table".into(), 5)), "{:?}", found(&world, &[]));
+    let mut world = World::sqlite();
+    let folder = crate::layouts::folder(&mut world, "");
+    let text = "-- a comment\n\n-- migrate:up\nCREATE TABLE a (id INTEGER PRIMARY KEY);\n\n-- migrate:down\nDROP TABLE a;\n";
+    std::fs::write(folder.join("1_a.sql"), text).unwrap();
+    let text = "-- migrate:up\nSELECT 1;\n\nDROP TABLE a;\n-- migrate:down\nSELECT 1;\n";
+    std::fs::write(folder.join("2_b.sql"), text).unwrap();
+    assert_eq!(found(&world, &[]), [("drop-table".to_string(), 4)]);
+}
+
+/// Without a server the migrations cannot be run. That is said, and with --strict it is an error.
+#[test]
+fn a_server_that_is_missing_is_told() {
+    let mut world = World::sqlite();
+    world.with_migrations(&[("1_a", "CREATE TABLE a (id BIGINT PRIMARY KEY);\nCREAT TABEL b;\n")]);
+    let lint = |arguments: &[&str]| {
+        let mut command =
+            world.command_on("postgres://nobody@/nothing?host=/nowhere", &["migration", "lint"]);
+        crate::world::Ran::of(command.args(arguments))
+    };
+    let ran = lint(&[]);
+    assert!(ran.code == 0 && ran.stderr.contains("could not be run on an empty database"), "{}", ran.stderr);
+    assert!(ran.stdout.contains("up.sql:2: syntax-error"), "{}", ran.stdout);
+    assert_eq!(lint(&["--strict"]).code, 1);
+}
+
+/// A repeatable migration is compared with what the others leave.
+#[test]
+fn repeatable_migrations_are_linted() {
+    let mut world = World::sqlite();
+    let folder = crate::layouts::folder(&mut world, "");
+    std::fs::write(folder.join("V1__a.sql"), "CREATE TABLE a (id INTEGER PRIMARY KEY);").unwrap();
+    std::fs::write(folder.join("R__b.sql"), "DROP VIEW IF EXISTS b;\nCREATE VIEW b AS SELECT id FROM a;\nALTER TABLE a ADD COLUMN c TEXT NOT NULL;").unwrap();
+    assert_eq!(found(&world, &[]), [("add-column-not-null".to_string(), 3)]);
 }
