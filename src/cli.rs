@@ -46,7 +46,7 @@ const EXIT_CODES: &str = "Exit codes: 0 success, 1 unexpected error, 2 usage or 
 
 const LONG_HELP: &str = "Exit codes:
   0    success
-  1    unexpected error
+  1    unexpected error, or findings (doctor, migration lint --strict)
   2    usage or configuration error; nothing was changed
   3    a project failed
   4    a project is blocked or drifted and none failed
@@ -141,7 +141,7 @@ enum Command {
     /// Take over existing databases from another migration tool, after verifying its checksums and the schema
     #[command(after_long_help = "Examples:\n  tenantry adopt --all --dry-run\n  \
                            tenantry adopt 42 --from sqlx --retire\n\n\
-                           Tools: alembic, atlas, dbmate, flyway, golang-migrate, goose, liquibase, prisma, rails,\n\
+                           Tools: alembic, atlas, dbmate, drizzle, flyway, golang-migrate, goose, liquibase, prisma, rails,\n\
                            refinery, rusqlite_migration, sqlx, wrangler. diesel's ledger needs no takeover.")]
     Adopt(fleet::Adopt),
     /// Upgrade private copies of projects, and report for each whether its upgrade would succeed, or why not
@@ -212,7 +212,7 @@ enum Command {
     /// Prepare schemas for new projects on Postgres, as many as [store] spares sets
     #[command(after_long_help = "Examples:\n  tenantry spares")]
     Spares,
-    /// Create and list migrations
+    /// Create, list and lint migrations
     #[command(
         subcommand,
         after_long_help = "Examples:\n  tenantry migration new add_notes\n  \

@@ -226,6 +226,9 @@ impl Executor<'_> {
             Request::Downgrade { .. } => {
                 "fix the down.sql; or downgrade anyway and record the difference in the ledger: --allow-drift"
             }
+            _ if !self.catalog.repeatables().is_empty() => {
+                "drop what is no longer made in the script that made it (DROP ... IF EXISTS), or list it in [schema] ignore"
+            }
             _ => {
                 "if the migration's result depends on the data, set schema_depends_on_data = true in its metadata.toml"
             }

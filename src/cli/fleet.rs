@@ -108,7 +108,7 @@ pub(super) struct UpgradeOptions {
     #[arg(long, conflicts_with = "rehearse")]
     dry_run: bool,
     /// First upgrade a private copy of each project, and change nothing unless all succeed; with --max-failures, go on with
-    /// those that do. On Postgres, =in-place uses a transaction that is rolled back
+    /// those that do, however many do not. On Postgres, =in-place uses a transaction that is rolled back
     #[arg(long, value_name = "in-place", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     rehearse: Option<Place>,
     /// Back up each project before changing it; =check also verifies the backup by restoring it

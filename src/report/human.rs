@@ -146,6 +146,9 @@ impl Human {
                 for step in &report.steps {
                     output.line(format_args!("  level {}: {}", step.level, step.found));
                 }
+                for line in report.rehearsal.iter().flat_map(super::rehearsals::details) {
+                    output.line(format_args!("  {line}"));
+                }
             });
         }
         match &report.outcome {
@@ -373,7 +376,7 @@ fn done(report: &ProjectReport, command: &str) -> String {
     let list = |versions: &[Version]| versions.iter().map(Version::as_str).collect::<Vec<_>>().join(", ");
     let [record, run] = match (&report.outcome, report.goes_down) {
         (Outcome::Planned, true) => ["would record", "would revert"],
-        (Outcome::Planned, false) => ["would record", "would run"],
+        (Outcome::Planned | Outcome::Rehearsed, false) => ["would record", "would run"],
         (_, true) => ["recorded", "reverted"],
         (_, false) => ["recorded", "ran"],
     };
@@ -391,7 +394,7 @@ fn done(report: &ProjectReport, command: &str) -> String {
             format!("already at {}", version(&report.to))
         }
         Outcome::UpToDate => format!("at {}, nothing to do", version(&report.to)),
-        Outcome::Rehearsed => format!("would succeed, {} to {}", version(&report.from), version(&report.to)),
+        Outcome::Rehearsed => format!("would succeed at {}: {}", version(&report.from), parts.join(" and ")),
         Outcome::AsExpected => format!("as expected at {}", version(&report.to)),
         Outcome::RowsDeleted => "old rows deleted".into(),
         Outcome::Checked => "all checks passed".into(),

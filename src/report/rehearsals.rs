@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tenantry::ProjectId;
-use tenantry::event::Rehearsal;
+use tenantry::event::{MigrationTime, Rehearsal, RowChange};
 
 use super::human_time;
 
@@ -44,4 +44,18 @@ impl Rehearsals {
             slowest.join(", ")
         ))
     }
+}
+
+/// What was measured of one project, line by line.
+pub(super) fn details(rehearsal: &Rehearsal) -> Vec<String> {
+    let time = |it: &MigrationTime| format!("{}: {}", it.version, human_time(it.took));
+    let rows = |(table, change): (&String, &RowChange)| {
+        format!("rows of {table}: {} before, {} after", change.before, change.after)
+    };
+    let size = format!(
+        "size: {} KiB before, {} KiB after",
+        rehearsal.bytes_before / 1024,
+        rehearsal.bytes_after / 1024
+    );
+    rehearsal.migrations.iter().map(time).chain(rehearsal.rows.iter().map(rows)).chain([size]).collect()
 }

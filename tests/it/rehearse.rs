@@ -110,10 +110,14 @@ fn what_was_measured_is_reported(world: &mut World) {
     let text = world.run(&["rehearse", "good", "current"]).stdout;
     for wanted in [
         "rehearsal: nothing is changed",
-        "would succeed, 1 to 3",
+        "would succeed at 1: would run 2, 3",
         "slowest: good (",
         "1 rehearsed, 1 up to date",
     ] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    let text = world.run(&["rehearse", "good"]).stdout;
+    for wanted in ["  2: ", "  rows of amounts: 0 before, 2 after", "  size: "] {
         assert!(text.contains(wanted), "{wanted}: {text}");
     }
     // Not past the version that is asked for.
