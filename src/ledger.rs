@@ -130,6 +130,12 @@ impl Ledger {
         self.history.iter().map(|row| (&row.version, row)).collect()
     }
 
+    /// Whether a repeatable migration was run that the catalog does not have any more. What it made may still be there.
+    pub(crate) fn has_former_repeatables(&self, catalog: &Catalog) -> bool {
+        let is_former = |row: &HistoryRow| !catalog.repeatables().iter().any(|it| it.version == row.version);
+        self.history.iter().any(|row| row.action == Action::Repeat && is_former(row))
+    }
+
     /// Returns the indices of the repeatable migrations whose text is not the one that was run last, or that were run before a
     /// migration was reverted: what reverted it may have removed what they made.
     pub(crate) fn pending_repeatables(&self, catalog: &Catalog) -> Vec<usize> {

@@ -83,6 +83,8 @@ pub(crate) struct Plan {
     pub repeatables: Vec<usize>,
     /// Whether at `to` every repeatable migration was run with its present text.
     pub is_complete: bool,
+    /// Whether repeatable migrations were run that the catalog does not have any more. What they made is not compared.
+    pub has_former_repeatables: bool,
     /// How the schema differs from the expected one at `from`, if that is allowed. At `to` it must differ the same way.
     pub drift: Vec<Difference>,
     /// Notes for the user. They do not prevent the plan.
@@ -119,6 +121,7 @@ impl Plan {
             to: position,
             repeatables: Vec::new(),
             is_complete: false,
+            has_former_repeatables: false,
             drift: Vec::new(),
             notes,
         }
@@ -236,6 +239,7 @@ impl Planner<'_> {
             to: to.max(from),
             repeatables: self.repeatables_at(to),
             is_complete: to == self.catalog.head(),
+            has_former_repeatables: self.inspection.ledger.has_former_repeatables(self.catalog),
             drift,
             ..Plan::nothing(from, notes)
         })
@@ -325,7 +329,14 @@ impl Planner<'_> {
                 (!irregular.is_empty()).then_some(Problem::IrregularDown { migrations: irregular });
             return Err(irregular.into_iter().chain(failing).collect());
         }
-        Ok(Plan { recorded_position: Some(from), to, drift, ..Plan::nothing(from, notes) })
+        let has_former_repeatables = self.inspection.ledger.has_former_repeatables(self.catalog);
+        Ok(Plan {
+            recorded_position: Some(from),
+            to,
+            has_former_repeatables,
+            drift,
+            ..Plan::nothing(from, notes)
+        })
     }
 
     /// Returns the migrations whose down.sql has an outcome that `fault` describes, each with the description.
@@ -349,7 +360,12 @@ impl Planner<'_> {
 
     /// Returns how a schema differs from that of a state.
     fn differences(&self, schema: &Schema, state: State) -> Result<Vec<Difference>, Vec<Problem>> {
-        self.reference.differences(schema, state).map_err(|error| Problem::not_compared(&error))
+        let differences = self.reference.differences(schema, state);
+        let mut differences = differences.map_err(|error| Problem::not_compared(&error))?;
+        if self.inspection.ledger.has_former_repeatables(self.catalog) {
+            differences.retain(|it| !it.is_extra_code());
+        }
+        Ok(differences)
     }
 
     /// Returns notes on the schema.

@@ -153,7 +153,7 @@ impl Script {
 
     /// Returns SQL that a parser of the database reads, with each statement at its line: the text, or without the rows of a
     /// `COPY`.
-    #[cfg(feature = "lint")]
+    #[cfg(all(feature = "lint", feature = "postgres"))]
     pub(crate) fn parseable(&self) -> std::borrow::Cow<'_, str> {
         if !self.is_rewritten {
             return (&*self.text).into();

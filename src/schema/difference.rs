@@ -73,10 +73,15 @@ impl Difference {
         &self.object
     }
 
-    /// Whether it is an object that should not be there and holds no rows: a view, function or trigger.
+    /// Whether it is an object that should not be there and holds no rows: a view, function, trigger or index.
     pub(crate) fn is_extra_code(&self) -> bool {
-        const CODE: [ObjectKind; 4] =
-            [ObjectKind::View, ObjectKind::MaterializedView, ObjectKind::Function, ObjectKind::Trigger];
+        const CODE: [ObjectKind; 5] = [
+            ObjectKind::View,
+            ObjectKind::MaterializedView,
+            ObjectKind::Function,
+            ObjectKind::Trigger,
+            ObjectKind::Index,
+        ];
         self.facet.is_none()
             && self.change == Change::Extra
             && CODE.iter().any(|kind| self.object.starts_with(&format!("{kind} ")))

@@ -94,9 +94,12 @@ fn schemas_of_several_sources_are_compared(world: &mut World) {
         model.database().run(&["-c", "CREATE TABLE tags (name text)"]);
         assert!(world.run(&["schema", "show", &model.url()]).stdout.starts_with("table tags\n"));
     } else {
-        let model = world.folder().join("model.db");
-        std::fs::copy(world.path("a"), &model).unwrap();
-        assert_eq!(world.run(&["schema", "diff", model.to_str().unwrap(), "a"]).code, 0);
+        for name in ["model.db", "my \u{fc} 'copy'.db", "noextension", "-dash.db"] {
+            let model = world.folder().join(name);
+            std::fs::copy(world.path("a"), &model).unwrap();
+            let ran = world.run(&["schema", "diff", model.to_str().unwrap(), "a"]);
+            assert_eq!(ran.code, 0, "{name}: {}", ran.stderr);
+        }
     }
 }
 
@@ -109,8 +112,11 @@ fn what_is_no_source_of_a_schema_is_named(world: &mut World) {
         ("@9", "has no version \"9\""),
         (script.to_str().unwrap(), "bad.sql:2"),
         ("missing.sql", "missing.sql"),
+        ("missing.db", "neither a project nor a file"),
+        ("POSTGRES://user:secret@host/database", "not one of a Postgres database"),
     ] {
         let ran = world.run(&["schema", "show", source]);
         assert!(ran.code != 0 && ran.stderr.contains(message), "{source}: {} {}", ran.code, ran.stderr);
+        assert!(!ran.stderr.contains("secret"), "{}", ran.stderr);
     }
 }

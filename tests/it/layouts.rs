@@ -492,6 +492,10 @@ fn flyways_versions_may_have_points(world: &mut World) {
     assert_eq!(order, ["1.0", "1.2", "1.10", "2"]);
     world.expect(0, &["create", "a"]);
     assert_eq!(world.versions("a"), ["1.0", "1.10", "1.2", "2"]);
+    for version in ["1_10", "1.10", "V1_10__three", "1.10.0"] {
+        let report = world.expect(0, &["downgrade", "a", "--to", version, "--dry-run"]);
+        assert_eq!(report.project("a")["migrations"], serde_json::json!(["2"]), "{version}");
+    }
     world.expect(0, &["downgrade", "a", "--steps", "1"]);
     world.expect(0, &["upgrade", "a", "--to", "2"]);
     world.with_project(

@@ -214,3 +214,14 @@ fn a_sample_has_every_version_the_largest_and_the_oldest(world: &mut World) {
     assert_eq!(world.expect(0, &["rehearse", "--all", "--sample", "1"]).count("planned"), 18);
     assert_eq!(world.run(&["rehearse", "--all", "--sample", "none"]).code, 2);
 }
+
+/// SQLite takes an unknown name in double quotes for a text, in a rehearsal as in an upgrade.
+#[test]
+fn a_rehearsal_runs_under_the_settings_of_the_upgrade() {
+    let mut world = World::sqlite();
+    world.with_migrations(&[FIRST]).expect(0, &["create", "a"]);
+    world.with_migrations(&[FIRST, ("2_text", "INSERT INTO notes (title) VALUES (\"hello\");")]);
+    assert_eq!(world.expect(0, &["rehearse", "a"]).outcome("a"), "rehearsed");
+    assert_eq!(world.expect(0, &["upgrade", "a"]).outcome("a"), "upgraded");
+    assert_eq!(world.query("a", "SELECT title FROM notes"), ["hello"]);
+}

@@ -11,6 +11,8 @@ on_each_store!(
     it_runs_in_the_transaction_of_the_others,
     what_it_makes_is_compared_once_it_was_run,
     a_schema_that_has_it_is_recorded_with_it,
+    many_run_in_one_transaction,
+    what_makes_an_index_or_is_gone_can_be_retired,
     a_run_of_it_goes_back_by_its_backup,
     flyways_records_of_it_are_taken_over,
     what_cannot_be_repeated_is_refused,
@@ -129,9 +131,9 @@ fn what_it_makes_is_compared_once_it_was_run(world: &mut World) {
     // Once another text is pending, the view of the former text is not compared, but everything else is.
     put(&folder, "R__titles.sql", MORE_TITLES);
     assert_eq!(world.expect(0, &["status", "a"]).outcome("a"), "planned");
-    world.execute("b", "CREATE INDEX other ON notes (title)");
-    assert!(world.expect(4, &["status", "b"]).problem("b").1.contains("extra index other"));
-    world.execute("b", "DROP INDEX other");
+    world.execute("b", "CREATE TABLE other (a INTEGER)");
+    assert!(world.expect(4, &["status", "b"]).problem("b").1.contains("extra table other"));
+    world.execute("b", "DROP TABLE other");
     assert_eq!(world.expect(0, &["upgrade-all"]).count("upgraded"), 2);
     // What a former text made and the present one does not has to be dropped.
     put(&folder, "R__titles.sql", &MORE_TITLES.replace("titles", "names"));
@@ -246,4 +248,46 @@ fn what_cannot_be_repeated_is_refused(world: &mut World) {
     put(&folder, "R__counts.sql", COUNTS);
     let ran = world.run(&["--layout", "refinery", "migration", "list"]);
     assert!(ran.code == 2 && ran.stderr.contains("refinery has no repeatable"), "{}", ran.stderr);
+}
+
+/// More of them than migrations.
+fn many_run_in_one_transaction(world: &mut World) {
+    let folder = folder(world, "");
+    put(&folder, "V1__notes.sql", NOTES);
+    world.expect(0, &["create", "a"]);
+    world.execute("a", "INSERT INTO notes VALUES (1, 'one')");
+    world.execute("a", "INSERT INTO notes VALUES (2, 'one')");
+    put(&folder, "V2__tags.sql", "CREATE TABLE tags (name TEXT NOT NULL);");
+    put(&folder, "R__titles.sql", TITLES);
+    put(&folder, "R__counts.sql", COUNTS);
+    put(&folder, "R__unique.sql", "DROP INDEX IF EXISTS once;\nCREATE UNIQUE INDEX once ON notes (title);");
+    assert_eq!(world.expect(3, &["upgrade", "a"]).outcome("a"), "failed");
+    assert_eq!((world.versions("a"), world.tables("a")), (vec!["1".into()], vec!["notes".into()]));
+    world.execute("a", "DELETE FROM notes WHERE id = 2");
+    assert_eq!(
+        migrations(&world.expect(0, &["upgrade", "a"]), "a"),
+        ["2", "R__counts", "R__titles", "R__unique"]
+    );
+}
+
+fn what_makes_an_index_or_is_gone_can_be_retired(world: &mut World) {
+    let folder = folder(world, "");
+    put(&folder, "V1__notes.sql", NOTES);
+    put(
+        &folder,
+        "R__index.sql",
+        "DROP INDEX IF EXISTS notes_title;\nCREATE INDEX notes_title ON notes (title);",
+    );
+    put(&folder, "R__titles.sql", TITLES);
+    world.expect(0, &["create", "a"]);
+    put(&folder, "R__index.sql", "DROP INDEX IF EXISTS notes_title;");
+    assert_eq!(migrations(&world.expect(0, &["upgrade", "a"]), "a"), ["R__index"]);
+    std::fs::remove_file(folder.join("R__index.sql")).unwrap();
+    std::fs::remove_file(folder.join("R__titles.sql")).unwrap();
+    assert_eq!(world.expect(0, &["status", "a"]).outcome("a"), "up_to_date");
+    put(&folder, "V2__drop.sql", "DROP VIEW IF EXISTS titles;");
+    assert_eq!(world.expect(0, &["upgrade", "a"]).outcome("a"), "upgraded");
+    // Everything else is compared as ever.
+    world.execute("a", "CREATE TABLE other (a INTEGER)");
+    assert!(world.expect(4, &["status", "a"]).problem("a").1.contains("extra table other"));
 }
