@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::catalog::Script;
-use crate::sql::{Dialect, tokens};
+use crate::sql::{Dialect, Token, tokens};
 
 /// What the comments of a script allow.
 #[derive(Default)]
@@ -26,20 +26,16 @@ impl Allowed {
 pub(super) fn allowed(script: &Script, dialect: Dialect) -> Allowed {
     let mut allowed = Allowed::default();
     let starts: BTreeSet<u32> = script.statements().iter().map(|statement| statement.line).collect();
-    // A comment is no token; a line that begins inside a text or another comment is none of ours.
-    let in_tokens = |line: u32| {
-        tokens(script.text(), dialect).is_ok_and(|tokens| {
-            tokens.iter().any(|token| {
-                let last = token.line + u32::try_from(token.text.matches('\n').count()).unwrap_or(0);
-                token.line < line && line <= last
-            })
-        })
-    };
-    for (index, text) in script.text().lines().enumerate() {
-        let line = u32::try_from(index + 1).unwrap_or(u32::MAX);
+    // The rows of a `COPY` are no tokens.
+    let tokens = tokens(script.text(), dialect).unwrap_or_default();
+    let mut offset = 0;
+    for (index, text) in script.text().split_inclusive('\n').enumerate() {
+        let (line, start) = (u32::try_from(index + 1).unwrap_or(u32::MAX), offset);
+        offset += text.len();
         let Some(rest) = text.trim().strip_prefix("--") else { continue };
         let Some(rest) = rest.trim().strip_prefix("lint: allow ") else { continue };
-        if in_tokens(line) {
+        let before = tokens.iter().rfind(|token| token.start < start);
+        if is_hidden(script.text(), before, start) {
             continue;
         }
         let (rule, reason) = rest.split_once(':').unwrap_or((rest, ""));
@@ -50,16 +46,23 @@ pub(super) fn allowed(script: &Script, dialect: Dialect) -> Allowed {
         if reason.trim().is_empty() {
             allowed.without_reason.push(line);
         }
-        // Up to the end of the statement that begins next. A comment in a statement is before the next one's beginning, too.
-        let current = starts.range(..=line).next_back().copied();
-        let next = starts.range(line..).next().copied().unwrap_or(u32::MAX);
-        let is_inside = current.is_some_and(|start| statement_end(script, start) >= line);
-        let (first, statement) =
-            if is_inside { (current.unwrap_or(line), current) } else { (line, Some(next)) };
-        let last = statement.map_or(line, |start| statement_end(script, start));
-        allowed.rules.push((rule.trim().to_string(), first, last));
+        // What follows a comment in a statement, its semicolon at the latest, is a part of that.
+        let statement = match (before, tokens.iter().find(|token| token.start > start)) {
+            (Some(before), Some(next)) if next.is_symbol(";") => starts.range(..=before.line).next_back(),
+            (_, Some(next)) => starts.range(..=next.line).next_back(),
+            (_, None) => starts.range(line..).next(),
+        };
+        let Some(statement) = statement.copied() else { continue };
+        allowed.rules.push((rule.trim().to_string(), line.min(statement), statement_end(script, statement)));
     }
     allowed
+}
+
+/// Whether a place is inside of the token before it, or of a block comment.
+fn is_hidden(text: &str, before: Option<&Token<'_>>, start: usize) -> bool {
+    let end = before.map_or(0, |token| token.start + token.text.len());
+    let Some(gap) = text.get(end..start) else { return true };
+    gap.rfind("/*").is_some_and(|open| gap.rfind("*/").is_none_or(|close| close < open))
 }
 
 /// The last line of the statement that begins at a line.

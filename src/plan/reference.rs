@@ -186,9 +186,25 @@ impl Reference {
     }
 
     /// Returns notes on how a schema differs from the expected one: tables with another order of columns, and additional
-    /// grants. Another order is common in a database that was upgraded and reverted, or created by another tool.
+    /// grants. Another order is common in a database that was upgraded and reverted, or created by another tool. Also what is
+    /// not compared while a repeatable migration is pending.
     pub(crate) fn notes(&self, schema: &Schema, state: State) -> Result<Vec<String>> {
-        Ok(notes(self.all_differences(schema, state)?))
+        let mut found = notes(self.all_differences(schema, state)?);
+        if let (Some(expected), true) = (self.expected(state)?, self.complete.is_some() && !state.is_complete)
+        {
+            let repeated = self.repeated_objects()?;
+            let differences = schema.differences(expected);
+            let uncompared =
+                differences.iter().filter(|it| it.is_extra_code() && !repeated.contains(it.object()));
+            let uncompared: Vec<String> = uncompared.map(ToString::to_string).collect();
+            if !uncompared.is_empty() {
+                found.push(format!(
+                    "not compared until the repeatable migrations are run: {}",
+                    uncompared.join(", ")
+                ));
+            }
+        }
+        Ok(found)
     }
 
     fn all_differences(&self, schema: &Schema, state: State) -> Result<Vec<Difference>> {

@@ -115,21 +115,23 @@ fn a_comment_with_a_reason_allows_a_finding(world: &mut World) {
     let rule = world.either("drop-table", "ban-drop-table");
     let sql = format!(
         "-- lint: allow {rule}: nobody has used it since May\nDROP TABLE a;\nDROP TABLE b;\n\
-         -- lint: allow {rule}\nDROP TABLE c;\nSELECT '\n-- lint: allow {rule}: in a text\n';\nDROP TABLE d;\n"
+         -- lint: allow {rule}\nDROP TABLE c;\nSELECT '\n-- lint: allow {rule}: in a text\n';\nDROP TABLE d;\n\
+         DROP TABLE e\n-- lint: allow {rule}: before its end\n;\n/*\n-- lint: allow {rule}: in a comment\n*/\nDROP TABLE f;\n"
     );
     let tables = "CREATE TABLE a (id INTEGER PRIMARY KEY); CREATE TABLE b (id INTEGER PRIMARY KEY); \
-                  CREATE TABLE c (id INTEGER PRIMARY KEY); CREATE TABLE d (id INTEGER PRIMARY KEY);";
+                  CREATE TABLE c (id INTEGER PRIMARY KEY); CREATE TABLE d (id INTEGER PRIMARY KEY); CREATE TABLE e (id INTEGER PRIMARY KEY); \
+                  CREATE TABLE f (id INTEGER PRIMARY KEY);";
     world.with_migrations(&[("1_tables", tables), ("2_drop", &sql)]);
     let findings = found(world, &["--since", "1"]);
     let lines = |wanted: &str| -> Vec<u64> {
         findings.iter().filter(|(rule, _)| rule == wanted).map(|(_, line)| *line).collect()
     };
-    assert_eq!((lines(rule), lines("allow-without-reason")), (vec![3, 9], vec![4]), "{findings:?}");
-    assert_eq!(found(world, &["--since", "1", "--off", rule]).len(), findings.len() - 2);
+    assert_eq!((lines(rule), lines("allow-without-reason")), (vec![3, 9, 16], vec![4]), "{findings:?}");
+    assert_eq!(found(world, &["--since", "1", "--off", rule]).len(), findings.len() - 3);
     // The settings switch rules off, and make findings errors.
     let settings = world.folder().join("tenantry.toml");
     std::fs::write(&settings, format!("[lint]\noff = [\"{rule}\"]\n")).unwrap();
-    assert_eq!(found(world, &["--since", "1"]).len(), findings.len() - 2);
+    assert_eq!(found(world, &["--since", "1"]).len(), findings.len() - 3);
     std::fs::write(&settings, "[lint]\nstrict = true\n").unwrap();
     assert_eq!(world.run(&["migration", "lint", "--since", "1"]).code, 1);
     std::fs::write(&settings, "[lint]\noff = [\"nonsense\"]\n").unwrap();

@@ -131,6 +131,13 @@ fn what_it_makes_is_compared_once_it_was_run(world: &mut World) {
     // Once another text is pending, the view of the former text is not compared, but everything else is.
     put(&folder, "R__titles.sql", MORE_TITLES);
     assert_eq!(world.expect(0, &["status", "a"]).outcome("a"), "planned");
+    world.execute("b", "CREATE VIEW mine AS SELECT id FROM notes");
+    let notes = world.expect(0, &["status", "b"]).project("b")["notes"].to_string();
+    assert!(
+        notes.contains("not compared until the repeatable migrations are run: extra view mine"),
+        "{notes}"
+    );
+    world.execute("b", "DROP VIEW mine");
     world.execute("b", "CREATE TABLE other (a INTEGER)");
     assert!(world.expect(4, &["status", "b"]).problem("b").1.contains("extra table other"));
     world.execute("b", "DROP TABLE other");
