@@ -14,7 +14,7 @@ use crate::error::{ErrorKind, Result};
 use crate::plan::{self, Inspection, Plan, Problem, Reference, Request};
 use crate::store::{ForeignKeys, Lock, Mode, SchemaSource, Session};
 
-pub(crate) use reference::{Built, TestDownScripts, run_migrations};
+pub(crate) use reference::{ScratchRun, TestDownScripts, run_migrations};
 
 pub(crate) use rows::RowTracker;
 use segment::SegmentContext;

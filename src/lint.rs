@@ -109,8 +109,6 @@ pub(crate) fn lint(
 
 /// All rules of tenantry's own, with what each finds.
 pub const RULES: [(&str, &str); 14] = [
-    ("allow-unknown-rule", "a comment allows a rule that there is none of"),
-    ("syntax-error", "Postgres: SQL that cannot be parsed, if there is no server to run it on"),
     (
         "add-column-default",
         "SQLite: a new column with a default that is not constant; it fails on a table with rows",
@@ -119,6 +117,7 @@ pub const RULES: [(&str, &str); 14] = [
         "add-column-not-null",
         "SQLite: a new column that is NOT NULL without a default; it fails on a table with rows",
     ),
+    ("allow-unknown-rule", "a comment allows a rule that there is none of"),
     ("allow-without-reason", "a rule is allowed without a reason"),
     (
         "double-quoted-string",
@@ -130,6 +129,7 @@ pub const RULES: [(&str, &str); 14] = [
     ("own-transaction", "the script has its own BEGIN and COMMIT, which are left out"),
     ("rename", "SQLite: a table or column is renamed; applications that run meanwhile use the old name"),
     ("replace-with-children", "SQLite: REPLACE deletes a row, and with it the rows that reference it"),
+    ("syntax-error", "Postgres: SQL that cannot be parsed, if there is no server to run it on"),
     (
         "unique-index",
         "SQLite: a unique index on a table that may have duplicates; it fails for those projects",

@@ -49,12 +49,14 @@ pub use crate::plan::{DownScriptOutcome, DowngradeTarget, IfDrifted, IfNoLedger,
 pub use crate::schema::bookkeeping::Tool;
 pub use crate::schema::{Fingerprint, Schema};
 pub use command::{
-    BackupBefore, BackupTask, FinalBackup, IdPattern, MaintenanceTask, Operation, RehearsalPlace, Restore,
-    Rollback, Run, Sample, SampleSize, Selection, Source,
+    BackupBefore, BackupTask, FinalBackup, IdPattern, MaintenanceTask, Operation, Restore, Rollback, Run,
+    Sample, Selection, Source,
 };
 #[cfg(feature = "lint")]
 pub use linting::Lint;
 pub use pool::PooledConnection;
+pub use rehearsal::RehearsalPlace;
+pub use sampling::SampleSize;
 pub use survey::Status;
 
 use pool::Pools;

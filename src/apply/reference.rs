@@ -20,7 +20,7 @@ pub(crate) enum TestDownScripts {
 }
 
 /// What running the migrations on an empty database shows.
-pub(crate) struct Built {
+pub(crate) struct ScratchRun {
     /// The schemas of the positions that were to be read. If reading them costs little, those of all positions.
     pub(crate) schemas: Schemas,
     /// The result of each migration's down.sql. [`DownScriptOutcome::Untested`] if it was not to be run.
@@ -31,7 +31,7 @@ pub(crate) struct Built {
     has_volatile_rows: bool,
 }
 
-impl Built {
+impl ScratchRun {
     /// The reference, with a function that reads the schemas of more positions.
     pub(crate) fn into_reference(self, catalog: &Catalog, read: ReadSchemas) -> Reference {
         Reference::new(catalog, self.schemas, read)
@@ -49,7 +49,7 @@ pub(crate) fn run_migrations(
     catalog: &Catalog,
     positions: &BTreeSet<usize>,
     test_down_scripts: TestDownScripts,
-) -> Result<Built> {
+) -> Result<ScratchRun> {
     session.begin(MODE)?;
     session.create_ledger()?;
     let mut schemas = Schemas::new();
@@ -98,7 +98,7 @@ pub(crate) fn run_migrations(
     let has_volatile_rows = catalog.first_volatile_value().is_some()
         && session.count_rows()?.rows.values().any(|count| *count > 0);
     session.rollback()?;
-    Ok(Built { schemas, downs, deletes, has_volatile_rows })
+    Ok(ScratchRun { schemas, downs, deletes, has_volatile_rows })
 }
 
 /// Runs a migration, and leaves a transaction open. Returns whether it may delete rows.

@@ -20,25 +20,23 @@ pub(super) enum Schema {
                            Examples:\n  tenantry schema drift --all\n  tenantry schema drift 42 43")]
     Drift(Drift),
     /// Print a schema: each object with its parts
-    #[command(after_long_help = SOURCES_AND_SHOW)]
+    #[command(after_long_help = help("", &["show 42", "show @head"]))]
     Show(Show),
     /// Print a schema's fingerprint, which is equal exactly for schemas that mean the same
-    #[command(after_long_help = SOURCES_AND_FINGERPRINT)]
+    #[command(after_long_help = help("", &["fingerprint 42"]))]
     Fingerprint(Show),
     /// Compare two schemas
-    #[command(after_long_help = SOURCES_AND_DIFF)]
+    #[command(after_long_help = help(" Exits with 4 if they differ.", &["diff 42 43", "diff 42 @head", "diff @head wanted.sql"]))]
     Diff(Diff),
 }
 
-const SOURCES_AND_SHOW: &str = "A source is a project's id, a version as @VERSION or @head, a SQL file, a SQLite file, or the \
-    URL of a Postgres database, of which the schema public is taken.\n\n\
-    Examples:\n  tenantry schema show 42\n  tenantry schema show @head";
-const SOURCES_AND_FINGERPRINT: &str = "A source is a project's id, a version as @VERSION or @head, a SQL file, a SQLite file, or \
-    the URL of a Postgres database, of which the schema public is taken.\n\n\
-    Examples:\n  tenantry schema fingerprint 42";
-const SOURCES_AND_DIFF: &str = "A source is a project's id, a version as @VERSION or @head, a SQL file, a SQLite file, or the \
-    URL of a Postgres database, of which the schema public is taken. Exits with 4 if they differ.\n\n\
-    Examples:\n  tenantry schema diff 42 43\n  tenantry schema diff 42 @head\n  tenantry schema diff @head wanted.sql";
+/// The help of a command that reads schemas.
+fn help(exit_code: &str, examples: &[&str]) -> String {
+    let sources = "A source is a project's id, a version as @VERSION or @head, a SQL file, a SQLite file, or the URL of a \
+                   Postgres database, of which the schema public is taken.";
+    let examples: Vec<String> = examples.iter().map(|it| format!("  tenantry schema {it}")).collect();
+    format!("{sources}{exit_code}\n\nExamples:\n{}", examples.join("\n"))
+}
 
 #[derive(Args, Debug)]
 pub(super) struct Drift {

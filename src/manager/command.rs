@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::rehearsal::{RehearsalPlace, Rehearsing};
+use super::sampling::SampleSize;
 use crate::backup::RetentionPolicy;
 use crate::catalog::Version;
 use crate::error::{Error, ErrorKind, Result};
@@ -128,59 +130,6 @@ pub enum BackupBefore {
     Take,
     /// Take a backup, and verify it by restoring and comparing it.
     Check,
-}
-
-/// How an upgrade is rehearsed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Rehearsing {
-    pub(crate) place: RehearsalPlace,
-    pub(crate) sample: Option<SampleSize>,
-}
-
-/// The size of a sample of projects: a number, or a share such as `5%`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SampleSize {
-    /// So many projects.
-    Count(usize),
-    /// So many of a hundred, rounded up.
-    Percent(u8),
-}
-
-impl SampleSize {
-    /// The number of projects in a sample of `all`.
-    pub(super) fn of(self, all: usize) -> usize {
-        match self {
-            Self::Count(count) => count.min(all),
-            Self::Percent(percent) => (all * usize::from(percent)).div_ceil(100),
-        }
-    }
-}
-
-impl FromStr for SampleSize {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let size = match text.strip_suffix('%') {
-            Some(percent) => percent.parse().ok().filter(|it| (1..=100).contains(it)).map(Self::Percent),
-            None => text.parse().ok().filter(|it| *it > 0).map(Self::Count),
-        };
-        size.ok_or_else(|| {
-            Error::new(ErrorKind::Usage, format!("{text:?} is not the size of a sample"))
-                .with_hint("give a number such as 20, or a share such as 5%")
-        })
-    }
-}
-
-/// Where an upgrade is rehearsed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum RehearsalPlace {
-    /// On a private copy of each project, which is only read: on SQLite in memory, or in a file if it is large; on Postgres
-    /// in a scratch database.
-    Copy,
-    /// On Postgres, in a transaction that is rolled back. It takes the locks of an upgrade, and numbers that sequences give
-    /// out are not given back.
-    InPlace,
 }
 
 /// A fleet command: the projects, what to do to each of them, and options.

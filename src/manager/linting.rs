@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Manager;
 use crate::error::{Error, ErrorKind, Result};
-use crate::lint::{Finding, Surroundings, is_rule, lint};
+use crate::lint::{Finding, RULES, Surroundings, is_rule, lint};
 use crate::plan::State;
 
 /// The result of [`Manager::lint`].
@@ -25,8 +25,10 @@ impl Manager {
     /// unknown version or rule.
     pub fn lint(&self, since: Option<&str>, off: &BTreeSet<String>) -> Result<Lint> {
         if let Some(unknown) = off.iter().find(|rule| !is_rule(rule)) {
-            return Err(Error::new(ErrorKind::Usage, format!("there is no rule {unknown:?}"))
-                .with_hint("the rules of tenantry are in docs/lint.md; those for Postgres are squawk's"));
+            let names = RULES.map(|(name, _)| name);
+            return Err(Error::new(ErrorKind::Usage, format!("there is no rule {unknown:?}")).with_hint(
+                format!("tenantry's rules are {}; those for Postgres are squawk's", names.join(", ")),
+            ));
         }
         let first = since.map(|version| self.catalog.resolve(version)).transpose()?.unwrap_or(0);
         let (reference, not_run) = match self.reference() {

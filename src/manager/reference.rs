@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use super::Manager;
-use crate::apply::{Built, TestDownScripts, run_migrations};
+use crate::apply::{ScratchRun, TestDownScripts, run_migrations};
 use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Inspection, Reference};
@@ -76,7 +76,7 @@ fn run_on_scratch(
     catalog: &Catalog,
     positions: &BTreeSet<usize>,
     test_down_scripts: TestDownScripts,
-) -> Result<Option<Built>> {
+) -> Result<Option<ScratchRun>> {
     let mut built = None;
     let scratch_result = store.scratch(catalog, &mut |scratch| {
         match run_migrations(scratch, catalog, positions, test_down_scripts) {

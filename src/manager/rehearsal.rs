@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::Manager;
-use super::command::RehearsalPlace;
 use super::reporting::failed;
+use super::sampling::SampleSize;
 use crate::apply::{Executor, PlanResult, Preflight, Progress};
 use crate::catalog::Version;
 use crate::error::{Error, ErrorKind, Result};
@@ -15,6 +15,25 @@ use crate::project::ProjectId;
 use crate::schema::bookkeeping::HISTORY;
 use crate::sql::{Dialect, quote_text};
 use crate::store::{Mode, RowCounts, Session};
+
+/// How an upgrade is rehearsed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rehearsing {
+    pub(crate) place: RehearsalPlace,
+    pub(crate) sample: Option<SampleSize>,
+}
+
+/// Where an upgrade is rehearsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RehearsalPlace {
+    /// On a private copy of each project, which is only read: on SQLite in memory, or in a file if it is large; on Postgres
+    /// in a scratch database.
+    Copy,
+    /// On Postgres, in a transaction that is rolled back. It takes the locks of an upgrade, and numbers that sequences give
+    /// out are not given back.
+    InPlace,
+}
 
 /// What is measured of a project before and after its migrations.
 struct Measurement {

@@ -7,9 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::Manager;
-use super::command::{
-    BackupBefore, FinalBackup, MaintenanceTask, Operation, RehearsalPlace, Run, new_run_id,
-};
+use super::command::{BackupBefore, FinalBackup, MaintenanceTask, Operation, Run, new_run_id};
+use super::rehearsal::RehearsalPlace;
 use super::sink::EventSink;
 use super::survey::Prefetched;
 use crate::apply::{Durability, Executor, Preflight};

@@ -48,6 +48,7 @@ pub struct Difference {
     key: String,
     value: String,
     change: Change,
+    kind: ObjectKind,
 }
 
 /// How an object or facet differs.
@@ -82,9 +83,7 @@ impl Difference {
             ObjectKind::Trigger,
             ObjectKind::Index,
         ];
-        self.facet.is_none()
-            && self.change == Change::Extra
-            && CODE.iter().any(|kind| self.object.starts_with(&format!("{kind} ")))
+        self.facet.is_none() && self.change == Change::Extra && CODE.contains(&self.kind)
     }
 
     pub(super) fn missing((kind, name): &(ObjectKind, String)) -> Self {
@@ -94,6 +93,7 @@ impl Difference {
             key: String::new(),
             value: String::new(),
             change: Change::Missing,
+            kind: *kind,
         }
     }
 
@@ -113,6 +113,7 @@ impl Difference {
             key: key.clone(),
             value: value.into(),
             change,
+            kind: *kind,
         }
     }
 }

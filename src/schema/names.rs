@@ -1,6 +1,6 @@
 //! What a schema's objects are called, for lint.
 
-use super::{FacetKind, ObjectKind, Schema};
+use super::{FacetKind, Facets, ObjectKind, Schema};
 use crate::sql::quote_name;
 
 /// An index, trigger or view that another schema does not have.
@@ -36,11 +36,11 @@ impl Schema {
     /// Returns the columns that a table of an earlier schema has and that of this one has not.
     pub(crate) fn lost_columns(&self, earlier: &Self, table: &str) -> Vec<String> {
         let columns = |schema: &Self| -> Vec<String> {
-            let is_meant = |object: &&(ObjectKind, String)| {
-                object.0 == ObjectKind::Table && object.1.trim_matches('"').eq_ignore_ascii_case(table)
+            let is_meant = |((kind, name), _): &(&(ObjectKind, String), &Facets)| {
+                *kind == ObjectKind::Table && name.trim_matches('"').eq_ignore_ascii_case(table)
             };
-            let facets = schema.objects.keys().find(is_meant).and_then(|object| schema.objects.get(object));
-            let columns = facets.into_iter().flat_map(|facets| facets.keys());
+            let found = schema.objects.iter().find(is_meant);
+            let columns = found.into_iter().flat_map(|(_, facets)| facets.keys());
             columns.filter(|(facet, _)| *facet == FacetKind::Column).map(|(_, name)| name.clone()).collect()
         };
         let now = columns(self);

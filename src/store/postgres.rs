@@ -3,6 +3,7 @@
 //! Behind a pooler, settings and locks last for one transaction: each may run in another server session.
 
 mod access;
+mod application;
 mod bulk_inspect;
 mod catalog;
 mod catalog_rows;
@@ -38,7 +39,7 @@ use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use diesel::prelude::*;
-use diesel::sql_types::{Array, Bool, Nullable, Text};
+use diesel::sql_types::{Array, Bool};
 
 use crate::backoff::Backoff;
 use crate::catalog::Catalog;
@@ -48,7 +49,7 @@ use crate::plan::Inspection;
 use crate::project::ProjectId;
 use crate::sql::{Dialect, quote_name, quote_text};
 use crate::store::cache::SchemaCache;
-use crate::store::connection::{Connector, ProjectConnection};
+use crate::store::connection::Connector;
 use crate::store::{
     Create, DatabaseMaintenance, DeferredCommits, Discovery, ExclusiveProject, Finding, Footprint, IfInUse,
     Inspect, LoadedSql, ReadSchema, Rows, Session, Snapshot, SnapshotFile, Snapshots, SpareStore, Spares,
@@ -296,7 +297,7 @@ impl Store for PostgresStore {
             // The role has its search_path as a default, which works through any pooler. libpq looks up its password.
             Isolation::Role => self.target().with_user(&name),
         };
-        Ok(Box::new(move || open_for_application(&target, &name)))
+        Ok(Box::new(move || application::connect(&target, &name)))
     }
 }
 
@@ -430,35 +431,5 @@ impl DeferredCommits for PostgresStore {
 impl SpareStore for PostgresStore {
     fn top_up(&self, template: Template<'_>) -> Result<Spares> {
         create::top_up_spares(self, template)
-    }
-}
-
-/// Opens an application's connection whose `search_path` is the project's schema.
-fn open_for_application(target: &ConnectionUrl, name: &str) -> Result<ProjectConnection> {
-    #[derive(QueryableByName)]
-    struct CurrentSchema {
-        #[diesel(sql_type = Nullable<Text>)]
-        place: Option<String>,
-    }
-    let pooled = || {
-        Error::new(ErrorKind::Configuration, "the connection goes through a pooler that gives each transaction another server connection").with_hint(
-            "an application's search_path would be lost: connect to the server directly, or give each project its own \
-             role with isolation = \"role\"",
-        )
-    };
-    #[expect(clippy::disallowed_methods, reason = "connecting to Postgres creates nothing")]
-    let mut connection = PgConnection::establish(&target.conninfo()).map_err(|error| {
-        let message = error.to_string();
-        if message.contains("startup parameter") {
-            return pooled();
-        }
-        failure::new_error("cannot connect", target, ErrorKind::Disconnected, &message)
-    })?;
-    let CurrentSchema { place } = diesel::sql_query("SELECT current_schema()::text AS place")
-        .get_result(&mut connection)
-        .map_err(|error| failure::convert_error("cannot connect", target, &error))?;
-    match place {
-        Some(place) if place == name => Ok(ProjectConnection::Postgres(connection)),
-        _ => Err(pooled()),
     }
 }

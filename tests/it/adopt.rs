@@ -14,6 +14,7 @@ on_each_store!(
     the_schema_is_compared_as_well,
     revisions_are_mapped_by_what_migrations_replace,
     a_baseline_counts_as_applied,
+    files_with_the_same_text_are_told_apart_by_their_turn,
 );
 on_files!(
     databases_of_the_real_tools_go_on,
@@ -568,5 +569,25 @@ fn a_baseline_counts_as_applied(world: &mut World) {
         assert_eq!(world.expect(0, &["adopt", &id]).outcome(&id), "adopted", "{sql}");
         assert_eq!(world.versions(&id).len(), 3);
         assert_eq!(world.expect(0, &["upgrade", &id]).outcome(&id), "upgraded");
+    }
+}
+
+/// drizzle records only the hash of a file, and two empty custom migrations have the same.
+fn files_with_the_same_text_are_told_apart_by_their_turn(world: &mut World) {
+    let folder = folder(world, "");
+    let empty = "-- Custom migration\nSELECT 1;\n";
+    let texts = ["CREATE TABLE a (id INTEGER);", empty, "CREATE TABLE b (id INTEGER);", empty];
+    let mut values = Vec::new();
+    for (number, text) in texts.iter().enumerate() {
+        std::fs::write(folder.join(format!("000{number}_m.sql")), text).unwrap();
+        values
+            .push(format!("({number}, '{}', {number})", hash(openssl::hash::MessageDigest::sha256(), text)));
+    }
+    let ledger = "CREATE TABLE __drizzle_migrations (id INTEGER, hash TEXT NOT NULL, created_at BIGINT)";
+    for (id, rows) in [("all", &values[..]), ("three", &values[..3])] {
+        world.with_project(id, &format!("{} {} {ledger};", texts[0], texts[2]));
+        world.execute(id, &format!("INSERT INTO __drizzle_migrations VALUES {}", rows.join(", ")));
+        world.expect(0, &["adopt", id]);
+        assert_eq!(world.versions(id).len(), rows.len(), "{id}");
     }
 }
