@@ -187,6 +187,14 @@ fn a_large_database_is_rehearsed_in_a_file() {
     let before = world.snapshot();
     assert_eq!(world.expect(0, &["rehearse", "a"]).outcome("a"), "rehearsed");
     assert_eq!(before, world.snapshot());
+    // Without a folder for temporary files, only a copy in memory can be made.
+    let without_files = || {
+        let mut command = world.command(&["rehearse", "a"]);
+        crate::world::Ran::of(command.env("TMPDIR", "/nowhere")).code
+    };
+    assert_eq!(without_files(), 3);
+    std::fs::remove_file(world.folder().join("tenantry.toml")).unwrap();
+    assert_eq!(without_files(), 0);
 }
 
 fn a_sample_has_every_version_the_largest_and_the_oldest(world: &mut World) {
