@@ -375,12 +375,14 @@ fn rehearse_first(
     })?;
     reporter.finish()?;
     let may_go_on = failed.is_empty() || (goes_on && failed.len() < summary.outcomes.total());
-    if summary.interrupted || !may_go_on {
-        crate::report::note(format_args!(
-            "\nnothing was changed: {} of {} projects did not pass the rehearsal",
-            failed.len(),
-            summary.outcomes.total()
-        ));
+    let all = summary.outcomes.total();
+    let stopped_by = match failed.len() {
+        _ if summary.interrupted => Some("the rehearsal was interrupted".to_string()),
+        count if !may_go_on => Some(format!("{count} of {all} projects did not pass the rehearsal")),
+        _ => None,
+    };
+    if let Some(reason) = stopped_by {
+        crate::report::note(format_args!("\nnothing was changed: {reason}"));
         return Ok((summary.exit, None));
     }
     if !failed.is_empty() {
