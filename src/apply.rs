@@ -247,14 +247,19 @@ impl Executor<'_> {
     ///
     /// It ends before a migration that cannot run in a transaction; such a migration is a segment by itself. If segments can
     /// be committed, it also ends after a migration that adds a value to an enum, since the value is usable only after
-    /// that. The repeatable migrations are run together.
+    /// that, and before a migration that validates a constraint, since the earlier ones hold locks that would block
+    /// applications meanwhile. The repeatable migrations are run together.
     fn first_segment(&self, plan: &Plan, can_commit: bool, max_migrations: usize) -> Plan {
         let migrations = plan.migrations(self.catalog);
         let is_up = plan.from <= plan.to;
         let transactional = plan.scripts(self.catalog).take_while(|script| script.is_transactional()).count();
         let ends_segment = |migration: &&Migration| is_up && can_commit && migration.up.adds_enum_value();
         let last = migrations.iter().take(transactional).position(ends_segment);
+        let begins_segment =
+            |migration: &&Migration| is_up && can_commit && migration.up.validates_constraint();
+        let next = migrations.iter().take(transactional).skip(1).position(begins_segment);
         let in_transaction = last.map_or(transactional, |last| last + 1).min(max_migrations);
+        let in_transaction = next.map_or(in_transaction, |next| in_transaction.min(next + 1));
         let count = match (in_transaction, &plan.stamp) {
             (0, Some(_)) => 0,
             (0, None) => 1.min(migrations.len()),

@@ -6,6 +6,7 @@ mod diesel;
 pub(crate) mod embedded;
 mod layout;
 mod metadata;
+mod new_migration;
 mod order;
 mod read;
 mod script;
@@ -23,11 +24,11 @@ use crate::sql::Dialect;
 
 pub use layout::NamedLayout;
 pub use metadata::{Metadata, Transaction};
+pub use new_migration::NewMigration;
 pub(crate) use order::number;
 pub use read::FolderOptions;
 pub(crate) use script::with_line_endings;
 pub use script::{Checksum, ChecksumMatch, Script};
-pub use template::new_files;
 
 /// A migration's version. As in diesel, it is the folder's name up to the first `_`, without dashes.
 #[derive(Clone, PartialEq, Eq, Hash, serde::Serialize)]
@@ -142,16 +143,20 @@ impl Catalog {
         Ok(Self { ignored_files, folder: Some(path), ..catalog })
     }
 
-    /// Returns the files of a new migration in a folder that has another tool's layout, each with its name and text. `None`
-    /// for a folder in tenantry's own layout. `version` chooses a version, given the names of the existing migrations.
-    pub fn new_files_in_layout(
+    /// Returns the files of a migration in a folder's layout, each with its path in the folder and its text. `version` chooses
+    /// a version, given the names of the existing migrations.
+    pub fn files_of_migration(
         directory: &Path,
-        name: &str,
-        description: &str,
+        migration: &NewMigration,
         version: impl FnOnce(&[String]) -> Result<String>,
-    ) -> Result<Option<Vec<(String, String)>>> {
-        let Some((layout, names)) = read::other_layout(directory)? else { return Ok(None) };
-        Ok(Some(layout.new_files(&version(&names)?, name, description)))
+    ) -> Result<Vec<(String, String)>> {
+        let other = if directory.is_dir() { read::other_layout(directory)? } else { None };
+        let (layout, names) = other.unzip();
+        let names = match names {
+            Some(names) => names,
+            None => read::folder_names(directory)?,
+        };
+        Ok(migration.files_in(layout, &version(&names)?))
     }
 
     /// Returns the subfolder for a dialect in a folder of migrations. `None` if there is none. Fails if there are two.
@@ -177,6 +182,40 @@ impl Catalog {
             read::migrations(files, script::ParseOptions::new(dialect))?,
             order::Rule::Numbers,
         )
+    }
+
+    /// A catalog without migrations.
+    pub(crate) fn empty(dialect: Dialect) -> Self {
+        Self {
+            name: "no migrations".into(),
+            dialect,
+            migrations: Vec::new(),
+            repeatables: Vec::new(),
+            ignored_files: Vec::new(),
+            folder: None,
+            hash: hash(dialect, std::iter::empty()),
+        }
+    }
+
+    /// The migrations up to a position, without the repeatable ones.
+    pub(crate) fn up_to(&self, position: usize) -> Self {
+        let migrations: Vec<Migration> = self.migrations.iter().take(position).cloned().collect();
+        let hash = hash(self.dialect, migrations.iter());
+        Self { migrations, repeatables: Vec::new(), hash, ..self.clone() }
+    }
+
+    /// These migrations, and more after them that have not been written into files yet.
+    pub(crate) fn with(&self, added: &[NewMigration]) -> Result<Self> {
+        let mut catalog = self.clone();
+        for migration in added {
+            let version = format!("new{}", catalog.migrations.len() + 1);
+            let files = migration.files(&version).into_iter().map(|(path, text)| (path.into(), text.into()));
+            catalog
+                .migrations
+                .extend(read::migrations(files.collect(), script::ParseOptions::new(self.dialect))?);
+        }
+        catalog.hash = hash(self.dialect, catalog.all());
+        Ok(catalog)
     }
 
     /// Loads one script as a catalog of a single migration.

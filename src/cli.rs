@@ -10,6 +10,7 @@ mod journal;
 mod lint;
 mod maintenance;
 mod naming;
+mod new_migration;
 mod project;
 mod schema;
 mod spares;

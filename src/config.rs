@@ -238,8 +238,25 @@ impl Config {
 
     /// Returns a manager configured as the command configures it: store, catalog, backups, journal and the set's rules.
     pub fn manager(&self) -> Result<Manager> {
+        self.manager_of(self.catalog()?)
+    }
+
+    /// Returns such a manager for writing new migrations: the folder of migrations may be missing or empty.
+    pub fn manager_for_new_migrations(&self) -> Result<Manager> {
+        let is_empty = match &self.migrations {
+            Migrations::Set(_) => false,
+            Migrations::Directory(directory) => {
+                let folder = Catalog::subfolder(directory, self.dialect()).ok().flatten();
+                let folder = folder.as_deref().unwrap_or(directory);
+                folder.read_dir().map_or(true, |mut entries| entries.next().is_none())
+            }
+        };
+        self.manager_of(if is_empty { Catalog::empty(self.dialect()) } else { self.catalog()? })
+    }
+
+    fn manager_of(&self, catalog: Catalog) -> Result<Manager> {
         let config = self.clone();
-        let manager = Manager::with_shared_store(self.store()?, self.catalog()?)?
+        let manager = Manager::with_shared_store(self.store()?, catalog)?
             .with_archive(self.archive()?)
             .with_journal(self.journal())
             .with_lazy_rules(Box::new(move || config.rules(|name| std::env::var(name).ok())));

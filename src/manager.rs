@@ -9,6 +9,7 @@ mod command;
 mod connections;
 mod creation;
 mod execution;
+mod generation;
 mod history;
 #[cfg(feature = "lint")]
 mod linting;
@@ -52,6 +53,7 @@ pub use command::{
     BackupBefore, BackupTask, FinalBackup, IdPattern, MaintenanceTask, Operation, Restore, Rollback, Run,
     Sample, Selection, Source,
 };
+pub use generation::{Generated, Rename, WantedSchema};
 #[cfg(feature = "lint")]
 pub use linting::Lint;
 pub use pool::PooledConnection;

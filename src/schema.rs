@@ -3,6 +3,7 @@
 //! The modules [`sqlite`] and [`postgres`] build a [`Schema`], and this module compares them. Two schemas have the same
 //! fingerprint exactly when they behave the same.
 
+pub(crate) mod alter;
 pub(crate) mod bookkeeping;
 #[cfg(feature = "postgres")]
 mod deparsed;

@@ -168,22 +168,39 @@ impl Layout {
         Ok(Some(layout))
     }
 
-    /// Returns the files of a new migration, each with its name and text.
+    /// Returns the files of a new migration that is to be filled in, each with its name and text.
     pub(super) fn new_files(self, version: &str, name: &str, what: &str) -> Vec<(String, String)> {
         let (up, down) = new_scripts(what);
-        let stem = format!("{version}_{name}");
         let section = down.replace("this file", "this section");
+        let is_section = matches!(self, Self::Dbmate | Self::Goose);
+        self.files(version, name, &up, Some(if is_section { &section } else { &down }))
+    }
+
+    /// Returns the files of a migration, each with its name and text. Some layouts have no place for a script that reverts it.
+    pub(super) fn files(
+        self,
+        version: &str,
+        name: &str,
+        up: &str,
+        down: Option<&str>,
+    ) -> Vec<(String, String)> {
+        let stem = format!("{version}_{name}");
+        let sections = |first: &str, second: &str| {
+            let down = down.map(|down| format!("\n{second}\n{down}")).unwrap_or_default();
+            vec![(format!("{stem}.sql"), format!("{first}\n{up}{down}"))]
+        };
         match self {
-            Self::Numbered => vec![(format!("{stem}.sql"), up)],
-            Self::UpDown => vec![(format!("{stem}.up.sql"), up), (format!("{stem}.down.sql"), down)],
-            Self::Versioned | Self::Flyway | Self::Refinery => vec![(format!("V{version}__{name}.sql"), up)],
-            Self::Dbmate => {
-                vec![(format!("{stem}.sql"), format!("-- migrate:up\n{up}\n-- migrate:down\n{section}"))]
+            Self::Numbered => vec![(format!("{stem}.sql"), up.into())],
+            Self::UpDown => {
+                let down = down.map(|down| (format!("{stem}.down.sql"), down.to_string()));
+                [(format!("{stem}.up.sql"), up.to_string())].into_iter().chain(down).collect()
             }
-            Self::Goose => {
-                vec![(format!("{stem}.sql"), format!("-- +goose Up\n{up}\n-- +goose Down\n{section}"))]
+            Self::Versioned | Self::Flyway | Self::Refinery => {
+                vec![(format!("V{version}__{name}.sql"), up.into())]
             }
-            Self::Prisma => vec![(format!("{stem}/migration.sql"), up)],
+            Self::Dbmate => sections("-- migrate:up", "-- migrate:down"),
+            Self::Goose => sections("-- +goose Up", "-- +goose Down"),
+            Self::Prisma => vec![(format!("{stem}/migration.sql"), up.into())],
         }
     }
 

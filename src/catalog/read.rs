@@ -248,6 +248,15 @@ pub(super) fn other_layout(folder: &Path) -> Result<Option<(Layout, Vec<String>)
     Ok(layout.map(|layout| (layout, names.collect())))
 }
 
+/// Returns the names of the folders in a folder. None if there is no such folder.
+pub(super) fn folder_names(folder: &Path) -> Result<Vec<String>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let folders = entries(folder)?.into_iter().filter(|path| path.is_dir());
+    Ok(folders.filter_map(|path| path.file_name()?.to_str().map(ToString::to_string)).collect())
+}
+
 /// Returns the paths in a folder, sorted, without names that start with a dot.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let unreadable = |error| Error::io("read the migrations folder", folder, error);

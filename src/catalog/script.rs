@@ -270,6 +270,11 @@ impl Script {
         self.statements.iter().any(|statement| statement.adds_enum_value)
     }
 
+    /// Whether it validates a constraint. That reads all rows, so no earlier statement should hold a lock meanwhile.
+    pub(crate) fn validates_constraint(&self) -> bool {
+        self.statements.iter().any(Statement::validates_constraint)
+    }
+
     /// Whether running it may delete rows. `writes_may_delete` says whether a plain write may delete rows, for instance because of
     /// a trigger that was created before. The call updates it for the scripts that run next.
     #[must_use]

@@ -1,8 +1,8 @@
-//! The scripts of a new migration, and how to recognize that they are still unchanged.
+//! The scripts of a migration to fill in, and how to recognize that they are still unchanged.
 
 use super::script::Script;
 
-const UP: &str = "\
+pub(super) const UP: &str = "\
 -- Write SQL statements, each with a semicolon at its end. They run in one transaction with the project's other pending
 -- migrations, so do not write BEGIN or COMMIT. A metadata.toml beside this file declares exceptions: it always says
 -- run_in_transaction = true or false, and may add deletes_rows_from = [\"table\"] if rows are meant to be deleted.
@@ -10,20 +10,11 @@ const UP: &str = "\
 const PLAIN: &str = "\
 -- Write SQL statements, each with a semicolon at its end.
 ";
-const DOWN: &str = "\
+pub(super) const DOWN: &str = "\
 -- Write SQL statements that restore the previous schema. Delete this file if that is not possible.
 ";
 /// The part of `DOWN` that all layouts have.
 const DOWN_START: &str = "-- Write SQL statements that restore the previous schema.";
-
-/// Returns the files of a new migration, each with its name and text. `what` describes the migration in words.
-#[must_use]
-pub fn new_files(what: &str) -> [(&'static str, String); 2] {
-    [
-        ("up.sql", format!("-- {what}: what it changes, and why.\n\n{UP}")),
-        ("down.sql", format!("-- Undoes {what}.\n\n{DOWN}")),
-    ]
-}
 
 /// Returns the text of a new migration's script for another tool's layout, which has no `metadata.toml`.
 pub(super) fn new_scripts(what: &str) -> (String, String) {

@@ -7,8 +7,8 @@ use tenantry::config::FILE_NAME;
 use tenantry::manager::{Operation, Request, Run, Selection};
 use tenantry::{Error, ErrorKind, Result};
 
-use super::catalog::write_new;
 use super::fleet::run_and_report;
+use super::new_migration::{first_version, write_new};
 use super::{Settings, has_password};
 
 #[derive(Args, Debug)]
@@ -108,7 +108,7 @@ pub(super) fn init(settings: &Settings, init: &Init) -> Result<u8> {
     }
     let config = settings.config()?;
     let sql = config.schema_sql(source)?;
-    let up = folder.join(format!("{}_baseline", super::catalog::first_version()?)).join("up.sql");
+    let up = folder.join(format!("{}_baseline", first_version()?)).join("up.sql");
     create_folder(up.parent().unwrap_or(folder))?;
     write_new(
         &up,

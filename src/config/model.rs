@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::manager::{Manager, Schema};
+use crate::manager::{Manager, Schema, WantedSchema};
 use crate::project::{NamePattern, ProjectId};
+use crate::schema::alter::Definitions;
 use crate::sql::Dialect;
 #[cfg(feature = "postgres")]
 use crate::store::postgres::{PostgresOptions, PostgresStore};
@@ -21,15 +22,31 @@ impl Config {
     /// kind than the store or has no objects.
     pub fn schema_sql(&self, source: &str) -> Result<String> {
         let (store, id) = self.model(source)?;
-        let sql = store.schema_sql(&id)?;
-        if sql.trim().is_empty() {
+        let statements = store.definitions(&id)?;
+        if statements.is_empty() {
             return Err(Error::new(
                 ErrorKind::Usage,
                 format!("{source} has no tables, so there is nothing to begin with"),
             )
             .with_hint("name a database that has the tables of your application"));
         }
-        Ok(sql)
+        Ok(statements.iter().map(|sql| format!("{sql};\n\n")).collect::<Vec<_>>().concat())
+    }
+
+    /// Returns the schema of a source, as [`Config::schema`] does, with the statements that create it.
+    ///
+    /// Fails as [`Config::schema`] does.
+    pub fn definitions(&self, manager: &Manager, source: &str) -> Result<WantedSchema> {
+        let path = Path::new(source);
+        if let Some(version) = source.strip_prefix('@') {
+            return manager.definitions_at_version(version);
+        }
+        if path.extension().is_some_and(|extension| extension == "sql") {
+            return manager.definitions_of_script(path, &self.folder);
+        }
+        let schema = self.schema(manager, source)?;
+        let (store, id) = self.model(source)?;
+        Ok(WantedSchema(Definitions { schema, statements: store.definitions(&id)? }))
     }
 
     /// Returns the schema of a source: of a project of this store, of a version written as `@VERSION` or `@head`, of what a

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Manager;
+use super::generation::WantedSchema;
 use crate::catalog::{Catalog, FolderOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::State;
@@ -32,6 +33,20 @@ impl Manager {
                 "a migration declares that it depends on the data, or this role cannot create a schema",
             )
         })
+    }
+
+    /// Returns the schema of a version, as [`Manager::schema_at_version`] does, with the statements that create it.
+    pub fn definitions_at_version(&self, version: &str) -> Result<WantedSchema> {
+        let head = self.catalog.head();
+        let position = if version == "head" { head } else { self.catalog.resolve(version)? };
+        let catalog = if position == head { (*self.catalog).clone() } else { self.catalog.up_to(position) };
+        self.definitions_of(&catalog).map(WantedSchema)
+    }
+
+    /// Returns the schema of a script, as [`Manager::schema_of_script`] does, with the statements that create it.
+    pub fn definitions_of_script(&self, script: &Path, options: &FolderOptions) -> Result<WantedSchema> {
+        let catalog = Catalog::of_script(script, self.store.dialect(), options)?;
+        self.definitions_of(&catalog).map(WantedSchema)
     }
 
     /// Returns the schema that a script produces on an empty database.

@@ -31,6 +31,15 @@ pub struct Statement {
     pub table_changes: Vec<TableChange>,
 }
 
+impl Statement {
+    /// Whether it validates a Postgres constraint.
+    pub(crate) fn validates_constraint(&self) -> bool {
+        let words: Vec<String> = self.sql.split_whitespace().map(str::to_ascii_uppercase).collect();
+        self.sql.get(..5).is_some_and(|it| it.eq_ignore_ascii_case("ALTER"))
+            && words.windows(2).any(|it| it == ["VALIDATE", "CONSTRAINT"])
+    }
+}
+
 /// A table that is dropped or renamed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -14,6 +14,14 @@ pub trait Create {
     /// Lets `work` use a private empty database for a catalog's migrations. The database is removed afterwards.
     fn scratch(&self, catalog: &Catalog, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()>;
 
+    /// Lets `fill` fill a private empty database, and returns the statements that create its objects, as
+    /// [`Inspect::definitions`](super::Inspect::definitions) does. The database is removed afterwards.
+    fn scratch_definitions(
+        &self,
+        catalog: &Catalog,
+        fill: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<Vec<String>>;
+
     /// Databases kept ready to become projects, if the store keeps any.
     fn spares(&self) -> Option<&dyn SpareStore>;
 }

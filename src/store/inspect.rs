@@ -25,9 +25,9 @@ pub trait Inspect {
     /// Returns how large and how old projects are, in the order of `ids`.
     fn footprints(&self, ids: &[ProjectId]) -> Result<Vec<Footprint>>;
 
-    /// Returns the statements that create a project's objects, without the name of its schema and without the tables of
-    /// migration tools.
-    fn schema_sql(&self, id: &ProjectId) -> Result<String>;
+    /// Returns the statements that create a project's objects, in an order in which they can run, without the name of its
+    /// schema and without the tables of migration tools.
+    fn definitions(&self, id: &ProjectId) -> Result<Vec<String>>;
 }
 
 /// Whether [`Inspect::inspect`] reads schemas.

@@ -323,8 +323,8 @@ impl Inspect for PostgresStore {
         self.retry_read(|| footprints::footprints(self, ids))
     }
 
-    fn schema_sql(&self, id: &ProjectId) -> Result<String> {
-        sql_text::schema_sql(self, id).map_err(|error| error.in_project(id))
+    fn definitions(&self, id: &ProjectId) -> Result<Vec<String>> {
+        sql_text::definitions(self, &self.name(id)?).map_err(|error| error.in_project(id))
     }
 
     fn read(&self, id: &ProjectId, work: &dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()> {
@@ -344,6 +344,14 @@ impl Create for PostgresStore {
 
     fn create(&self, id: &ProjectId, template: Template<'_>) -> Result<()> {
         create::create(self, id, template).map_err(|error| error.in_project(id))
+    }
+
+    fn scratch_definitions(
+        &self,
+        _catalog: &Catalog,
+        fill: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<Vec<String>> {
+        self.retry_read(|| create::scratch_definitions(self, fill))
     }
 
     fn scratch(&self, catalog: &Catalog, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()> {

@@ -275,8 +275,8 @@ impl Inspect for SqliteStore {
         ids.iter().map(footprint).collect()
     }
 
-    fn schema_sql(&self, id: &ProjectId) -> Result<String> {
-        sql_text::schema_sql(|work| self.read(id, work))
+    fn definitions(&self, id: &ProjectId) -> Result<Vec<String>> {
+        sql_text::definitions_of(|work| self.read(id, work))
     }
 
     fn discover(&self) -> Result<Discovery> {
@@ -304,6 +304,20 @@ impl Create for SqliteStore {
         let image = self.template.image(template, &self.environment)?;
         create::create_file(&self.directory, &self.pattern.name(id), |file| file.write_all(&image))
             .map_err(|error| error.in_project(id))
+    }
+
+    fn scratch_definitions(
+        &self,
+        catalog: &Catalog,
+        fill: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        self.scratch(catalog, &mut |session| {
+            fill(session)?;
+            found = sql_text::definitions(session)?;
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     fn scratch(

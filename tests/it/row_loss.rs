@@ -99,3 +99,17 @@ fn a_foreign_key_that_fits_no_parent_hinders_no_other_table() {
     world.expect(0, &["upgrade-all"]);
     assert_eq!(world.versions("a"), ["1", "2"]);
 }
+
+#[test]
+fn a_column_with_a_sequence_may_be_dropped() {
+    let mut world = World::postgres();
+    let one = ("1_one", "CREATE TABLE notes (id serial PRIMARY KEY, number serial, text text)");
+    world.with_migrations(&[one]).expect(0, &["create", "a"]);
+    world.execute("a", "INSERT INTO notes (text) VALUES ('x'), ('y')");
+    // Rows are counted, and with them the numbers that were given out.
+    let two = "UPDATE notes SET text = 'z'; DELETE FROM notes WHERE text = 'w'; ALTER TABLE notes DROP COLUMN number";
+    world.with_migrations(&[one, ("2_two", two)]);
+    world.expect(0, &["upgrade", "a"]);
+    world.execute("a", "INSERT INTO notes (text) VALUES ('x')");
+    assert_eq!(world.query("a", "SELECT max(id) FROM notes"), ["3"]);
+}

@@ -10,7 +10,7 @@ use super::catalog::{SchemaWithState, lock_key};
 use super::leftovers::{Claim, PrivateName};
 use super::session::{PostgresSession, TransactionOwner};
 use super::snapshot::{DEFAULT_MODE, Scratch};
-use super::{OWN, PostgresStore};
+use super::{OWN, PostgresStore, sql_text};
 use crate::catalog::Catalog;
 use crate::error::{ErrorKind, Result};
 use crate::hash::hexadecimal;
@@ -73,6 +73,22 @@ pub(super) fn scratch(
     let mut session = PostgresSession::new(&scratch_store, scratch_store.connections.get()?, name);
     session.create_empty()?;
     work(&mut session)
+}
+
+/// Lets `fill` fill a schema in a scratch database, and returns the statements that create its objects: `pg_dump` sees only
+/// what is committed.
+pub(super) fn scratch_definitions(
+    store: &PostgresStore,
+    fill: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+) -> Result<Vec<String>> {
+    let name = format!("{OWN}scratch_{}", uuid::Uuid::now_v7().simple());
+    let scratch = Scratch::new(store)?;
+    let scratch_store = scratch.store();
+    let mut session = PostgresSession::new(&scratch_store, scratch_store.connections.get()?, name.clone());
+    session.create_empty()?;
+    fill(&mut session)?;
+    drop(session);
+    sql_text::definitions(&scratch_store, &name)
 }
 
 /// The prefix of the names of a template's spares.

@@ -183,10 +183,11 @@ impl PostgresSession<'_> {
     pub(super) fn raise_sequence(&mut self, name: &str, to: i64) -> Result<bool> {
         let Some((table, column)) = name.split_once('.') else { return Ok(false) };
         let qualified = format!("{}.{}", quote_name(&self.name), quote_name(table));
+        let (table, column) = (quote_text(&qualified), quote_text(column));
+        // The function fails if the column does not exist.
         let sql = format!(
-            "SELECT ARRAY[(SELECT setval(s, {to})::text FROM (SELECT pg_get_serial_sequence({}, {}) AS s) owned WHERE s IS NOT NULL)] AS texts",
-            quote_text(&qualified),
-            quote_text(column)
+            "SELECT ARRAY[(SELECT setval(s, {to})::text FROM (SELECT pg_get_serial_sequence({table}, attname) AS s FROM pg_attribute \
+             WHERE attrelid = to_regclass({table}) AND attname = {column} AND NOT attisdropped) owned WHERE s IS NOT NULL)] AS texts"
         );
         self.current = None;
         let raised = self.texts("cannot set its sequence", &sql)?;

@@ -37,8 +37,8 @@ const SCHEMAS: &str = "SELECT nspname::text AS name FROM pg_namespace n WHERE ns
     AND EXISTS (SELECT FROM pg_class WHERE relnamespace = n.oid) ORDER BY nspname = 'public', nspname";
 
 /// Returns the statements that create a schema's objects, without its name and without the tables of migration tools.
-pub(super) fn schema_sql(store: &PostgresStore, id: &ProjectId) -> Result<String> {
-    let mut session = store.session(id)?;
+pub(super) fn definitions(store: &PostgresStore, name: &str) -> Result<Vec<String>> {
+    let mut session = PostgresSession::new(store, store.connections.get()?, name.to_string());
     session.begin_reading()?;
     session.require_schema()?;
     let needs = session.needs()?;
@@ -53,15 +53,14 @@ pub(super) fn schema_sql(store: &PostgresStore, id: &ProjectId) -> Result<String
         }
     }
     session.end_transaction("ROLLBACK")?;
-    let name = store.name(id)?;
     let folder = private_folder()?;
     let file = folder.path().join("dump.sql");
-    let schema = format!("--schema={}", quote_name(&name));
+    let schema = format!("--schema={}", quote_name(name));
     let target = format!("--file={}", file.display());
     let mut arguments =
         vec!["--schema-only".to_string(), "--no-owner".into(), "--no-privileges".into(), schema, target];
     arguments.extend(
-        excluded.iter().map(|table| format!("--exclude-table={}.{}", quote_name(&name), quote_name(table))),
+        excluded.iter().map(|table| format!("--exclude-table={}.{}", quote_name(name), quote_name(table))),
     );
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     pg_dump::run(store.client_folder()?, "pg_dump", store.target(), &arguments)?;
@@ -70,12 +69,12 @@ pub(super) fn schema_sql(store: &PostgresStore, id: &ProjectId) -> Result<String
     let text: Vec<&str> = text.lines().filter(|line| !line.starts_with('\\')).collect();
     let text = text.join("\n");
     let unclosed = |_| Error::new(ErrorKind::Internal, "pg_dump wrote what cannot be parsed");
-    let text = own_schema::remove(&text, &name).map_err(unclosed)?;
+    let text = own_schema::remove(&text, name).map_err(unclosed)?;
     let statements = split(&text, Dialect::Postgres).map_err(unclosed)?;
-    let is_setting = |sql: &str| sql.starts_with("SET ") || own_schema::is_preamble(sql, &name);
+    let is_setting = |sql: &str| sql.starts_with("SET ") || own_schema::is_preamble(sql, name);
     let extensions = needs.into_iter().filter(|sql| extension_schema(sql).is_some());
     let objects = statements.into_iter().map(|statement| statement.sql).filter(|sql| !is_setting(sql));
-    Ok(extensions.chain(objects).map(|sql| format!("{sql};\n\n")).collect::<Vec<_>>().concat())
+    Ok(extensions.chain(objects).collect())
 }
 
 /// Writes a schema as SQL text.

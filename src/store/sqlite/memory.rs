@@ -202,8 +202,8 @@ impl Inspect for MemoryStore {
         Ok(vec![Footprint::default(); ids.len()])
     }
 
-    fn schema_sql(&self, id: &ProjectId) -> Result<String> {
-        sql_text::schema_sql(|work| self.read(id, work))
+    fn definitions(&self, id: &ProjectId) -> Result<Vec<String>> {
+        sql_text::definitions_of(|work| self.read(id, work))
     }
 
     fn discover(&self) -> Result<Discovery> {
@@ -239,6 +239,20 @@ impl Create for MemoryStore {
         let connection = self.copy_into(id, &source)?;
         projects.insert(id.clone(), connection);
         Ok(())
+    }
+
+    fn scratch_definitions(
+        &self,
+        catalog: &Catalog,
+        fill: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        self.scratch(catalog, &mut |session| {
+            fill(session)?;
+            found = sql_text::definitions(session)?;
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     fn scratch(

@@ -32,31 +32,34 @@ const OBJECTS: &str = r"main.sqlite_schema WHERE sql IS NOT NULL AND name NOT LI
     AND name NOT IN (SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'shadow')
     ORDER BY CASE type WHEN 'table' THEN 0 WHEN 'index' THEN 1 WHEN 'view' THEN 2 ELSE 3 END, rowid";
 
-/// Returns the statements that create a database's objects, without the tables of migration tools. `read` reads the
-/// database.
-pub(super) fn schema_sql(
+/// Returns the statements that create a database's objects, without the tables of migration tools.
+pub(super) fn definitions(rows: &mut dyn Rows) -> Result<Vec<String>> {
+    let mut objects: Vec<(String, String)> = Vec::new();
+    rows.for_each_row(&["tbl_name".into(), "sql".into()], OBJECTS, &mut |texts| {
+        if let [Some(table), Some(sql)] = texts.as_slice() {
+            objects.push((table.clone(), sql.clone()));
+        }
+        Ok(true)
+    })?;
+    let mut kept = Vec::new();
+    for (table, sql) in objects {
+        if !is_bookkeeping(&table, &rows.columns(&table)?) {
+            kept.push(sql);
+        }
+    }
+    Ok(kept)
+}
+
+/// Does the same for a project that `read` reads.
+pub(super) fn definitions_of(
     read: impl Fn(&dyn Fn(&mut dyn Rows) -> Result<()>) -> Result<()>,
-) -> Result<String> {
+) -> Result<Vec<String>> {
     let found = Mutex::new(Vec::new());
     read(&|rows| {
-        let mut objects: Vec<(String, String)> = Vec::new();
-        rows.for_each_row(&["tbl_name".into(), "sql".into()], OBJECTS, &mut |texts| {
-            if let [Some(table), Some(sql)] = texts.as_slice() {
-                objects.push((table.clone(), sql.clone()));
-            }
-            Ok(true)
-        })?;
-        let mut kept = Vec::new();
-        for (table, sql) in objects {
-            if !is_bookkeeping(&table, &rows.columns(&table)?) {
-                kept.push(sql);
-            }
-        }
-        *found.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+        *found.lock().unwrap_or_else(PoisonError::into_inner) = definitions(rows)?;
         Ok(())
     })?;
-    let statements = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Ok(statements.iter().map(|sql| format!("{sql};\n\n")).collect::<Vec<_>>().concat())
+    Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Writes a database as SQL text. `copy` copies it to a private file, which is then read.
