@@ -16,7 +16,7 @@ use crate::store::{ForeignKeys, Lock, Mode, SchemaSource, Session};
 
 pub(crate) use reference::{ScratchRun, TestDownScripts, run_migrations};
 
-pub(crate) use rows::RowTracker;
+pub(crate) use rows::{RowTracker, preserve_sequences};
 use segment::SegmentContext;
 
 /// Plans and executes one request on projects.

@@ -242,6 +242,20 @@ impl Error {
         &self.0.message
     }
 
+    /// Whether the server, the disk or another process failed, rather than the statement.
+    pub(crate) fn is_of_environment(&self) -> bool {
+        const KINDS: [ErrorKind; 7] = [
+            ErrorKind::Disconnected,
+            ErrorKind::Locked,
+            ErrorKind::Timeout,
+            ErrorKind::PoolExhausted,
+            ErrorKind::LocksExhausted,
+            ErrorKind::DiskFull,
+            ErrorKind::Io,
+        ];
+        KINDS.contains(&self.kind())
+    }
+
     /// Returns the project that failed.
     #[must_use]
     pub fn project(&self) -> Option<&str> {

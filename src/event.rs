@@ -25,6 +25,7 @@ pub use summary::{ExitRules, Summary, Tally};
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "nearly all events are reports of projects")]
 pub enum Event {
     /// An earlier run was killed, and the journal was completed from the projects' ledgers.
     KilledRun(KilledRun),
@@ -138,6 +139,8 @@ pub enum Outcome {
     Downgraded,
     /// Its schema is that of its version.
     AsExpected,
+    /// Its schema was repaired, and is that of its version now.
+    Repaired,
     /// Its schema differs from that of its version.
     Drifted(Vec<Difference>),
     /// The project was created.
@@ -181,6 +184,7 @@ impl Outcome {
             Self::Adopted => "adopted",
             Self::Downgraded => "downgraded",
             Self::AsExpected => "as_expected",
+            Self::Repaired => "repaired",
             Self::Drifted(_) => "drifted",
             Self::Created => "created",
             Self::Dropped => "dropped",
@@ -220,6 +224,8 @@ pub struct ProjectReport {
     pub migrations: Vec<Version>,
     /// The number of rows that retention deleted from each table, or would delete.
     pub rows: BTreeMap<String, u64>,
+    /// The statements of a repair that were run, or would be.
+    pub sql: Vec<String>,
     /// The backup that was taken, checked or restored, or would be.
     pub backup: Option<String>,
     /// The verification steps that passed, in order.
@@ -255,6 +261,7 @@ impl ProjectReport {
             goes_down: false,
             migrations: Vec::new(),
             rows: BTreeMap::new(),
+            sql: Vec::new(),
             backup: None,
             steps: Vec::new(),
             rehearsal: None,
@@ -273,6 +280,8 @@ struct ProjectLine<'a> {
     stamped: &'a Option<Version>,
     migrations: &'a [Version],
     rows: &'a BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    sql: &'a [String],
     backup: &'a Option<String>,
     steps: &'a [VerificationStep],
     problems: &'a [Problem],
@@ -311,6 +320,7 @@ impl Serialize for ProjectReport {
             stamped: &self.stamped,
             migrations: &self.migrations,
             rows: &self.rows,
+            sql: &self.sql,
             backup: &self.backup,
             steps: &self.steps,
             problems,

@@ -28,6 +28,8 @@ pub enum Action {
     Start,
     /// A repeatable migration was run, or taken over from another tool's records.
     Repeat,
+    /// The schema was repaired, so that it is again that of the version.
+    Repair,
 }
 
 impl Action {
@@ -41,15 +43,16 @@ impl Action {
             Self::Revert => "revert",
             Self::Start => "start",
             Self::Repeat => "repeat",
+            Self::Repair => "repair",
         }
     }
 
     /// Reads an action's name from the ledger. `None` if there is no such action.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Apply, Self::Stamp, Self::Adopt, Self::Revert, Self::Start, Self::Repeat]
-            .into_iter()
-            .find(|it| it.as_str() == text)
+        let all =
+            [Self::Apply, Self::Stamp, Self::Adopt, Self::Revert, Self::Start, Self::Repeat, Self::Repair];
+        all.into_iter().find(|it| it.as_str() == text)
     }
 }
 
@@ -82,6 +85,21 @@ impl NewHistoryRow {
             name: migration.name.clone(),
             checksum: migration.up.checksum().as_str().to_string(),
             action: if migration.is_repeatable { Action::Repeat } else { action },
+            forced: false,
+            started: SystemTime::now(),
+            duration: Duration::ZERO,
+        }
+    }
+}
+
+impl NewHistoryRow {
+    /// The row for a repair of a project to which no migration was applied.
+    pub(crate) fn repair_of_empty() -> Self {
+        Self {
+            version: Version::new("0"),
+            name: String::new(),
+            checksum: String::new(),
+            action: Action::Repair,
             forced: false,
             started: SystemTime::now(),
             duration: Duration::ZERO,
@@ -124,10 +142,11 @@ impl Ledger {
         self.applied.contains(version)
     }
 
-    /// Returns the last row of each version.
+    /// Returns the last row of each version. A repair changes no version.
     #[must_use]
     pub fn latest(&self) -> HashMap<&Version, &HistoryRow> {
-        self.history.iter().map(|row| (&row.version, row)).collect()
+        let rows = self.history.iter().filter(|row| row.action != Action::Repair);
+        rows.map(|row| (&row.version, row)).collect()
     }
 
     /// Whether a repeatable migration was run that the catalog does not have any more. What it made may still be there.

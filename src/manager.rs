@@ -18,6 +18,7 @@ mod pool;
 mod recording;
 mod reference;
 mod rehearsal;
+mod repair;
 mod reporting;
 mod restore;
 mod rollback;
@@ -31,8 +32,9 @@ mod transfer;
 mod upgrade;
 mod verification;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 use crate::apply::{DropTables, Durability, Executor, RowOwner};
@@ -40,13 +42,15 @@ use crate::backup::Archive;
 use crate::catalog::Catalog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Journal;
-use crate::plan::{Inspection, Reference};
+use crate::plan::{Inspection, Reference, State};
 use crate::project::ProjectId;
 use crate::rules::Rules;
+use crate::schema::alter::Definitions;
 use crate::store::{MemoryStore, ReadSchema, Store};
 use crate::workers::Workers;
 
 pub use crate::plan::{DownScriptOutcome, DowngradeTarget, IfDrifted, IfNoLedger, Request};
+pub use crate::schema::alter::ExtraCode;
 pub use crate::schema::bookkeeping::Tool;
 pub use crate::schema::{Fingerprint, Schema};
 pub use command::{
@@ -86,6 +90,8 @@ pub struct Manager {
     reference: OnceLock<Reference>,
     /// The reference together with the result of each down.sql. Built only for operations that need these results.
     reference_with_down_results: OnceLock<Reference>,
+    /// The schemas that repairs compare with, with the statements that create them.
+    definitions: Mutex<BTreeMap<State, Arc<Definitions>>>,
     /// The rules of `set.toml`, read on first use.
     rules: OnceLock<Rules>,
     read_rules: Option<ReadRules>,
@@ -137,6 +143,7 @@ impl Manager {
             catalog: Arc::new(catalog),
             reference: OnceLock::new(),
             reference_with_down_results: OnceLock::new(),
+            definitions: Mutex::default(),
             rules: OnceLock::new(),
             read_rules: None,
             archive: None,

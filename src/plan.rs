@@ -21,7 +21,7 @@ use crate::schema::{Difference, Fingerprint, Schema};
 use crate::sql::effect::Effect;
 use crate::sql::pragma::FileSettings;
 
-pub(crate) use drift::compare;
+pub(crate) use drift::{Comparison, compare};
 pub use problem::Problem;
 pub use reference::DownScriptOutcome;
 pub(crate) use reference::{ReadSchemas, Reference, Schemas, State};

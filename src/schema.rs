@@ -301,6 +301,16 @@ impl Schema {
         self.writes_may_delete
     }
 
+    /// The schema with one object as another schema has it, or without it if the other one does not have it.
+    fn with_object_of(&self, other: &Self, key: (ObjectKind, String)) -> Self {
+        let mut schema = self.clone();
+        match other.objects.get(&key) {
+            Some(facets) => drop(schema.objects.insert(key, facets.clone())),
+            None => drop(schema.objects.remove(&key)),
+        }
+        schema
+    }
+
     /// Returns how this schema differs from the expected one, sorted. Empty exactly when the fingerprints are equal.
     #[must_use]
     pub fn differences(&self, expected: &Self) -> Vec<Difference> {

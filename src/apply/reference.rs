@@ -133,16 +133,7 @@ fn try_down(session: &mut dyn Session, step: Step<'_>, before: &LazySchema) -> R
 }
 
 fn migration_failed(migration: &Migration, error: Error) -> Error {
-    // These are the server's failures, not the migration's.
-    const SERVER_ERRORS: [ErrorKind; 6] = [
-        ErrorKind::Disconnected,
-        ErrorKind::Locked,
-        ErrorKind::Timeout,
-        ErrorKind::PoolExhausted,
-        ErrorKind::LocksExhausted,
-        ErrorKind::DiskFull,
-    ];
-    if SERVER_ERRORS.contains(&error.kind()) {
+    if error.is_of_environment() {
         return error;
     }
     let causes =

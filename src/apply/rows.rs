@@ -151,7 +151,7 @@ pub(super) fn verify_rows(
 
 /// Prevents a recreated table from reusing the numbers of former rows: raises its sequences to their values before the
 /// script, unless the script sets sequences itself. Returns a note for each raised sequence.
-pub(super) fn preserve_sequences(
+pub(crate) fn preserve_sequences(
     session: &mut dyn Session,
     words: Vec<String>,
     before: &RowCounts,

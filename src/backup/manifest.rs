@@ -82,6 +82,8 @@ pub enum Reason {
     BeforeUpgrade,
     /// Before the project was replaced by a restored backup.
     BeforeRestore,
+    /// Before a repair of the schema.
+    BeforeRepair,
     /// Before the rollback of a run.
     BeforeRollback,
     /// Before the project was deleted.
@@ -94,6 +96,7 @@ impl fmt::Display for Reason {
             Self::Asked => "on request",
             Self::BeforeUpgrade => "before an upgrade",
             Self::BeforeRestore => "before a restore",
+            Self::BeforeRepair => "before a repair",
             Self::BeforeRollback => "before a rollback",
             Self::BeforeDrop => "before it was dropped",
         })

@@ -5,9 +5,9 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use similar::TextDiff;
 use tenantry::Result;
-use tenantry::manager::{Operation, Run};
+use tenantry::manager::{ExtraCode, Operation, Run};
 
-use super::fleet::run_and_report;
+use super::fleet::{dry_run_if, run_and_report};
 use super::maintenance::Projects;
 use super::{Format, Settings};
 use crate::report::Output;
@@ -19,6 +19,9 @@ pub(super) enum Schema {
     #[command(after_long_help = "Exits with 4 if a project differs, or if its version is not known.\n\n\
                            Examples:\n  tenantry schema drift --all\n  tenantry schema drift 42 43")]
     Drift(Drift),
+    /// Bring drifted schemas to what their version says, where that loses nothing, after a backup
+    #[command(after_long_help = REPAIR_HELP)]
+    Repair(Repair),
     /// Print a schema: each object with its parts
     #[command(after_long_help = help("", &["show 42", "show @head"]))]
     Show(Show),
@@ -44,6 +47,27 @@ pub(super) struct Drift {
     projects: Projects,
 }
 
+const REPAIR_HELP: &str = "\
+Adds what is missing (tables, columns, indexes, views, triggers, constraints that the rows satisfy) and restores changed \
+definitions. What would lose or convert data stays as it is and is named. Each project is backed up first; runs rollback \
+undoes it. --dry-run repairs a private copy and shows the SQL.
+
+Examples:
+  tenantry schema repair 42 --dry-run
+  tenantry schema repair --all --drop-extra";
+
+#[derive(Args, Debug)]
+pub(super) struct Repair {
+    #[command(flatten)]
+    projects: Projects,
+    /// Only show what would be done, tried out on a private copy; changes nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Also drop indexes, views, triggers and constraints that no migration makes; never tables or columns
+    #[arg(long)]
+    drop_extra: bool,
+}
+
 #[derive(Args, Debug)]
 pub(super) struct Show {
     /// What to read: a project, @VERSION, a SQL file or another database
@@ -64,6 +88,7 @@ pub(super) struct Diff {
 pub(super) fn schema(settings: &Settings, command: Schema) -> Result<u8> {
     match command {
         Schema::Drift(it) => drift(settings, &it),
+        Schema::Repair(it) => repair(settings, &it),
         Schema::Show(it) => show(settings, &it.source),
         Schema::Fingerprint(it) => fingerprint(settings, &it.source),
         Schema::Diff(it) => diff(settings, &it),
@@ -75,6 +100,14 @@ fn drift(settings: &Settings, drift: &Drift) -> Result<u8> {
     let manager = settings.manager()?;
     let run = Run::new(selection, Operation::Drift).dry_run().exit_rules(exit_rules);
     run_and_report(settings, &manager, &run)
+}
+
+fn repair(settings: &Settings, repair: &Repair) -> Result<u8> {
+    let (selection, exit_rules) = repair.projects.selection()?;
+    let manager = settings.manager()?;
+    let extra = if repair.drop_extra { ExtraCode::Drop } else { ExtraCode::Keep };
+    let run = Run::new(selection, Operation::Repair(extra)).exit_rules(exit_rules);
+    run_and_report(settings, &manager, &dry_run_if(repair.dry_run, run))
 }
 
 fn show(settings: &Settings, source: &str) -> Result<u8> {

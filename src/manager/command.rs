@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{ExitRules, VersionChange};
 use crate::plan::{IfDrifted, IfNoLedger, Request};
 use crate::project::ProjectId;
+use crate::schema::alter::ExtraCode;
 use crate::store::{DatabaseMaintenance, IfInUse};
 use crate::time::Timestamp;
 
@@ -98,6 +99,8 @@ pub enum Operation {
     /// Compares its schema with that of its version. Changes nothing. Skips reading a schema that the ledger records as
     /// verified.
     Drift,
+    /// Brings its schema to that of its version where that loses nothing, after a backup. A dry run does it on a private copy.
+    Repair(ExtraCode),
     /// Moves it to another version, or records a version.
     Migrate(Request),
     /// Deletes it.
@@ -246,6 +249,7 @@ impl Run {
             (Operation::Import(_), _) => "import",
             (Operation::Status, _) => "status",
             (Operation::Drift, _) => "schema drift",
+            (Operation::Repair(_), _) => "schema repair",
             (Operation::Migrate(Request::Upgrade { .. }), _) if self.rehearsal.is_some() => "rehearse",
             (Operation::Migrate(Request::Upgrade { .. }), Selection::All { .. }) => "upgrade-all",
             (Operation::Migrate(Request::Upgrade { .. }), Selection::Ids(_)) => "upgrade",

@@ -18,6 +18,7 @@ use crate::journal::runs::RunRecord;
 use crate::journal::{Journal, Json, NewEntry};
 use crate::plan::{DowngradeTarget, IfDrifted, IfNoLedger, Request};
 use crate::project::ProjectId;
+use crate::schema::alter::ExtraCode;
 use crate::schema::bookkeeping::Tool;
 
 /// The record of a run in progress.
@@ -84,6 +85,7 @@ fn operation(run: &Run) -> Value {
         }
         Operation::Import(file) => json!({ "file": file.display().to_string() }),
         Operation::Drop(backup) => json!({ "backup": *backup == FinalBackup::Take }),
+        Operation::Repair(extra) => json!({ "drop_extra": *extra == ExtraCode::Drop }),
         Operation::RollBack(rollback) => json!({ "run": rollback.run }),
         Operation::Backups(BackupTask::Take { label }) => json!({ "label": label }),
         Operation::Backups(BackupTask::Check { level, .. }) => json!({ "level": level }),

@@ -54,7 +54,7 @@ impl Manager {
         } else {
             Outcome::Drifted(comparison.differences)
         };
-        let to = Some(self.catalog.version_at(comparison.position));
+        let to = Some(self.catalog.version_at(comparison.state.position));
         ProjectReport { to, notes: comparison.notes, ..ProjectReport::new(project.clone(), outcome) }
     }
 }

@@ -65,7 +65,9 @@ impl Manager {
             let Some(project) = event.0["project"].as_str() else { continue };
             let project: ProjectId = project.parse()?;
             match event.0["outcome"].as_str() {
-                Some("upgraded" | "stamped" | "adopted" | "downgraded") => {
+                // A project that was repaired in part is still drifted.
+                Some("drifted") if event.0["sql"].is_null() => {}
+                Some("upgraded" | "stamped" | "adopted" | "downgraded" | "repaired" | "drifted") => {
                     drop(moved.insert(project, parse_version_change(&event.0)?));
                 }
                 // The event does not say what was committed before the failure. The ledger does.
@@ -127,7 +129,8 @@ impl Manager {
         let now = self.newest_version(project)?;
         let version = now.clone().unwrap_or_else(|| self.catalog.version_at(0).as_str().into());
         let history = self.history(project)?;
-        let repeated = history.iter().find(|row| row.run == undone_run && row.action == Action::Repeat);
+        let is_fixed = |action: Action| matches!(action, Action::Repeat | Action::Repair);
+        let repeated = history.iter().find(|row| row.run == undone_run && is_fixed(row.action));
         let is_back = now == moved.from || (moved.from.as_deref() == Some(&version) && moved.to != version);
         if is_back && repeated.is_none() {
             return Ok(Outcome::UpToDate);
@@ -143,7 +146,10 @@ impl Manager {
             )
             .with_hint("roll back the later run first; list the runs: tenantry runs list"));
         }
-        let repeated = repeated.map(|row| row.version.as_str());
+        let repeated = repeated.map(|row| match row.action {
+            Action::Repair => "it repaired the schema".to_string(),
+            _ => format!("it ran {}, which no down.sql reverts", row.version),
+        });
         let method = self.rollback_method(project, undone_run, moved, repeated)?;
         report.from = Some(Version::new(version.as_str()));
         report.to = moved.from.as_deref().map(Version::new);
@@ -207,7 +213,7 @@ impl Manager {
         project: &ProjectId,
         undone_run: &str,
         moved: &VersionChange,
-        repeated: Option<&str>,
+        repeated: Option<String>,
     ) -> Result<RollbackMethod> {
         let (from, to) = self.positions(moved)?;
         // No down.sql removes the ledger of a project that had none, or reapplies the migrations that a run reverted.
@@ -216,7 +222,7 @@ impl Manager {
         } else if from > to {
             Some("the run was a downgrade".to_string())
         } else if let Some(repeated) = repeated {
-            Some(format!("it ran {repeated}, which no down.sql reverts"))
+            Some(repeated)
         } else {
             let migrations: Vec<&Migration> = self.catalog.between(from..to).iter().collect();
             migrations
@@ -229,7 +235,8 @@ impl Manager {
         let (backups, _) = self.archive()?.all(project)?;
         let backup = backups.into_iter().find(|it| {
             let reason = it.manifest.reason;
-            it.manifest.run == undone_run && matches!(reason, Reason::BeforeUpgrade | Reason::BeforeRollback)
+            it.manifest.run == undone_run
+                && matches!(reason, Reason::BeforeUpgrade | Reason::BeforeRepair | Reason::BeforeRollback)
         });
         backup.map(|backup| RollbackMethod::Backup(Box::new(backup))).ok_or_else(|| {
             let hint = if moved.from.is_none() {

@@ -116,7 +116,7 @@ impl Manager {
                 false
             }
             Operation::Create | Operation::Import(_) => true,
-            Operation::RollBack(_) => {
+            Operation::Repair(_) | Operation::RollBack(_) => {
                 self.archive()?;
                 true
             }
@@ -186,6 +186,9 @@ impl Manager {
                 context.for_each(projects, sink, |project| {
                     self.roll_back_project(project, rollback, dry_run, id)
                 });
+            }
+            Operation::Repair(extra) => {
+                context.for_each(projects, sink, |project| self.repair_project(project, *extra, dry_run, id));
             }
             Operation::Backups(task) => {
                 context.for_each(projects, sink, |project| self.run_backup_task(project, task, dry_run, id));

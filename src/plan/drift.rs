@@ -1,13 +1,13 @@
 //! Compares a project's schema with the version that its ledger records, for a report on a whole fleet.
 
-use super::{Inspection, Planner, Problem, Reference};
+use super::{Inspection, Planner, Problem, Reference, State};
 use crate::catalog::Catalog;
 use crate::schema::Difference;
 
 /// How a project's schema compares with its version.
 pub(crate) struct Comparison {
-    /// The version's position.
-    pub(crate) position: usize,
+    /// The version, with what was run at it.
+    pub(crate) state: State,
     /// The differences, without those that are only notes. Empty if the schema is as expected.
     pub(crate) differences: Vec<Difference>,
     /// Notes for the user.
@@ -27,7 +27,7 @@ pub(crate) fn compare(
         let state = planner.baseline()?;
         let mut notes = planner.notes(state)?;
         notes.push("it has no ledger: this is the version whose schema it has".into());
-        return Ok(Comparison { position: state.position, differences: Vec::new(), notes });
+        return Ok(Comparison { state, differences: Vec::new(), notes });
     }
     let (position, mut notes) = planner.position()?;
     let state = planner.state(position);
@@ -43,5 +43,5 @@ pub(crate) fn compare(
         }
         Some(schema) => planner.differences(schema, state)?,
     };
-    Ok(Comparison { position, differences, notes })
+    Ok(Comparison { state, differences, notes })
 }

@@ -367,6 +367,27 @@ fn drifted(report: &ProjectReport, differences: &[Difference]) -> String {
         text.push_str("\n        ");
         text.push_str(&difference.to_string());
     }
+    if !report.sql.is_empty() {
+        // A backup is taken before a repair.
+        let verb = if report.backup.is_some() { "repaired" } else { "would repair" };
+        text.push_str("\n        ");
+        text.push_str(verb);
+        text.push_str(" the rest by:");
+        text.push_str(&sql(report));
+    }
+    text
+}
+
+/// The statements of a repair, each on lines of its own.
+fn sql(report: &ProjectReport) -> String {
+    let lines = report.sql.iter().flat_map(|sql| sql.lines().collect::<Vec<_>>().into_iter().chain([";"]));
+    let mut text = String::new();
+    for line in lines {
+        if line != ";" {
+            text.push_str("\n          ");
+        }
+        text.push_str(line);
+    }
     text
 }
 
@@ -396,6 +417,8 @@ fn done(report: &ProjectReport, command: &str) -> String {
         Outcome::UpToDate => format!("at {}, nothing to do", version(&report.to)),
         Outcome::Rehearsed => format!("would succeed at {}: {}", version(&report.from), parts.join(" and ")),
         Outcome::AsExpected => format!("as expected at {}", version(&report.to)),
+        Outcome::Repaired => format!("repaired, as expected at {}:{}", version(&report.to), sql(report)),
+        Outcome::Planned if command == "schema repair" => format!("would be repaired by:{}", sql(report)),
         Outcome::RowsDeleted => "old rows deleted".into(),
         Outcome::Checked => "all checks passed".into(),
         Outcome::BackedUp => "backed up".into(),

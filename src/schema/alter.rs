@@ -9,16 +9,24 @@ mod postgres;
 #[cfg(feature = "postgres")]
 mod postgres_compare;
 #[cfg(feature = "postgres")]
+mod postgres_repair;
+#[cfg(feature = "postgres")]
 mod postgres_statement;
 #[cfg(feature = "postgres")]
 mod postgres_table;
+mod repair;
+mod repair_object;
 mod sqlite;
+mod sqlite_repair;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{FacetKind, Facets, ObjectKind, Schema};
 use crate::sql::{Dialect, Token, TokenKind, tokens};
+
+pub(crate) use repair::{RepairStep, Repairs, repairs};
+pub use repair_object::ExtraCode;
 
 /// A schema with the statements that create it, in an order in which they can run.
 #[derive(Clone, Debug)]

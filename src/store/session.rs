@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Contents;
 use crate::catalog::{Migration, Script};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ledger::NewHistoryRow;
 use crate::plan::Inspection;
 use crate::project::ProjectId;
@@ -154,6 +154,14 @@ pub trait Session: Rows {
 
     /// Runs scripts in order. A script that cannot run in a transaction is passed alone. Errors name the migration.
     fn execute(&mut self, steps: &[Step<'_>]) -> Result<Vec<ScriptRun>>;
+
+    /// Runs a script, and then `check`. If either fails, undoes the script and returns the error, unless it is one of the
+    /// server or the disk.
+    fn run_or_undo(
+        &mut self,
+        step: Step<'_>,
+        check: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<Option<Error>>;
 
     /// Creates the ledger's tables if they are missing, since a script may use them.
     fn create_ledger(&mut self) -> Result<()>;

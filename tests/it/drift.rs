@@ -7,6 +7,7 @@ on_each_store!(
     projects_are_grouped_by_how_they_differ,
     schemas_of_several_sources_are_compared,
     what_is_no_source_of_a_schema_is_named,
+    what_a_backup_differed_in_is_found_after_its_restore,
 );
 
 const MORE: (&str, &str) = (
@@ -119,4 +120,14 @@ fn what_is_no_source_of_a_schema_is_named(world: &mut World) {
         assert!(ran.code != 0 && ran.stderr.contains(message), "{source}: {} {}", ran.code, ran.stderr);
         assert!(!ran.stderr.contains("secret"), "{}", ran.stderr);
     }
+}
+
+fn what_a_backup_differed_in_is_found_after_its_restore(world: &mut World) {
+    world.with_migrations(&[NOTES, MORE]).expect(0, &["create", "a"]);
+    world.execute("a", "DROP VIEW days");
+    world.expect(0, &["backup", "create", "a"]);
+    world.expect(0, &["backup", "restore", "a"]);
+    let report = world.expect(4, &["schema", "drift", "a"]);
+    assert_eq!(report.project("a")["differences"], serde_json::json!(["missing view days"]));
+    assert_eq!(world.expect(4, &["upgrade", "a", "--dry-run"]).outcome("a"), "blocked");
 }

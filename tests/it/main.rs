@@ -58,6 +58,7 @@ mod random_schema;
 mod real_sets;
 mod real_sets_postgres;
 mod rehearse;
+mod repair;
 mod repeatables;
 mod reports;
 mod restore;

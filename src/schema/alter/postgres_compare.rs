@@ -167,7 +167,7 @@ impl Comparison {
 }
 
 /// Whether both schemas have the same constraints of a kind on a table.
-fn is_same_constraint(from: &Definitions, to: &Definitions, old: &Statement) -> bool {
+pub(super) fn is_same_constraint(from: &Definitions, to: &Definitions, old: &Statement) -> bool {
     let facet = match old.kind {
         Kind::PrimaryKey => FacetKind::PrimaryKey,
         Kind::Unique => FacetKind::Unique,
@@ -185,7 +185,7 @@ fn is_same_constraint(from: &Definitions, to: &Definitions, old: &Statement) -> 
 }
 
 /// Makes statements of the constraints that stand in a table's definition, so that all are compared alike.
-fn split_constraints(statements: Vec<Statement>) -> Vec<Statement> {
+pub(super) fn split_constraints(statements: Vec<Statement>) -> Vec<Statement> {
     let mut found = Vec::with_capacity(statements.len());
     let mut inline = Vec::new();
     for statement in statements {

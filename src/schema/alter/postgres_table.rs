@@ -49,6 +49,17 @@ impl ColumnParts {
     }
 }
 
+/// The type and collation of a column.
+pub(super) fn full_type(column: &Column) -> String {
+    ColumnParts::of(column).full_type()
+}
+
+/// Whether rows that exist would have no value for a new column.
+pub(super) fn needs_value(column: &Column) -> bool {
+    let parts = ColumnParts::of(column);
+    parts.not_null && parts.default.is_empty() && parts.generated.is_empty()
+}
+
 /// The type of a column, and the clauses behind it. The column's name is left out.
 fn clauses<'a, 'b>(found: &'a [Token<'b>]) -> Vec<&'a [Token<'b>]> {
     const STARTS: [&str; 5] = ["COLLATE", "DEFAULT", "GENERATED", "NOT", "CONSTRAINT"];
@@ -155,13 +166,12 @@ impl TableChange {
         let behind = |statement: &Statement, word: &str| {
             statement.sql.split_once(word).map(|(_, rest)| rest.to_string()).unwrap_or_default()
         };
-        let parts = ColumnParts::of(column);
         let mut sql = column.sql.clone();
         if let Some(default) = of(Kind::Default) {
             sql = format!("{sql} DEFAULT {}", behind(default, " SET DEFAULT "));
         } else if let Some(identity) = of(Kind::Identity) {
             sql = format!("{sql} GENERATED {}", behind(identity, " ADD GENERATED "));
-        } else if parts.not_null && parts.default.is_empty() && parts.generated.is_empty() {
+        } else if needs_value(column) {
             alteration.refused.push(format!(
                 "column {} of {table}: it is NOT NULL and has no default, so existing rows have no value for it",
                 column.name

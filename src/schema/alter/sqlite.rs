@@ -9,17 +9,27 @@ use crate::schema::{FacetKind, Facets, ObjectKind};
 use crate::sql::{Dialect, Token, quote_name, tokens};
 
 /// A statement that creates an object.
-struct Object {
-    kind: ObjectKind,
+pub(super) struct Object {
+    pub(super) kind: ObjectKind,
     /// The name in lower case and without quotes.
-    name: String,
+    pub(super) name: String,
     /// The name for use in statements.
-    spelled: String,
+    pub(super) spelled: String,
     /// The table of an index or trigger, in lower case.
     table: String,
-    sql: String,
+    pub(super) sql: String,
     /// The names in it, in lower case.
     names: BTreeSet<String>,
+}
+
+impl Object {
+    pub(super) fn key(&self) -> (ObjectKind, String) {
+        (self.kind, self.name.clone())
+    }
+
+    pub(super) fn label(&self) -> String {
+        format!("{} {}", self.kind, self.name)
+    }
 }
 
 pub(super) fn alter(from: &Definitions, to: &Definitions) -> Alteration {
@@ -218,13 +228,32 @@ fn default(words: &[String]) -> Option<&str> {
     words.get(at + 1).map(String::as_str).filter(|value| *value != "NULL")
 }
 
+/// The type of a column without its size, which changes no value.
+pub(super) fn data_type(column: &Column) -> String {
+    const ENDS: [&str; 11] = [
+        "CONSTRAINT",
+        "PRIMARY",
+        "NOT",
+        "NULL",
+        "UNIQUE",
+        "CHECK",
+        "DEFAULT",
+        "COLLATE",
+        "REFERENCES",
+        "GENERATED",
+        "AS",
+    ];
+    let words = words(column);
+    words.into_iter().take_while(|word| !ENDS.contains(&word.as_str())).collect::<Vec<_>>().join(" ")
+}
+
 fn is_generated(column: &Column) -> bool {
     let words = words(column);
     has(&words, &["AS", "("])
 }
 
 /// Whether rows that exist would have no value for a new column.
-fn needs_value(column: &Column) -> bool {
+pub(super) fn needs_value(column: &Column) -> bool {
     let words = words(column);
     let is_row_id = has(&words, &["INTEGER", "PRIMARY", "KEY"]);
     let is_required = has(&words, &["NOT", "NULL"]) || has(&words, &["PRIMARY", "KEY"]);
@@ -277,7 +306,8 @@ fn objects(definitions: &Definitions) -> Vec<Object> {
     objects.filter(|it| definitions.schema.objects.contains_key(&(it.kind, it.name.clone()))).collect()
 }
 
-fn object(sql: &str) -> Option<Object> {
+/// Reads a statement. `None` if it creates no object.
+pub(super) fn object(sql: &str) -> Option<Object> {
     let found = tokens(sql, Dialect::Sqlite).ok()?;
     let kinds = [
         ("TABLE", ObjectKind::Table),

@@ -15,6 +15,7 @@ use crate::catalog::Catalog;
 use crate::error::{ErrorKind, Result};
 use crate::hash::hexadecimal;
 use crate::project::ProjectId;
+use crate::schema::Fingerprint;
 use crate::sql::{quote_name, quote_text};
 use crate::store::{Session, Spares, Template};
 
@@ -284,17 +285,31 @@ impl PostgresSession<'_> {
     }
 
     /// Records the current state of the system catalogs in the ledger. Call this only if the schema's meaning has not changed.
-    pub(super) fn record_state(&mut self) -> Result<()> {
+    fn record_state(&mut self) -> Result<()> {
+        self.record_state_of(None)
+    }
+
+    /// The same after a restore, unless the schema differs from the recorded one: it did so when the backup was taken.
+    pub(super) fn record_restored_state(&mut self) -> Result<()> {
+        self.current = None;
+        let fingerprint = self.schema()?.fingerprint();
+        self.record_state_of(Some(fingerprint))
+    }
+
+    /// Records the state, if the recorded fingerprint is this one.
+    fn record_state_of(&mut self, fingerprint: Option<Fingerprint>) -> Result<()> {
         if !self.require_schema()?.history {
             return Ok(());
         }
+        let condition = fingerprint
+            .map_or(String::new(), |it| format!(" AND schema_fingerprint = {}", quote_text(&it.to_string())));
         let name = self.name.clone();
         let state = self.reader()?.state(&name)?;
         let name = quote_name(&name);
         self.batch(
             "cannot write its ledger",
             &format!(
-                "UPDATE {name}.tenantry_history SET schema_state = {} WHERE sequence = (SELECT max(sequence) FROM {name}.tenantry_history)",
+                "UPDATE {name}.tenantry_history SET schema_state = {} WHERE sequence = (SELECT max(sequence) FROM {name}.tenantry_history){condition}",
                 quote_text(&state)
             ),
         )

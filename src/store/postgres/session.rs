@@ -357,6 +357,30 @@ impl Session for PostgresSession<'_> {
         tried
     }
 
+    fn run_or_undo(
+        &mut self,
+        step: Step<'_>,
+        check: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<Option<Error>> {
+        const FAILED: &str = "cannot undo a failed script";
+        // Sets tenantry's own search_path first, so that the rollback to the savepoint restores it.
+        self.reader()?;
+        self.batch(FAILED, "SAVEPOINT tenantry_step")?;
+        let result = self.execute(&[step]).and_then(|_| self.schema()).and_then(|_| check(self));
+        let error = match result {
+            Ok(()) => None,
+            Err(error) if error.is_of_environment() => return Err(error),
+            Err(error) => {
+                self.unsent.clear();
+                self.batch(FAILED, "ROLLBACK TO SAVEPOINT tenantry_step")?;
+                Some(error)
+            }
+        };
+        self.batch(FAILED, "RELEASE SAVEPOINT tenantry_step")?;
+        (self.current, self.is_in_schema) = (None, false);
+        Ok(error)
+    }
+
     fn create_ledger(&mut self) -> Result<()> {
         // The statements are sent together with the scripts.
         self.record(&[], "")

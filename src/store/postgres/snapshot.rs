@@ -88,7 +88,7 @@ pub(super) fn restore_as(
     }
     session.install(&staged.claim.name, snapshot.place)?;
     session.ensure_role()?;
-    session.record_state()?;
+    session.record_restored_state()?;
     session.commit()?;
     Ok(staged.notes.clone())
 }
@@ -328,8 +328,8 @@ impl ExclusiveProject for PostgresSession<'_> {
         self.grant_to_role()?;
         let mut notes = staged.notes.clone();
         notes.extend(self.apply_access(&access)?);
-        self.record_state()?;
-        // Last: `record_state` updates the ledger, and Postgres refuses UPDATE on a published table without a key.
+        self.record_restored_state()?;
+        // Last: `record_restored_state` updates the ledger, and Postgres refuses UPDATE on a published table without a key.
         for published in publications {
             self.batch("cannot add it to its publications again", &published)?;
         }

@@ -203,7 +203,7 @@ const CREATE_HISTORY: &str = "CREATE TABLE IF NOT EXISTS tenantry_history (
     version TEXT NOT NULL,
     name TEXT NOT NULL,
     checksum TEXT NOT NULL,
-    action TEXT NOT NULL CHECK (action IN ('apply', 'stamp', 'adopt', 'revert', 'start', 'repeat')),
+    action TEXT NOT NULL CHECK (action IN ('apply', 'stamp', 'adopt', 'revert', 'start', 'repeat', 'repair')),
     forced INTEGER NOT NULL CHECK (forced IN (0, 1)),
     run TEXT NOT NULL,
     started_at TEXT NOT NULL,

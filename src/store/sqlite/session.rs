@@ -283,6 +283,25 @@ impl Session for SqliteSession<'_> {
         result
     }
 
+    fn run_or_undo(
+        &mut self,
+        step: Step<'_>,
+        check: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    ) -> Result<Option<Error>> {
+        const FAILED: &str = "cannot undo a failed script";
+        self.batch(FAILED, "SAVEPOINT tenantry_step")?;
+        let error = match self.execute(&[step]).and_then(|_| check(self)) {
+            Ok(()) => None,
+            Err(error) if error.is_of_environment() => return Err(error),
+            Err(error) => {
+                self.batch(FAILED, "ROLLBACK TO tenantry_step")?;
+                Some(error)
+            }
+        };
+        self.batch(FAILED, "RELEASE tenantry_step")?;
+        Ok(error)
+    }
+
     fn create_ledger(&mut self) -> Result<()> {
         ledger::record(&self.connection, &[], "")
     }

@@ -49,7 +49,7 @@ pub(in crate::store::postgres) fn record(
             format_args!(
                 "CREATE TABLE IF NOT EXISTS {quoted}.tenantry_history (\
              sequence bigint NOT NULL, version varchar(50) NOT NULL, name varchar({NAME_LENGTH}) NOT NULL, \
-             checksum varchar(64) NOT NULL, action varchar(6) NOT NULL CHECK (action IN ('apply', 'stamp', 'adopt', 'revert', 'start', 'repeat')), \
+             checksum varchar(64) NOT NULL, action varchar(6) NOT NULL CHECK (action IN ('apply', 'stamp', 'adopt', 'revert', 'start', 'repeat', 'repair')), \
              forced boolean NOT NULL, run varchar(36) NOT NULL, started_at timestamptz NOT NULL, duration_us bigint NOT NULL, \
              tool_version varchar(20) NOT NULL, schema_state varchar(50), schema_fingerprint varchar(64)); "
             ),
