@@ -91,6 +91,11 @@ impl Migration {
         }
     }
 
+    /// Whether it is in the place of earlier migrations, the last of which had its version.
+    pub(crate) fn is_squashed(&self) -> bool {
+        self.metadata.replaces.iter().any(|it| it == self.version.as_str())
+    }
+
     /// Whether it shares a transaction with the project's other pending migrations.
     #[must_use]
     pub fn is_transactional(&self) -> bool {
@@ -218,6 +223,14 @@ impl Catalog {
         Ok(catalog)
     }
 
+    /// The migrations up to the position `last`, with one in the place of the first `count`.
+    pub(crate) fn squashed(&self, count: usize, last: usize, migration: &NewMigration) -> Result<Self> {
+        let mut catalog = Self::empty(self.dialect).with(std::slice::from_ref(migration))?;
+        catalog.migrations.extend(self.migrations.iter().take(last).skip(count).cloned());
+        catalog.hash = hash(self.dialect, catalog.all());
+        Ok(catalog)
+    }
+
     /// Loads one script as a catalog of a single migration.
     pub(crate) fn of_script(path: &Path, dialect: Dialect, options: &FolderOptions) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|error| Error::io("read", path, error))?;
@@ -236,6 +249,7 @@ impl Catalog {
         let mut repeatables: Vec<_> = migrations.extract_if(.., |it| it.is_repeatable).collect();
         repeatables.sort_by(|a, b| a.version.as_str().cmp(b.version.as_str()));
         order::sort(&mut migrations, rule)?;
+        require_replaced_absent(&migrations)?;
         let hash = hash(dialect, migrations.iter().chain(&repeatables));
         Ok(Self {
             name: name.to_string(),
@@ -390,6 +404,25 @@ impl Catalog {
     pub fn hash(&self) -> [u8; 32] {
         self.hash
     }
+}
+
+/// Fails if a migration is in the folder together with one that replaces it.
+fn require_replaced_absent(migrations: &[Migration]) -> Result<()> {
+    for migration in migrations {
+        let is_replaced = |other: &&Migration| {
+            let replaces = &migration.metadata.replaces;
+            other.version != migration.version && replaces.iter().any(|it| it == other.version.as_str())
+        };
+        if migration.is_squashed()
+            && let Some(other) = migrations.iter().find(is_replaced)
+        {
+            let message = format!("{} replaces {}, and both are there", migration.label(), other.label());
+            return Err(Error::new(ErrorKind::Catalog, message)
+                .at(other.up.path(), None)
+                .with_hint("remove one of them"));
+        }
+    }
+    Ok(())
 }
 
 fn hash<'a>(dialect: Dialect, migrations: impl Iterator<Item = &'a Migration>) -> [u8; 32] {

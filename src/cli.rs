@@ -14,6 +14,7 @@ mod new_migration;
 mod project;
 mod schema;
 mod spares;
+mod squash;
 mod transfer;
 
 use std::path::PathBuf;

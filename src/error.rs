@@ -111,6 +111,7 @@ impl ErrorKind {
         match self {
             Self::Usage | Self::Configuration | Self::Catalog | Self::NotFound | Self::AlreadyExists => 2,
             Self::Interrupted => 130,
+            Self::Blocked => 4,
             _ => 1,
         }
     }
@@ -292,11 +293,12 @@ impl Error {
         self.0.hint.as_deref()
     }
 
-    /// Returns the exit code of a command that this error prevented from running: 3 instead of 1 if it names a project.
+    /// Returns the exit code of a command that this error prevented from running: 4 if projects of the fleet are in the way, 3
+    /// instead of 1 or 4 if it names a project.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self.kind().exit_code() {
-            1 if self.0.project.is_some() => 3,
+            1 | 4 if self.0.project.is_some() => 3,
             code => code,
         }
     }

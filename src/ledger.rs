@@ -208,6 +208,20 @@ impl Ledger {
         self.entries(catalog, position, false, Action::Adopt)
     }
 
+    /// Returns the rows that revert the versions that a squashed migration replaces, except its own.
+    pub(crate) fn entries_for_replaced(&self, migration: &Migration) -> Vec<NewHistoryRow> {
+        let is_replaced = |version: &&Version| {
+            let replaces = &migration.metadata.replaces;
+            **version != migration.version && replaces.iter().any(|old| old == version.as_str())
+        };
+        let replaced = self.applied.iter().filter(|_| migration.is_squashed()).filter(is_replaced);
+        let row = |version: &Version| NewHistoryRow {
+            version: version.clone(),
+            ..NewHistoryRow::new(migration, Action::Revert)
+        };
+        replaced.map(row).collect()
+    }
+
     /// The rows for a position. `record` is the action of a version that is recorded.
     fn entries(
         &self,
@@ -231,6 +245,9 @@ impl Ledger {
                 (true, true) | (false, false) => continue,
             };
             entries.push(NewHistoryRow { forced, ..NewHistoryRow::new(migration, action) });
+            if action == Action::Revert {
+                entries.extend(self.entries_for_replaced(migration));
+            }
         }
         entries
     }

@@ -27,6 +27,7 @@ mod sampling;
 mod schemas;
 mod selection;
 mod sink;
+mod squash;
 mod survey;
 mod transfer;
 mod upgrade;
@@ -63,6 +64,7 @@ pub use linting::Lint;
 pub use pool::PooledConnection;
 pub use rehearsal::RehearsalPlace;
 pub use sampling::SampleSize;
+pub use squash::Squashed;
 pub use survey::Status;
 
 use pool::Pools;

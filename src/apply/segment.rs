@@ -61,6 +61,10 @@ impl Executor<'_> {
         }
         let applied = self.run_in_transaction(session, &steps, action, inspection, mode, notes)?;
         entries.extend(applied.into_iter().map(|entry| mark_forced(segment, entry)));
+        if action == Action::Revert {
+            // With a squashed migration, those that it replaces are reverted.
+            entries.extend(steps.iter().flat_map(|step| ledger.entries_for_replaced(step.migration)));
+        }
         if !steps.is_empty() {
             let check = self.verify_schema(&*session.schema()?, segment)?;
             if check.is_forced {

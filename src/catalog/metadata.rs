@@ -24,7 +24,8 @@ pub enum Transaction {
 pub struct Metadata {
     /// `run_in_transaction`: whether it runs in a transaction. `Shared` if there is no `metadata.toml`.
     pub transaction: Transaction,
-    /// `replaces`: the revisions of another tool, such as alembic, that correspond to this version.
+    /// `replaces`: the revisions of another tool, such as alembic, that correspond to this version; or the versions of the
+    /// earlier migrations that it is in the place of, its own among them.
     pub replaces: Vec<String>,
     /// `deletes_rows_from`: the tables that may have fewer rows afterwards.
     pub deletes_rows_from: Vec<String>,

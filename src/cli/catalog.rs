@@ -7,7 +7,7 @@ use serde_json::json;
 use tenantry::Result;
 use tenantry::manager::DownScriptOutcome;
 
-use super::{Format, Settings, lint, new_migration};
+use super::{Format, Settings, lint, new_migration, squash};
 use crate::report::Output;
 
 /// Create and list migrations.
@@ -22,6 +22,9 @@ pub(super) enum Migration {
                            Examples:\n  tenantry migration lint\n  tenantry migration lint --since 20260112000000 --strict --github"
     )]
     Lint(lint::Lint),
+    /// Put one migration in the place of those up to a version
+    #[command(after_long_help = squash::HELP)]
+    Squash(squash::Squash),
     /// List the migrations in order
     #[command(after_long_help = "Examples:\n  tenantry migration list")]
     List,
@@ -31,6 +34,7 @@ pub(super) fn migration(settings: &Settings, command: Migration) -> Result<u8> {
     match command {
         Migration::New(new) => new_migration::create(settings, &new),
         Migration::Lint(it) => lint::lint(settings, &it),
+        Migration::Squash(it) => squash::squash(settings, &it),
         Migration::List => list(settings),
     }
 }

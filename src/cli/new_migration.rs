@@ -84,6 +84,10 @@ impl Folder {
         Ok(Self { is_flat: subfolder.is_none(), path: subfolder.unwrap_or(directory) })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Writes migrations after the existing ones. Returns the folder or file of each.
     pub(super) fn write(&self, migrations: &[NewMigration]) -> Result<Vec<PathBuf>> {
         migrations.iter().map(|migration| self.write_one(migration)).collect()

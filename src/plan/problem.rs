@@ -39,6 +39,11 @@ pub enum Problem {
         /// The versions.
         versions: Vec<String>,
     },
+    /// It has only some of the migrations that a squashed one replaces.
+    BeforeSquash {
+        /// The squashed migration's label.
+        migration: String,
+    },
     /// Migrations are not applied although a later one is.
     OutOfOrder {
         /// Their labels.
@@ -197,6 +202,7 @@ impl Problem {
             Self::Edited { .. } => "edited",
             Self::Unknown { .. } => "unknown",
             Self::OutOfOrder { .. } => "out_of_order",
+            Self::BeforeSquash { .. } => "before_squash",
             Self::Dirty { .. } => "dirty",
             Self::Irreversible { .. } => "irreversible",
             Self::IrregularDown { .. } => "leads_elsewhere",
@@ -223,6 +229,9 @@ impl Problem {
             }
             Self::Unknown { versions } => {
                 format!("its ledger has versions that are not in the migration set: {}", versions.join(", "))
+            }
+            Self::BeforeSquash { migration } => {
+                format!("it has some of the migrations that {migration} replaces, but not the last one")
             }
             Self::OutOfOrder { migrations } => {
                 format!("not applied, although a later version is: {}", migrations.join(", "))
@@ -273,6 +282,9 @@ impl Problem {
             ),
             Self::Unknown { .. } => {
                 "other migrations were applied: check --set and --migrations; or newer code migrated it: use that code".into()
+            }
+            Self::BeforeSquash { .. } => {
+                "upgrade it with the migrations that were replaced, then with these: --migrations DIR".into()
             }
             Self::OutOfOrder { .. } => {
                 "give the migration a version after the applied ones; or, if the project has its tables already, record it: \

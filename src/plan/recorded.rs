@@ -1,7 +1,7 @@
 //! What a project's ledger records: its position, and the texts of the repeatable migrations that it has run.
 
 use super::{Planner, Problem, State};
-use crate::catalog::{ChecksumMatch, Migration};
+use crate::catalog::{ChecksumMatch, Migration, Version};
 
 impl Planner<'_> {
     /// Returns the repeatable migrations to run once a project is at a position.
@@ -28,8 +28,20 @@ impl Planner<'_> {
     pub(super) fn position(&self) -> Result<(usize, Vec<String>), Vec<Problem>> {
         let ledger = &self.inspection.ledger;
         let mut problems = Vec::new();
-        let is_unknown =
-            |version: &&crate::catalog::Version| self.catalog.position(version.as_str()).is_none();
+        // Of what a squashed migration replaces, its own version is the last.
+        let squashed = |version: &Version| {
+            let replaces = |it: &&Migration| {
+                it.is_squashed() && it.metadata.replaces.iter().any(|old| old == version.as_str())
+            };
+            self.catalog.migrations().iter().find(replaces)
+        };
+        let is_unknown = |version: &&Version| {
+            self.catalog.position(version.as_str()).is_none() && squashed(version).is_none()
+        };
+        let partly = ledger.applied.iter().filter_map(squashed).find(|it| !ledger.is_applied(&it.version));
+        if let Some(migration) = partly {
+            problems.push(Problem::BeforeSquash { migration: migration.label() });
+        }
         let mut unknown: Vec<_> = ledger.applied.iter().filter(is_unknown).map(ToString::to_string).collect();
         unknown.sort();
         if !unknown.is_empty() {
@@ -72,6 +84,14 @@ impl Planner<'_> {
         let latest = ledger.latest();
         for migration in self.catalog.migrations().iter().filter(|it| ledger.is_applied(&it.version)) {
             let Some(row) = latest.get(&migration.version) else { continue };
+            // The row is of the last migration that it replaces.
+            let is_former = |version: &Version| {
+                *version != migration.version
+                    && migration.metadata.replaces.iter().any(|old| old == version.as_str())
+            };
+            if migration.is_squashed() && ledger.applied.iter().any(is_former) {
+                continue;
+            }
             match migration.up.recognize(&row.checksum) {
                 ChecksumMatch::Same => {}
                 ChecksumMatch::LineEndings => {

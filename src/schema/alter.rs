@@ -16,6 +16,7 @@ mod postgres_statement;
 mod postgres_table;
 mod repair;
 mod repair_object;
+mod rows;
 mod sqlite;
 mod sqlite_repair;
 
@@ -27,6 +28,7 @@ use crate::sql::{Dialect, Token, TokenKind, tokens};
 
 pub(crate) use repair::{RepairStep, Repairs, repairs};
 pub use repair_object::ExtraCode;
+pub(crate) use rows::{RowSource, row_sources, with_rows};
 
 /// A schema with the statements that create it, in an order in which they can run.
 #[derive(Clone, Debug)]

@@ -73,6 +73,7 @@ mod set_schemas;
 mod sets;
 mod shared_schemas;
 mod spares_and_roles;
+mod squash;
 mod structure;
 mod takeover;
 mod transfer;

@@ -68,6 +68,32 @@ impl Statement {
         (self.kind, &self.name, &self.table) == (other.kind, &other.name, &other.table)
     }
 
+    /// The name of the table that it creates.
+    pub(super) fn table_name(&self) -> Option<String> {
+        (self.kind == Kind::Table).then(|| self.name.clone())
+    }
+
+    /// Whether it makes a column of this table an identity.
+    pub(super) fn is_identity_of(&self, table: &str) -> bool {
+        self.kind == Kind::Identity && self.table == table
+    }
+
+    /// Whether rows are inserted before it.
+    pub(super) fn comes_after_rows(&self) -> bool {
+        const KINDS: [Kind; 9] = [
+            Kind::PrimaryKey,
+            Kind::Unique,
+            Kind::Check,
+            Kind::ForeignKey,
+            Kind::Exclusion,
+            Kind::Index,
+            Kind::Trigger,
+            Kind::Rule,
+            Kind::Policy,
+        ];
+        KINDS.contains(&self.kind)
+    }
+
     /// Whether both create the same constraint or index of a table, under names that Postgres generated.
     pub(super) fn is_same_unnamed(&self, other: &Self) -> bool {
         let suffix = match self.kind {

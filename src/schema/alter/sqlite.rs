@@ -247,7 +247,7 @@ pub(super) fn data_type(column: &Column) -> String {
     words.into_iter().take_while(|word| !ENDS.contains(&word.as_str())).collect::<Vec<_>>().join(" ")
 }
 
-fn is_generated(column: &Column) -> bool {
+pub(super) fn is_generated(column: &Column) -> bool {
     let words = words(column);
     has(&words, &["AS", "("])
 }
