@@ -9,6 +9,8 @@ mod rows;
 pub(crate) mod rules;
 mod segment;
 
+use std::time::{Duration, Instant};
+
 use crate::catalog::{Catalog, Migration, Version};
 use crate::error::{ErrorKind, Result};
 use crate::plan::{self, Inspection, Plan, Problem, Reference, Request};
@@ -88,11 +90,13 @@ pub(crate) struct Progress {
     pub(crate) max_migrations: usize,
     /// Tracks whether others change rows, if a failed run has to know that.
     pub(crate) rows: Option<RowTracker>,
+    /// The longest time from taking the lock to a commit.
+    pub(crate) longest_lock: Duration,
 }
 
 impl Progress {
     pub(crate) const fn new(request: Request) -> Self {
-        Self { request, max_migrations: usize::MAX, rows: None }
+        Self { request, max_migrations: usize::MAX, rows: None, longest_lock: Duration::ZERO }
     }
 }
 
@@ -138,6 +142,7 @@ impl Executor<'_> {
             };
             let Locked { inspection, plan, is_unchecked, .. } = locked;
             mode = locked.mode;
+            let locked_at = Instant::now();
             if plan.is_empty() {
                 session.rollback()?;
                 return Ok(Ok(executed.unwrap_or(plan)));
@@ -159,6 +164,7 @@ impl Executor<'_> {
                 result => result?,
             }
             let notes = context.notes;
+            progress.longest_lock = progress.longest_lock.max(locked_at.elapsed());
             progress.request = progress.request.with_target(plan.to);
             let executed = executed.get_or_insert(plan);
             executed.notes.extend(notes);

@@ -353,6 +353,11 @@ impl Settings {
     /// Returns a manager that stops on SIGINT or SIGTERM: the first signal lets started projects finish, the second
     /// exits at once.
     fn manager(&self) -> Result<Manager> {
+        self.manager_rehearsing_on(None)
+    }
+
+    /// The manager, whose rehearsals use this server if it is given.
+    fn manager_rehearsing_on(&self, url: Option<&str>) -> Result<Manager> {
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))
@@ -361,7 +366,12 @@ impl Settings {
                     Error::new(ErrorKind::Internal, "cannot listen for signals").caused_by(error)
                 })?;
         }
-        Ok(self.config()?.manager()?.with_interruption(interrupted))
+        let config = self.config()?;
+        let config = match url {
+            Some(url) => config.rehearse_on(url)?,
+            None => config,
+        };
+        Ok(config.manager()?.with_interruption(interrupted))
     }
 
     fn verbosity(&self) -> Verbosity {

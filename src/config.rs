@@ -57,6 +57,8 @@ pub struct Config {
     shared: Vec<String>,
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has no schemas"))]
     extensions: Option<String>,
+    #[cfg(feature = "postgres")]
+    rehearse_on: Option<String>,
     ignore: IgnoreList,
     load: Vec<String>,
     rehearsal_memory_mib: Option<u64>,
@@ -118,6 +120,8 @@ impl Config {
             has_roles,
             shared,
             extensions: layer.extensions,
+            #[cfg(feature = "postgres")]
+            rehearse_on: None,
             ignore: IgnoreList::new(layer.ignore.unwrap_or_default())?,
             load: layer.load.unwrap_or_default(),
             rehearsal_memory_mib: layer.rehearsal_memory_mib,
@@ -133,6 +137,23 @@ impl Config {
             statement_timeout: seconds("statement_timeout", layer.statement_timeout)?,
             reconnect_timeout: seconds("reconnect_timeout", layer.reconnect_timeout)?,
         })
+    }
+
+    /// Sets the server on which rehearsals upgrade their copies.
+    ///
+    /// Fails with [`ErrorKind::Usage`] if the store is not on Postgres.
+    pub fn rehearse_on(self, url: &str) -> Result<Self> {
+        if self.dialect() != Dialect::Postgres {
+            let message = "SQLite databases are rehearsed on this machine";
+            return Err(Error::new(ErrorKind::Usage, message).with_hint("leave out --rehearse-on"));
+        }
+        #[cfg(feature = "postgres")]
+        return Ok(Self { rehearse_on: Some(url.into()), ..self });
+        #[cfg(not(feature = "postgres"))]
+        {
+            let _ = url;
+            Ok(self)
+        }
     }
 
     /// Returns the SQL dialect of the store.
@@ -205,6 +226,9 @@ impl Config {
                 let isolation = if self.has_roles { Isolation::Role } else { Isolation::None };
                 let mut options = PostgresOptions::default().spares(self.spares).isolation(isolation);
                 options = options.shared(self.shared.iter().cloned()).ignore(ignore);
+                if let Some(url) = &self.rehearse_on {
+                    options = options.rehearse_on(url);
+                }
                 if let Some(schema) = &self.extensions {
                     options = options.extensions(schema);
                 }

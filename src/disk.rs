@@ -64,6 +64,8 @@ impl PrivateFolder {
 
 /// The prefix of the names of private folders.
 const PRIVATE: &str = "tenantry-";
+/// The prefix of the names of private folders in a folder of somebody else.
+const HIDDEN: &str = ".tenantry-";
 /// The lock file in each private folder.
 const LOCK: &str = ".lock";
 
@@ -87,6 +89,20 @@ pub(crate) fn private_folder() -> Result<PrivateFolder> {
     })
 }
 
+/// Creates a folder in another folder, with access for the owner only. Removes those there of dead processes first.
+pub(crate) fn private_folder_in(parent: &Path) -> Result<PrivateFolder> {
+    sweep_private_folders_in(parent, HIDDEN)?;
+    let create = || loop {
+        let mut builder = tempfile::Builder::new();
+        let folder = builder.prefix(HIDDEN).permissions(Permissions::from_mode(0o700)).tempdir_in(parent)?;
+        let lock = File::create(folder.path().join(LOCK))?;
+        if claim(&lock)? {
+            return Ok(PrivateFolder { folder, _lock: lock });
+        }
+    };
+    create().map_err(|error: std::io::Error| Error::io("create a private folder in", parent, error))
+}
+
 /// Locks a newly created file, so that no sweep takes it for the file of a dead process. Returns `false` if a sweep
 /// removed the file before it was locked.
 ///
@@ -98,12 +114,15 @@ pub(crate) fn claim(file: &File) -> std::io::Result<bool> {
 
 /// Removes the private folders of dead processes. Returns their paths.
 pub(crate) fn sweep_private_folders() -> Result<Vec<String>> {
-    let parent = std::env::temp_dir();
-    let unreadable = |error| Error::io("list", &parent, error);
+    sweep_private_folders_in(&std::env::temp_dir(), PRIVATE)
+}
+
+fn sweep_private_folders_in(parent: &Path, prefix: &str) -> Result<Vec<String>> {
+    let unreadable = |error| Error::io("list", parent, error);
     let mut removed = Vec::new();
-    for entry in std::fs::read_dir(&parent).map_err(unreadable)? {
+    for entry in std::fs::read_dir(parent).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        let is_private = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PRIVATE));
+        let is_private = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
         let is_free = |lock: &File| flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok();
         if is_private
             && path.symlink_metadata().is_ok_and(|it| it.is_dir())

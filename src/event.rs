@@ -18,7 +18,7 @@ use crate::store::Skipped;
 
 pub use crate::plan::Problem;
 pub use crate::schema::Difference;
-pub use rehearsal::{MigrationTime, Rehearsal, RowChange};
+pub use rehearsal::{MigrationTime, Prediction, Rehearsal, RowChange};
 pub use summary::{ExitRules, Summary, Tally};
 
 /// One event of a run.
@@ -38,6 +38,8 @@ pub enum Event {
     Note(Note),
     /// A project is finished, with any outcome.
     ProjectFinished(ProjectReport),
+    /// How long the upgrade will take that was rehearsed.
+    Prediction(Prediction),
     /// How well the fleet is covered by backups.
     Backups(Coverage),
     /// The run is finished.
@@ -114,6 +116,13 @@ pub struct RunStarted {
     /// Whether the command is read-only (`status`, `check`), so that it changes nothing even without a dry run.
     #[serde(skip)]
     pub read_only: bool,
+    /// How long a rehearsal predicted that the run takes.
+    #[serde(
+        rename = "predicted_us",
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "rehearsal::optional_microseconds"
+    )]
+    pub predicted: Option<Duration>,
     /// The last killed run of the same command, if this run follows one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,

@@ -15,6 +15,7 @@ mod history;
 mod linting;
 mod maintenance;
 mod pool;
+mod prediction;
 mod recording;
 mod reference;
 mod rehearsal;

@@ -65,6 +65,9 @@ pub enum Access {
     ReadOnly,
 }
 
+/// How the note begins on the differences from the migrations that a project keeps.
+pub(crate) const KEEPS: &str = "it keeps its differences from the migrations";
+
 /// What to do with one project, in detail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -218,6 +221,9 @@ impl Planner<'_> {
         }
         let (from, mut notes) = self.position()?;
         let drift = self.drift(from, drift)?;
+        if !drift.is_empty() {
+            notes.push(format!("{KEEPS}: {}", problem::list_differences(&drift)));
+        }
         notes.extend(self.notes(self.state(from))?);
         if !self.reference.is_known() && self.inspection.schema.is_some() {
             notes.push(match self.inspection.recorded_fingerprint {

@@ -45,7 +45,8 @@ impl<'a> StopCondition<'a> {
         }
     }
 
-    fn is_met(&self) -> bool {
+    /// Whether no further project is started.
+    pub(crate) fn is_met(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
             || self.halted.load(Ordering::Relaxed)
             || self.max_failures.is_some_and(|max| self.failures.load(Ordering::Relaxed) >= max)

@@ -111,6 +111,9 @@ pub(super) struct UpgradeOptions {
     /// those that do, however many do not. On Postgres, =in-place uses a transaction that is rolled back
     #[arg(long, value_name = "in-place", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     rehearse: Option<Place>,
+    /// On Postgres, rehearse on another server
+    #[arg(long, value_name = "URL", requires = "rehearse")]
+    rehearse_on: Option<String>,
     /// Back up each project before changing it; =check also verifies the backup by restoring it
     #[arg(long, value_name = "check", num_args = 0..=1, require_equals = true, default_missing_value = "")]
     backup: Option<BackupMode>,
@@ -178,6 +181,9 @@ pub(super) struct Rehearse {
     /// On Postgres, use a transaction in the project itself that is rolled back, instead of a private copy
     #[arg(long)]
     in_place: bool,
+    /// On Postgres, upgrade the copies on another server
+    #[arg(long = "rehearse-on", value_name = "URL", conflicts_with = "in_place")]
+    server: Option<String>,
     /// Rehearse only N projects, or P% of those that would be upgraded: every version, the largest and the oldest are among
     /// them
     #[arg(long, value_name = "N|P%")]
@@ -306,7 +312,7 @@ fn run_upgrade(
     options: UpgradeOptions,
     exit_rules: ExitRules,
 ) -> Result<u8> {
-    let manager = settings.manager()?;
+    let manager = settings.manager_rehearsing_on(options.rehearse_on.as_deref())?;
     let backup_before = match options.backup {
         None => BackupBefore::None,
         Some(BackupMode::Take) => BackupBefore::Take,
@@ -343,7 +349,7 @@ fn upgrade_run(manager: &Manager, selection: Selection, options: &PlanOptions) -
 pub(super) fn rehearse(settings: &Settings, rehearse: Rehearse) -> Result<u8> {
     let ids = parse_ids(&rehearse.ids)?;
     let selection = if rehearse.all { rehearse.filter.selection()? } else { Selection::Ids(ids) };
-    let manager = settings.manager()?;
+    let manager = settings.manager_rehearsing_on(rehearse.server.as_deref())?;
     let place = if rehearse.in_place { RehearsalPlace::InPlace } else { RehearsalPlace::Copy };
     let run = upgrade_run(&manager, selection, &rehearse.plan)?.exit_rules(rehearse.filter.exit_rules());
     let run = run.rehearse(place);
@@ -363,13 +369,16 @@ fn rehearse_first(
     place: RehearsalPlace,
     goes_on: bool,
 ) -> Result<(u8, Option<Run>)> {
-    let mut failed = Vec::new();
+    let (mut failed, mut predicted) = (Vec::new(), None);
     let mut reporter = Reporter::new(settings.format, settings.verbosity(), manager.catalog());
     let summary = manager.run(&run.clone().rehearse(place), |event| {
         if let Event::ProjectFinished(report) = &event
             && matches!(report.outcome, Outcome::Failed(_) | Outcome::Blocked(_) | Outcome::NotStarted)
         {
             failed.push(report.project.clone());
+        }
+        if let Event::Prediction(prediction) = &event {
+            predicted = Some(prediction.duration);
         }
         reporter.event(event);
     })?;
@@ -391,7 +400,8 @@ fn rehearse_first(
             failed.len()
         ));
     }
-    Ok((summary.exit, Some(run.clone().without(&failed))))
+    let run = run.clone().without(&failed);
+    Ok((summary.exit, Some(predicted.map_or(run.clone(), |duration| run.predicted(duration)))))
 }
 
 /// Makes a run a dry run if `--dry-run` was given.

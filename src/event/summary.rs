@@ -45,6 +45,8 @@ pub struct Summary {
     pub outcomes: Tally,
     /// The duration.
     pub elapsed: Duration,
+    /// How long a rehearsal predicted that it takes.
+    pub predicted: Option<Duration>,
     /// Whether the run was interrupted.
     pub interrupted: bool,
     /// The exit code, the first that applies: 130 interrupted, 3 a project failed, 4 a project is blocked or drifted, 5 something is
@@ -78,7 +80,7 @@ impl Summary {
     #[must_use]
     pub(crate) fn new(outcomes: Tally, elapsed: Duration, interrupted: bool, exit_rules: ExitRules) -> Self {
         let exit = Self::exit_code(&outcomes, interrupted, exit_rules);
-        Self { outcomes, elapsed, interrupted, exit }
+        Self { outcomes, elapsed, predicted: None, interrupted, exit }
     }
 
     /// Returns the exit code. The first that applies: 130 interrupted, 3 a project failed, 4 a project is blocked or drifted, 5
@@ -104,9 +106,13 @@ impl Summary {
 impl Serialize for Summary {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct as _;
-        let mut object = serializer.serialize_struct("Summary", 3)?;
+        let mut object = serializer.serialize_struct("Summary", 4)?;
         object.serialize_field("outcomes", &self.outcomes)?;
         object.serialize_field("elapsed_us", &self.elapsed.as_micros())?;
+        match self.predicted {
+            Some(predicted) => object.serialize_field("predicted_us", &predicted.as_micros())?,
+            None => object.skip_field("predicted_us")?,
+        }
         object.serialize_field("exit", &self.exit)?;
         object.end()
     }

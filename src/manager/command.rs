@@ -150,6 +150,7 @@ pub struct Run {
     pub(crate) operation: Operation,
     pub(crate) dry_run: bool,
     pub(crate) rehearsal: Option<Rehearsing>,
+    pub(crate) predicted: Option<Duration>,
     pub(crate) backup_before: BackupBefore,
     pub(crate) allow_row_loss: Vec<Version>,
     pub(crate) max_failures: Option<usize>,
@@ -165,6 +166,7 @@ impl Run {
             operation,
             dry_run: false,
             rehearsal: None,
+            predicted: None,
             backup_before: BackupBefore::None,
             allow_row_loss: Vec::new(),
             max_failures: None,
@@ -200,6 +202,12 @@ impl Run {
     pub fn sample(self, size: SampleSize) -> Self {
         let rehearsal = self.rehearsal.map(|rehearsal| Rehearsing { sample: Some(size), ..rehearsal });
         Self { rehearsal, ..self }
+    }
+
+    /// Sets how long a rehearsal predicted that the run takes, which its record then has as well.
+    #[must_use]
+    pub fn predicted(self, duration: Duration) -> Self {
+        Self { predicted: Some(duration), ..self }
     }
 
     /// Sets what to do before a project is changed; default nothing.

@@ -54,12 +54,24 @@ impl Manager {
             rehearsed = Some(self.rehearse(executor, session)?);
             Ok(())
         };
-        let result = self.retry(|| match place {
-            RehearsalPlace::Copy => self.store.with_copy(project, &mut work),
-            RehearsalPlace::InPlace => self.store.with_rollback(project, &mut work),
+        let result = self.store.require_unlocked(project).and_then(|()| {
+            self.retry(|| match place {
+                RehearsalPlace::Copy => self.store.with_copy(project, &mut work),
+                RehearsalPlace::InPlace => self.store.with_rollback(project, &mut work),
+            })
         });
         match (result, rehearsed) {
             (Err(error), _) => failed(project, error),
+            (Ok(()), Some((_, rehearsal)))
+                if self.store.free_bytes(project).is_some_and(|it| it < rehearsal.growth()) =>
+            {
+                let free = self.store.free_bytes(project).unwrap_or_default() / 1024;
+                let message = format!(
+                    "it grows by {} KiB, and its disk has {free} KiB left",
+                    rehearsal.growth() / 1024
+                );
+                failed(project, Error::new(ErrorKind::DiskFull, message).with_hint("free some space first"))
+            }
             (Ok(()), Some((plan_result, rehearsal))) => {
                 let report = self.report(project, plan_result, Outcome::Rehearsed);
                 ProjectReport { rehearsal: Some(rehearsal), ..report }
@@ -75,14 +87,26 @@ impl Manager {
     ) -> Result<(PlanResult, Rehearsal)> {
         let before = self.measure(session)?;
         let started = Instant::now();
-        let plan = executor.execute(session, &Preflight::UNPLANNED, &mut Progress::new(executor.request))?;
+        let mut progress = Progress::new(executor.request);
+        let plan = executor.execute(session, &Preflight::UNPLANNED, &mut progress)?;
         let took = started.elapsed();
         let after = self.measure(session)?;
         session.begin(Mode::PLAIN)?;
         let migrations = if plan.is_ok() { times(session, executor.run_id)? } else { Vec::new() };
         session.rollback()?;
         let rows = changes(&before.rows.rows, &after.rows.rows);
-        Ok((plan, Rehearsal { took, migrations, rows, bytes_before: before.bytes, bytes_after: after.bytes }))
+        let (bytes_before, bytes_after) = (before.bytes, after.bytes);
+        // SQLite's journal has the former pages that change, the server's log what is written.
+        let log = match self.store.dialect() {
+            Dialect::Sqlite => bytes_before,
+            Dialect::Postgres => bytes_after,
+        };
+        let bytes_needed = bytes_after.saturating_sub(bytes_before) + log;
+        let longest_lock = progress.longest_lock;
+        Ok((
+            plan,
+            Rehearsal { took, longest_lock, migrations, rows, bytes_before, bytes_after, bytes_needed },
+        ))
     }
 
     fn measure(&self, session: &mut dyn Session) -> Result<Measurement> {

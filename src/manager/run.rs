@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::Manager;
 use super::command::{BackupBefore, FinalBackup, MaintenanceTask, Operation, Run, new_run_id};
 use super::rehearsal::RehearsalPlace;
+use super::reporting::lock;
 use super::sink::EventSink;
 use super::survey::Prefetched;
 use crate::apply::{Durability, Executor, Preflight};
@@ -52,6 +53,7 @@ impl Manager {
             pattern: self.store.pattern(),
             projects: projects.len(),
             dry_run: run.dry_run,
+            predicted: run.predicted,
             after,
         }));
         let ignored_files = self.catalog.ignored_files().iter().map(|path| Skipped {
@@ -72,7 +74,10 @@ impl Manager {
         let result = self.run_operation(run, &id, &projects, prefetched, &mut sink);
         let interrupted = self.interrupted.load(Ordering::Relaxed);
         let EventSink { tally, mut observer, recording, .. } = sink;
-        let summary = Summary::new(tally, started.elapsed(), interrupted, run.exit_rules);
+        let summary = Summary {
+            predicted: run.predicted,
+            ..Summary::new(tally, started.elapsed(), interrupted, run.exit_rules)
+        };
         let finished = Event::RunFinished(summary.clone());
         // The record is closed even if the operation failed, since projects may have been changed.
         let recorded = match recording {
@@ -223,11 +228,29 @@ impl Manager {
             Outcome::Planned => planned.push(report),
             _ => sink.project_finished(report),
         });
+        let projects_planned = planned.len();
         let (sample, others) = self.choose_sample(planned, rehearsal.sample)?;
         for report in others {
             sink.project_finished(report);
         }
-        context.for_each(&sample, sink, |project| self.rehearse_project(&executor, project, rehearsal.place));
+        let started = Instant::now();
+        let passed = Mutex::new(Vec::new());
+        let unrehearsed = projects_planned.saturating_sub(sample.len());
+        context.for_each(&sample, sink, |project| {
+            let report = self.rehearse_project(&executor, project, rehearsal.place);
+            if matches!(report.outcome, Outcome::Rehearsed) {
+                lock(&passed).push(project.clone());
+            }
+            report
+        });
+        let passed = passed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let all = passed.len() + unrehearsed;
+        let place = rehearsal.place;
+        if !context.stop.is_met()
+            && let Some(prediction) = self.predict(context.run, place, &passed, all, started.elapsed())?
+        {
+            sink.emit(Event::Prediction(prediction));
+        }
         Ok(())
     }
 

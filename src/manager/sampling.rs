@@ -6,6 +6,7 @@ use std::str::FromStr;
 use super::Manager;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::ProjectReport;
+use crate::plan::KEEPS;
 use crate::project::ProjectId;
 use crate::store::Footprint;
 
@@ -66,8 +67,9 @@ impl Manager {
 }
 
 fn kind(report: &ProjectReport) -> Kind {
-    let ProjectReport { from, stamped, migrations, .. } = report;
-    format!("{from:?} {stamped:?} {migrations:?}")
+    let ProjectReport { from, stamped, migrations, notes, .. } = report;
+    let drift = notes.iter().find(|note| note.starts_with(KEEPS));
+    format!("{from:?} {stamped:?} {migrations:?} {drift:?}")
 }
 
 /// Chooses projects: the first of each kind, the largest, the oldest, and then others that are spread over the fleet, up to

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use tenantry::catalog::Version;
-use tenantry::event::{Coverage, Event, KilledRun, Outcome, ProjectReport, RunStarted, Summary};
+use tenantry::event::{Coverage, Event, KilledRun, Outcome, Prediction, ProjectReport, RunStarted, Summary};
 use tenantry::event::{Difference, Problem};
 use tenantry::{Catalog, Error, ErrorKind, ProjectId, Result};
 
@@ -35,6 +35,7 @@ pub(crate) struct Human {
     rows: BTreeMap<String, u64>,
     coverage: Option<Coverage>,
     rehearsals: Rehearsals,
+    prediction: Option<Prediction>,
 }
 
 /// What the projects of a group have in common. Groups are sorted by rank, failures first, then by text.
@@ -76,6 +77,7 @@ impl Human {
             rows: BTreeMap::new(),
             coverage: None,
             rehearsals: Rehearsals::default(),
+            prediction: None,
         }
     }
 
@@ -89,6 +91,7 @@ impl Human {
             Event::ProjectFinished(report) => self.project_finished(&report),
             Event::KilledRun(killed) => self.killed_run(&killed),
             Event::Backups(coverage) => self.coverage = Some(coverage),
+            Event::Prediction(prediction) => self.prediction = Some(prediction),
             Event::RunFinished(summary) => self.run_finished(&summary),
             // `Event` is non-exhaustive. The JSON format covers new variants.
             _ => {}
@@ -220,6 +223,9 @@ impl Human {
         if let Some(totals) = self.rehearsals.totals().filter(|_| self.verbosity != Verbosity::Quiet) {
             self.output.line(format_args!("\n{totals}"));
         }
+        if let Some(it) = self.prediction.take().filter(|_| self.verbosity != Verbosity::Quiet) {
+            self.output.line(format_args!("{}", super::rehearsals::predicted(&it)));
+        }
         if let Some(coverage) = self.coverage.take().filter(|_| self.verbosity != Verbosity::Quiet) {
             self.coverage(&coverage);
         }
@@ -237,10 +243,12 @@ impl Human {
             let total = summary.outcomes.total();
             let noun = if total == 1 { "project" } else { "projects" };
             let end = if summary.interrupted { ", interrupted" } else { "" };
+            let predicted = summary.predicted.map(|it| format!(", predicted {}", human_time(it)));
             self.output.line(format_args!(
-                "\n{total} {noun}: {}{end} ({})",
+                "\n{total} {noun}: {}{end} ({}{})",
                 counts.join(", "),
-                human_time(summary.elapsed)
+                human_time(summary.elapsed),
+                predicted.unwrap_or_default()
             ));
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tenantry::ProjectId;
-use tenantry::event::{MigrationTime, Rehearsal, RowChange};
+use tenantry::event::{MigrationTime, Prediction, Rehearsal, RowChange};
 
 use super::human_time;
 
@@ -15,7 +15,9 @@ const SLOWEST: usize = 3;
 pub(super) struct Rehearsals {
     count: usize,
     took: Duration,
+    longest_lock: Duration,
     grown: i128,
+    needed: u64,
     /// The slowest projects, slowest first.
     slowest: Vec<(Duration, ProjectId)>,
 }
@@ -24,6 +26,8 @@ impl Rehearsals {
     pub(super) fn add(&mut self, project: &ProjectId, rehearsal: &Rehearsal) {
         self.count += 1;
         self.took += rehearsal.took;
+        self.longest_lock = self.longest_lock.max(rehearsal.longest_lock);
+        self.needed = self.needed.max(rehearsal.bytes_needed);
         self.grown += i128::from(rehearsal.bytes_after) - i128::from(rehearsal.bytes_before);
         self.slowest.push((rehearsal.took, project.clone()));
         self.slowest.sort_by(|a, b| b.cmp(a));
@@ -39,9 +43,12 @@ impl Rehearsals {
             self.slowest.iter().map(|(took, id)| format!("{id} ({})", human_time(*took))).collect();
         let kilobytes = self.grown / 1024;
         Some(format!(
-            "the upgrades took {} one after another; slowest: {}; they change the size by {kilobytes:+} KiB",
+            "the upgrades took {} one after another; slowest: {}; longest lock: {}\nthey change the size by {kilobytes:+} KiB, \
+             and one needs up to {} KiB of disk while it runs",
             human_time(self.took),
-            slowest.join(", ")
+            slowest.join(", "),
+            human_time(self.longest_lock),
+            self.needed.div_ceil(1024)
         ))
     }
 }
@@ -57,5 +64,19 @@ pub(super) fn details(rehearsal: &Rehearsal) -> Vec<String> {
         rehearsal.bytes_before / 1024,
         rehearsal.bytes_after / 1024
     );
-    rehearsal.migrations.iter().map(time).chain(rehearsal.rows.iter().map(rows)).chain([size]).collect()
+    let disk = format!("disk: up to {} KiB while it runs", rehearsal.bytes_needed.div_ceil(1024));
+    let lock = format!("longest lock: {}", human_time(rehearsal.longest_lock));
+    let times = rehearsal.migrations.iter().map(time);
+    times.chain(rehearsal.rows.iter().map(rows)).chain([size, disk, lock]).collect()
+}
+
+/// How long the upgrade will take.
+pub(super) fn predicted(prediction: &Prediction) -> String {
+    let Prediction { projects, copies, duration, .. } = prediction;
+    let how = match copies {
+        0 => "as the rehearsal itself took".to_string(),
+        1 => "measured on 1 copy".into(),
+        _ => format!("measured on {copies} copies"),
+    };
+    format!("upgrading {projects} will take about {}, {how}", human_time(*duration))
 }

@@ -97,6 +97,8 @@ pub struct PostgresStore {
     connections: Connections,
     /// The connections to the fleet's database, if this store is a scratch database beside it.
     fleet: Option<Connections>,
+    /// The server on which copies are upgraded in a rehearsal, if it is another one.
+    rehearsal: Option<Box<PostgresStore>>,
     schemas: SchemaCache,
     /// The queries on the server's system catalogs, for its version.
     queries: OnceLock<Arc<Queries>>,
@@ -122,9 +124,13 @@ impl PostgresStore {
     pub fn new(url: &str, options: PostgresOptions) -> Result<Self> {
         let target = ConnectionUrl::parse(url)?;
         let timeouts = Timeouts { lock: options.lock_timeout, statement: options.statement_timeout };
+        let of_copies = || PostgresOptions { rehearse_on: None, ..options.clone() };
+        let rehearsal = options.rehearse_on.as_deref().map(|url| Self::new(url, of_copies())).transpose()?;
+        let rehearsal = rehearsal.map(Box::new);
         Ok(Self {
             connections: Connections::new(target, timeouts),
             fleet: None,
+            rehearsal,
             schemas: SchemaCache::new(options.ignore.clone()),
             options,
             queries: OnceLock::new(),
@@ -378,9 +384,19 @@ impl Snapshots for PostgresStore {
             let file = folder.path().join("copy");
             let Snapshot { place, needs, access, .. } = self.snapshot_to(id, &file)?;
             let snapshot = SnapshotFile { file: &file, place: &place, needs: &needs, access: &access };
-            self.restore_scratch(snapshot, &mut |session| work(session))
+            let server = self.rehearsal.as_deref().unwrap_or(self);
+            self.retry_read(|| snapshot::restore_copy(server, self, snapshot, &mut |session| work(session)))
         };
         copy().map_err(|error| error.in_project(id))
+    }
+
+    fn with_copies(
+        &self,
+        ids: &[ProjectId],
+        work: &mut dyn FnMut(Arc<dyn Store>) -> Result<()>,
+    ) -> Result<()> {
+        // Another server is not as fast as this one.
+        if self.rehearsal.is_some() { Ok(()) } else { snapshot::with_copies(self, ids, work) }
     }
 
     fn can_roll_back(&self) -> bool {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::Session;
+use super::{Session, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Inspection;
 use crate::project::ProjectId;
@@ -24,6 +25,27 @@ pub trait Snapshots {
     /// Lets `work` change a private copy of a project, as it is at one moment. The project itself is only read. The copy is
     /// removed afterwards. `work` may be called more than once, each time with a new copy.
     fn with_copy(&self, id: &ProjectId, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()>;
+
+    /// Lets `work` use a private store on the same disk or server that has copies of these projects. It is removed afterwards.
+    /// Does nothing if there cannot be one.
+    fn with_copies(
+        &self,
+        ids: &[ProjectId],
+        work: &mut dyn FnMut(Arc<dyn Store>) -> Result<()>,
+    ) -> Result<()>;
+
+    /// Fails if another process holds a lock that an upgrade needs, for as long as an upgrade waits for it. Takes no lock.
+    /// Finds nothing where that cannot be known.
+    fn require_unlocked(&self, id: &ProjectId) -> Result<()> {
+        let _ = id;
+        Ok(())
+    }
+
+    /// The bytes that are free on a project's disk, if that is known.
+    fn free_bytes(&self, id: &ProjectId) -> Option<u64> {
+        let _ = id;
+        None
+    }
 
     /// Lets `work` change a project in a transaction that is rolled back, if the store can do that.
     fn with_rollback(

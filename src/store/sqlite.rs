@@ -12,6 +12,7 @@ mod failure;
 mod file;
 mod health;
 mod ledger;
+mod lock;
 mod memory;
 mod options;
 mod read;
@@ -25,7 +26,7 @@ use std::fs::Metadata;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
@@ -33,7 +34,7 @@ use diesel::{Connection as _, SqliteConnection};
 use rusqlite::Connection;
 
 use crate::catalog::Catalog;
-use crate::disk::private_folder;
+use crate::disk::{private_folder, private_folder_in};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{Access, Inspection};
 use crate::project::{NamePattern, ProjectId};
@@ -365,6 +366,35 @@ impl Snapshots for SqliteStore {
             work(&mut SqliteSession::new(connection, &self.environment))
         };
         copy().map_err(|error| error.in_project(id))
+    }
+
+    fn with_copies(
+        &self,
+        ids: &[ProjectId],
+        work: &mut dyn FnMut(Arc<dyn Store>) -> Result<()>,
+    ) -> Result<()> {
+        // Where the folder is read-only for this user or its disk is full, nothing can be tried out.
+        let Ok(folder) = private_folder_in(&self.directory) else { return Ok(()) };
+        for id in ids {
+            let (path, _) = self.require(id)?;
+            let file = folder.path().join(self.pattern.name(id));
+            let copy = |connection: &Connection| snapshot::private_copy(connection, Some(&file)).map(drop);
+            self.reader(ROW_READ_TIMEOUT).read(&path, copy).map_err(|error| error.in_project(id))?;
+        }
+        let options = SqliteOptions::default().pattern(self.pattern.clone()).lock_timeout(self.lock_timeout);
+        let options = options
+            .ignore(self.environment.schemas.ignore().clone())
+            .load(self.environment.loaded().iter().cloned());
+        work(Arc::new(Self::new(folder.path(), options)))
+    }
+
+    fn require_unlocked(&self, id: &ProjectId) -> Result<()> {
+        lock::require_unlocked(&self.path(id), self.lock_timeout).map_err(|error| error.in_project(id))
+    }
+
+    fn free_bytes(&self, _id: &ProjectId) -> Option<u64> {
+        let disk = rustix::fs::statvfs(&self.directory).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     fn restore_as(&self, id: &ProjectId, snapshot: SnapshotFile<'_>) -> Result<Vec<String>> {

@@ -3,6 +3,7 @@
  *   FAULT_AT=n      the number of the operation, counted from one
  *   FAULT_HOW=how   kill: SIGKILL before the operation; eio: only this operation fails;
  *                   enospc: this operation and every later write fail
+ *   FAULT_LIMIT=bytes  no file can become larger than this: a write behind it fails as on a full disk
  *   FAULT_MARK=file created when the fault happens; without it, a test knows that there were fewer operations
  *
  * The tests compile this with the system's C compiler and preload it. Standard output and error never fail. */
@@ -34,13 +35,21 @@ static int faulty(enum operation operation) {
     return 1;
 }
 
+/* Returns whether a write would make a file larger than it may be, and then sets errno. */
+static int too_large(off64_t offset, size_t size) {
+    const char *limit = getenv("FAULT_LIMIT");
+    if (!limit || offset + (off64_t)size <= atoll(limit)) return 0;
+    errno = ENOSPC;
+    return 1;
+}
+
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
 ssize_t pwrite64(int fd, const void *data, size_t size, off64_t offset) {
-    return faulty(WRITE) ? -1 : REAL(pwrite64)(fd, data, size, offset);
+    return too_large(offset, size) || faulty(WRITE) ? -1 : REAL(pwrite64)(fd, data, size, offset);
 }
 ssize_t pwrite(int fd, const void *data, size_t size, off_t offset) {
-    return faulty(WRITE) ? -1 : REAL(pwrite)(fd, data, size, offset);
+    return too_large(offset, size) || faulty(WRITE) ? -1 : REAL(pwrite)(fd, data, size, offset);
 }
 ssize_t write(int fd, const void *data, size_t size) {
     return fd > 2 && faulty(WRITE) ? -1 : REAL(write)(fd, data, size);

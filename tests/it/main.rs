@@ -78,5 +78,6 @@ mod structure;
 mod takeover;
 mod transfer;
 mod traps;
+mod troubles;
 mod upgrade;
 mod world;

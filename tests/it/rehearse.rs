@@ -9,6 +9,8 @@ on_each_store!(
     what_was_measured_is_reported,
     an_upgrade_can_be_rehearsed_first,
     a_sample_has_every_version_the_largest_and_the_oldest,
+    a_sample_has_every_kind_of_drift,
+    the_run_has_what_was_predicted_in_its_record,
 );
 
 const FIRST: (&str, &str) = (
@@ -237,4 +239,71 @@ fn a_rehearsal_runs_under_the_settings_of_the_upgrade() {
     assert_eq!(world.expect(0, &["rehearse", "a"]).outcome("a"), "rehearsed");
     assert_eq!(world.expect(0, &["upgrade", "a"]).outcome("a"), "upgraded");
     assert_eq!(world.query("a", "SELECT title FROM notes"), ["hello"]);
+}
+
+fn a_sample_has_every_kind_of_drift(world: &mut World) {
+    world.with_migrations(&[FIRST]);
+    let ids: Vec<String> = (0..12).map(|number| format!("p{number:02}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    world.expect(0, &[&["create"], &ids[..]].concat());
+    world.execute("p07", "CREATE INDEX other ON notes (amount)");
+    world.execute("p09", "CREATE INDEX more ON notes (amount)");
+    world.with_migrations(&[FIRST, SECOND]);
+    let report = world.expect(0, &["rehearse", "--all", "--sample", "1", "--allow-drift"]);
+    let outcomes = ["p00", "p07", "p09"].map(|id| report.outcome(id));
+    assert_eq!(outcomes, ["rehearsed"; 3]);
+    assert!(report.count("planned") >= 7, "{:?}", report.0);
+    assert!(report.project("p07")["notes"].to_string().contains("extra index other"));
+}
+
+fn the_run_has_what_was_predicted_in_its_record(world: &mut World) {
+    world.with_migrations(&[FIRST]).expect(0, &["create", "a", "b", "c"]);
+    world.with_migrations(&[FIRST, SECOND]);
+    let before = world.snapshot();
+    let report = world.expect(0, &["rehearse", "--all"]);
+    assert!(before == world.snapshot());
+    let prediction = report.events("prediction")[0];
+    assert_eq!((&prediction["projects"], &prediction["copies"]), (&3.into(), &3.into()));
+    assert!(prediction["predicted_us"].as_u64().unwrap() > 0);
+    let text = world.run(&["rehearse", "--all"]).stdout;
+    assert!(text.contains("upgrading 3 will take about ") && text.contains("measured on 3 copies"), "{text}");
+    assert!(text.contains("longest lock: ") && text.contains("KiB of disk while it runs"), "{text}");
+    let report = world.expect(0, &["upgrade-all", "--rehearse"]);
+    let predicted = &report.events("prediction")[0]["predicted_us"];
+    let (started, finished) = (report.events("run_started")[1], report.events("run_finished")[1]);
+    assert_eq!((&started["predicted_us"], &finished["predicted_us"]), (predicted, predicted));
+    let run = started["run"].as_str().unwrap();
+    let shown = world.run(&["--format", "json", "runs", "show", run]).stdout;
+    assert!(shown.contains("\"predicted_us\":"), "{shown}");
+    // Nothing is left of the copies.
+    assert_eq!(
+        world.expect(0, &["upgrade-all"]).events("run_finished")[0]["predicted_us"],
+        serde_json::Value::Null
+    );
+    if !world.is_postgres() {
+        let names = std::fs::read_dir(world.data()).unwrap().map(|it| it.unwrap().file_name());
+        assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with(".tenantry")));
+    }
+}
+
+#[test]
+fn copies_can_be_upgraded_on_another_server() {
+    let mut world = World::postgres();
+    fleet(&mut world);
+    let other = World::postgres();
+    let before = (world.snapshot(), other.snapshot());
+    let here = outcomes(&world.expect(3, &["rehearse", "--all"]));
+    let report = world.expect(3, &["rehearse", "--all", "--rehearse-on", &other.url()]);
+    assert_eq!(outcomes(&report), here);
+    assert_eq!(report.events("prediction").len(), 0);
+    assert!(before == (world.snapshot(), other.snapshot()));
+    let url = "postgres://user:secret@127.0.0.1:1/nothing";
+    let ran = world.run(&["rehearse", "good", "--rehearse-on", url]);
+    assert!(
+        ran.code == 3 && ran.stdout.contains("127.0.0.1") && !ran.stdout.contains("secret"),
+        "{}",
+        ran.stdout
+    );
+    let ran = World::sqlite().run(&["rehearse", "--all", "--rehearse-on", url]);
+    assert!(ran.code == 2 && ran.stderr.contains("on this machine"), "{}", ran.stderr);
 }

@@ -25,6 +25,7 @@ pub struct PostgresOptions {
     pub(super) isolation: Isolation,
     pub(super) shared: Vec<String>,
     pub(super) extensions: Option<String>,
+    pub(super) rehearse_on: Option<String>,
     pub(super) ignore: IgnoreList,
 }
 
@@ -40,6 +41,7 @@ impl Default for PostgresOptions {
             isolation: Isolation::None,
             shared: Vec::new(),
             extensions: None,
+            rehearse_on: None,
             ignore: IgnoreList::default(),
         }
     }
@@ -87,6 +89,12 @@ impl PostgresOptions {
     #[must_use]
     pub fn shared(self, schemas: impl IntoIterator<Item = String>) -> Self {
         Self { shared: schemas.into_iter().collect(), ..self }
+    }
+
+    /// Sets the URL of the server on which copies of projects are upgraded in a rehearsal; default the same server.
+    #[must_use]
+    pub fn rehearse_on(self, url: impl Into<String>) -> Self {
+        Self { rehearse_on: Some(url.into()), ..self }
     }
 
     /// Sets the schema in which extensions are created that a migration asks for; default the first shared schema, or

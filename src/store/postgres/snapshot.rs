@@ -4,6 +4,7 @@
 //! database that is dropped afterwards.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
@@ -18,7 +19,7 @@ use crate::error::Result;
 use crate::project::ProjectId;
 use crate::sql::{quote_name, quote_text};
 use crate::store::cache::SchemaCache;
-use crate::store::{ExclusiveProject, Mode, Replaced, Session, Snapshot, SnapshotFile};
+use crate::store::{ExclusiveProject, Mode, Replaced, Session, Snapshot, SnapshotFile, Store};
 
 pub(super) const DEFAULT_MODE: Mode = Mode::PLAIN;
 
@@ -66,7 +67,36 @@ pub(super) fn restore_scratch(
     snapshot: SnapshotFile<'_>,
     work: &mut dyn FnMut(&mut PostgresSession<'_>) -> Result<()>,
 ) -> Result<()> {
+    restore_copy(store, store, snapshot, work)
+}
+
+/// Calls `work` with a store in a scratch database that has copies of these projects.
+pub(super) fn with_copies(
+    store: &PostgresStore,
+    ids: &[ProjectId],
+    work: &mut dyn FnMut(Arc<dyn Store>) -> Result<()>,
+) -> Result<()> {
     let scratch = Scratch::new(store)?;
+    for id in ids {
+        let folder = private_folder()?;
+        let file = folder.path().join("copy");
+        let Snapshot { place, needs, access, .. } = snapshot_to(store, id, &file)?;
+        let copies = scratch.store();
+        let mut session = PostgresSession::new(&copies, copies.connections.get()?, place.clone());
+        let snapshot = SnapshotFile { file: &file, place: &place, needs: &needs, access: &access };
+        copies.restore(snapshot, &mut session).map_err(|error| error.in_project(id))?;
+    }
+    work(Arc::new(scratch.store()))
+}
+
+/// Restores a snapshot of a project of `source` into a scratch database on the server of `store`.
+pub(super) fn restore_copy(
+    store: &PostgresStore,
+    source: &PostgresStore,
+    snapshot: SnapshotFile<'_>,
+    work: &mut dyn FnMut(&mut PostgresSession<'_>) -> Result<()>,
+) -> Result<()> {
+    let scratch = Scratch::with_shared_of(store, source)?;
     let scratch_store = scratch.store();
     let pooled = scratch_store.connections.get()?;
     let mut session = PostgresSession::new(&scratch_store, pooled, snapshot.place.to_string());
@@ -101,6 +131,11 @@ pub(super) struct Scratch<'a> {
 
 impl<'a> Scratch<'a> {
     pub(super) fn new(store: &'a PostgresStore) -> Result<Self> {
+        Self::with_shared_of(store, store)
+    }
+
+    /// Creates one on the server of `store`, with a copy of the schemas that the projects of `source` share.
+    fn with_shared_of(store: &'a PostgresStore, source: &PostgresStore) -> Result<Self> {
         let claim = Claim::new(store, PrivateName::Database)?;
         let mut pooled = store.connections.get()?;
         let connection = &mut pooled.connection()?.connection;
@@ -123,7 +158,7 @@ impl<'a> Scratch<'a> {
                 )
         })?;
         let scratch = Self { store, claim };
-        store.copy_shared_to(&scratch.store())?;
+        source.copy_shared_to(&scratch.store())?;
         Ok(scratch)
     }
 
@@ -134,6 +169,7 @@ impl<'a> Scratch<'a> {
         PostgresStore {
             connections: Connections::new(self.store.target().with("dbname", &self.claim.name), timeouts),
             fleet: Some(Connections::new(self.store.target().clone(), timeouts)),
+            rehearsal: None,
             options,
             schemas: SchemaCache::new(self.store.options.ignore.clone()),
             queries: std::sync::OnceLock::new(),

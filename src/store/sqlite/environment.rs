@@ -19,6 +19,11 @@ impl Environment {
         Self { schemas, extensions }
     }
 
+    /// The names or paths of the extensions that are loaded.
+    pub(super) fn loaded(&self) -> &[String] {
+        &self.extensions
+    }
+
     /// Loads the extensions into a connection.
     pub(super) fn prepare(&self, connection: Connection) -> Result<Connection> {
         for extension in &self.extensions {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::backup::StepResult;
@@ -278,6 +278,14 @@ impl Snapshots for MemoryStore {
         work: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
     ) -> Result<()> {
         work(&mut SqliteSession::new(open_scratch(snapshot.file)?, &self.environment))
+    }
+
+    fn with_copies(
+        &self,
+        _ids: &[ProjectId],
+        _work: &mut dyn FnMut(Arc<dyn Store>) -> Result<()>,
+    ) -> Result<()> {
+        Ok(())
     }
 
     fn with_copy(&self, id: &ProjectId, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()> {
