@@ -55,6 +55,8 @@ pub use crate::plan::{DownScriptOutcome, DowngradeTarget, IfDrifted, IfNoLedger,
 pub use crate::schema::alter::ExtraCode;
 pub use crate::schema::bookkeeping::Tool;
 pub use crate::schema::{Fingerprint, Schema};
+#[cfg(feature = "lint")]
+pub use command::LintOptions;
 pub use command::{
     BackupBefore, BackupTask, FinalBackup, IdPattern, MaintenanceTask, Operation, Restore, Rollback, Run,
     Sample, Selection, Source,

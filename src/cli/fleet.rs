@@ -4,8 +4,8 @@ use clap::{ArgGroup, Args};
 use tenantry::catalog::Version;
 use tenantry::event::{Event, ExitRules, Outcome};
 use tenantry::manager::{
-    BackupBefore, DowngradeTarget, IdPattern, IfDrifted, IfNoLedger, Operation, RehearsalPlace, Request, Run,
-    Selection,
+    BackupBefore, DowngradeTarget, IdPattern, IfDrifted, IfNoLedger, LintOptions, Operation, RehearsalPlace,
+    Request, Run, Selection,
 };
 use tenantry::{Catalog, Error, ErrorKind, Manager, Result};
 
@@ -94,6 +94,9 @@ pub(super) struct PlanOptions {
     /// Upgrade projects whose schema differs from their version, and keep the difference
     #[arg(long)]
     allow_drift: bool,
+    /// Refuse if lint warns of a migration that would run
+    #[arg(long)]
+    strict: bool,
     /// Let this migration delete rows that it does not declare; can be repeated
     #[arg(long, value_name = "VERSION")]
     allow_row_loss: Vec<String>,
@@ -318,8 +321,9 @@ fn run_upgrade(
         Some(BackupMode::Take) => BackupBefore::Take,
         Some(BackupMode::Check) => BackupBefore::Check,
     };
-    let mut run =
-        upgrade_run(&manager, selection, &options.plan)?.backup_before(backup_before).exit_rules(exit_rules);
+    let mut run = upgrade_run(settings, &manager, selection, &options.plan)?
+        .backup_before(backup_before)
+        .exit_rules(exit_rules);
     if let Some(count) = options.max_failures {
         run = run.max_failures(count as usize);
     }
@@ -336,14 +340,28 @@ fn run_upgrade(
     }
 }
 
-fn upgrade_run(manager: &Manager, selection: Selection, options: &PlanOptions) -> Result<Run> {
+fn lint_options(settings: &Settings, options: &PlanOptions) -> Result<LintOptions> {
+    let config = settings.config()?;
+    Ok(LintOptions {
+        off: config.lint_off().iter().cloned().collect(),
+        strict: options.strict || config.lint_strict(),
+    })
+}
+
+fn upgrade_run(
+    settings: &Settings,
+    manager: &Manager,
+    selection: Selection,
+    options: &PlanOptions,
+) -> Result<Run> {
     let to = position(manager.catalog(), options.to.as_ref())?.unwrap_or(manager.catalog().head());
     let allow_row_loss = options.allow_row_loss.iter().map(|version| migration(manager.catalog(), version));
     let allow_row_loss: Vec<Version> = allow_row_loss.collect::<Result<_>>()?;
     let baseline = if options.no_stamp { IfNoLedger::Refuse } else { IfNoLedger::Stamp };
     let drift = if options.allow_drift { IfDrifted::Keep } else { IfDrifted::Refuse };
     let request = Request::Upgrade { to, baseline, drift };
-    Ok(Run::new(selection, Operation::Migrate(request)).allow_row_loss(allow_row_loss))
+    let run = Run::new(selection, Operation::Migrate(request)).allow_row_loss(allow_row_loss);
+    Ok(run.lint(lint_options(settings, options)?))
 }
 
 pub(super) fn rehearse(settings: &Settings, rehearse: Rehearse) -> Result<u8> {
@@ -351,7 +369,8 @@ pub(super) fn rehearse(settings: &Settings, rehearse: Rehearse) -> Result<u8> {
     let selection = if rehearse.all { rehearse.filter.selection()? } else { Selection::Ids(ids) };
     let manager = settings.manager_rehearsing_on(rehearse.server.as_deref())?;
     let place = if rehearse.in_place { RehearsalPlace::InPlace } else { RehearsalPlace::Copy };
-    let run = upgrade_run(&manager, selection, &rehearse.plan)?.exit_rules(rehearse.filter.exit_rules());
+    let run =
+        upgrade_run(settings, &manager, selection, &rehearse.plan)?.exit_rules(rehearse.filter.exit_rules());
     let run = run.rehearse(place);
     let run = match rehearse.sample.as_deref().map(str::parse).transpose()? {
         Some(size) => run.sample(size),

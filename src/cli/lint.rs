@@ -4,12 +4,13 @@ use anstyle::{AnsiColor, Style};
 use clap::Args;
 use serde_json::{Value, json};
 use tenantry::Result;
-use tenantry::lint::Finding;
+use tenantry::lint::{Finding, Touches};
 
 use super::{Format, Settings};
 use crate::report::Output;
 
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Lint {
     /// Lint only the migrations after this version
     #[arg(long, value_name = "VERSION")]
@@ -17,6 +18,9 @@ pub(super) struct Lint {
     /// Switch a rule off; can be repeated
     #[arg(long, value_name = "RULE")]
     off: Vec<String>,
+    /// Count the rows and projects of the fleet that each statement will touch
+    #[arg(long)]
+    fleet: bool,
     /// Exit with 1 if something is found
     #[arg(long)]
     strict: bool,
@@ -32,8 +36,11 @@ pub(super) fn lint(settings: &Settings, lint: &Lint) -> Result<u8> {
     let config = settings.config()?;
     let off = lint.off.iter().chain(config.lint_off()).cloned().collect();
     let strict = lint.strict || config.lint_strict();
-    let tenantry::manager::Lint { findings, not_run, .. } =
-        settings.manager()?.lint(lint.since.as_deref(), &off)?;
+    let manager = settings.manager()?;
+    let tenantry::manager::Lint { mut findings, not_run, .. } = manager.lint(lint.since.as_deref(), &off)?;
+    if lint.fleet {
+        manager.count_touched(&mut findings)?;
+    }
     match not_run {
         Some(error) if strict => return Err(error),
         Some(error) => crate::report::note(format_args!(
@@ -74,10 +81,20 @@ fn write(output: &mut Output, finding: &Finding) {
         finding.message
     ));
     output.line(format_args!("    {}", finding.text.trim()));
+    if let Some(touches) = &finding.touches {
+        output.line(format_args!("    {}", touched(finding, touches)));
+    }
     if !finding.help.is_empty() {
         output.line(format_args!("    {dim}help:{dim:#} {}", finding.help));
     }
     output.line(format_args!(""));
+}
+
+/// What a statement touches in the fleet.
+fn touched(finding: &Finding, touches: &Touches) -> String {
+    let Touches { projects, rows, largest, largest_rows, .. } = touches;
+    let largest = largest.as_ref().map(|id| format!(", at most {largest_rows} in {id}")).unwrap_or_default();
+    format!("touches {rows} rows of {} in {projects} projects{largest}", finding.tables.join(", "))
 }
 
 /// A workflow command, in which some characters have to be escaped.

@@ -1,6 +1,8 @@
 //! The parameters of a fleet command: which projects, what to do, and with which options.
 
 use std::collections::BTreeMap;
+#[cfg(feature = "lint")]
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -135,6 +137,16 @@ pub enum BackupBefore {
     Check,
 }
 
+#[cfg(feature = "lint")]
+/// What lint does in an upgrade: it looks at the migrations that will run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LintOptions {
+    /// The rules that are switched off.
+    pub off: BTreeSet<String>,
+    /// Whether nothing is changed if something is found.
+    pub strict: bool,
+}
+
 /// A fleet command: the projects, what to do to each of them, and options.
 ///
 /// ```
@@ -151,6 +163,8 @@ pub struct Run {
     pub(crate) dry_run: bool,
     pub(crate) rehearsal: Option<Rehearsing>,
     pub(crate) predicted: Option<Duration>,
+    #[cfg(feature = "lint")]
+    pub(crate) lint: Option<LintOptions>,
     pub(crate) backup_before: BackupBefore,
     pub(crate) allow_row_loss: Vec<Version>,
     pub(crate) max_failures: Option<usize>,
@@ -167,6 +181,8 @@ impl Run {
             dry_run: false,
             rehearsal: None,
             predicted: None,
+            #[cfg(feature = "lint")]
+            lint: None,
             backup_before: BackupBefore::None,
             allow_row_loss: Vec::new(),
             max_failures: None,
@@ -202,6 +218,13 @@ impl Run {
     pub fn sample(self, size: SampleSize) -> Self {
         let rehearsal = self.rehearsal.map(|rehearsal| Rehearsing { sample: Some(size), ..rehearsal });
         Self { rehearsal, ..self }
+    }
+
+    /// Lints the migrations that an upgrade runs: a dry run reports what is found, and nothing is changed if that is strict.
+    #[cfg(feature = "lint")]
+    #[must_use]
+    pub fn lint(self, options: LintOptions) -> Self {
+        Self { lint: Some(options), ..self }
     }
 
     /// Sets how long a rehearsal predicted that the run takes, which its record then has as well.

@@ -44,6 +44,8 @@ impl Manager {
                 rehearsal: None,
                 dry_run: false,
                 predicted: None,
+                #[cfg(feature = "lint")]
+                lint: None,
                 ..run.clone()
             };
             let started = Instant::now();

@@ -11,7 +11,7 @@ use super::command::{BackupBefore, FinalBackup, MaintenanceTask, Operation, Run,
 use super::rehearsal::RehearsalPlace;
 use super::reporting::lock;
 use super::sink::EventSink;
-use super::survey::Prefetched;
+use super::survey::{Planned, Prefetched};
 use crate::apply::{Durability, Executor, Preflight};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Note, Outcome, ProjectReport, RunStarted, Summary, Tally};
@@ -220,14 +220,21 @@ impl Manager {
             let planned = self.plan_all(context, &executor, projects, prefetched, &mut |report| {
                 sink.project_finished(report);
             });
-            self.execute_all(context, executor, planned, sink);
+            #[cfg(feature = "lint")]
+            self.lint_pending(context, request, planned.lowest, sink)?;
+            self.execute_all(context, executor, planned.projects, sink);
             return Ok(());
         };
         let mut planned = Vec::new();
-        self.plan_all(context, &executor, projects, prefetched, &mut |report| match report.outcome {
-            Outcome::Planned => planned.push(report),
-            _ => sink.project_finished(report),
-        });
+        let Planned { lowest, .. } =
+            self.plan_all(context, &executor, projects, prefetched, &mut |report| match report.outcome {
+                Outcome::Planned => planned.push(report),
+                _ => sink.project_finished(report),
+            });
+        #[cfg(feature = "lint")]
+        self.lint_pending(context, request, lowest, sink)?;
+        #[cfg(not(feature = "lint"))]
+        let _ = lowest;
         let projects_planned = planned.len();
         let (sample, others) = self.choose_sample(planned, rehearsal.sample)?;
         for report in others {
@@ -254,6 +261,24 @@ impl Manager {
         Ok(())
     }
 
+    /// Reports what lint finds in the migrations that an upgrade will run.
+    #[cfg(feature = "lint")]
+    fn lint_pending<F: FnMut(Event)>(
+        &self,
+        context: &RunContext<'_>,
+        request: Request,
+        lowest: Option<usize>,
+        sink: &mut EventSink<'_, F>,
+    ) -> Result<()> {
+        let (Request::Upgrade { to, .. }, Some(lowest)) = (request, lowest) else { return Ok(()) };
+        let Some(options) = &context.run.lint else { return Ok(()) };
+        // Warnings of what runs now come too late.
+        if context.run.dry_run || options.strict {
+            self.lint_plan(options, lowest..to, &mut |note| sink.emit(Event::Note(note)))?;
+        }
+        Ok(())
+    }
+
     /// Inspects and plans projects. Those that need nothing more are reported, in a dry run all; the others are returned,
     /// sorted.
     fn plan_all(
@@ -263,8 +288,8 @@ impl Manager {
         projects: &[ProjectId],
         prefetched: &Mutex<Prefetched>,
         finished: &mut dyn FnMut(ProjectReport),
-    ) -> Vec<(ProjectId, Preflight)> {
-        let planned = Mutex::new(Vec::new());
+    ) -> Planned {
+        let planned = Mutex::new(Planned::default());
         let plan_batch = |projects: &[ProjectId]| {
             let inspections = self.take_prefetched_or_inspect(projects, prefetched, ReadSchema::Always);
             // If this fails, each project that needs one of the schemas reports it.
@@ -277,7 +302,7 @@ impl Manager {
         let batch = self.store.inspect_batch_size(projects.len()).max(1);
         context.workers.for_each_batch(projects, batch, &context.stop, plan_batch, finished);
         let mut planned = planned.into_inner().unwrap_or_else(PoisonError::into_inner);
-        planned.sort_by(|(a, _), (b, _): &(ProjectId, Preflight)| a.cmp(b));
+        planned.projects.sort_by(|(a, _), (b, _): &(ProjectId, Preflight)| a.cmp(b));
         planned
     }
 

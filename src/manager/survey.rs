@@ -19,6 +19,15 @@ use crate::store::{ReadSchema, SchemaSource};
 /// Inspections that were read while the reference was built, by the first project of their batch.
 pub(super) type Prefetched = HashMap<ProjectId, Vec<Result<Inspection>>>;
 
+/// What planning a fleet leads to.
+#[derive(Default)]
+pub(super) struct Planned {
+    /// The projects to work on.
+    pub(super) projects: Vec<(ProjectId, Preflight)>,
+    /// The lowest position that one of the plans begins at, if one runs a migration.
+    pub(super) lowest: Option<usize>,
+}
+
 /// How many batches are read while the reference is built.
 const PREFETCHED_BATCHES: usize = 8;
 /// How many of them are read at once.
@@ -156,7 +165,7 @@ impl Manager {
         project: &ProjectId,
         inspection: Result<Inspection>,
         dry_run: bool,
-        planned: &Mutex<Vec<(ProjectId, Preflight)>>,
+        planned: &Mutex<Planned>,
     ) -> Option<ProjectReport> {
         let inspection = inspection.and_then(|it| self.with_other_ledgers(executor, project, it));
         let inspection = match inspection {
@@ -164,6 +173,12 @@ impl Manager {
             Err(error) => return Some(failed(project, error)),
         };
         let plan_result = executor.plan(&inspection);
+        if let Ok(plan) = &plan_result
+            && plan.from < plan.to
+        {
+            let mut planned = lock(planned);
+            planned.lowest = Some(planned.lowest.map_or(plan.from, |lowest| lowest.min(plan.from)));
+        }
         let preflight = match &plan_result {
             Ok(plan) if !plan.is_empty() => {
                 let mode = executor.mode_for(plan);
@@ -179,7 +194,7 @@ impl Manager {
         };
         match preflight.filter(|_| !dry_run) {
             Some(preflight) => {
-                lock(planned).push((project.clone(), preflight));
+                lock(planned).projects.push((project.clone(), preflight));
                 None
             }
             None => Some(self.report(project, plan_result, Outcome::Planned)),

@@ -50,6 +50,64 @@ impl Schema {
             .collect()
     }
 
+    /// Returns the columns that have another type than in an earlier schema: table, column, the former and the present type.
+    pub(crate) fn retyped_columns(&self, earlier: &Self) -> Vec<(String, String, String, String)> {
+        let changed = self.common_facets(earlier).filter_map(|(table, (kind, column), before, after)| {
+            let types = (data_type(before?), data_type(after));
+            let is_retyped = *kind == FacetKind::Column && types.0 != types.1;
+            is_retyped.then(|| (table.clone(), column.clone(), types.0.to_string(), types.1.to_string()))
+        });
+        changed.collect()
+    }
+
+    /// Returns the constraints that tables have and did not have in an earlier schema: table and constraint.
+    pub(crate) fn added_constraints(&self, earlier: &Self) -> Vec<(String, String)> {
+        const CONSTRAINTS: [FacetKind; 3] = [FacetKind::Unique, FacetKind::Check, FacetKind::ForeignKey];
+        let added = self.common_facets(earlier).filter_map(|(table, (kind, key), before, after)| {
+            let becomes_required = *kind == FacetKind::Column
+                && before.is_some_and(|before| !before.contains("NOT NULL"))
+                && after.contains("NOT NULL");
+            // A new column has no values yet.
+            let is_new =
+                before.is_none() && CONSTRAINTS.contains(kind) && !self.is_of_new_column(earlier, table, key);
+            match (becomes_required, is_new) {
+                (true, _) => Some((table.clone(), format!("NOT NULL for {key}"))),
+                (_, true) => Some((table.clone(), format!("{kind} {key}"))),
+                _ => None,
+            }
+        });
+        added.collect()
+    }
+
+    /// Whether a constraint names a column that an earlier schema's table does not have.
+    fn is_of_new_column(&self, earlier: &Self, table: &str, constraint: &str) -> bool {
+        let key = (ObjectKind::Table, table.to_string());
+        let has = |schema: &Self, column: &String| {
+            schema.objects.get(&key).is_some_and(|it| it.contains_key(&(FacetKind::Column, column.clone())))
+        };
+        let columns = self.objects.get(&key).into_iter().flat_map(|facets| facets.keys());
+        let mut columns = columns.filter(|(kind, _)| *kind == FacetKind::Column).map(|(_, column)| column);
+        columns.any(|column| {
+            let is_named = constraint
+                .split(|it: char| !it.is_alphanumeric() && it != '_')
+                .any(|word| word.eq_ignore_ascii_case(column));
+            is_named && !has(earlier, column)
+        })
+    }
+
+    /// The facets of the tables that both schemas have: table, facet, the former value and the present one.
+    fn common_facets<'a>(
+        &'a self,
+        earlier: &'a Self,
+    ) -> impl Iterator<Item = (&'a String, &'a (FacetKind, String), Option<&'a String>, &'a String)> {
+        let tables = self.objects.iter().filter(|((kind, _), _)| *kind == ObjectKind::Table);
+        let both =
+            tables.filter_map(|(object, facets)| Some((&object.1, facets, earlier.objects.get(object)?)));
+        both.flat_map(|(table, facets, before)| {
+            facets.iter().map(move |(facet, value)| (table, facet, before.get(facet), value))
+        })
+    }
+
     /// Returns the indexes, triggers and views that an earlier schema has and this one has not, although the table that they
     /// belong to is still there.
     pub(crate) fn lost_code(&self, earlier: &Self) -> Vec<LostCode> {
@@ -72,4 +130,15 @@ impl Schema {
         };
         lost.filter(has_table).collect()
     }
+}
+
+/// The type in a column's value.
+fn data_type(value: &str) -> &str {
+    let ends = [" NOT NULL", " DEFAULT ", " COLLATE ", " GENERATED", " AS "];
+    let starts = ["NOT NULL", "DEFAULT ", "COLLATE ", "GENERATED", "AS "];
+    if starts.iter().any(|start| value.starts_with(start)) {
+        return "";
+    }
+    let end = ends.iter().filter_map(|end| value.find(end)).min().unwrap_or(value.len());
+    value[..end].split('(').next().unwrap_or_default().trim()
 }

@@ -152,7 +152,10 @@ fn many_projects_are_told_in_groups() {
          20260112000000_complete_initial_schema: table runs: extra column host TEXT\n        7\n        hint: fix the schema, \
          or record a version despite the difference: tenantry --store {store} stamp ID --to VERSION --force\n\n    \
          39  no ledger: would record 20260112000000 and would run 20260113000000, 20260114000000\n        \
-         1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, and 27 more\n\n40 projects: 1 blocked, 39 planned (",
+         1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, and 27 more\n\n     \
+         1  note: lint warns of the migrations that run: constraint-added (3)\n        \
+         hint: look at the warnings: tenantry --store {store} migration lint --since 20260112000000\n\n\
+         40 projects: 1 blocked, 39 planned (",
         store = world.url()
     );
     assert!(stdout.starts_with(&expected), "{stdout}\n---\n{expected}");

@@ -2,7 +2,12 @@
 
 use crate::world::World;
 
-on_each_store!(a_comment_with_a_reason_allows_a_finding, findings_are_written_for_machines);
+on_each_store!(
+    a_comment_with_a_reason_allows_a_finding,
+    findings_are_written_for_machines,
+    an_upgrade_shows_what_is_found_and_can_refuse,
+    what_a_statement_will_touch_is_counted,
+);
 on_files!(what_is_dangerous_on_sqlite_is_found, what_is_harmless_on_sqlite_is_not_reported);
 
 const TABLES: (&str, &str) = (
@@ -33,6 +38,9 @@ fn what_is_dangerous_on_sqlite_is_found(world: &mut World) {
         .replace('%', "CREATE INDEX children_parent ON children (parent);")
         .replace(" \"a b\" TEXT,", "")
         .replace(" \"a b\",", "");
+    let whole = REBUILD.replace('%', "CREATE INDEX children_parent ON children (parent);");
+    let retyped = whole.replace("\"a b\" TEXT", "\"a b\" INTEGER");
+    let constrained = whole.replace("\"a b\" TEXT", "\"a b\" TEXT CHECK (\"a b\" <> '')");
     for (sql, rule, line) in [
         ("-- a comment\nALTER TABLE parents ADD COLUMN a TEXT NOT NULL;", "add-column-not-null", 2),
         ("ALTER TABLE parents ADD a TEXT DEFAULT CURRENT_TIMESTAMP;", "add-column-default", 1),
@@ -47,6 +55,15 @@ fn what_is_dangerous_on_sqlite_is_found(world: &mut World) {
         ("INSERT INTO parents VALUES (1, hex(randomblob(8)));", "volatile-value", 1),
         ("BEGIN;\nCREATE TABLE t (a INTEGER);\nCOMMIT;", "own-transaction", 2),
         (&lost, "object-lost", 3),
+        (&retyped, "type-changed", 3),
+        (&constrained, "constraint-added", 3),
+        (
+            "CREATE TABLE t (a TEXT);\nINSERT INTO t SELECT json_extract(name, '$.a') FROM parents;",
+            "fails-on-rows",
+            2,
+        ),
+        ("PRAGMA journal_mode = WAL;\nCREATE TABLE t (a TEXT);", "pragma", 1),
+        ("CREATE TABLE t (a TEXT);\nPRAGMA synchronous = OFF;", "pragma", 2),
         (&forgotten, "drop-column", 3),
         ("ALTER TABLE parents RENAME TO old;\nDROP TABLE old;", "drop-table", 2),
         ("ALTER TABLE main.parents ADD COLUMN a TEXT NOT NULL;", "add-column-not-null", 1),
@@ -235,4 +252,67 @@ fn repeatable_migrations_are_linted() {
     std::fs::write(folder.join("V1__a.sql"), "CREATE TABLE a (id INTEGER PRIMARY KEY);").unwrap();
     std::fs::write(folder.join("R__b.sql"), "DROP VIEW IF EXISTS b;\nCREATE VIEW b AS SELECT id FROM a;\nALTER TABLE a ADD COLUMN c TEXT NOT NULL;").unwrap();
     assert_eq!(found(&world, &[]), [("add-column-not-null".to_string(), 3)]);
+}
+
+const RENAMED: (&str, &str) =
+    ("2_renamed", "CREATE TABLE more (a TEXT);\nALTER TABLE parents RENAME COLUMN name TO title;");
+
+fn an_upgrade_shows_what_is_found_and_can_refuse(world: &mut World) {
+    world.with_migrations(&[TABLES]).expect(0, &["create", "a", "b"]);
+    world.with_migrations(&[TABLES, RENAMED, ("3_more", "CREATE TABLE third (a TEXT);")]);
+    let rule = world.either("rename", "renaming-column");
+    let notes = |report: &crate::world::Report| -> Vec<String> {
+        report.events("note").iter().map(|it| it["message"].as_str().unwrap().to_string()).collect()
+    };
+    let report = world.expect(0, &["upgrade-all", "--dry-run"]);
+    assert_eq!((report.count("planned"), notes(&report).len()), (2, 1), "{:?}", notes(&report));
+    assert!(notes(&report)[0].contains(&format!("{rule} (1)")), "{:?}", notes(&report));
+    assert!(report.events("note")[0]["hint"].as_str().unwrap().contains("migration lint --since 1"));
+    let before = world.snapshot();
+    for command in
+        [&["upgrade-all", "--strict"][..], &["upgrade", "a", "--strict"], &["rehearse", "--all", "--strict"]]
+    {
+        let ran = world.run(command);
+        assert!(ran.code == 2 && ran.stderr.contains(rule), "{command:?}: {} {}", ran.code, ran.stderr);
+        assert!(before == world.snapshot());
+    }
+    // Only what will run is looked at.
+    world.expect(0, &["upgrade-all", "--to", "2"]);
+    assert_eq!(notes(&world.expect(0, &["upgrade-all", "--strict"])), Vec::<String>::new());
+}
+
+fn what_a_statement_will_touch_is_counted(world: &mut World) {
+    world.with_migrations(&[TABLES]).expect(0, &["create", "a", "b"]);
+    for number in 1..=5 {
+        world.execute("a", &format!("INSERT INTO parents (id, name) VALUES ({number}, 'x')"));
+    }
+    world.execute("b", "INSERT INTO parents (id, name) VALUES (1, 'x'), (2, 'y')");
+    world.with_migrations(&[TABLES, RENAMED]).expect(0, &["create", "c"]);
+    world.execute("c", "INSERT INTO parents (id, title) VALUES (1, 'x')");
+    let report = world.expect(0, &["migration", "lint", "--since", "1", "--fleet"]);
+    let finding = &report.events("lint")[0]["finding"];
+    assert_eq!(finding["tables"], serde_json::json!(["parents"]));
+    let expected = serde_json::json!({"projects": 2, "rows": 7, "largest": "a", "largest_rows": 5});
+    assert_eq!(finding["touches"], expected);
+    let text = world.run(&["migration", "lint", "--since", "1", "--fleet"]).stdout;
+    assert!(text.contains("touches 7 rows of parents in 2 projects, at most 5 in a"), "{text}");
+    assert!(!world.run(&["migration", "lint"]).stdout.contains("touches"));
+}
+
+#[test]
+fn what_concerns_a_whole_server_is_found() {
+    let mut world = World::postgres();
+    world.with_migrations(&[
+        ("1_first", "CREATE TYPE mood AS ENUM ('good'); CREATE TABLE notes (id integer, mood mood);"),
+        ("2_second", "CREATE TABLE other (a integer);\nALTER TYPE mood ADD VALUE 'bad';"),
+        (
+            "3_third",
+            "ALTER TABLE notes ADD CONSTRAINT positive CHECK (id > 0) NOT VALID;\nALTER TABLE notes VALIDATE CONSTRAINT positive;",
+        ),
+        ("4_fourth", "-- needed\nCREATE EXTENSION IF NOT EXISTS pg_trgm;"),
+    ]);
+    let found = found(&world, &[]);
+    for expected in [("enum-value", 2), ("validate-in-one-migration", 2), ("extension", 2)] {
+        assert!(found.contains(&(expected.0.to_string(), expected.1)), "{expected:?}: {found:?}");
+    }
 }
