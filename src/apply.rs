@@ -161,6 +161,13 @@ impl Executor<'_> {
                     session.rollback()?;
                     continue;
                 }
+                Err(error) if executed.is_some() => {
+                    let version = self.catalog.version_at(segment.from);
+                    return Err(error.with_hint(format!(
+                        "it is at {version} now, since the migrations before are committed: fix the migration or its data, and run the \
+                         command again"
+                    )));
+                }
                 result => result?,
             }
             let notes = context.notes;

@@ -10,6 +10,7 @@ mod deparsed;
 mod difference;
 mod expression;
 pub(crate) mod ignore;
+mod lookup;
 #[cfg(feature = "lint")]
 mod names;
 #[cfg(feature = "postgres")]
@@ -299,6 +300,16 @@ impl Schema {
     #[must_use]
     pub fn writes_may_delete(&self) -> bool {
         self.writes_may_delete
+    }
+
+    /// Returns a privilege or owner that an object has and that it does not have in a later schema.
+    pub(crate) fn lost_access(&self, later: &Self) -> Option<String> {
+        self.objects.iter().find_map(|(object, facets)| {
+            let after = later.objects.get(object)?;
+            let is_lost = |facet: &&(FacetKind, String)| facet.0.is_access() && !after.contains_key(*facet);
+            let (kind, key) = facets.keys().find(is_lost)?;
+            Some(format!("{kind} {key} on {} {}", object.0, object.1))
+        })
     }
 
     /// The schema with one object as another schema has it, or without it if the other one does not have it.

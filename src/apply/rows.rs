@@ -6,8 +6,8 @@ use super::DropTables;
 use crate::catalog::{Catalog, Migration, Script};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::bookkeeping::{DIESEL, HISTORY};
-use crate::sql::quote_name;
 use crate::sql::statement::TableChange;
+use crate::sql::{Dialect, quote_name};
 use crate::store::{ForeignKeyViolations, RowCounts, Session, Step, TableSummary};
 
 /// What a migration may do to rows besides what it declares.
@@ -150,22 +150,26 @@ pub(super) fn verify_rows(
 }
 
 /// Prevents a recreated table from reusing the numbers of former rows: raises its sequences to their values before the
-/// script, unless the script sets sequences itself. Returns a note for each raised sequence.
+/// script, unless the script sets that of the table itself. Returns a note for each raised sequence.
 pub(crate) fn preserve_sequences(
     session: &mut dyn Session,
-    words: Vec<String>,
+    script: &Script,
+    dialect: Dialect,
     before: &RowCounts,
     after: &mut RowCounts,
 ) -> Result<Vec<String>> {
-    const SETS_SEQUENCE: [&str; 3] = ["SQLITE_SEQUENCE", "SETVAL", "RESTART"];
-    if words.iter().any(|word| SETS_SEQUENCE.contains(&word.as_str())) {
-        return Ok(Vec::new());
-    }
     let mut notes = Vec::new();
     for (name, last) in &before.sequences {
         let table = name.split('.').next().unwrap_or(name);
         let is_lower = after.sequences.get(name).is_none_or(|now| now < last);
-        if is_lower && after.rows.contains_key(table) && session.raise_sequence(name, *last)? {
+        // SQLite keeps the letter case of a name here, and not in the other list.
+        let has_table =
+            after.rows.contains_key(table) || after.rows.contains_key(&table.to_ascii_lowercase());
+        if is_lower
+            && has_table
+            && !script.sets_sequence_of(table, dialect)
+            && session.raise_sequence(name, *last)?
+        {
             after.sequences.insert(name.clone(), *last);
             notes.push(format!(
                 "{name} continues after {last}: it was recreated, and would have reused numbers"

@@ -5,14 +5,14 @@
 
 use super::rows::{Allowance, RowLoss, RowTracker, Violations, lock_tables, preserve_sequences, verify_rows};
 use super::{DropTables, Durability, Executor, RowOwner};
-use crate::catalog::{Migration, Script};
+use crate::catalog::Migration;
 use crate::error::{Error, ErrorKind, Result};
 use crate::ledger::{Action, Ledger, NewHistoryRow};
 use crate::plan::{IfDrifted, Inspection, Plan, Request, State};
 use crate::schema::bookkeeping::RETIRED;
 use crate::schema::{Difference, Schema};
 use crate::sql::quote_name;
-use crate::store::{ForeignKeys, Mode, RowCounts, ScriptRun, Session, Step};
+use crate::store::{ForeignKeys, Mode, ScriptRun, Session, Step};
 
 /// The notes of a segment, and the row tracker that all segments share.
 pub(super) struct SegmentContext<'a> {
@@ -126,7 +126,13 @@ impl Executor<'_> {
             entries.extend(run_scripts(session, &remaining[..batch_size], action)?);
             let Some(counts) = before.take() else { continue };
             let mut after = session.count_rows()?;
-            notes.extend(self.preserve_sequences(session, first.script, &counts, &mut after)?);
+            notes.extend(preserve_sequences(
+                session,
+                first.script,
+                self.catalog.dialect(),
+                &counts,
+                &mut after,
+            )?);
             if let Some(violations) = &mut violations {
                 violations.record_after(&session.violations()?, first.migration);
             }
@@ -143,16 +149,6 @@ impl Executor<'_> {
             violations.verify(&session.violations()?, last.migration)?;
         }
         Ok(entries)
-    }
-
-    fn preserve_sequences(
-        &self,
-        session: &mut dyn Session,
-        script: &Script,
-        before: &RowCounts,
-        after: &mut RowCounts,
-    ) -> Result<Vec<String>> {
-        preserve_sequences(session, script.words(self.catalog.dialect()), before, after)
     }
 
     /// What a migration may do to rows besides what it declares.
@@ -181,7 +177,13 @@ impl Executor<'_> {
             let entries = run_scripts(session, &[step], action)?;
             session.begin(mode)?;
             let mut after = session.count_rows()?;
-            notes.extend(self.preserve_sequences(session, step.script, &before, &mut after)?);
+            notes.extend(preserve_sequences(
+                session,
+                step.script,
+                self.catalog.dialect(),
+                &before,
+                &mut after,
+            )?);
             violations.verify(&session.violations()?, step.migration)?;
             let lost = verify_rows(&before, &after, step, self.allowance(step.migration))?;
             let check = self.verify_schema(&*session.schema()?, segment)?;

@@ -13,7 +13,7 @@ use crate::sql::effect::Effect;
 use crate::sql::extension::{self, Extension, ExtensionStatement};
 use crate::sql::pragma::{FileSettings, Pragma};
 use crate::sql::statement::{Control, Statement, split};
-use crate::sql::{Dialect, TokenKind, Unclosed, own_schema, tokens};
+use crate::sql::{Dialect, Unclosed, own_schema, tokens};
 
 /// The SHA-256 of a script's bytes, as 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -238,14 +238,16 @@ impl Script {
         self.statements.iter().map(|statement| statement.effect).max().unwrap_or(Effect::Defines)
     }
 
-    /// Returns the keywords and unquoted names of its statements, in upper case.
-    pub(crate) fn words(&self, dialect: Dialect) -> Vec<String> {
-        let words = |statement: &Statement| {
-            let all = tokens(&statement.sql, dialect).unwrap_or_default();
-            let words = all.iter().filter(|it| it.kind == TokenKind::Word);
-            words.map(|it| it.text.to_ascii_uppercase()).collect::<Vec<_>>()
+    /// Whether a statement sets the sequence of a table itself: it has a word for that, and names the table.
+    pub(crate) fn sets_sequence_of(&self, table: &str, dialect: Dialect) -> bool {
+        const WORDS: [&str; 3] = ["SQLITE_SEQUENCE", "SETVAL", "RESTART"];
+        let table = table.to_lowercase();
+        let sets = |statement: &Statement| {
+            let tokens = tokens(&statement.sql, dialect).unwrap_or_default();
+            tokens.iter().any(|token| WORDS.iter().any(|word| token.is(word)))
+                && statement.sql.to_lowercase().contains(&table)
         };
-        self.statements.iter().flat_map(words).collect()
+        self.statements.iter().any(sets)
     }
 
     /// Whether it shares a transaction with the scripts of the project's other pending migrations.

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::schema::alter::{Alteration, Blocking, Definitions, Part, Purpose, alter};
 use crate::schema::{Difference, Schema};
 use crate::sql::quote_name;
+use crate::store::Session;
 
 /// A schema with the statements that create it, as [`Config::definitions`](crate::config::Config::definitions) reads it.
 #[derive(Clone, Debug)]
@@ -57,6 +58,20 @@ impl Rename {
         }
     }
 
+    /// Fails if the wanted schema does not have the new name.
+    fn require_in(&self, wanted: &Schema) -> Result<()> {
+        let is_there = match &self.column {
+            None => wanted.tables().any(|table| table.eq_ignore_ascii_case(&self.to)),
+            // The table may get another name as well.
+            Some(_) => wanted.has_name(&self.to),
+        };
+        if is_there {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Usage, format!("the wanted schema has no {}", self.to))
+            .with_hint("give the name that the wanted schema has: --rename table.column=name"))
+    }
+
     fn reversed(&self) -> Self {
         match &self.column {
             Some(column) => {
@@ -91,6 +106,9 @@ impl Manager {
             .with_hint("write the migration by hand: tenantry migration new NAME"));
         }
         let wanted = &wanted.0;
+        for rename in renames {
+            rename.require_in(&wanted.schema)?;
+        }
         let head = self.definitions_of(&self.catalog)?;
         let mut base = head.clone();
         let renaming: Vec<String> = renames.iter().flat_map(|it| Self::renaming(it, &head)).collect();
@@ -99,7 +117,7 @@ impl Manager {
             base = self.definitions_of(&self.catalog.with(&[script])?).map_err(|error| {
                 Error::new(ErrorKind::Usage, "a renaming is not possible")
                     .caused_by(error.summary())
-                    .with_hint("name a table or column of the newest version: tenantry schema show @head")
+                    .with_hint("name tables and columns as in the newest version, after the renamings before it: tenantry schema show @head")
             })?;
         }
         let mut alteration = alter(self.store.dialect(), &base, wanted, Blocking::Never);
@@ -112,6 +130,9 @@ impl Manager {
             migrations.push(migration(&part_name, &part.statements, None, transaction));
         }
         let mut notes = self.require_schema(&migrations, wanted)?;
+        notes.extend(
+            base.schema.lost_data(&wanted.schema).into_iter().map(|it| format!("drops {it} with its data")),
+        );
         self.add_down_scripts(&head, &base, renames, &alteration, &mut migrations, &mut notes)?;
         Ok(Generated { migrations, notes })
     }
@@ -212,26 +233,31 @@ impl Manager {
     pub(super) fn definitions_of(&self, catalog: &Catalog) -> Result<Definitions> {
         let mut schema = None;
         let statements = self.store.scratch_definitions(catalog, &mut |session| {
-            let last = last_position(catalog);
-            let run = run_migrations(session, catalog, &BTreeSet::from([last]), TestDownScripts::No)?;
-            schema = run.schemas.get(&last).cloned();
+            schema = run_and_read(session, catalog)?;
             Ok(())
         })?;
-        let schema = schema.ok_or_else(|| Error::new(ErrorKind::Internal, "the schema was not read"))?;
-        Ok(Definitions { schema: Arc::clone(&schema), statements })
+        Ok(Definitions { schema: schema.ok_or_else(unread)?, statements })
     }
 
     fn schema_of_catalog(&self, catalog: &Catalog) -> Result<Arc<Schema>> {
         let mut schema = None;
         self.store.scratch(catalog, &mut |session| {
-            let last = last_position(catalog);
-            let run = run_migrations(session, catalog, &BTreeSet::from([last]), TestDownScripts::No)?;
-            schema = run.schemas.get(&last).cloned();
+            schema = run_and_read(session, catalog)?;
             Ok(())
         })?;
-        let schema = schema.ok_or_else(|| Error::new(ErrorKind::Internal, "the schema was not read"))?;
-        Ok(Arc::clone(&schema))
+        schema.ok_or_else(unread)
     }
+}
+
+/// Runs a catalog's migrations, also the repeatable ones, and returns the schema after them.
+fn run_and_read(session: &mut dyn Session, catalog: &Catalog) -> Result<Option<Arc<Schema>>> {
+    let last = catalog.head() + usize::from(!catalog.repeatables().is_empty());
+    let run = run_migrations(session, catalog, &BTreeSet::from([last]), TestDownScripts::No)?;
+    Ok(run.schemas.get(&last).map(|schema| Arc::clone(&**schema)))
+}
+
+fn unread() -> Error {
+    Error::new(ErrorKind::Internal, "the schema was not read")
 }
 
 /// Why a migration that was not written fails, with its line: there is no file to look at.
@@ -252,11 +278,6 @@ fn sequences(definitions: &Definitions) -> BTreeSet<String> {
             .map(|name| name.trim_matches('"').to_string())
     };
     definitions.statements.iter().filter_map(named).collect()
-}
-
-/// The position of the schema with all migrations, also the repeatable ones.
-fn last_position(catalog: &Catalog) -> usize {
-    catalog.head() + usize::from(!catalog.repeatables().is_empty())
 }
 
 fn refuse(alteration: &Alteration) -> Result<()> {

@@ -18,21 +18,21 @@ const MAX_BYTES: u64 = 256 << 20;
 
 impl Manager {
     /// Predicts the duration of a run on these projects, of which all passed the rehearsal. `None` if that cannot be tried
-    /// out. `rehearsed` is how long the rehearsal took.
+    /// out. `planned` is how long the planning of all projects took, `rehearsed` the rehearsal after it.
     pub(super) fn predict(
         &self,
         run: &Run,
         place: RehearsalPlace,
         passed: &[ProjectId],
         projects: usize,
-        rehearsed: Duration,
+        [planned, rehearsed]: [Duration; 2],
     ) -> Result<Option<Prediction>> {
         if passed.is_empty() {
             return Ok(None);
         }
         // What is rolled back took as long as what is committed, but for the commit.
         if place == RehearsalPlace::InPlace {
-            let duration = scaled(rehearsed, passed.len(), projects);
+            let duration = planned + scaled(rehearsed, passed.len(), projects);
             return Ok(Some(Prediction { projects, copies: 0, duration }));
         }
         let ids = self.choose_copies(passed)?;
@@ -48,12 +48,15 @@ impl Manager {
                 lint: None,
                 ..run.clone()
             };
-            let started = Instant::now();
             copies.reference()?;
-            let once = started.elapsed();
+            // What a run takes besides its upgrades does not grow with the fleet.
+            let started = Instant::now();
+            copies.run(&run.clone().dry_run(), |_| ())?;
+            let without = started.elapsed();
             let started = Instant::now();
             copies.run(&run, |_| ())?;
-            let duration = once + scaled(started.elapsed(), ids.len(), projects);
+            let upgrades = started.elapsed().saturating_sub(without);
+            let duration = planned + scaled(upgrades, ids.len(), projects);
             found = Some(Prediction { projects, copies: ids.len(), duration });
             Ok(())
         })?;

@@ -113,6 +113,8 @@ impl Manager {
         run_id: &str,
     ) -> Result<Done> {
         session.begin(MODE)?;
+        // Reads the ledger as well, to which a row is added.
+        session.inspect()?;
         let now = session.schema()?;
         if now.full_fingerprint() != found.schema.full_fingerprint() {
             return Err(Error::new(ErrorKind::VersionMismatch, "its schema changed since it was read")
@@ -122,7 +124,15 @@ impl Manager {
         let mut done = Done { sql: Vec::new(), refused: repairs.refused.clone(), remaining: Vec::new() };
         for step in &repairs.steps {
             match self.run_step(session, step)? {
-                None => done.sql.extend(step.statements.iter().cloned()),
+                None => {
+                    done.sql.extend(step.statements.iter().cloned());
+                    let table = step.object.strip_prefix("table ");
+                    let is_new = |table: &&str| !found.schema.tables().any(|it| it == *table);
+                    if let Some(table) = table.filter(is_new) {
+                        done.refused
+                            .push(format!("table {table} is empty: rows that it had are only in backups"));
+                    }
+                }
                 Some(reason) => done.refused.push(format!("{} is not repaired: {reason}", step.object)),
             }
         }
@@ -154,14 +164,17 @@ impl Manager {
             Err(error) => return Ok(Some(error.summary())),
         };
         let Some(migration) = catalog.migrations().first() else { return Ok(None) };
-        let rows = session.count_rows()?;
+        let (rows, before) = (session.count_rows()?, session.schema()?);
         let violations = session.violations()?;
-        let words = || migration.up.words(self.store.dialect());
+        let dialect = self.store.dialect();
         let check = &mut |session: &mut dyn Session| {
             let mut after = session.count_rows()?;
-            preserve_sequences(session, words(), &rows, &mut after)?;
+            preserve_sequences(session, &migration.up, dialect, &rows, &mut after)?;
             if let Some(table) = lost_rows(&rows, &after) {
                 return Err(Error::new(ErrorKind::RowsLost, format!("{table} would lose rows")));
+            }
+            if let Some(lost) = before.lost_access(&*session.schema()?) {
+                return Err(Error::new(ErrorKind::SchemaMismatch, format!("{lost} would be lost")));
             }
             let added = session
                 .violations()?

@@ -26,6 +26,7 @@ struct RunContext<'a> {
     id: &'a str,
     workers: Workers,
     stop: StopCondition<'a>,
+    started: Instant,
 }
 
 impl Manager {
@@ -71,7 +72,7 @@ impl Manager {
         if projects.is_empty() && !self.store.exists() {
             sink.emit(Event::Note(missing_store(self.store.location())));
         }
-        let result = self.run_operation(run, &id, &projects, prefetched, &mut sink);
+        let result = self.run_operation(run, &id, started, &projects, prefetched, &mut sink);
         let interrupted = self.interrupted.load(Ordering::Relaxed);
         let EventSink { tally, mut observer, recording, .. } = sink;
         let summary = Summary {
@@ -145,6 +146,7 @@ impl Manager {
         &self,
         run: &Run,
         id: &str,
+        started: Instant,
         projects: &[ProjectId],
         prefetched: Prefetched,
         sink: &mut EventSink<'_, F>,
@@ -153,7 +155,7 @@ impl Manager {
             return Ok(());
         }
         let stop = StopCondition::new(&self.interrupted, sink.halted, run.max_failures);
-        let context = RunContext { run, id, workers: self.workers()?, stop };
+        let context = RunContext { run, id, workers: self.workers()?, stop, started };
         let prefetched = Mutex::new(prefetched);
         let dry_run = run.dry_run;
         match &run.operation {
@@ -240,6 +242,7 @@ impl Manager {
         for report in others {
             sink.project_finished(report);
         }
+        let planning = context.started.elapsed();
         let started = Instant::now();
         let passed = Mutex::new(Vec::new());
         let unrehearsed = projects_planned.saturating_sub(sample.len());
@@ -254,7 +257,8 @@ impl Manager {
         let all = passed.len() + unrehearsed;
         let place = rehearsal.place;
         if !context.stop.is_met()
-            && let Some(prediction) = self.predict(context.run, place, &passed, all, started.elapsed())?
+            && let Some(prediction) =
+                self.predict(context.run, place, &passed, all, [planning, started.elapsed()])?
         {
             sink.emit(Event::Prediction(prediction));
         }

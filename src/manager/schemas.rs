@@ -46,7 +46,13 @@ impl Manager {
     /// Returns the schema of a script, as [`Manager::schema_of_script`] does, with the statements that create it.
     pub fn definitions_of_script(&self, script: &Path, options: &FolderOptions) -> Result<WantedSchema> {
         let catalog = Catalog::of_script(script, self.store.dialect(), options)?;
-        self.definitions_of(&catalog).map(WantedSchema)
+        self.definitions_of(&catalog).map(WantedSchema).map_err(|error| {
+            let cause = std::error::Error::source(&error).map_or_else(|| error.summary(), ToString::to_string);
+            Error::new(ErrorKind::Catalog, "the wanted schema cannot be created on an empty database")
+                .caused_by(cause)
+                .at(error.file().unwrap_or(script), error.line())
+                .with_hint("fix this file; on Postgres, schemas and extensions that it uses are named in [store] shared")
+        })
     }
 
     /// Returns the schema that a script produces on an empty database.

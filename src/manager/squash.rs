@@ -9,9 +9,9 @@ use crate::catalog::{Catalog, NewMigration};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{self, Problem};
 use crate::project::ProjectId;
-use crate::schema::alter::{Blocking, Definitions, RowSource, alter, row_sources, with_rows};
+use crate::schema::alter::{Definitions, RowSource, row_sources, with_rows};
 use crate::sql::{Dialect, quote_name, quote_text};
-use crate::store::{Discovery, Mode, ReadSchema, Session, TableSummary};
+use crate::store::{Contents, Discovery, Mode, ReadSchema, Session, TableSummary};
 
 /// A migration that takes the place of others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,9 @@ pub struct Squashed {
     /// How many projects were found to be past it.
     pub projects: usize,
 }
+
+/// What migrations produce: the schema, the rows by table, and the settings of the file.
+type Produced = (Definitions, BTreeMap<String, TableSummary>, BTreeMap<String, i64>);
 
 /// How many ids a message lists.
 const SHOWN: usize = 12;
@@ -74,9 +77,16 @@ impl Manager {
             let statements: Vec<String> = statements.iter().map(|sql| format!("\n{sql};\n")).collect();
             format!("-- {comment}\n{}", statements.concat())
         };
+        if !rows.is_empty()
+            && let Some(table) = definitions.schema.virtual_tables().next()
+        {
+            let message = format!(
+                "{table} is a virtual table, which could not be filled from the rows that the migrations insert"
+            );
+            return Err(Error::new(ErrorKind::Usage, message).with_hint("squash up to a version before it"));
+        }
         let statements = with_rows(self.store.dialect(), &definitions.statements, &rows);
         let up = text(format!("The schema of {label}, in place of {position} migrations."), &statements);
-        let down = self.removal(&definitions)?.map(|sql| text("Removes everything.".into(), &sql));
         let mut versions = Vec::new();
         for migration in replaced {
             versions.extend(migration.metadata.replaces.iter().cloned());
@@ -85,7 +95,7 @@ impl Manager {
         let unique: BTreeSet<String> = versions.into_iter().collect();
         let migration = NewMigration {
             replaces: unique.into_iter().collect(),
-            ..NewMigration::new("baseline", up, down)
+            ..NewMigration::new("baseline", up, None)
         };
         self.require_same_result(position, &migration)?;
         let name = folders.last().and_then(|folder| folder.file_name()).unwrap_or_default();
@@ -173,6 +183,11 @@ impl Manager {
             statements
                 .push(format!("INSERT INTO {table} ({columns}){overriding} VALUES\n{}", rows.join(",\n")));
         }
+        for (property, value) in session.contents()?.properties {
+            if value != 0 {
+                statements.push(format!("PRAGMA {property} = {value}"));
+            }
+        }
         for (name, last) in &counts.sequences {
             statements.push(match (dialect, name.split_once('.')) {
                 (Dialect::Postgres, Some((table, column))) => format!(
@@ -187,14 +202,6 @@ impl Manager {
             });
         }
         Ok(statements)
-    }
-
-    /// The statements that remove everything. `None` if it cannot be expressed.
-    fn removal(&self, definitions: &Definitions) -> Result<Option<Vec<String>>> {
-        let nothing = self.definitions_of(&Catalog::empty(self.store.dialect()))?;
-        let alteration = alter(self.store.dialect(), definitions, &nothing, Blocking::OneTransaction);
-        let statements = alteration.statements().map(ToString::to_string).collect();
-        Ok(alteration.refused.is_empty().then_some(statements))
     }
 
     /// Fails unless a new project gets the same schema and rows from the migration as from those that it replaces, also after
@@ -219,6 +226,9 @@ impl Manager {
                 return Err(differs(difference.to_string()));
             }
             let tables = before.1.keys().chain(after.1.keys());
+            if before.2 != after.2 {
+                return Err(differs("the settings of the database file differ".into()));
+            }
             if let Some(table) = tables.into_iter().find(|table| before.1.get(*table) != after.1.get(*table))
             {
                 return Err(differs(format!("the rows of {table} differ")));
@@ -228,15 +238,15 @@ impl Manager {
     }
 
     /// The schema and the rows that a catalog's migrations produce.
-    fn result_of(&self, catalog: &Catalog) -> Result<(Definitions, BTreeMap<String, TableSummary>)> {
+    fn result_of(&self, catalog: &Catalog) -> Result<Produced> {
         let mut found = None;
         self.store.scratch(catalog, &mut |session| {
             run_migrations(session, catalog, &BTreeSet::new(), TestDownScripts::No)?;
             session.begin(Mode::PLAIN)?;
-            let (schema, mut tables) = (session.schema()?, session.contents()?.tables);
+            let (schema, Contents { mut tables, properties }) = (session.schema()?, session.contents()?);
             session.rollback()?;
             tables.retain(|table, summary| summary.rows > 0 && schema.tables().any(|it| it == table));
-            found = Some((Definitions { schema, statements: Vec::new() }, tables));
+            found = Some((Definitions { schema, statements: Vec::new() }, tables, properties));
             Ok(())
         })?;
         found.ok_or_else(|| Error::new(ErrorKind::Internal, "the schema was not read"))

@@ -273,9 +273,11 @@ impl Problem {
             | Self::NotAdoptable { hint, .. }
             | Self::SharedFile { hint, .. } => hint.clone(),
             Self::Drifted { has_pending: true, .. } => {
-                "fix the schema, or upgrade it as it is and keep the difference: tenantry upgrade ID --allow-drift".into()
+                "see what a repair would do: tenantry schema repair ID --dry-run; or upgrade it and keep the difference: tenantry upgrade ID \
+                 --allow-drift"
+                    .into()
             }
-            Self::Drifted { .. } => "fix the schema: undo the difference".into(),
+            Self::Drifted { .. } => "see what a repair would do: tenantry schema repair ID --dry-run".into(),
             Self::Edited { version, .. } => format!(
                 "restore the script and put the change into a new migration; or review it and record the current script: \
                  tenantry stamp ID --to {version} --force"

@@ -12,16 +12,6 @@ pub(crate) struct LostCode {
 }
 
 impl Schema {
-    /// Whether an object or a column has this name. Names are compared case-insensitively.
-    pub(crate) fn has_name(&self, name: &str) -> bool {
-        // A name that has to be quoted is kept with its quotes.
-        let is_name = |it: &str| it.eq_ignore_ascii_case(name) || it.eq_ignore_ascii_case(&quote_name(name));
-        self.objects.iter().any(|((_, object), facets)| {
-            let mut columns = facets.keys().filter(|(facet, _)| *facet == FacetKind::Column);
-            is_name(object) || columns.any(|(_, column)| is_name(column))
-        })
-    }
-
     /// Whether another table references this one.
     pub(crate) fn has_children(&self, table: &str) -> bool {
         // A name that has to be quoted is kept with its quotes.

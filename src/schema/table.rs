@@ -301,21 +301,23 @@ fn actions(cursor: &mut Cursor<'_, '_>) -> Option<String> {
     Some(found.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" "))
 }
 
+/// The words that end a column's type.
+pub(super) const ENDS: [&str; 11] = [
+    "CONSTRAINT",
+    "PRIMARY",
+    "NOT",
+    "NULL",
+    "UNIQUE",
+    "CHECK",
+    "DEFAULT",
+    "COLLATE",
+    "REFERENCES",
+    "GENERATED",
+    "AS",
+];
+
 /// Returns a type in canonical spelling: `varchar ( 10 )` becomes `VARCHAR(10)`.
 fn data_type(cursor: &mut Cursor<'_, '_>) -> Option<String> {
-    const ENDS: [&str; 11] = [
-        "CONSTRAINT",
-        "PRIMARY",
-        "NOT",
-        "NULL",
-        "UNIQUE",
-        "CHECK",
-        "DEFAULT",
-        "COLLATE",
-        "REFERENCES",
-        "GENERATED",
-        "AS",
-    ];
     let mut words = Vec::new();
     while let Some(token) = cursor.tokens.first() {
         let is_word =

@@ -201,7 +201,8 @@ fn what_would_lose_data_is_named_and_stays(world: &mut World) {
 
 fn a_repair_is_rolled_back(world: &mut World) {
     let base = base(world);
-    world.with_migrations(&[("1_base", &base)]).expect(0, &["create", "a", "b", "c"]);
+    let more = ("2_more", "CREATE TABLE more (a INTEGER);");
+    world.with_migrations(&[("1_base", &base), more]).expect(0, &["create", "a", "b", "c"]);
     for id in ["a", "b"] {
         world.execute(id, ROWS);
         world.execute(id, "DROP INDEX notes_day; CREATE TABLE mine (a INTEGER)");
@@ -314,4 +315,17 @@ fn a_repair_is_whole_or_not_at_every_operation() {
         assert!(at > 40, "only {at} operations: the library was not loaded");
     }
     assert!(outcomes.contains(&false), "{outcomes:?}");
+}
+
+#[test]
+fn what_was_granted_by_hand_is_not_lost() {
+    let mut world = World::postgres();
+    let base = "CREATE TABLE notes (id integer, day text); CREATE VIEW days AS SELECT day FROM notes;";
+    world.with_migrations(&[("1_base", base)]).expect(0, &["create", "a"]);
+    world.execute("a", "DROP VIEW days; CREATE VIEW days AS SELECT day FROM notes WHERE id > 1; GRANT SELECT ON days TO PUBLIC");
+    let report = world.expect(4, &["schema", "repair", "a"]);
+    let notes = report.project("a")["notes"].to_string();
+    assert!(notes.contains("GRANT SELECT to PUBLIC on view days would be lost"), "{notes}");
+    world.execute("a", "REVOKE SELECT ON days FROM PUBLIC");
+    assert_eq!(world.expect(0, &["schema", "repair", "a"]).outcome("a"), "repaired");
 }

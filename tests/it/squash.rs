@@ -6,7 +6,7 @@ on_each_store!(
     many_migrations_become_one,
     a_project_that_is_not_past_it_is_named,
     what_would_differ_is_refused,
-    a_project_is_reverted_past_it,
+    a_baseline_is_not_reverted,
 );
 
 const FOUR: [(&str, &str); 4] = [
@@ -120,17 +120,17 @@ fn what_would_differ_is_refused(world: &mut World) {
     assert!(ran.code == 2 && ran.stderr.contains("another tool's layout"), "{}", ran.stderr);
 }
 
-fn a_project_is_reverted_past_it(world: &mut World) {
+fn a_baseline_is_not_reverted(world: &mut World) {
     world.with_migrations(&FOUR).expect(0, &["create", "a"]);
     world.expect(0, &["migration", "squash", "--to", "3"]);
-    world.expect(0, &["downgrade", "a", "--to", "0"]);
-    assert_eq!(world.versions("a").len(), 0);
-    assert_eq!(world.expect(0, &["upgrade", "a"]).outcome("a"), "upgraded");
-    assert_eq!(world.versions("a").len(), 2);
+    world.expect(0, &["downgrade", "a", "--to", "3"]);
+    // The baseline would take everything with it.
+    assert_eq!(world.expect(4, &["downgrade", "a", "--steps", "1"]).problem("a").0, "irreversible");
     assert_eq!(world.query("a", "SELECT count(*) FROM kinds"), ["2"]);
+    world.expect(0, &["create", "b"]);
     // An edited baseline is an edit for those that ran it.
     let path = world.folder().join("migrations/3_baseline/up.sql");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, format!("{text}\nCREATE TABLE late (a INTEGER);\n")).unwrap();
-    assert_eq!(world.expect(4, &["upgrade", "a"]).problem("a").0, "edited");
+    assert_eq!(world.expect(4, &["upgrade", "b"]).problem("b").0, "edited");
 }

@@ -42,7 +42,8 @@ impl Writer<'_> {
                 Kind::Type | Kind::Domain | Kind::Function | Kind::Aggregate | Kind::Sequence
             );
             let is_replaced = self.comparison.counterpart(old).is_some();
-            if self.comparison.fates[index] == Fate::Goes && (!is_late || is_replaced) {
+            let is_in_the_way = self.becomes_identity(old);
+            if self.comparison.fates[index] == Fate::Goes && (!is_late || is_replaced || is_in_the_way) {
                 self.write_drop(old);
             }
         }
@@ -63,11 +64,19 @@ impl Writer<'_> {
             );
             if self.comparison.fates[index] == Fate::Goes
                 && is_late
+                && !self.becomes_identity(old)
                 && self.comparison.counterpart(old).is_none()
             {
                 self.write_drop(old);
             }
         }
+    }
+
+    /// Whether an identity gets the name of a sequence that goes.
+    fn becomes_identity(&self, old: &Statement) -> bool {
+        let is_named =
+            |it: &Statement| it.kind == Kind::Identity && it.names.contains(&old.name.to_lowercase());
+        old.kind == Kind::Sequence && self.comparison.after.iter().any(is_named)
     }
 
     fn write_drop(&mut self, old: &Statement) {
@@ -194,18 +203,26 @@ impl Writer<'_> {
                 let sql = format!("ALTER TABLE {} VALIDATE CONSTRAINT {}", new.spelled_table, new.spelled);
                 self.alteration.push(Purpose::Validate, sql);
             }
+            Kind::Unique if is_never && self.can_use_index(new) => {
+                let columns = new.sql.split_once(" UNIQUE ").map_or("", |(_, columns)| columns);
+                let (table, name) = (&new.spelled_table, &new.spelled);
+                let sql = format!("CREATE UNIQUE INDEX CONCURRENTLY {name} ON {table} {columns}");
+                self.alteration.push(Purpose::Index, sql);
+                let sql = format!("ALTER TABLE {table} ADD CONSTRAINT {name} UNIQUE USING INDEX {name}");
+                self.alteration.push(Purpose::Validate, sql);
+            }
             Kind::Index if is_never && !self.is_partitioned(&new.table) => {
                 let sql = new.sql.replacen(" INDEX ", " INDEX CONCURRENTLY ", 1);
                 self.alteration.push(Purpose::Index, sql);
             }
-            Kind::Identity if self.comparison.is_kept(&new.table) => {
+            Kind::Identity | Kind::Default if self.comparison.is_kept(&new.table) => {
                 self.push(new.sql.clone());
                 let had_numbers = self.comparison.before.iter().any(|it| {
                     matches!(it.kind, Kind::Default | Kind::Identity)
                         && it.table == new.table
                         && it.name == new.name
                 });
-                if !had_numbers {
+                if !had_numbers && (new.kind == Kind::Identity || new.sql.contains("nextval(")) {
                     self.push(format!(
                         "SELECT setval(pg_get_serial_sequence('{}', '{}'), coalesce(max({}), 0) + 1, false) FROM {}",
                         new.spelled_table.replace('\'', "''"),
@@ -217,6 +234,18 @@ impl Writer<'_> {
             }
             _ => self.push(new.sql.clone()),
         }
+    }
+
+    /// Whether a UNIQUE constraint can be made of an index that is built before: nothing that is written before needs it.
+    fn can_use_index(&self, unique: &Statement) -> bool {
+        let is_plain = unique.sql.split_once(" UNIQUE ").is_some_and(|(_, columns)| {
+            columns.starts_with('(') && columns.ends_with(')') && columns.matches('(').count() == 1
+        });
+        let references =
+            |it: &Statement| it.kind == Kind::ForeignKey && it.names.contains(&unique.table.to_lowercase());
+        let is_needed =
+            self.comparison.after.iter().any(|it| references(it) && self.comparison.former(it).is_none());
+        is_plain && !is_needed && !self.is_partitioned(&unique.table)
     }
 
     /// Whether a constraint stands in its table's definition.
@@ -250,7 +279,8 @@ impl Writer<'_> {
                 let cycle = if new.names.contains("cycle") { "" } else { "\n    NO CYCLE" };
                 // Whether it is logged follows its table.
                 let options = new.sql.split_once("SEQUENCE ").map_or("", |(_, options)| options);
-                self.push(format!("ALTER SEQUENCE {options}{cycle}"));
+                let data_type = if options.contains(" AS ") { "" } else { "\n    AS bigint" };
+                self.push(format!("ALTER SEQUENCE {options}{data_type}{cycle}"));
             }
             _ => self.push(new.sql.clone()),
         }

@@ -5,7 +5,7 @@ use super::is_same;
 use super::postgres_compare::{added_values, is_same_constraint, split_constraints};
 use super::postgres_statement::{Kind, Statement, one, statements};
 use super::postgres_table::{full_type, needs_value};
-use super::repair_object::{ExtraCode, Repaired, Surroundings, extra_code, extra_rows, no_value, other_type};
+use super::repair_object::{ExtraCode, Repaired, Surroundings, extra_code, extra_rows, keep_columns};
 use crate::schema::ObjectKind;
 use crate::sql::Dialect;
 
@@ -79,7 +79,7 @@ pub(super) fn remove(sql: &str, surroundings: Surroundings<'_>) -> Option<Repair
     let is_compared = match found.kind {
         Kind::Table => now.schema.objects.contains_key(&key(&found)),
         Kind::Sequence => now.schema.objects.contains_key(&(ObjectKind::Sequence, found.name.clone())),
-        Kind::Type | Kind::Domain => true,
+        Kind::Type | Kind::Domain | Kind::TriggerState => true,
         kind => CODE.contains(&kind),
     };
     if wanted.iter().any(makes)
@@ -88,6 +88,10 @@ pub(super) fn remove(sql: &str, surroundings: Surroundings<'_>) -> Option<Repair
         || is_same_constraint(before, expected, &found)
     {
         return None;
+    }
+    if found.kind == Kind::TriggerState {
+        let statements = now.statements.iter().filter(|it| *it != sql).cloned().collect();
+        return Some(Repaired { object: found.label(), statements, key: key(&found) });
     }
     if !CODE.contains(&found.kind) {
         refused.push(extra_rows(&found.label()));
@@ -135,29 +139,9 @@ fn merged_table(
     let table = &wanted.spelled;
     let before = CreateTable::parse(&found.sql, Dialect::Postgres)?;
     let mut merged = CreateTable::parse(&wanted.sql, Dialect::Postgres)?;
-    merged.columns.retain(|column| {
-        let is_supplied = supplied.iter().any(|it| it.name.to_lowercase() == column.key);
-        let is_missing = before.column(&column.key).is_none() && needs_value(column) && !is_supplied;
-        if is_missing {
-            refused.push(no_value(&column.name, table));
-        }
-        !is_missing
-    });
-    for column in &mut merged.columns {
-        match before.column(&column.key) {
-            Some(old) if full_type(old) != full_type(column) => {
-                refused.push(other_type(&column.name, table));
-                *column = old.clone();
-            }
-            _ => {}
-        }
-    }
-    let extra_columns: Vec<Column> =
-        before.columns.iter().filter(|it| merged.column(&it.key).is_none()).cloned().collect();
-    for column in extra_columns {
-        refused.push(extra_rows(&format!("column {} of {table}", column.name)));
-        merged.columns.push(column);
-    }
+    let is_supplied = |column: &Column| supplied.iter().any(|it| it.name.to_lowercase() == column.key);
+    let lacks_value = |column: &Column| needs_value(column) && !is_supplied(column);
+    keep_columns(&before, &mut merged, lacks_value, full_type, refused);
     for constraint in &before.constraints {
         if !merged.constraints.contains(constraint) && extra == ExtraCode::Keep {
             refused.push(extra_code(&format!("table {table}: {constraint}")));

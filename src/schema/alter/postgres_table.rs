@@ -49,6 +49,23 @@ impl ColumnParts {
     }
 }
 
+/// Whether values of a type become those of another one only by a cast that is written.
+fn needs_cast(from: &str, to: &str) -> bool {
+    const FAMILIES: [&[&str]; 4] = [
+        &["character", "text", "varchar", "char", "name", "citext"],
+        &["smallint", "integer", "bigint", "numeric", "real", "double", "decimal"],
+        &["timestamp", "date"],
+        &["bit"],
+    ];
+    let family = |data_type: &str| {
+        let is_of = |family: &&[&str]| family.iter().any(|name| data_type.starts_with(name));
+        FAMILIES.iter().position(is_of)
+    };
+    let (from, to) = (family(from), family(to));
+    // Every value has a text.
+    to.is_none() || (to != Some(0) && from != to)
+}
+
 /// The type and collation of a column.
 pub(super) fn full_type(column: &Column) -> String {
     ColumnParts::of(column).full_type()
@@ -203,7 +220,13 @@ impl TableChange {
             let text = if new.data_type.ends_with("[]") { "::text[]" } else { "::text" };
             let text = if is_rebuilt { text } else { "" };
             let (data_type, full_type) = (&new.data_type, new.full_type());
-            push(format!("{prefix} TYPE {full_type} USING {}{text}::{data_type}", after.name));
+            // A cast that is written cuts what is too long; the one of an assignment refuses it.
+            let using = if is_rebuilt || needs_cast(&old.data_type, data_type) {
+                format!(" USING {}{text}::{data_type}", after.name)
+            } else {
+                String::new()
+            };
+            push(format!("{prefix} TYPE {full_type}{using}"));
         }
         if !new.default.is_empty() && (changes_type || old.default != new.default) {
             push(format!("{prefix} SET DEFAULT {}", new.default));

@@ -1,6 +1,7 @@
 //! What repairing one object needs and returns, and the reasons why something is left as it is.
 
 use super::Definitions;
+use super::create_table::{Column, CreateTable};
 use crate::schema::ObjectKind;
 
 /// What happens to indexes, views, triggers and constraints that no migration makes.
@@ -43,13 +44,47 @@ pub(super) fn extra_rows(object: &str) -> String {
 }
 
 /// The reason why a column keeps its type.
-pub(super) fn other_type(column: &str, table: &str) -> String {
+fn other_type(column: &str, table: &str) -> String {
     format!("column {column} of {table} keeps its type: its values would be converted")
 }
 
 /// The reason why a column is not added.
-pub(super) fn no_value(column: &str, table: &str) -> String {
+fn no_value(column: &str, table: &str) -> String {
     format!(
         "column {column} of {table} is not added: it is NOT NULL and has no default, so rows have no value for it"
     )
+}
+
+/// Lets a wanted table keep what a repair does not change: additional columns, and columns with another type. A column that
+/// rows have no value for is left out. Adds the reasons.
+pub(super) fn keep_columns(
+    before: &CreateTable,
+    wanted: &mut CreateTable,
+    needs_value: impl Fn(&Column) -> bool,
+    data_type: impl Fn(&Column) -> String,
+    refused: &mut Vec<String>,
+) {
+    let table = wanted.name.clone();
+    wanted.columns.retain(|column| {
+        let is_missing = before.column(&column.key).is_none() && needs_value(column);
+        if is_missing {
+            refused.push(no_value(&column.name, &table));
+        }
+        !is_missing
+    });
+    for column in &mut wanted.columns {
+        match before.column(&column.key) {
+            Some(old) if data_type(old) != data_type(column) => {
+                refused.push(other_type(&column.name, &table));
+                *column = old.clone();
+            }
+            _ => {}
+        }
+    }
+    let is_extra = |column: &&Column| wanted.column(&column.key).is_none();
+    let extra: Vec<Column> = before.columns.iter().filter(is_extra).cloned().collect();
+    for column in extra {
+        refused.push(extra_rows(&format!("column {} of {table}", column.name)));
+        wanted.columns.push(column);
+    }
 }

@@ -197,6 +197,7 @@ fn change_table(
         .filter(|column| before.column(&column.key).is_some() && !is_generated(column))
         .map(|column| column.name.as_str())
         .collect();
+    let kept: Vec<&str> = hidden_row_id(&before, &after).into_iter().chain(kept).collect();
     let kept = kept.join(", ");
     let mut statements = vec![after.sql_as(temporary)];
     if !kept.is_empty() {
@@ -205,6 +206,28 @@ fn change_table(
     statements.push(format!("DROP TABLE {}", old.spelled));
     statements.push(format!("ALTER TABLE {temporary} RENAME TO {}", old.spelled));
     Ok(TableAlteration { statements, is_rebuilt: true, drops_column: false })
+}
+
+/// The name by which the row ids of a table can be copied, if no column has them. Others may have stored them, such as an index
+/// for full-text search.
+fn hidden_row_id(before: &CreateTable, after: &CreateTable) -> Option<&'static str> {
+    const NAMES: [&str; 3] = ["rowid", "_rowid_", "oid"];
+    let has_none = |table: &CreateTable| table.options.to_ascii_uppercase().contains("WITHOUT ROWID");
+    let is_key = |column: &Column| has(&words(column), &["INTEGER", "PRIMARY", "KEY"]);
+    let of_table = |table: &CreateTable| {
+        let is_integer = |name: &str| table.column(name).is_some_and(|column| data_type(column) == "INTEGER");
+        // A key of one column that is written at the table.
+        let keys = table.constraints.iter().map(|sql| names(sql, Dialect::Sqlite));
+        keys.filter(|words| words.contains("primary")).any(|words| {
+            let mut columns = table.columns.iter().filter(|column| words.contains(&column.key));
+            matches!((columns.next(), columns.next()), (Some(only), None) if is_integer(&only.key))
+        })
+    };
+    let has_key = [before, after].iter().any(|table| table.columns.iter().any(is_key) || of_table(table));
+    if has_none(before) || has_none(after) || has_key {
+        return None;
+    }
+    NAMES.into_iter().find(|name| before.column(name).is_none() && after.column(name).is_none())
 }
 
 /// The words of a column's definition that are outside parentheses.
@@ -230,21 +253,8 @@ fn default(words: &[String]) -> Option<&str> {
 
 /// The type of a column without its size, which changes no value.
 pub(super) fn data_type(column: &Column) -> String {
-    const ENDS: [&str; 11] = [
-        "CONSTRAINT",
-        "PRIMARY",
-        "NOT",
-        "NULL",
-        "UNIQUE",
-        "CHECK",
-        "DEFAULT",
-        "COLLATE",
-        "REFERENCES",
-        "GENERATED",
-        "AS",
-    ];
     let words = words(column);
-    words.into_iter().take_while(|word| !ENDS.contains(&word.as_str())).collect::<Vec<_>>().join(" ")
+    words.into_iter().take_while(|word| !table::ENDS.contains(&word.as_str())).collect::<Vec<_>>().join(" ")
 }
 
 pub(super) fn is_generated(column: &Column) -> bool {

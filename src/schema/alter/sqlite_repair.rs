@@ -1,8 +1,8 @@
 //! Repairs one object of a SQLite schema.
 
-use super::create_table::{Column, CreateTable};
+use super::create_table::CreateTable;
 use super::is_same;
-use super::repair_object::{ExtraCode, Repaired, Surroundings, extra_code, extra_rows, no_value, other_type};
+use super::repair_object::{ExtraCode, Repaired, Surroundings, extra_code, extra_rows, keep_columns};
 use super::sqlite::{Object, data_type, needs_value, object};
 use crate::schema::{FacetKind, Facets, ObjectKind};
 use crate::sql::Dialect;
@@ -63,30 +63,8 @@ fn extra_constraint(found: &Facets, expected: &Facets) -> Option<String> {
 
 /// The expected definition of a table, but with the columns that stay as they are.
 fn merged_table(found: &str, wanted: &Object, refused: &mut Vec<String>) -> Option<String> {
-    let table = &wanted.spelled;
     let before = CreateTable::parse(found, Dialect::Sqlite)?;
     let mut merged = CreateTable::parse(&wanted.sql, Dialect::Sqlite)?;
-    merged.columns.retain(|column| {
-        let is_missing = before.column(&column.key).is_none() && needs_value(column);
-        if is_missing {
-            refused.push(no_value(&column.name, table));
-        }
-        !is_missing
-    });
-    for column in &mut merged.columns {
-        match before.column(&column.key) {
-            Some(old) if data_type(old) != data_type(column) => {
-                refused.push(other_type(&column.name, table));
-                *column = old.clone();
-            }
-            _ => {}
-        }
-    }
-    let extra: Vec<Column> =
-        before.columns.iter().filter(|it| merged.column(&it.key).is_none()).cloned().collect();
-    for column in extra {
-        refused.push(extra_rows(&format!("column {} of {table}", column.name)));
-        merged.columns.push(column);
-    }
+    keep_columns(&before, &mut merged, needs_value, data_type, refused);
     Some(merged.sql_as(&merged.name))
 }

@@ -73,7 +73,13 @@ pub(super) fn definitions(store: &PostgresStore, name: &str) -> Result<Vec<Strin
     let statements = split(&text, Dialect::Postgres).map_err(unclosed)?;
     let is_setting = |sql: &str| sql.starts_with("SET ") || own_schema::is_preamble(sql, name);
     let extensions = needs.into_iter().filter(|sql| extension_schema(sql).is_some());
+    // A dump fills materialized views at its end, and here nobody else does.
+    let filled = |sql: String| match sql.strip_suffix("WITH NO DATA") {
+        Some(view) if view.starts_with("CREATE MATERIALIZED VIEW ") => view.trim_end().to_string(),
+        _ => sql,
+    };
     let objects = statements.into_iter().map(|statement| statement.sql).filter(|sql| !is_setting(sql));
+    let objects = objects.map(filled);
     Ok(extensions.chain(objects).collect())
 }
 

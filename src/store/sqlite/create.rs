@@ -175,8 +175,10 @@ pub(super) fn sweep(directory: &Path) -> Result<Vec<String>> {
         }
         let path = directory.join(&name);
         let is_free = |file: &File| flock(file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        // A file that was renamed in the meantime no longer exists under this name.
-        if File::open(&path).is_ok_and(|file| is_free(&file)) && std::fs::remove_file(&path).is_ok() {
+        // The lock is held until the file is removed, so that nobody begins to write it. A file that was renamed in the meantime
+        // no longer exists under this name.
+        let remove = |file: File| is_free(&file) && std::fs::remove_file(&path).is_ok();
+        if File::open(&path).is_ok_and(remove) {
             removed.push(name);
         }
     }
@@ -220,5 +222,37 @@ fn ensure_directory(directory: &Path) -> Result<()> {
             Err(Error::io("create the folder", directory, error))
         }
         _ => sync_directory(parent),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::{create_file, sweep};
+
+    /// A file that is created while another process sweeps is never removed.
+    #[test]
+    fn a_file_that_is_being_created_is_never_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !is_done.load(Ordering::Relaxed) {
+                        sweep(folder.path()).unwrap();
+                    }
+                });
+            }
+            let failed = (0..2_000)
+                .filter(|number| {
+                    let write = |file: &mut std::fs::File| file.write_all(b"x");
+                    create_file(folder.path(), &format!("{number}.db"), write).is_err()
+                })
+                .count();
+            is_done.store(true, Ordering::Relaxed);
+            assert_eq!(failed, 0);
+        });
     }
 }

@@ -5,6 +5,7 @@
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::file::companion;
@@ -18,9 +19,12 @@ const WAL_WRITER: std::ops::RangeInclusive<u64> = 120..=120;
 
 /// Fails if another process holds the write lock for this long.
 pub(super) fn require_unlocked(path: &Path, timeout: Duration) -> Result<()> {
+    if writer_in(&recent_locks(), path).is_none() {
+        return Ok(());
+    }
     let deadline = Instant::now() + timeout;
     let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(200));
-    while let Some(process) = writer(path) {
+    while let Some(process) = writer_in(&locks(), path) {
         if Instant::now() >= deadline {
             let message = format!("the process {process} holds its write lock");
             return Err(Error::new(ErrorKind::Locked, message)
@@ -31,27 +35,44 @@ pub(super) fn require_unlocked(path: &Path, timeout: Duration) -> Result<()> {
     Ok(())
 }
 
-/// The process that holds a database's write lock.
-fn writer(path: &Path) -> Option<u32> {
-    // The kernel may leave a lock out of a list that changes while it is read.
-    (0..READS).find_map(|_| writer_in(&locks()?, path))
+/// For how long a list of locks is used. While the kernel writes one, no process can lock or unlock a file.
+const LIFETIME: Duration = Duration::from_millis(200);
+
+/// The locks of this moment, or of a moment ago.
+fn recent_locks() -> Arc<str> {
+    static RECENT: Mutex<Option<(Instant, Arc<str>)>> = Mutex::new(None);
+    let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*recent {
+        Some((read_at, locks)) if read_at.elapsed() < LIFETIME => Arc::clone(locks),
+        _ => {
+            let locks: Arc<str> = locks().into();
+            *recent = Some((Instant::now(), Arc::clone(&locks)));
+            locks
+        }
+    }
 }
 
-/// How often the list is read until a lock counts as not there.
+/// How often the list is read. The kernel may leave a lock out of a list that changes while it is read.
 const READS: usize = 3;
 
-/// The kernel's list of locks, read in large pieces so that little changes in between.
-fn locks() -> Option<String> {
-    let mut file = std::fs::File::open("/proc/locks").ok()?;
+/// The kernel's list of locks. Empty if there is none.
+fn locks() -> String {
+    (0..READS).filter_map(|_| read_locks().ok()).collect()
+}
+
+/// Reads the list in large pieces, so that little changes in between.
+fn read_locks() -> std::io::Result<String> {
+    let mut file = std::fs::File::open("/proc/locks")?;
     let (mut bytes, mut piece) = (Vec::new(), vec![0; 1 << 16]);
     loop {
-        match file.read(&mut piece).ok()? {
-            0 => return String::from_utf8(bytes).ok(),
+        match file.read(&mut piece)? {
+            0 => return Ok(String::from_utf8_lossy(&bytes).into_owned()),
             count => bytes.extend_from_slice(&piece[..count]),
         }
     }
 }
 
+/// The process that holds a database's write lock.
 fn writer_in(locks: &str, path: &Path) -> Option<u32> {
     let holder = |path: &Path, bytes: &std::ops::RangeInclusive<u64>| {
         let metadata = path.symlink_metadata().ok()?;

@@ -252,13 +252,13 @@ impl Session for SqliteSession<'_> {
 
     fn raise_sequence(&mut self, name: &str, to: i64) -> Result<bool> {
         let raise = || -> rusqlite::Result<bool> {
-            let sql = "UPDATE main.sqlite_sequence SET seq = ?2 WHERE name = ?1";
+            let sql = "UPDATE main.sqlite_sequence SET seq = ?2 WHERE name = ?1 COLLATE NOCASE";
             if self.connection.execute(sql, (name, to))? > 0 {
                 return Ok(true);
             }
             // A table that never had rows has no entry yet.
             let sql = "INSERT INTO main.sqlite_sequence (name, seq) SELECT name, ?2 FROM main.sqlite_schema WHERE type = 'table' \
-                       AND name = ?1 AND sql LIKE '%AUTOINCREMENT%'";
+                       AND name = ?1 COLLATE NOCASE AND sql LIKE '%AUTOINCREMENT%'";
             Ok(self.connection.execute(sql, (name, to))? > 0)
         };
         raise().map_err(|error| describe("cannot raise its AUTOINCREMENT sequence", error))
