@@ -15,7 +15,7 @@ on_each_store!(
 
 fn random_schemas_lead_to_each_other_and_back(world: &mut World) {
     let is_postgres = world.is_postgres();
-    let (count, mut with_down) = (repeated(if is_postgres { 4 } else { 20 }), 0);
+    let (count, mut with_down) = (repeated(if is_postgres { 2 } else { 15 }), 0);
     let first = std::env::var("TENANTRY_SEED").map_or(0, |text| text.parse().expect("a number"));
     for seed in first..first + u64::from(count) {
         let mut random = Random::new(seed);

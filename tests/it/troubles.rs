@@ -146,7 +146,7 @@ fn a_rehearsal_of_schemas_predicts_all_troubles() {
         "[run]\nlock_timeout = 0.5\nstatement_timeout = 1\njobs = 4\n",
     )
     .unwrap();
-    let count = usize::try_from(repeated(30)).unwrap();
+    let count = usize::try_from(repeated(24)).unwrap();
     let expected = fleet(&mut world, count, &[("slow", "failed"), ("locked", "failed")]);
     world.execute("slow", "UPDATE notes SET size = 200000000 WHERE id = 1");
     let before = world.snapshot();
