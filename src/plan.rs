@@ -377,8 +377,10 @@ impl Planner<'_> {
     /// Returns notes on the schema.
     fn notes(&self, state: State) -> Result<Vec<String>, Vec<Problem>> {
         let schema = self.inspection.schema.as_ref();
-        let ignored = schema.filter(|schema| !schema.ignored().is_empty());
-        let ignored = ignored.map(|schema| format!("ignored as configured: {}", schema.ignored().join(", ")));
+        let ignored = schema.map(|schema| schema.ignored()).filter(|ignored| !ignored.is_empty());
+        let names = |ignored: &[_]| ignored.iter().map(|(kind, name)| format!("{kind} {name}")).collect();
+        let ignored =
+            ignored.map(names).map(|names: Vec<_>| format!("ignored as configured: {}", names.join(", ")));
         let notes = schema.map(|schema| self.reference.notes(schema, state)).transpose();
         let notes = notes.map_err(|error| Problem::not_compared(&error))?;
         Ok(notes.into_iter().flatten().chain(ignored).collect())

@@ -161,8 +161,8 @@ pub struct Schema {
     writes_may_delete: bool,
     /// The fingerprint of all objects, also of those that are ignored.
     full_fingerprint: Fingerprint,
-    /// The objects that are ignored, such as `table tmp_a`. They are not part of the schema.
-    ignored: Vec<String>,
+    /// The objects that are ignored. They are not part of the schema.
+    ignored: Vec<(ObjectKind, String)>,
     /// The tables in which other migration tools keep their ledgers. They are not part of the schema.
     other_ledgers: Vec<(Tool, String)>,
 }
@@ -211,7 +211,7 @@ impl Schema {
     /// `objects` are those that are compared, `ignored` the others.
     fn new(objects: Objects, ignored: Objects, writes_may_delete: bool) -> Self {
         let fingerprint = fingerprint(&objects);
-        let names = ignored.keys().map(|(kind, name)| format!("{kind} {name}")).collect();
+        let names = ignored.keys().cloned().collect();
         let full_fingerprint = if ignored.is_empty() {
             fingerprint
         } else {
@@ -234,8 +234,8 @@ impl Schema {
         self.full_fingerprint
     }
 
-    /// Returns the objects that are ignored, such as `table tmp_a`.
-    pub(crate) fn ignored(&self) -> &[String] {
+    /// Returns the objects that are ignored.
+    pub(crate) fn ignored(&self) -> &[(ObjectKind, String)] {
         &self.ignored
     }
 

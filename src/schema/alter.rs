@@ -37,6 +37,20 @@ pub(crate) struct Definitions {
     pub(crate) statements: Vec<String>,
 }
 
+impl Definitions {
+    /// The statements of what is compared, so without what `[schema] ignore` names.
+    fn compared(&self, dialect: Dialect) -> Self {
+        let statements = match dialect {
+            Dialect::Sqlite => sqlite::compared(self),
+            #[cfg(feature = "postgres")]
+            Dialect::Postgres => postgres_statement::compared(self),
+            #[cfg(not(feature = "postgres"))]
+            Dialect::Postgres => Vec::new(),
+        };
+        Self { schema: Arc::clone(&self.schema), statements }
+    }
+}
+
 /// How others may be kept waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blocking {
@@ -95,13 +109,14 @@ impl Alteration {
 }
 
 /// Writes the SQL that turns one schema into another. Rows are kept, except those of tables and columns that the other schema
-/// does not have.
+/// does not have. What is ignored in one of them is in neither.
 pub(crate) fn alter(
     dialect: Dialect,
     from: &Definitions,
     to: &Definitions,
     blocking: Blocking,
 ) -> Alteration {
+    let (from, to) = (&from.compared(dialect), &to.compared(dialect));
     match dialect {
         Dialect::Sqlite => sqlite::alter(from, to),
         #[cfg(feature = "postgres")]

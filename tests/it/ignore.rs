@@ -6,6 +6,7 @@ on_each_store!(
     what_is_ignored_blocks_no_takeover_and_is_no_drift,
     what_is_ignored_is_backed_up_and_compared_in_backups,
     a_changed_list_counts_at_once,
+    repairs_and_generated_migrations_leave_out_what_is_ignored,
     a_pattern_that_is_wrong_is_named,
 );
 
@@ -89,6 +90,31 @@ fn a_changed_list_counts_at_once(world: &mut World) {
     std::fs::write(world.folder().join("migrations/set.toml"), "[schema]\nignore = [\"report_*\"]\n")
         .unwrap();
     world.expect(0, &["status"]);
+}
+
+fn repairs_and_generated_migrations_leave_out_what_is_ignored(world: &mut World) {
+    world.with_migrations(&[NOTES]);
+    settings(world, IGNORE);
+    world.expect(0, &["create", "a"]);
+    world.execute("a", EXTRA);
+    if world.is_postgres() {
+        world.execute(
+            "a",
+            "CREATE TABLE tmp_serial (id bigserial PRIMARY KEY, note integer REFERENCES notes (id)); \
+             COMMENT ON TABLE tmp_serial IS 'a'; COMMENT ON VIEW report_all IS 'a'; CREATE SEQUENCE tmp_numbers; \
+             CREATE FUNCTION tmp_one(integer) RETURNS integer LANGUAGE sql AS 'SELECT 1'; CREATE TYPE tmp_kind AS ENUM ('a')",
+        );
+    }
+    world.execute("a", "CREATE INDEX extra ON notes (text)");
+    let report = world.expect(0, &["schema", "repair", "a", "--drop-extra"]);
+    assert_eq!(report.outcome("a"), "repaired");
+    assert_eq!(report.project("a")["sql"], serde_json::json!(["DROP INDEX extra"]));
+    assert_eq!(world.query("a", "SELECT x FROM tmp_import ORDER BY id"), ["a", "b"]);
+    assert_eq!(world.query("a", "SELECT count(*) FROM report_all"), ["0"]);
+    world.execute("a", "ALTER TABLE notes ADD COLUMN more TEXT");
+    world.expect(0, &["migration", "new", "more", "--diff", "a"]);
+    let up = std::fs::read_to_string(world.folder().join("migrations/2_more/up.sql")).unwrap();
+    assert!(up.contains("more") && !up.contains("tmp_") && !up.contains("report_"), "{up}");
 }
 
 fn a_pattern_that_is_wrong_is_named(world: &mut World) {

@@ -115,8 +115,7 @@ fn key(statement: &Statement) -> (ObjectKind, String) {
 fn supplies(wanted: &Statement, now: &super::Definitions, expected: &[String]) -> Vec<Statement> {
     let is_new = |sql: &&String| !now.statements.contains(sql);
     let is_supply = |it: &Statement| {
-        matches!(it.kind, Kind::Default | Kind::Identity) && it.table == wanted.name
-            || it.kind == Kind::SequenceOwner && it.names.contains(&wanted.name.to_lowercase())
+        matches!(it.kind, Kind::Default | Kind::Identity | Kind::SequenceOwner) && it.table == wanted.name
     };
     let supplied: Vec<Statement> =
         expected.iter().filter(is_new).map(|sql| one(sql)).filter(is_supply).collect();

@@ -115,6 +115,32 @@ impl Statement {
             && behind_name(self) == behind_name(other)
     }
 
+    /// Whether it creates or sets a part of what is ignored.
+    fn is_ignored(&self, ignored: &[(ObjectKind, String)]) -> bool {
+        const RELATIONS: [ObjectKind; 3] =
+            [ObjectKind::Table, ObjectKind::View, ObjectKind::MaterializedView];
+        // Functions are named with their arguments, and triggers with their table.
+        let bare = |name: &str| name.split(['(', ' ']).next().unwrap_or_default().to_lowercase();
+        let has = |kinds: &[ObjectKind], name: &str| {
+            ignored.iter().any(|(kind, it)| kinds.contains(kind) && bare(it) == bare(name))
+        };
+        let is_named = match self.kind {
+            Kind::Extension => has(&[ObjectKind::Extension], &self.name),
+            Kind::Type | Kind::Domain => has(&[ObjectKind::Type], &self.name),
+            Kind::Function | Kind::Aggregate => has(&[ObjectKind::Function], &self.name),
+            Kind::Table | Kind::View | Kind::MaterializedView | Kind::Partition => {
+                has(&RELATIONS, &self.name)
+            }
+            Kind::Sequence | Kind::SequenceOwner => has(&[ObjectKind::Sequence], &self.name),
+            Kind::Index => has(&[ObjectKind::Index], &self.name),
+            Kind::Trigger | Kind::TriggerState => has(&[ObjectKind::Trigger], &self.name),
+            // A comment, or an object without a kind of its own.
+            Kind::Setting | Kind::Other => ignored.iter().any(|(_, it)| self.names.contains(&bare(it))),
+            _ => false,
+        };
+        is_named || has(&RELATIONS, &self.table)
+    }
+
     /// The object of the schema that it creates, if it is one whose meaning is compared as a whole.
     pub(super) fn object(&self) -> Option<(ObjectKind, String)> {
         let name = self.name.clone();
@@ -150,6 +176,20 @@ impl Statement {
 /// The statements of a schema.
 pub(super) fn statements(definitions: &Definitions) -> Vec<Statement> {
     definitions.statements.iter().map(|sql| one(sql)).collect()
+}
+
+/// The statements of what is compared, so without those that create or set what is ignored.
+pub(super) fn compared(definitions: &Definitions) -> Vec<String> {
+    let ignored = definitions.schema.ignored();
+    if ignored.is_empty() {
+        return definitions.statements.clone();
+    }
+    let all = statements(definitions);
+    let owners = all.iter().filter(|it| it.kind == Kind::SequenceOwner && it.is_ignored(ignored));
+    let owned: BTreeSet<&str> = owners.map(|it| it.name.as_str()).collect();
+    let is_owned = |it: &Statement| it.kind == Kind::Sequence && owned.contains(it.name.as_str());
+    let kept = all.iter().filter(|it| !is_owned(it) && !it.is_ignored(ignored));
+    kept.map(|it| it.sql.clone()).collect()
 }
 
 /// Reads the tokens of one statement.
@@ -258,7 +298,7 @@ fn alteration<'a, 'b>(tokens: &'a [Token<'b>]) -> Option<Found<'a, 'b>> {
     let mut reader = Reader { tokens, at: 0 };
     if reader.take(&["ALTER", "SEQUENCE"]) {
         let name = reader.next();
-        return reader.take(&["OWNED", "BY"]).then_some((Kind::SequenceOwner, name, None));
+        return reader.take(&["OWNED", "BY"]).then(|| (Kind::SequenceOwner, name, reader.next()));
     }
     if reader.take(&["ALTER", "INDEX"]) {
         let parent = reader.next();

@@ -22,13 +22,15 @@ pub(crate) struct RepairStep {
     pub(crate) statements: Vec<String>,
 }
 
-/// Writes the SQL that makes a schema the expected one. Tables and columns that are not expected stay with their rows.
+/// Writes the SQL that makes a schema the expected one. Tables and columns that are not expected stay with their rows, and what
+/// is ignored stays as it is.
 pub(crate) fn repairs(
     dialect: Dialect,
     found: &Definitions,
     expected: &Definitions,
     extra: ExtraCode,
 ) -> Repairs {
+    let (found, expected) = (&found.compared(dialect), &expected.compared(dialect));
     let mut repairs = Repairs::default();
     let mut now = found.clone();
     let missing = expected.statements.iter().map(|sql| (sql, true));

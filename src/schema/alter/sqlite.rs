@@ -310,10 +310,15 @@ fn means_the_same(one: &CreateTable, other: &CreateTable) -> bool {
     one.is_some() && one == other
 }
 
-/// The objects of a schema. Tables of the database itself, and what is ignored, are none.
+/// The objects of a schema.
 fn objects(definitions: &Definitions) -> Vec<Object> {
-    let objects = definitions.statements.iter().filter_map(|sql| object(sql));
-    objects.filter(|it| definitions.schema.objects.contains_key(&(it.kind, it.name.clone()))).collect()
+    definitions.statements.iter().filter_map(|sql| object(sql)).collect()
+}
+
+/// The statements of what is compared.
+pub(super) fn compared(definitions: &Definitions) -> Vec<String> {
+    let is_compared = |it: &Object| definitions.schema.objects.contains_key(&it.key());
+    objects(definitions).into_iter().filter(is_compared).map(|it| it.sql).collect()
 }
 
 /// Reads a statement. `None` if it creates no object.

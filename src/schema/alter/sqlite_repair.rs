@@ -10,7 +10,7 @@ use crate::sql::Dialect;
 /// Makes an object as a migration makes it. `None` if it is so already, or stays different for a reason that is added.
 pub(super) fn add(sql: &str, surroundings: Surroundings<'_>) -> Option<Repaired> {
     let Surroundings { found, now, expected, extra, refused } = surroundings;
-    let wanted = object(sql).filter(|it| expected.schema.objects.contains_key(&it.key()))?;
+    let wanted = object(sql)?;
     if is_same(found, expected, wanted.kind, &wanted.name) {
         return None;
     }
@@ -39,7 +39,7 @@ pub(super) fn add(sql: &str, surroundings: Surroundings<'_>) -> Option<Repaired>
 /// Drops an object that no migration makes. `None` if one makes it, or if it stays for a reason that is added.
 pub(super) fn remove(sql: &str, surroundings: Surroundings<'_>) -> Option<Repaired> {
     let Surroundings { now, expected, extra, refused, .. } = surroundings;
-    let found = object(sql).filter(|it| now.schema.objects.contains_key(&it.key()))?;
+    let found = object(sql)?;
     if expected.schema.objects.contains_key(&found.key()) {
         return None;
     }
