@@ -1,13 +1,14 @@
 //! Predicts how long an upgrade takes, by upgrading copies of some projects as the upgrade itself would: on the same disk or
 //! server, with as many at once, each commit on disk.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Manager;
 use super::command::{Run, Selection};
 use super::rehearsal::RehearsalPlace;
 use crate::error::Result;
-use crate::event::Prediction;
+use crate::event::{Event, Outcome, Prediction, ProjectReport};
 use crate::project::ProjectId;
 use crate::sql::Dialect;
 
@@ -17,8 +18,8 @@ const COPIES: [(Dialect, usize); 2] = [(Dialect::Sqlite, 64), (Dialect::Postgres
 const MAX_BYTES: u64 = 256 << 20;
 
 impl Manager {
-    /// Predicts the duration of a run on these projects, of which all passed the rehearsal. `None` if that cannot be tried
-    /// out. `planned` is how long the planning of all projects took, `rehearsed` the rehearsal after it.
+    /// Predicts the duration of a run on these projects, of which all passed the rehearsal. `None` if the store has no place to
+    /// try it out, or if this was interrupted. `planned` is how long the planning of all projects took, `rehearsed` the rehearsal after it.
     pub(super) fn predict(
         &self,
         run: &Run,
@@ -38,7 +39,9 @@ impl Manager {
         let ids = self.choose_copies(passed)?;
         let mut found = None;
         self.store.with_copies(&ids, &mut |store| {
-            let copies = Self::with_shared_store(store, (*self.catalog).clone())?.with_jobs(self.jobs);
+            let copies = Self::with_shared_store(store, (*self.catalog).clone())?
+                .with_jobs(self.jobs)
+                .with_interruption(Arc::clone(&self.interrupted));
             let run = Run {
                 selection: Selection::Ids(ids.clone()),
                 rehearsal: None,
@@ -54,8 +57,19 @@ impl Manager {
             copies.run(&run.clone().dry_run(), |_| ())?;
             let without = started.elapsed();
             let started = Instant::now();
-            copies.run(&run, |_| ())?;
+            let mut failure = None;
+            let summary = copies.run(&run, |event| {
+                if let Event::ProjectFinished(ProjectReport { outcome: Outcome::Failed(error), .. }) = event {
+                    failure = Some(error);
+                }
+            })?;
             let upgrades = started.elapsed().saturating_sub(without);
+            if summary.interrupted {
+                return Ok(());
+            }
+            if let Some(error) = failure {
+                return Err(error);
+            }
             let duration = planned + scaled(upgrades, ids.len(), projects);
             found = Some(Prediction { projects, copies: ids.len(), duration });
             Ok(())

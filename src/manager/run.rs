@@ -256,11 +256,17 @@ impl Manager {
         let passed = passed.into_inner().unwrap_or_else(PoisonError::into_inner);
         let all = passed.len() + unrehearsed;
         let place = rehearsal.place;
-        if !context.stop.is_met()
-            && let Some(prediction) =
-                self.predict(context.run, place, &passed, all, [planning, started.elapsed()])?
-        {
-            sink.emit(Event::Prediction(prediction));
+        if context.stop.is_met() {
+            return Ok(());
+        }
+        match self.predict(context.run, place, &passed, all, [planning, started.elapsed()]) {
+            Ok(Some(prediction)) => sink.emit(Event::Prediction(prediction)),
+            Ok(None) => {}
+            // What the rehearsal found counts without it.
+            Err(error) => sink.emit(Event::Note(Note {
+                message: format!("the duration of the upgrade could not be predicted: {}", error.summary()),
+                hint: "the rehearsal is complete; mend this and rehearse again for a prediction".into(),
+            })),
         }
         Ok(())
     }

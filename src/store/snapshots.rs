@@ -27,7 +27,7 @@ pub trait Snapshots {
     fn with_copy(&self, id: &ProjectId, work: &mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()>;
 
     /// Lets `work` use a private store on the same disk or server that has copies of these projects. It is removed afterwards.
-    /// Does nothing if there cannot be one.
+    /// Does not call `work` if the projects are in memory, or copied to another server.
     fn with_copies(
         &self,
         ids: &[ProjectId],

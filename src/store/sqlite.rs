@@ -373,8 +373,7 @@ impl Snapshots for SqliteStore {
         ids: &[ProjectId],
         work: &mut dyn FnMut(Arc<dyn Store>) -> Result<()>,
     ) -> Result<()> {
-        // Where the folder is read-only for this user or its disk is full, nothing can be tried out.
-        let Ok(folder) = private_folder_in(&self.directory) else { return Ok(()) };
+        let folder = private_folder_in(&self.directory)?;
         for id in ids {
             let (path, _) = self.require(id)?;
             let file = folder.path().join(self.pattern.name(id));

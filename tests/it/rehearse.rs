@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::faults::fault_library;
 use crate::world::{Report, World};
 
 on_each_store!(
@@ -284,6 +285,26 @@ fn the_run_has_what_was_predicted_in_its_record(world: &mut World) {
         let names = std::fs::read_dir(world.data()).unwrap().map(|it| it.unwrap().file_name());
         assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with(".tenantry")));
     }
+}
+
+/// The copies in memory succeed, and the disk has no space for those that are timed.
+#[test]
+fn a_rehearsal_counts_without_a_prediction() {
+    let tools = tempfile::tempdir().unwrap();
+    let library = fault_library(tools.path());
+    let mut world = World::sqlite();
+    world.with_migrations(&[FIRST]).expect(0, &["create", "a", "b"]);
+    world.with_migrations(&[FIRST, SECOND]);
+    let before = world.snapshot();
+    let mut command = world.command(&["rehearse", "--all"]);
+    command.env("LD_PRELOAD", &library).env("FAULT_LIMIT", "4096");
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("2 rehearsed"), "{text}");
+    assert!(text.contains("could not be predicted: ") && text.contains("full"), "{text}");
+    assert!(!text.contains("will take about") && before == world.snapshot(), "{text}");
+    let names = std::fs::read_dir(world.data()).unwrap().map(|it| it.unwrap().file_name());
+    assert!(names.into_iter().all(|name| !name.to_string_lossy().starts_with(".tenantry")));
 }
 
 #[test]
