@@ -2,6 +2,7 @@
 
 mod human;
 mod rehearsals;
+mod text;
 
 use std::fmt;
 use std::io::{self, Write};

@@ -62,17 +62,10 @@ impl Manager {
         });
         match (result, rehearsed) {
             (Err(error), _) => failed(project, error),
-            (Ok(()), Some((_, rehearsal)))
-                if self.store.free_bytes(project).is_some_and(|it| it < rehearsal.growth()) =>
-            {
-                let free = self.store.free_bytes(project).unwrap_or_default() / 1024;
-                let message = format!(
-                    "it grows by {} KiB, and its disk has {free} KiB left",
-                    rehearsal.growth() / 1024
-                );
-                failed(project, Error::new(ErrorKind::DiskFull, message).with_hint("free some space first"))
-            }
             (Ok(()), Some((plan_result, rehearsal))) => {
+                if let Err(error) = require_space(rehearsal.growth(), self.store.free_bytes(project)) {
+                    return failed(project, error);
+                }
                 let report = self.report(project, plan_result, Outcome::Rehearsed);
                 ProjectReport { rehearsal: Some(rehearsal), ..report }
             }
@@ -130,6 +123,14 @@ impl Manager {
     }
 }
 
+/// Fails if a database would grow by more bytes than its disk has left, if that is known.
+fn require_space(growth: u64, free: Option<u64>) -> Result<()> {
+    let Some(free) = free.filter(|free| *free < growth) else { return Ok(()) };
+    let message =
+        format!("it grows by {} MiB, and its disk has {} MiB left", growth.div_ceil(1 << 20), free >> 20);
+    Err(Error::new(ErrorKind::DiskFull, message).with_hint("free some space first"))
+}
+
 /// How long each migration of a run took, according to the ledger.
 fn times(session: &mut dyn Session, run_id: &str) -> Result<Vec<MigrationTime>> {
     let mut found = Vec::new();
@@ -160,4 +161,17 @@ fn changes(before: &BTreeMap<String, u64>, after: &BTreeMap<String, u64>) -> BTr
         (change.before != change.after).then(|| (table.clone(), change))
     };
     tables.filter_map(change).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_would_fill_its_disk_is_not_upgraded() {
+        assert!(require_space(4096, None).is_ok() && require_space(4096, Some(4096)).is_ok());
+        let error = require_space(3 << 20, Some((3 << 20) - 1)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DiskFull);
+        assert_eq!(error.message(), "it grows by 3 MiB, and its disk has 2 MiB left");
+    }
 }

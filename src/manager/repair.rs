@@ -73,7 +73,9 @@ impl Manager {
         if dry_run {
             self.retry(|| self.store.with_copy(project, &mut work))?;
         } else {
-            backup = Some(self.take_backup(project, None, Reason::BeforeRepair, run_id)?.name);
+            if !repairs.steps.is_empty() {
+                backup = Some(self.take_backup(project, None, Reason::BeforeRepair, run_id)?.name);
+            }
             self.retry(|| work(&mut *self.store.open(project)?))?;
             self.pools.forget(project);
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use indicatif::BinaryBytes;
 use tenantry::ProjectId;
 use tenantry::event::{MigrationTime, Prediction, Rehearsal, RowChange};
 
@@ -41,14 +42,15 @@ impl Rehearsals {
         }
         let slowest: Vec<String> =
             self.slowest.iter().map(|(took, id)| format!("{id} ({})", human_time(*took))).collect();
-        let kilobytes = self.grown / 1024;
+        let sign = if self.grown < 0 { "-" } else { "+" };
+        let grown = BinaryBytes(u64::try_from(self.grown.unsigned_abs()).unwrap_or(u64::MAX));
         Some(format!(
-            "the upgrades took {} one after another; slowest: {}; longest lock: {}\nthey change the size by {kilobytes:+} KiB, \
-             and one needs up to {} KiB of disk while it runs",
+            "the upgrades took {} one after another; slowest: {}; longest lock: {}\nthey change the size by {sign}{grown}, \
+             and one needs up to {} of disk while it runs",
             human_time(self.took),
             slowest.join(", "),
             human_time(self.longest_lock),
-            self.needed.div_ceil(1024)
+            BinaryBytes(self.needed)
         ))
     }
 }
@@ -60,11 +62,11 @@ pub(super) fn details(rehearsal: &Rehearsal) -> Vec<String> {
         format!("rows of {table}: {} before, {} after", change.before, change.after)
     };
     let size = format!(
-        "size: {} KiB before, {} KiB after",
-        rehearsal.bytes_before / 1024,
-        rehearsal.bytes_after / 1024
+        "size: {} before, {} after",
+        BinaryBytes(rehearsal.bytes_before),
+        BinaryBytes(rehearsal.bytes_after)
     );
-    let disk = format!("disk: up to {} KiB while it runs", rehearsal.bytes_needed.div_ceil(1024));
+    let disk = format!("disk: up to {} while it runs", BinaryBytes(rehearsal.bytes_needed));
     let lock = format!("longest lock: {}", human_time(rehearsal.longest_lock));
     let times = rehearsal.migrations.iter().map(time);
     times.chain(rehearsal.rows.iter().map(rows)).chain([size, disk, lock]).collect()

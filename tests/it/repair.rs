@@ -193,6 +193,7 @@ fn what_would_lose_data_is_named_and_stays(world: &mut World) {
     assert_eq!(report.count("repaired"), 4);
     let report = world.expect(4, &["schema", "repair", "--drop-extra", "extra-table", "extra-column"]);
     assert_eq!(report.count("drifted"), 2);
+    assert!(report.project("extra-table")["backup"].is_null(), "nothing was changed");
     // A project whose version is not known, one that is not there.
     world.with_project("none", "CREATE TABLE other (a INTEGER)");
     assert_eq!(world.expect(4, &["schema", "repair", "none"]).outcome("none"), "blocked");
@@ -207,6 +208,9 @@ fn a_repair_is_rolled_back(world: &mut World) {
         world.execute(id, ROWS);
         world.execute(id, "DROP INDEX notes_day; CREATE TABLE mine (a INTEGER)");
     }
+    let shown = world.run(&["-v", "schema", "repair", "a", "--dry-run"]).stdout;
+    assert!(shown.contains("would repair the rest by:"), "{shown}");
+    assert_eq!(shown.matches("CREATE INDEX notes_day").count(), 1, "{shown}");
     let report = world.expect(4, &["schema", "repair", "--all"]);
     assert_eq!((report.count("drifted"), report.count("as_expected")), (2, 1));
     assert!(report.project("a")["backup"].is_string() && report.project("c")["backup"].is_null());
