@@ -25,6 +25,7 @@ use crate::sql::Dialect;
 pub use layout::NamedLayout;
 pub use metadata::{Metadata, Transaction};
 pub use new_migration::NewMigration;
+pub(crate) use new_migration::script_text;
 pub(crate) use order::number;
 pub use read::FolderOptions;
 pub(crate) use script::with_line_endings;

@@ -21,6 +21,12 @@ pub struct NewMigration {
     pub(crate) is_blank: bool,
 }
 
+/// The text of a script: a comment and the statements, one below the other.
+pub(crate) fn script_text(comment: &str, statements: &[String]) -> String {
+    let statements: Vec<String> = statements.iter().map(|sql| format!("\n{sql};\n")).collect();
+    format!("-- {comment}\n{}", statements.concat())
+}
+
 impl NewMigration {
     /// A migration with these scripts, which runs in a transaction.
     #[must_use]

@@ -15,7 +15,7 @@ use crate::lint::{Finding, RULES, Surroundings, Touches, is_rule, lint};
 use crate::plan::{Reference, State};
 use crate::project::ProjectId;
 use crate::sql::quote_name;
-use crate::store::{Discovery, ReadSchema};
+use crate::store::Discovery;
 use crate::workers::StopCondition;
 
 /// The result of [`Manager::lint`].
@@ -116,13 +116,10 @@ impl Manager {
         let tables: Vec<String> = tables.into_iter().cloned().collect();
         let Discovery { projects, .. } = self.store.discover()?;
         let mut applied: BTreeMap<ProjectId, usize> = BTreeMap::new();
-        for batch in projects.chunks(self.store.inspect_batch_size(projects.len()).max(1)) {
-            let inspections = self.store.inspect(batch, ReadSchema::IfUnverified);
-            for (project, inspection) in batch.iter().zip(inspections) {
-                let ledger = inspection?.ledger;
-                let is_applied = |it: &&Migration| ledger.is_applied(&it.version);
-                applied.insert(project.clone(), self.catalog.migrations().iter().filter(is_applied).count());
-            }
+        for (project, inspection) in self.inspect_all(&projects) {
+            let ledger = inspection?.ledger;
+            let is_applied = |it: &&Migration| ledger.is_applied(&it.version);
+            applied.insert(project.clone(), self.catalog.migrations().iter().filter(is_applied).count());
         }
         let (interrupted, halted) = (&self.interrupted, AtomicBool::new(false));
         let stop = StopCondition::new(interrupted, &halted, None);

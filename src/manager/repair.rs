@@ -97,9 +97,7 @@ impl Manager {
         if let Some(known) = all.get(&state) {
             return Ok(Arc::clone(known));
         }
-        let catalog =
-            if state.is_complete { (*self.catalog).clone() } else { self.catalog.up_to(state.position) };
-        let definitions = Arc::new(self.definitions_of(&catalog)?);
+        let definitions = Arc::new(self.definitions_of(&self.catalog_at(state))?);
         all.insert(state, Arc::clone(&definitions));
         Ok(definitions)
     }

@@ -25,9 +25,7 @@ impl Manager {
     ///
     /// Fails with [`ErrorKind::Usage`] if the catalog does not have the version, or if its schema depends on the data.
     pub fn schema_at_version(&self, version: &str) -> Result<Schema> {
-        let head = self.catalog.head();
-        let position = if version == "head" { head } else { self.catalog.resolve(version)? };
-        let state = State { position, is_complete: position == head };
+        let state = self.state_at(version)?;
         self.reference()?.expected(state)?.cloned().ok_or_else(|| {
             Error::new(ErrorKind::Usage, format!("the schema of {version} is not known")).with_hint(
                 "a migration declares that it depends on the data, or this role cannot create a schema",
@@ -37,10 +35,19 @@ impl Manager {
 
     /// Returns the schema of a version, as [`Manager::schema_at_version`] does, with the statements that create it.
     pub fn definitions_at_version(&self, version: &str) -> Result<WantedSchema> {
+        self.definitions_of(&self.catalog_at(self.state_at(version)?)).map(WantedSchema)
+    }
+
+    /// The state of a project at a version, with the repeatable migrations if it is the newest.
+    fn state_at(&self, version: &str) -> Result<State> {
         let head = self.catalog.head();
         let position = if version == "head" { head } else { self.catalog.resolve(version)? };
-        let catalog = if position == head { (*self.catalog).clone() } else { self.catalog.up_to(position) };
-        self.definitions_of(&catalog).map(WantedSchema)
+        Ok(State { position, is_complete: position == head })
+    }
+
+    /// The migrations that lead to a state.
+    pub(super) fn catalog_at(&self, state: State) -> Catalog {
+        if state.is_complete { (*self.catalog).clone() } else { self.catalog.up_to(state.position) }
     }
 
     /// Returns the schema of a script, as [`Manager::schema_of_script`] does, with the statements that create it.

@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::Manager;
 use crate::apply::{TestDownScripts, run_migrations};
-use crate::catalog::{Catalog, NewMigration};
+use crate::catalog::{Catalog, NewMigration, script_text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::{self, Problem};
 use crate::project::ProjectId;
+use crate::schema::Schema;
 use crate::schema::alter::{Definitions, RowSource, row_sources, with_rows};
 use crate::sql::{Dialect, quote_name, quote_text};
-use crate::store::{Contents, Discovery, Mode, ReadSchema, Session, TableSummary};
+use crate::store::{Contents, Discovery, Mode, Session, TableSummary};
 
 /// A migration that takes the place of others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +29,14 @@ pub struct Squashed {
     pub projects: usize,
 }
 
-/// What migrations produce: the schema, the rows by table, and the settings of the file.
-type Produced = (Definitions, BTreeMap<String, TableSummary>, BTreeMap<String, i64>);
+/// What migrations produce.
+struct Produced {
+    schema: Arc<Schema>,
+    /// The rows by table.
+    tables: BTreeMap<String, TableSummary>,
+    /// The settings of the database file.
+    properties: BTreeMap<String, i64>,
+}
 
 /// How many ids a message lists.
 const SHOWN: usize = 12;
@@ -73,10 +81,6 @@ impl Manager {
             ));
         }
         let label = last.label();
-        let text = |comment: String, statements: &[String]| {
-            let statements: Vec<String> = statements.iter().map(|sql| format!("\n{sql};\n")).collect();
-            format!("-- {comment}\n{}", statements.concat())
-        };
         if !rows.is_empty()
             && let Some(table) = definitions.schema.virtual_tables().next()
         {
@@ -86,7 +90,8 @@ impl Manager {
             return Err(Error::new(ErrorKind::Usage, message).with_hint("squash up to a version before it"));
         }
         let statements = with_rows(self.store.dialect(), &definitions.statements, &rows);
-        let up = text(format!("The schema of {label}, in place of {position} migrations."), &statements);
+        let comment = format!("The schema of {label}, in place of {position} migrations.");
+        let up = script_text(&comment, &statements);
         let mut versions = Vec::new();
         for migration in replaced {
             versions.extend(migration.metadata.replaces.iter().cloned());
@@ -108,25 +113,22 @@ impl Manager {
         let Discovery { projects, .. } = self.store.discover()?;
         let mut behind: BTreeMap<String, Vec<ProjectId>> = BTreeMap::new();
         let reference = self.reference()?;
-        for batch in projects.chunks(self.store.inspect_batch_size(projects.len()).max(1)) {
-            for (project, inspection) in batch.iter().zip(self.store.inspect(batch, ReadSchema::IfUnverified))
-            {
-                let reason = match inspection {
-                    Err(error) => Some(error.summary()),
-                    Ok(inspection) => match plan::compare(&self.catalog, reference, &inspection) {
-                        Err(problems) => {
-                            Some(problems.iter().map(Problem::message).collect::<Vec<_>>().join("; "))
-                        }
-                        Ok(_) if inspection.ledger.is_empty() => Some("no ledger".to_string()),
-                        Ok(found) if found.state.position < position => {
-                            Some(format!("at {}", self.catalog.version_at(found.state.position)))
-                        }
-                        Ok(_) => None,
-                    },
-                };
-                if let Some(reason) = reason {
-                    behind.entry(reason).or_default().push(project.clone());
-                }
+        for (project, inspection) in self.inspect_all(&projects) {
+            let reason = match inspection {
+                Err(error) => Some(error.summary()),
+                Ok(inspection) => match plan::compare(&self.catalog, reference, &inspection) {
+                    Err(problems) => {
+                        Some(problems.iter().map(Problem::message).collect::<Vec<_>>().join("; "))
+                    }
+                    Ok(_) if inspection.ledger.is_empty() => Some("no ledger".to_string()),
+                    Ok(found) if found.state.position < position => {
+                        Some(format!("at {}", self.catalog.version_at(found.state.position)))
+                    }
+                    Ok(_) => None,
+                },
+            };
+            if let Some(reason) = reason {
+                behind.entry(reason).or_default().push(project.clone());
             }
         }
         if behind.is_empty() {
@@ -221,15 +223,16 @@ impl Manager {
                     differs(format!("the migration in their place fails: {}", error.summary()))
                 })?,
             );
-            let differences = after.0.schema.differences(&before.0.schema);
+            let differences = after.schema.differences(&before.schema);
             if let Some(difference) = differences.first() {
                 return Err(differs(difference.to_string()));
             }
-            let tables = before.1.keys().chain(after.1.keys());
-            if before.2 != after.2 {
+            let tables = before.tables.keys().chain(after.tables.keys());
+            if before.properties != after.properties {
                 return Err(differs("the settings of the database file differ".into()));
             }
-            if let Some(table) = tables.into_iter().find(|table| before.1.get(*table) != after.1.get(*table))
+            if let Some(table) =
+                tables.into_iter().find(|table| before.tables.get(*table) != after.tables.get(*table))
             {
                 return Err(differs(format!("the rows of {table} differ")));
             }
@@ -246,7 +249,7 @@ impl Manager {
             let (schema, Contents { mut tables, properties }) = (session.schema()?, session.contents()?);
             session.rollback()?;
             tables.retain(|table, summary| summary.rows > 0 && schema.tables().any(|it| it == table));
-            found = Some((Definitions { schema, statements: Vec::new() }, tables, properties));
+            found = Some(Produced { schema, tables, properties });
             Ok(())
         })?;
         found.ok_or_else(|| Error::new(ErrorKind::Internal, "the schema was not read"))

@@ -130,6 +130,15 @@ impl Manager {
         Ok(prefetched)
     }
 
+    /// Inspects projects, batch by batch.
+    pub(super) fn inspect_all<'a>(
+        &'a self,
+        projects: &'a [ProjectId],
+    ) -> impl Iterator<Item = (&'a ProjectId, Result<Inspection>)> {
+        let batches = projects.chunks(self.store.inspect_batch_size(projects.len()).max(1));
+        batches.flat_map(|batch| batch.iter().zip(self.store.inspect(batch, ReadSchema::IfUnverified)))
+    }
+
     /// Returns the inspections of a batch of projects. Reads the projects if they were not prefetched.
     pub(super) fn take_prefetched_or_inspect(
         &self,

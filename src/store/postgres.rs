@@ -38,16 +38,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once, OnceLock};
 use std::time::{Duration, Instant};
 
-use diesel::prelude::*;
-use diesel::sql_types::{Array, Bool};
-
 use crate::backoff::Backoff;
 use crate::catalog::Catalog;
 use crate::disk::private_folder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Inspection;
 use crate::project::ProjectId;
-use crate::sql::{Dialect, quote_name, quote_text};
+use crate::sql::Dialect;
 use crate::store::cache::SchemaCache;
 use crate::store::connection::Connector;
 use crate::store::{
@@ -78,18 +75,6 @@ const MIN_BATCH: usize = 64;
 
 /// The number of connections that measured best; see `docs/performance.md`.
 const JOBS: usize = 4;
-
-/// How many projects wait for the server's disk together.
-const COMMIT_BATCH: usize = 8;
-/// Writes a record without effect to the server's WAL. Its commit waits for the disk, which makes every commit that the
-/// statement sees durable too.
-const FLUSH: &str = "pg_catalog.pg_logical_emit_message(true, 'tenantry', '') IS NOT NULL";
-
-#[derive(QueryableByName)]
-struct CommitsFound {
-    #[diesel(sql_type = Array<Bool>)]
-    found: Vec<bool>,
-}
 
 /// A Postgres database with a schema for each project.
 pub struct PostgresStore {
@@ -428,27 +413,6 @@ impl SqlText for PostgresStore {
 
     fn load_sql(&self, text: &Path, file: &Path) -> Result<LoadedSql> {
         sql_text::load(self, text, file)
-    }
-}
-
-impl DeferredCommits for PostgresStore {
-    fn commit_batch_size(&self) -> usize {
-        COMMIT_BATCH
-    }
-
-    fn flush_commits(&self, ids: &[ProjectId], run_id: &str) -> Result<Vec<bool>> {
-        let run_id = quote_text(run_id);
-        let has_commit = |id: &ProjectId| {
-            let name = quote_name(&self.name(id)?);
-            Ok(format!("EXISTS (SELECT FROM {name}.tenantry_history WHERE run = {run_id})"))
-        };
-        let found = ids.iter().map(has_commit).collect::<Result<Vec<_>>>()?.join(", ");
-        let sql = format!("SELECT ARRAY[{found}]::boolean[] AS found WHERE {FLUSH}");
-        let result = diesel::sql_query(sql).get_result(&mut self.connections.get()?.connection()?.connection);
-        let CommitsFound { found } = result.map_err(|error| {
-            failure::convert_error("cannot wait for the server's disk", self.target(), &error)
-        })?;
-        Ok(found)
     }
 }
 

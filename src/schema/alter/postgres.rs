@@ -37,13 +37,9 @@ impl Writer<'_> {
     fn write_drops(&mut self) {
         for index in (0..self.comparison.before.len()).rev() {
             let old = &self.comparison.before[index];
-            let is_late = matches!(
-                old.kind,
-                Kind::Type | Kind::Domain | Kind::Function | Kind::Aggregate | Kind::Sequence
-            );
             let is_replaced = self.comparison.counterpart(old).is_some();
             let is_in_the_way = self.becomes_identity(old);
-            if self.comparison.fates[index] == Fate::Goes && (!is_late || is_replaced || is_in_the_way) {
+            if self.comparison.fates[index] == Fate::Goes && (!is_late(old) || is_replaced || is_in_the_way) {
                 self.write_drop(old);
             }
         }
@@ -58,12 +54,8 @@ impl Writer<'_> {
         }
         for index in (0..self.comparison.before.len()).rev() {
             let old = &self.comparison.before[index];
-            let is_late = matches!(
-                old.kind,
-                Kind::Type | Kind::Domain | Kind::Function | Kind::Aggregate | Kind::Sequence
-            );
             if self.comparison.fates[index] == Fate::Goes
-                && is_late
+                && is_late(old)
                 && !self.becomes_identity(old)
                 && self.comparison.counterpart(old).is_none()
             {
@@ -311,6 +303,11 @@ impl Writer<'_> {
         }
         change.write(&supplied, &self.comparison.rebuilt_types, self.blocking, &mut self.alteration);
     }
+}
+
+/// Whether columns may still use it until they are changed.
+fn is_late(old: &Statement) -> bool {
+    matches!(old.kind, Kind::Type | Kind::Domain | Kind::Function | Kind::Aggregate | Kind::Sequence)
 }
 
 /// The name of a type while it is replaced.

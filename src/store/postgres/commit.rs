@@ -1,11 +1,28 @@
-//! Commits a transaction; if the connection is lost during the commit, finds out whether it took effect.
+//! Commits a transaction; if the connection is lost during the commit, finds out whether it took effect. Commits of several
+//! projects wait for the disk together.
 
 use diesel::prelude::*;
+use diesel::sql_types::{Array, Bool};
 
 use super::catalog::{Exists, lock_key};
 use super::session::{PostgresSession, TransactionOwner};
+use super::{PostgresStore, failure};
 use crate::error::{ErrorKind, Result};
+use crate::project::ProjectId;
 use crate::sql::{quote_name, quote_text};
+use crate::store::DeferredCommits;
+
+/// How many projects wait for the server's disk together.
+const COMMIT_BATCH: usize = 8;
+/// Writes a record without effect to the server's WAL. Its commit waits for the disk, which makes every commit that the
+/// statement sees durable too.
+const FLUSH: &str = "pg_catalog.pg_logical_emit_message(true, 'tenantry', '') IS NOT NULL";
+
+#[derive(QueryableByName)]
+struct CommitsFound {
+    #[diesel(sql_type = Array<Bool>)]
+    found: Vec<bool>,
+}
 
 impl PostgresSession<'_> {
     /// Commits with these statements.
@@ -48,5 +65,26 @@ impl PostgresSession<'_> {
         let Exists { exists } =
             result.map_err(|error| self.failed("cannot determine whether it was committed", &error))?;
         Ok(exists)
+    }
+}
+
+impl DeferredCommits for PostgresStore {
+    fn commit_batch_size(&self) -> usize {
+        COMMIT_BATCH
+    }
+
+    fn flush_commits(&self, ids: &[ProjectId], run_id: &str) -> Result<Vec<bool>> {
+        let run_id = quote_text(run_id);
+        let has_commit = |id: &ProjectId| {
+            let name = quote_name(&self.name(id)?);
+            Ok(format!("EXISTS (SELECT FROM {name}.tenantry_history WHERE run = {run_id})"))
+        };
+        let found = ids.iter().map(has_commit).collect::<Result<Vec<_>>>()?.join(", ");
+        let sql = format!("SELECT ARRAY[{found}]::boolean[] AS found WHERE {FLUSH}");
+        let result = diesel::sql_query(sql).get_result(&mut self.connections.get()?.connection()?.connection);
+        let CommitsFound { found } = result.map_err(|error| {
+            failure::convert_error("cannot wait for the server's disk", self.target(), &error)
+        })?;
+        Ok(found)
     }
 }

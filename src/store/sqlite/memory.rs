@@ -246,13 +246,7 @@ impl Create for MemoryStore {
         catalog: &Catalog,
         fill: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
     ) -> Result<Vec<String>> {
-        let mut found = Vec::new();
-        self.scratch(catalog, &mut |session| {
-            fill(session)?;
-            found = sql_text::definitions(session)?;
-            Ok(())
-        })?;
-        Ok(found)
+        sql_text::definitions_of_scratch(fill, |work| self.scratch(catalog, work))
     }
 
     fn scratch(

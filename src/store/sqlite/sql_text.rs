@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::schema::bookkeeping::{is_bookkeeping, is_ledger_trigger};
 use crate::sql::statement::{Statement, split};
 use crate::sql::{Dialect, quote_name, tokens};
-use crate::store::{Rows, Snapshot};
+use crate::store::{Rows, Session, Snapshot};
 
 /// Pragmas that dumps start with and that affect only the connection.
 const ALLOWED_PRAGMAS: [&str; 2] = ["foreign_keys", "defer_foreign_keys"];
@@ -60,6 +60,20 @@ pub(super) fn definitions_of(
         Ok(())
     })?;
     Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Does the same for a private database that `fill` has filled.
+pub(super) fn definitions_of_scratch(
+    fill: &mut dyn FnMut(&mut dyn Session) -> Result<()>,
+    scratch: impl FnOnce(&mut dyn FnMut(&mut dyn Session) -> Result<()>) -> Result<()>,
+) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    scratch(&mut |session| {
+        fill(session)?;
+        found = definitions(session)?;
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// Writes a database as SQL text. `copy` copies it to a private file, which is then read.
