@@ -333,3 +333,22 @@ fn what_was_granted_by_hand_is_not_lost() {
     world.execute("a", "REVOKE SELECT ON days FROM PUBLIC");
     assert_eq!(world.expect(0, &["schema", "repair", "a"]).outcome("a"), "repaired");
 }
+
+#[test]
+fn a_disabled_trigger_is_enabled() {
+    let mut world = World::postgres();
+    let base = base(&world);
+    let off = (
+        "2_off",
+        "CREATE TRIGGER off BEFORE UPDATE ON notes FOR EACH ROW EXECUTE FUNCTION touch();\n\
+        ALTER TABLE notes DISABLE TRIGGER off;",
+    );
+    world.with_migrations(&[("1_base", &base), off]).expect(0, &["create", "a"]);
+    world.execute("a", "ALTER TABLE notes DISABLE TRIGGER stamp; ALTER TABLE notes ENABLE TRIGGER off");
+    let report = world.expect(0, &["schema", "repair", "a"]);
+    assert_eq!(report.outcome("a"), "repaired");
+    let mut sql: Vec<String> = serde_json::from_value(report.project("a")["sql"].clone()).unwrap();
+    sql.sort();
+    assert_eq!(sql, ["ALTER TABLE notes DISABLE TRIGGER off", "ALTER TABLE notes ENABLE TRIGGER stamp"]);
+    assert_eq!(world.expect(0, &["schema", "drift", "a"]).outcome("a"), "as_expected");
+}

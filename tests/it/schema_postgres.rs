@@ -36,6 +36,11 @@ fn pairs(cases: &[(&str, &str)], base: &str) -> Vec<(Arc<Schema>, Arc<Schema>)> 
 #[test]
 fn spellings_of_one_meaning_have_one_fingerprint() {
     const TRIGGER: &str = "CREATE TABLE t (a int); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; ";
+    const RARE: &str = "CREATE TYPE kind AS ENUM ('a'); \
+        CREATE FUNCTION same(kind, kind) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT $1::text = $2::text'; \
+        CREATE OPERATOR === (LEFTARG = kind, RIGHTARG = kind, FUNCTION = same); CREATE COLLATION \"c d\" FROM \"C\"; \
+        CREATE CONVERSION e FOR 'UTF8' TO 'LATIN1' FROM utf8_to_iso8859_1; CREATE TEXT SEARCH CONFIGURATION f (COPY = simple); \
+        CREATE OPERATOR CLASS g FOR TYPE kind USING hash AS OPERATOR 1 ===";
     let trigger = (
         format!("{TRIGGER} CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()"),
         format!("{TRIGGER} create trigger \"g\" before insert on \"t\" for each row execute procedure f()"),
@@ -45,6 +50,8 @@ fn spellings_of_one_meaning_have_one_fingerprint() {
             "CREATE TABLE t (a int, b varchar(10), c timestamptz)",
             "CREATE TABLE \"t\" (\"a\" integer, b character varying(10), c timestamp with time zone)",
         ),
+        // In two schemas.
+        (RARE, RARE),
         ("CREATE TABLE t (a int PRIMARY KEY)", "CREATE TABLE t (a int, PRIMARY KEY (a))"),
         (
             "CREATE TABLE t (a int PRIMARY KEY)",

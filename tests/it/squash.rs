@@ -7,6 +7,7 @@ on_each_store!(
     a_project_that_is_not_past_it_is_named,
     what_would_differ_is_refused,
     a_baseline_is_not_reverted,
+    what_a_baseline_replaces_goes_with_it,
 );
 
 const FOUR: [(&str, &str); 4] = [
@@ -133,4 +134,47 @@ fn a_baseline_is_not_reverted(world: &mut World) {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, format!("{text}\nCREATE TABLE late (a INTEGER);\n")).unwrap();
     assert_eq!(world.expect(4, &["upgrade", "b"]).problem("b").0, "edited");
+}
+
+fn what_a_baseline_replaces_goes_with_it(world: &mut World) {
+    world.with_migrations(&FOUR).expect(0, &["create", "a", "b"]);
+    world.expect(0, &["migration", "squash", "--to", "3"]);
+    world.expect(0, &["stamp", "a", "--to", "0", "--force"]);
+    assert_eq!(world.versions("a"), Vec::<String>::new());
+    world.expect(0, &["stamp", "a", "--to", "4"]);
+    assert_eq!(world.versions("a"), ["3", "4"]);
+    // Somebody writes a down.sql for it.
+    let folder = world.folder().join("migrations/3_baseline");
+    std::fs::write(folder.join("down.sql"), "DROP VIEW named; DROP TABLE notes; DROP TABLE kinds;").unwrap();
+    let metadata = std::fs::read_to_string(folder.join("metadata.toml")).unwrap();
+    std::fs::write(
+        folder.join("metadata.toml"),
+        format!("deletes_rows_from = [\"kinds\", \"notes\"]\n{metadata}"),
+    )
+    .unwrap();
+    world.expect(0, &["downgrade", "b", "--to", "0"]);
+    assert_eq!(world.versions("b"), Vec::<String>::new());
+    assert_eq!(world.expect(0, &["upgrade", "b"]).outcome("b"), "upgraded");
+    assert_eq!(world.versions("b"), ["3", "4"]);
+    assert_eq!(world.query("b", "SELECT count(*) FROM kinds"), ["2"]);
+}
+
+#[test]
+fn settings_of_the_file_are_squashed_and_search_indexes_with_rows_are_not() {
+    let mut world = World::sqlite();
+    let settings = ("2_settings", "PRAGMA user_version = 7;\nPRAGMA application_id = 1234;");
+    world.with_migrations(&[FOUR[0], settings]).expect(0, &["create", "a"]);
+    world.expect(0, &["migration", "squash", "--to", "2"]);
+    world.expect(0, &["create", "b"]);
+    for id in ["a", "b"] {
+        assert_eq!(world.query(id, "PRAGMA user_version"), ["7"]);
+        assert_eq!(world.query(id, "PRAGMA application_id"), ["1234"]);
+    }
+    let search =
+        ("2_search", "CREATE VIRTUAL TABLE found USING fts5 (text);\nINSERT INTO notes (text) VALUES ('a');");
+    world.expect(0, &["drop", "a", "b", "--yes"]);
+    world.with_migrations(&[FOUR[0], search]).expect(0, &["create", "a"]);
+    let ran = world.run(&["migration", "squash", "--to", "2"]);
+    assert!(ran.code == 2 && ran.stderr.contains("found is a virtual table"), "{}", ran.stderr);
+    assert_eq!(folders(&world), ["1_notes", "2_search"]);
 }

@@ -162,7 +162,8 @@ WITH members AS MATERIALIZED (
     SELECT 'statistics', s.stxname, 'object', '', substring(pg_get_statisticsobjdef(s.oid) FROM ' (?:\(.*|ON .*)$')
     FROM own JOIN pg_statistic_ext s ON s.oid = own.objid WHERE own.classid = 'pg_statistic_ext'::regclass
     UNION ALL
-    SELECT 'other', i.type, 'object', coalesce(i.name, i.identity), ''
+    -- An identity is qualified with the schema, also that of its arguments.
+    SELECT 'other', i.type, 'object', coalesce(i.name, replace(i.identity, i.schema || '.', '')), ''
     FROM own, pg_identify_object(own.classid, own.objid, 0) i
     WHERE own.classid NOT IN ('pg_class'::regclass, 'pg_type'::regclass, 'pg_proc'::regclass, 'pg_extension'::regclass,
         'pg_statistic_ext'::regclass)
