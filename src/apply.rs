@@ -22,6 +22,7 @@ pub(crate) use rows::{RowTracker, preserve_sequences};
 use segment::SegmentContext;
 
 /// Plans and executes one request on projects.
+#[derive(Clone, Copy)]
 pub(crate) struct Executor<'a> {
     pub(crate) catalog: &'a Catalog,
     pub(crate) reference: &'a Reference,

@@ -16,6 +16,7 @@ mod schema;
 mod spares;
 mod squash;
 mod transfer;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,14 +44,14 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 success, 1 unexpected error, 2 usage or configuration error, \
-                          3 a project failed, 4 a project is blocked or drifted and none failed, 5 changes are pending (--check), \
+                          3 a project failed or the run was halted, 4 a project is blocked or drifted and none failed, 5 changes are pending (--check), \
                           6 no project found, 130 interrupted";
 
 const LONG_HELP: &str = "Exit codes:
   0    success
   1    unexpected error, or findings (doctor, migration lint --strict)
   2    usage or configuration error; nothing was changed
-  3    a project failed
+  3    a project failed, or the run was halted
   4    a project is blocked or drifted and none failed
   5    changes are pending (status --check)
   6    no project found (--allow-empty makes it 0)
@@ -149,16 +150,17 @@ enum Command {
     /// Upgrade private copies of projects, and report for each whether its upgrade would succeed, or why not
     #[command(after_long_help = "Examples:\n  tenantry rehearse --all\n  \
                            tenantry rehearse 42 --to 20260112000000 --format json")]
-    Rehearse(fleet::Rehearse),
+    Rehearse(upgrade::Rehearse),
     /// Upgrade the given projects
     #[command(after_long_help = "Examples:\n  tenantry upgrade 42 --dry-run\n  \
                            tenantry upgrade 42 43 --backup=check")]
-    Upgrade(fleet::Upgrade),
+    Upgrade(upgrade::Upgrade),
     /// Upgrade every project; first records the version of databases that have no ledger
     #[command(after_long_help = "Examples:\n  tenantry upgrade-all --dry-run\n  \
                            tenantry upgrade-all --backup --max-failures 3\n  \
+                           tenantry upgrade-all --waves 1,5%,25%,100% --bake 10m --gate ./healthy.sh\n  \
                            tenantry upgrade-all --except 'demo*'")]
-    UpgradeAll(fleet::UpgradeAll),
+    UpgradeAll(upgrade::UpgradeAll),
     /// Revert projects to an older version with down.sql
     #[command(after_long_help = "Examples:\n  tenantry downgrade 42 --steps 1\n  \
                            tenantry downgrade 42 --to 20260112000000 --dry-run")]
@@ -197,7 +199,7 @@ enum Command {
     /// Show and verify the journal of all changes
     #[command(subcommand, after_long_help = "Examples:\n  tenantry audit show\n  tenantry audit verify")]
     Audit(journal::Audit),
-    /// List, show and roll back runs
+    /// List, show, resume and roll back runs
     #[command(
         subcommand,
         after_long_help = "Examples:\n  tenantry runs list\n  \
@@ -270,9 +272,9 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Status(it) => fleet::status(settings, it),
         Command::Stamp(it) => fleet::stamp(settings, it),
         Command::Adopt(it) => fleet::adopt(settings, it),
-        Command::Rehearse(it) => fleet::rehearse(settings, it),
-        Command::Upgrade(it) => fleet::upgrade(settings, it),
-        Command::UpgradeAll(it) => fleet::upgrade_all(settings, it),
+        Command::Rehearse(it) => upgrade::rehearse(settings, it),
+        Command::Upgrade(it) => upgrade::upgrade(settings, it),
+        Command::UpgradeAll(it) => upgrade::upgrade_all(settings, it),
         Command::Downgrade(it) => fleet::downgrade(settings, it),
         Command::Drop(it) => project::drop(settings, it),
         Command::Retain(it) => maintenance::retain(settings, it),

@@ -6,6 +6,7 @@
 
 mod layer;
 mod model;
+mod rollout;
 mod store_location;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use layer::{Layer, Migrations};
+pub use rollout::RolloutSettings;
 use store_location::StoreLocation;
 #[cfg(feature = "postgres")]
 use store_location::Url;
@@ -64,6 +66,7 @@ pub struct Config {
     rehearsal_memory_mib: Option<u64>,
     lint_off: Vec<String>,
     lint_strict: bool,
+    rollout: RolloutSettings,
     backups: PathBuf,
     journal: PathBuf,
 }
@@ -127,6 +130,7 @@ impl Config {
             rehearsal_memory_mib: layer.rehearsal_memory_mib,
             lint_off: layer.lint_off.unwrap_or_default(),
             lint_strict: layer.lint_strict.unwrap_or_default(),
+            rollout: layer.rollout,
             backups: layer.backups.unwrap_or_else(|| location.default_folder("backups")),
             journal: layer.journal.unwrap_or_else(|| location.default_folder("journal")),
             location,
@@ -200,6 +204,12 @@ impl Config {
     #[must_use]
     pub fn lint_strict(&self) -> bool {
         self.lint_strict
+    }
+
+    /// Returns how `upgrade-all` goes through the fleet.
+    #[must_use]
+    pub fn rollout(&self) -> &RolloutSettings {
+        &self.rollout
     }
 
     /// Returns the store that the settings name, without connecting to it. Fails if its URL is invalid.

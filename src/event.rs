@@ -4,6 +4,7 @@
 
 mod rehearsal;
 mod summary;
+mod waves;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub use crate::plan::Problem;
 pub use crate::schema::Difference;
 pub use rehearsal::{MigrationTime, Prediction, Rehearsal, RowChange};
 pub use summary::{ExitRules, Summary, Tally};
+pub use waves::{GateResult, HaltReason, Halted, WaveFinished, WavePaused, WaveStarted, Waves};
 
 /// One event of a run.
 #[derive(Debug, Serialize)]
@@ -36,6 +38,16 @@ pub enum Event {
     Skipped(Skipped),
     /// A remark about the run as a whole.
     Note(Note),
+    /// The waves into which the projects of an upgrade are divided.
+    Waves(Waves),
+    /// A wave begins.
+    WaveStarted(WaveStarted),
+    /// The projects of a wave are finished, and the run waits.
+    WavePaused(WavePaused),
+    /// A wave is finished, and its gate passed if there is one.
+    WaveFinished(WaveFinished),
+    /// The run stopped before all projects were started.
+    Halted(Halted),
     /// A project is finished, with any outcome.
     ProjectFinished(ProjectReport),
     /// How long the upgrade will take that was rehearsed.
@@ -123,6 +135,9 @@ pub struct RunStarted {
         serialize_with = "rehearsal::optional_microseconds"
     )]
     pub predicted: Option<Duration>,
+    /// Whether this goes on with an earlier run, which has the same id.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub resumed: bool,
     /// The last killed run of the same command, if this run follows one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,

@@ -7,14 +7,17 @@ mod backup_tasks;
 mod calls;
 mod command;
 mod connections;
+mod context;
 mod creation;
 mod execution;
+mod gate;
 mod generation;
 mod history;
 #[cfg(feature = "lint")]
 mod linting;
 mod maintenance;
 mod pool;
+mod portion;
 mod prediction;
 mod recording;
 mod reference;
@@ -22,8 +25,11 @@ mod rehearsal;
 mod repair;
 mod reporting;
 mod restore;
+mod resume;
 mod rollback;
+mod rollout;
 mod run;
+mod run_options;
 mod sampling;
 mod schemas;
 mod selection;
@@ -33,6 +39,7 @@ mod survey;
 mod transfer;
 mod upgrade;
 mod verification;
+mod waves;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
@@ -65,8 +72,9 @@ pub use generation::{Generated, Rename, WantedSchema};
 #[cfg(feature = "lint")]
 pub use linting::Lint;
 pub use pool::PooledConnection;
+pub use portion::Portion;
 pub use rehearsal::RehearsalPlace;
-pub use sampling::SampleSize;
+pub use rollout::{Order, Rollout};
 pub use squash::Squashed;
 pub use survey::Status;
 

@@ -3,6 +3,7 @@
 mod human;
 mod rehearsals;
 mod text;
+mod waves;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -15,6 +16,9 @@ use serde::Serialize;
 use serde_json::json;
 use tenantry::event::Event;
 use tenantry::{Catalog, Error, ErrorKind, Result};
+
+/// The maximum number of ids listed in a group.
+const MAX_IDS: usize = 12;
 
 /// The format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -50,6 +54,12 @@ impl Output {
     /// Writes one line.
     pub(crate) fn line(&mut self, line: fmt::Arguments<'_>) {
         let result = writeln!(self.stream, "{line}");
+        self.keep(result);
+    }
+
+    /// Passes on what was written so far.
+    pub(crate) fn flush(&mut self) {
+        let result = self.stream.flush();
         self.keep(result);
     }
 

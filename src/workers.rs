@@ -27,7 +27,8 @@ pub(crate) struct StopCondition<'a> {
     /// Set if the run's record can no longer be written. Then no further project is started.
     halted: &'a AtomicBool,
     failures: AtomicUsize,
-    max_failures: Option<usize>,
+    /// The number of failures at which no further project is started; `usize::MAX` for no limit.
+    limit: AtomicUsize,
 }
 
 impl<'a> StopCondition<'a> {
@@ -36,7 +37,23 @@ impl<'a> StopCondition<'a> {
         halted: &'a AtomicBool,
         max_failures: Option<usize>,
     ) -> Self {
-        Self { interrupted, halted, failures: AtomicUsize::new(0), max_failures }
+        let limit = AtomicUsize::new(max_failures.unwrap_or(usize::MAX));
+        Self { interrupted, halted, failures: AtomicUsize::new(0), limit }
+    }
+
+    /// Sets the number of failures, counted from the start of the run, at which no further project is started.
+    pub(crate) fn set_limit(&self, failures: Option<usize>) {
+        self.limit.store(failures.unwrap_or(usize::MAX), Ordering::Relaxed);
+    }
+
+    /// The number of projects that failed.
+    pub(crate) fn failures(&self) -> usize {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// The number of failures at which no further project is started, if so many failed.
+    pub(crate) fn spent(&self) -> Option<usize> {
+        Some(self.limit.load(Ordering::Relaxed)).filter(|limit| self.failures() >= *limit)
     }
 
     fn count(&self, outcome: &Outcome) {
@@ -49,7 +66,7 @@ impl<'a> StopCondition<'a> {
     pub(crate) fn is_met(&self) -> bool {
         self.interrupted.load(Ordering::Relaxed)
             || self.halted.load(Ordering::Relaxed)
-            || self.max_failures.is_some_and(|max| self.failures.load(Ordering::Relaxed) >= max)
+            || self.spent().is_some()
     }
 }
 

@@ -72,6 +72,16 @@ directory = "migrations"
 # How long to retry reads after a lost connection to Postgres, in seconds.
 # reconnect_timeout = 10
 
+[rollout]
+# How upgrade-all goes through the fleet. Sizes count the projects of all waves so far.
+# waves = "1,5%,25%,100%"
+# canary = ["42"]
+# How long to wait after each wave, and the command that decides whether the run goes on.
+# bake = "10m"
+# gate = "./healthy.sh"
+# After how many failures the run is halted: max_failures = 3, or a share.
+# max_failure_rate = "0.5%"
+
 [backup]
 # The folder for backups.
 # dir = "/srv/backups"

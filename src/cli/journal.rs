@@ -2,9 +2,8 @@
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use tenantry::event::ExitRules;
 use tenantry::journal::{Anchor, Entry, Json};
-use tenantry::manager::{Operation, Run, Selection};
+use tenantry::manager::Run;
 use tenantry::rules::parse_age;
 use tenantry::{Error, ErrorKind, Result};
 
@@ -55,6 +54,11 @@ pub(super) enum Runs {
     /// Show what a run did to each project
     #[command(after_long_help = "Examples:\n  tenantry runs show 019a7c3e-5b1f-7d42-9a06-3c1e8f5d2b70")]
     Show(Show),
+    /// Go on with an upgrade that was halted, interrupted or killed: the same projects, target and waves
+    #[command(
+        after_long_help = "Examples:\n  tenantry runs resume 019a7c3e-5b1f-7d42-9a06-3c1e8f5d2b70 --dry-run"
+    )]
+    Resume(Resume),
     /// Undo a run: return the projects that it changed to their previous version
     #[command(
         after_long_help = "Examples:\n  tenantry runs rollback 019a7c3e-5b1f-7d42-9a06-3c1e8f5d2b70 --dry-run"
@@ -67,6 +71,16 @@ pub(super) struct Show {
     /// Id of the run, as shown by runs list
     #[arg(value_name = "RUN")]
     run: String,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Resume {
+    /// Id of the run, as shown by runs list
+    #[arg(value_name = "RUN")]
+    run: String,
+    /// Only show what is left to do
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Args, Debug)]
@@ -163,12 +177,14 @@ pub(super) fn runs(settings: &Settings, command: Runs) -> Result<u8> {
     match command {
         Runs::List => list(settings),
         Runs::Show(show) => self::show(settings, &show.run),
+        Runs::Resume(resume) => {
+            let manager = settings.manager()?;
+            let run = dry_run_if(resume.dry_run, manager.resume(&resume.run)?);
+            run_and_report(settings, &manager, &run)
+        }
         Runs::Rollback(rollback) => {
             let manager = settings.manager()?;
-            let undo = manager.changes_of_run(&rollback.run)?;
-            let selection = Selection::Ids(undo.moved.keys().chain(&undo.unreadable).cloned().collect());
-            let run =
-                Run::new(selection, Operation::RollBack(undo)).exit_rules(ExitRules::default().allow_empty());
+            let run = Run::roll_back(manager.changes_of_run(&rollback.run)?);
             let run = dry_run_if(rollback.dry_run, run);
             run_and_report(settings, &manager, &run)
         }
@@ -180,9 +196,9 @@ fn list(settings: &Settings) -> Result<u8> {
     let mut runs: Vec<(Entry, Option<Entry>)> = Vec::new();
     journal.for_each_entry(|entry| match (entry.kind.as_str(), &entry.run) {
         ("run_started", Some(_)) => runs.push((entry, None)),
-        ("run_finished" | "killed_run", Some(run)) => {
+        ("run_resumed" | "run_finished" | "killed_run", Some(run)) => {
             if let Some(found) = runs.iter_mut().find(|(start, _)| start.run.as_ref() == Some(run)) {
-                found.1 = Some(entry);
+                found.1 = Some(entry).filter(|entry| entry.kind != "run_resumed");
             }
         }
         _ => {}
@@ -245,7 +261,12 @@ fn show_event(output: &mut Output, event: &Value) {
     match event["event"].as_str().unwrap_or_default() {
         "run" => {
             let catalog = event["options"]["catalog"].as_str().unwrap_or_default();
-            output.line(format_args!("{} {} with catalog {catalog:.12}", text("command"), text("run")));
+            let resumed = if event["resumed"] == true { "resumed: " } else { "" };
+            output.line(format_args!(
+                "{resumed}{} {} with catalog {catalog:.12}",
+                text("command"),
+                text("run")
+            ));
             if let Some(after) = event["after"].as_str() {
                 output.line(format_args!("after the killed run {after}"));
             }
@@ -286,6 +307,16 @@ fn show_event(output: &mut Output, event: &Value) {
                 output.line(format_args!("{project}: dropped"));
             }
         }
+        "wave_started" => output.line(format_args!(
+            "wave {} of {}: {} projects",
+            event["wave"], event["waves"], event["projects"]
+        )),
+        "halted" => output.line(format_args!(
+            "halted in wave {} of {}: {}",
+            event["wave"],
+            event["waves"],
+            text("reason")
+        )),
         "run_finished" => output.line(format_args!("finished: {}", event["outcomes"])),
         _ => {}
     }

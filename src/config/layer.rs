@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::rollout::RolloutSettings;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The settings of one source. `None` leaves a setting to a source of lower precedence.
@@ -48,6 +49,8 @@ pub struct Layer {
     pub lint_off: Option<Vec<String>>,
     /// Whether findings of lint are errors.
     pub lint_strict: Option<bool>,
+    /// How `upgrade-all` goes through the fleet.
+    pub rollout: RolloutSettings,
     /// The folder of the backups.
     pub backups: Option<PathBuf>,
     /// The folder of the journal.
@@ -96,6 +99,7 @@ impl Layer {
             rehearsal_memory_mib: self.rehearsal_memory_mib.or(weaker.rehearsal_memory_mib),
             lint_off: self.lint_off.or(weaker.lint_off),
             lint_strict: self.lint_strict.or(weaker.lint_strict),
+            rollout: self.rollout.over(weaker.rollout),
             backups: self.backups.or(weaker.backups),
             journal: self.journal.or(weaker.journal),
         }
@@ -139,9 +143,9 @@ impl Layer {
                 .with_hint("for a commented example, run in an empty folder: tenantry init")
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let File { store, migrations, schema, lint, sqlite, run, backup, journal, env } = file;
-        let base =
-            Settings { store, migrations, schema, lint, sqlite, run, backup, journal }.layer(path, folder)?;
+        let File { store, migrations, schema, lint, sqlite, run, rollout, backup, journal, env } = file;
+        let base = Settings { store, migrations, schema, lint, sqlite, run, rollout, backup, journal }
+            .layer(path, folder)?;
         let Some(name) = environment else { return Ok(base) };
         let Some(settings) = env.get(name) else {
             let names: Vec<_> = env.keys().map(String::as_str).collect();
@@ -172,6 +176,8 @@ struct File {
     #[serde(default)]
     run: RunSection,
     #[serde(default)]
+    rollout: RolloutSettings,
+    #[serde(default)]
     backup: FolderSection,
     #[serde(default)]
     journal: FolderSection,
@@ -194,6 +200,8 @@ struct Settings {
     sqlite: SqliteSection,
     #[serde(default)]
     run: RunSection,
+    #[serde(default)]
+    rollout: RolloutSettings,
     #[serde(default)]
     backup: FolderSection,
     #[serde(default)]
@@ -297,6 +305,7 @@ impl Settings {
             lint_strict: self.lint.strict,
             load: self.sqlite.load.clone(),
             rehearsal_memory_mib: self.sqlite.rehearsal_memory_mib,
+            rollout: self.rollout.clone(),
             backups,
             journal,
         })

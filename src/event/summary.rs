@@ -49,7 +49,7 @@ pub struct Summary {
     pub predicted: Option<Duration>,
     /// Whether the run was interrupted.
     pub interrupted: bool,
-    /// The exit code, the first that applies: 130 interrupted, 3 a project failed, 4 a project is blocked or drifted, 5 something is
+    /// The exit code, the first that applies: 130 interrupted, 3 a project failed or the run was halted, 4 a project is blocked or drifted, 5 something is
     /// pending and [`ExitRules::fail_if_pending`], 6 no project found and not [`ExitRules::allow_empty`], else 0.
     pub exit: u8,
 }
@@ -78,18 +78,23 @@ impl ExitRules {
 impl Summary {
     /// Creates a summary and computes its exit code.
     #[must_use]
-    pub(crate) fn new(outcomes: Tally, elapsed: Duration, interrupted: bool, exit_rules: ExitRules) -> Self {
-        let exit = Self::exit_code(&outcomes, interrupted, exit_rules);
+    pub(crate) fn new(
+        outcomes: Tally,
+        elapsed: Duration,
+        [interrupted, halted]: [bool; 2],
+        exit_rules: ExitRules,
+    ) -> Self {
+        let exit = Self::exit_code(&outcomes, [interrupted, halted], exit_rules);
         Self { outcomes, elapsed, predicted: None, interrupted, exit }
     }
 
-    /// Returns the exit code. The first that applies: 130 interrupted, 3 a project failed, 4 a project is blocked or drifted, 5
+    /// Returns the exit code. The first that applies: 130 interrupted, 3 a project failed or the run was halted, 4 a project is blocked or drifted, 5
     /// something is pending (only with [`ExitRules::fail_if_pending`]), 6 no project found (unless [`ExitRules::allow_empty`]), else 0.
     #[must_use]
-    fn exit_code(outcomes: &Tally, interrupted: bool, exit_rules: ExitRules) -> u8 {
+    fn exit_code(outcomes: &Tally, [interrupted, halted]: [bool; 2], exit_rules: ExitRules) -> u8 {
         if interrupted {
             130
-        } else if outcomes.count("failed") > 0 {
+        } else if outcomes.count("failed") > 0 || halted {
             3
         } else if outcomes.count("blocked") + outcomes.count("drifted") > 0 {
             4
@@ -130,7 +135,7 @@ mod tests {
             for outcome in outcomes {
                 tally.add(outcome);
             }
-            Summary::exit_code(&tally, interrupted, ExitRules { allow_empty, fail_if_pending })
+            Summary::exit_code(&tally, [interrupted, false], ExitRules { allow_empty, fail_if_pending })
         };
         let failed = || Outcome::Failed(Error::new(crate::ErrorKind::Io, "x"));
         let blocked = || Outcome::Blocked(Vec::new());
@@ -144,5 +149,7 @@ mod tests {
         assert_eq!(code(&[Outcome::AsExpected, Outcome::Drifted(Vec::new())], false, false, false), 4);
         assert_eq!(code(&[blocked(), failed(), Outcome::Upgraded], false, false, false), 3);
         assert_eq!(code(&[failed(), Outcome::NotStarted], true, false, false), 130);
+        let halted = Summary::exit_code(&Tally::default(), [false, true], ExitRules::default());
+        assert_eq!(halted, 3);
     }
 }

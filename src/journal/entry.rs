@@ -31,7 +31,7 @@ pub struct Entry {
     pub at: Timestamp,
     /// The user that ran the command.
     pub actor: String,
-    /// The kind: `run_started`, `run_finished`, `killed_run`, `spares`, `checkpoint`, `torn`.
+    /// The kind: `run_started`, `run_resumed`, `run_finished`, `killed_run`, `spares`, `checkpoint`, `torn`.
     pub kind: String,
     /// The command.
     pub command: String,

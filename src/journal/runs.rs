@@ -3,7 +3,7 @@
 //! A killed process loses no event. A power cut may lose the last ones; the projects' ledgers still record the changes.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -47,6 +47,16 @@ pub(super) fn reserve_space(file: &File, bytes: u64) -> std::io::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Ends the last line of a record, which a power cut may have left incomplete. It stays a line by itself, which readers skip.
+fn complete_last_line(file: &mut File) -> std::io::Result<()> {
+    let mut last = [b'\n'];
+    if file.metadata()?.len() > 0 {
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+    }
+    if last == [b'\n'] { Ok(()) } else { file.write_all(b"\n") }
 }
 
 /// A run whose process died before the run ended.
@@ -115,7 +125,6 @@ impl Journal {
                 Error::io("create", path, error).with_hint("nothing is changed without a journal")
             })
         };
-        // The lock file gets its name after it is locked, since an unlocked one means a killed run_id.
         let new = path.with_extension("new");
         let lock = create(&new)?;
         flock(&lock, FlockOperation::LockExclusive).map_err(|error| Error::io("lock", &new, error.into()))?;
@@ -127,9 +136,42 @@ impl Journal {
                 "free disk space, or set another [journal] dir; nothing is changed without a journal",
             ));
         }
+        // The lock file gets its name after it is locked, since an unlocked one means a killed run.
         std::fs::rename(&new, path.with_extension(OPEN)).map_err(|error| Error::io("rename", &new, error))?;
         sync_directory(&folder)?;
         Ok(RunRecord { events, path, lock, failure: None })
+    }
+
+    /// Opens the record of a run that has ended, to go on with it. Reserves disk space as [`Journal::record`] does.
+    ///
+    /// Fails with [`ErrorKind::Locked`] if a process has the run in progress.
+    pub(crate) fn reopen_record(&self, run_id: &str, projects: usize) -> Result<RunRecord> {
+        let (path, folder) = (self.run_path(run_id)?, self.runs_folder());
+        let failed = |error: std::io::Error| Error::io("write", &path, error);
+        let mut new = tempfile::Builder::new();
+        let new = new.prefix(run_id).suffix(".new").tempfile_in(&folder).map_err(failed)?;
+        flock(&new, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+        let lock =
+            new.persist_noclobber(path.with_extension(OPEN)).map_err(|error| match error.error.kind() {
+                std::io::ErrorKind::AlreadyExists => {
+                    Error::new(ErrorKind::Locked, format!("the run {run_id} is in progress"))
+                        .with_hint("wait for its end, or interrupt it")
+                }
+                _ => failed(error.error),
+            })?;
+        let open = || {
+            let mut events = OpenOptions::new().read(true).append(true).open(&path)?;
+            complete_last_line(&mut events)?;
+            reserve_space(&events, RESERVE_FOR_RUN + RESERVE_FOR_PROJECT * projects as u64)?;
+            Ok(events)
+        };
+        match open() {
+            Ok(events) => Ok(RunRecord { events, path, lock, failure: None }),
+            Err(error) => {
+                self.close(run_id)?;
+                Err(failed(error))
+            }
+        }
     }
 
     /// Returns the runs that did not end and whose process is dead. Each is locked until it is dropped, so that no
@@ -169,13 +211,9 @@ impl Journal {
         let mut text = serde_json::to_string(&Line { v: 1, event })
             .map_err(|error| Error::new(ErrorKind::Internal, "cannot serialize an event").caused_by(error))?;
         text.push('\n');
-        // A power cut may have left a partial last line. It stays a line by itself, which readers skip.
-        let existing = std::fs::read(&path).unwrap_or_default();
-        if existing.last().is_some_and(|&byte| byte != b'\n') {
-            text.insert(0, '\n');
-        }
         let write = || {
-            let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+            let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path)?;
+            complete_last_line(&mut file)?;
             file.write_all(text.as_bytes())?;
             file.sync_data()
         };
@@ -193,11 +231,24 @@ impl Journal {
         }
     }
 
-    /// Returns the SHA-256 of a run's events in hexadecimal; `None` if they do not exist.
-    pub(crate) fn hash_of_events(&self, run_id: &str) -> Result<Option<String>> {
+    /// Returns the size of a run's events in bytes; `None` if they do not exist.
+    pub(crate) fn size_of_events(&self, run_id: &str) -> Result<Option<u64>> {
+        let path = self.run_path(run_id)?;
+        match std::fs::metadata(&path) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", &path, error)),
+        }
+    }
+
+    /// Returns the SHA-256 of the first `size` bytes of a run's events, or of all, in hexadecimal; `None` if they do not exist.
+    pub(crate) fn hash_of_events(&self, run_id: &str, size: Option<u64>) -> Result<Option<String>> {
         let path = self.run_path(run_id)?;
         match std::fs::read(&path) {
-            Ok(bytes) => Ok(Some(hexadecimal(&Sha256::digest(bytes)))),
+            Ok(bytes) => {
+                let size = size.and_then(|size| usize::try_from(size).ok()).unwrap_or(bytes.len());
+                Ok(Some(hexadecimal(&Sha256::digest(&bytes[..size.min(bytes.len())]))))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io("read", &path, error)),
         }

@@ -2,6 +2,7 @@
 //!
 //! Prunes only after the whole chain is verified.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -92,17 +93,24 @@ impl Journal {
     /// Returns `None` without a journal, and `CheckFailed` if the journal is damaged.
     pub fn verify(&self, anchor: Option<&Anchor>) -> Result<Option<ChainCheck>> {
         let (mut at_anchor, mut records) = (None, Vec::new());
+        let mut last_of_run = BTreeMap::new();
         let chain = self.for_each_entry(|entry| {
+            if let Some(run) = &entry.run {
+                last_of_run.insert(run.clone(), entry.seq);
+            }
             if let (Some(run), Some(hash)) = (&entry.run, entry.payload.0["events"].as_str()) {
-                records.push((run.clone(), hash.to_string()));
+                let size = entry.payload.0["events_bytes"].as_u64();
+                records.push((run.clone(), entry.seq, size, hash.to_string()));
             }
             if anchor.is_some_and(|anchor| anchor.count == entry.seq) {
                 at_anchor = Some(entry.chain_hash().to_string());
             }
         })?;
         let path = self.path();
-        for (run, hash) in records {
-            if self.hash_of_events(&run)?.as_ref() != Some(&hash) {
+        for (run, entry, size, hash) in records {
+            // A run that was resumed after this entry has more events than the entry covers.
+            let size = size.filter(|_| last_of_run.get(&run) != Some(&entry));
+            if self.hash_of_events(&run, size)?.as_ref() != Some(&hash) {
                 let message = format!("the recorded events of run {run} were changed");
                 return Err(broken(&self.directory, &message));
             }
@@ -188,8 +196,13 @@ impl Journal {
         };
         write().map_err(failed)?;
         sync_directory(&self.directory)?;
-        let ended = entries[..pruned].iter().filter(|entry| entry.kind != "run_started");
-        ended.filter_map(|entry| entry.run.as_ref()).try_for_each(|run| self.remove_events(run))?;
+        let [ended, kept] = [&entries[..pruned], &entries[pruned..]].map(|entries| {
+            entries.iter().filter_map(|entry| Some((entry.run.as_ref()?, entry.kind.as_str())))
+        });
+        let kept: BTreeSet<&String> = kept.map(|(run, _)| run).collect();
+        ended
+            .filter(|(run, kind)| !matches!(*kind, "run_started" | "run_resumed") && !kept.contains(run))
+            .try_for_each(|(run, _)| self.remove_events(run))?;
         Ok(pruned as u64)
     }
 }

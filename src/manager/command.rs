@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::portion::Portion;
 use super::rehearsal::{RehearsalPlace, Rehearsing};
-use super::sampling::SampleSize;
+use super::rollout::{Resumed, Rollout};
 use crate::backup::RetentionPolicy;
 use crate::catalog::Version;
 use crate::error::{Error, ErrorKind, Result};
@@ -150,9 +151,10 @@ pub struct LintOptions {
 /// A fleet command: the projects, what to do to each of them, and options.
 ///
 /// ```
-/// use tenantry::manager::{Run, BackupBefore};
+/// use tenantry::manager::{BackupBefore, Rollout, Run};
 ///
-/// let run = Run::upgrade_all(3).backup_before(BackupBefore::Check).max_failures(10).dry_run();
+/// let rollout = Rollout::default().max_failures(10);
+/// let run = Run::upgrade_all(3).backup_before(BackupBefore::Check).rollout(rollout).dry_run();
 /// assert_eq!(run.name(), "upgrade-all");
 /// ```
 #[derive(Clone, Debug)]
@@ -167,7 +169,8 @@ pub struct Run {
     pub(crate) lint: Option<LintOptions>,
     pub(crate) backup_before: BackupBefore,
     pub(crate) allow_row_loss: Vec<Version>,
-    pub(crate) max_failures: Option<usize>,
+    pub(crate) rollout: Rollout,
+    pub(crate) resumed: Option<Resumed>,
     pub(crate) exit_rules: ExitRules,
 }
 
@@ -185,7 +188,8 @@ impl Run {
             lint: None,
             backup_before: BackupBefore::None,
             allow_row_loss: Vec::new(),
-            max_failures: None,
+            rollout: Rollout::default(),
+            resumed: None,
             exit_rules: ExitRules::default(),
         }
     }
@@ -196,6 +200,13 @@ impl Run {
     pub fn upgrade_all(to: usize) -> Self {
         let request = Request::Upgrade { to, baseline: IfNoLedger::Stamp, drift: IfDrifted::Refuse };
         Self::new(Selection::all(), Operation::Migrate(request))
+    }
+
+    /// Creates the command that undoes a run, as read by [`Manager::changes_of_run`](super::Manager::changes_of_run).
+    #[must_use]
+    pub fn roll_back(rollback: Rollback) -> Self {
+        let selection = Selection::Ids(rollback.moved.keys().chain(&rollback.unreadable).cloned().collect());
+        Self::new(selection, Operation::RollBack(rollback)).exit_rules(ExitRules::default().allow_empty())
     }
 
     /// Only reports what would be done. A dry run changes nothing.
@@ -209,13 +220,13 @@ impl Run {
     pub fn rehearse(self, place: RehearsalPlace) -> Self {
         let rehearsal = Some(Rehearsing { place, sample: None });
         // A failure costs nothing here, so each is found.
-        Self { rehearsal, dry_run: true, max_failures: None, ..self }
+        Self { rehearsal, dry_run: true, rollout: Rollout::default(), ..self }
     }
 
     /// Rehearses only a sample of the projects that would be upgraded. Every version that they are at, the largest and the
     /// oldest project are in it, even if that makes it larger. The others are planned.
     #[must_use]
-    pub fn sample(self, size: SampleSize) -> Self {
+    pub fn sample(self, size: Portion) -> Self {
         let rehearsal = self.rehearsal.map(|rehearsal| Rehearsing { sample: Some(size), ..rehearsal });
         Self { rehearsal, ..self }
     }
@@ -245,10 +256,11 @@ impl Run {
         Self { allow_row_loss: versions.into_iter().collect(), ..self }
     }
 
-    /// Sets the number of failed projects after which no other is started; default no limit.
+    /// Sets the order and the waves of an upgrade, and when it stops; default all projects at once, without a limit of
+    /// failures.
     #[must_use]
-    pub fn max_failures(self, count: usize) -> Self {
-        Self { max_failures: Some(count), ..self }
+    pub fn rollout(self, rollout: Rollout) -> Self {
+        Self { rollout, ..self }
     }
 
     /// Sets what changes the exit code of the summary.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::Manager;
 use super::command::{Run, Selection};
 use super::rehearsal::RehearsalPlace;
+use super::rollout::Rollout;
 use crate::error::Result;
 use crate::event::{Event, Outcome, Prediction, ProjectReport};
 use crate::project::ProjectId;
@@ -47,6 +48,8 @@ impl Manager {
                 rehearsal: None,
                 dry_run: false,
                 predicted: None,
+                rollout: Rollout::default(),
+                resumed: None,
                 #[cfg(feature = "lint")]
                 lint: None,
                 ..run.clone()

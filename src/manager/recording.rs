@@ -2,7 +2,7 @@
 //!
 //! A run is reported as finished only once the journal has that on disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -10,16 +10,13 @@ use serde_json::{Value, json};
 use super::Manager;
 use super::command::BackupTask;
 use super::command::MaintenanceTask;
-use super::command::{BackupBefore, FinalBackup, IdPattern, Operation, Run, Selection};
-use crate::error::{ErrorKind, Result};
+use super::command::{Operation, Run, Selection};
+use super::run_options::options;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, KilledRun, Summary};
-use crate::hash::hexadecimal;
 use crate::journal::runs::RunRecord;
 use crate::journal::{Journal, Json, NewEntry};
-use crate::plan::{DowngradeTarget, IfDrifted, IfNoLedger, Request};
 use crate::project::ProjectId;
-use crate::schema::alter::ExtraCode;
-use crate::schema::bookkeeping::Tool;
 
 /// The record of a run in progress.
 pub(super) struct Recording<'a> {
@@ -37,71 +34,9 @@ struct RunHeader<'a> {
     command: &'static str,
     options: &'a Value,
     after: Option<&'a str>,
-}
-
-/// A run's options as recorded in the journal: everything that determines what the run does.
-fn options(run: &Run, catalog: [u8; 32]) -> Value {
-    let selection = match &run.selection {
-        Selection::Ids(ids) => json!({ "ids": ids }),
-        Selection::All { only, except } => {
-            let strings = |patterns: &[IdPattern]| {
-                patterns.iter().map(|it| it.as_str().to_string()).collect::<Vec<_>>()
-            };
-            json!({ "all": true, "only": strings(only), "except": strings(except) })
-        }
-    };
-    json!({
-        "selection": selection,
-        "operation": operation(run),
-        "safety": match run.backup_before {
-            BackupBefore::None => "none",
-            BackupBefore::Take => "backup",
-            BackupBefore::Check => "checked_backup",
-        },
-        "may_lose_rows": run.allow_row_loss,
-        "max_failures": run.max_failures,
-        "catalog": hexadecimal(&catalog),
-    })
-}
-
-/// A run's operation as recorded in the journal. The format is stable.
-fn operation(run: &Run) -> Value {
-    let drift_name = |drift: IfDrifted| if drift == IfDrifted::Keep { "keep" } else { "refuse" };
-    let details = match &run.operation {
-        Operation::Migrate(Request::Upgrade { to, baseline, drift }) => json!({
-            "to": to,
-            "baseline": if *baseline == IfNoLedger::Stamp { "stamp" } else { "refuse" },
-            "drift": drift_name(*drift),
-        }),
-        Operation::Migrate(Request::Stamp { to, force }) => json!({ "to": to, "force": force }),
-        Operation::Migrate(Request::Adopt { from, retire }) => {
-            json!({ "from": from.map(Tool::name), "retire": retire })
-        }
-        Operation::Migrate(Request::Downgrade { target: DowngradeTarget::Position(to), drift }) => {
-            json!({ "to": to, "drift": drift_name(*drift) })
-        }
-        Operation::Migrate(Request::Downgrade { target: DowngradeTarget::Steps(steps), drift }) => {
-            json!({ "steps": steps, "drift": drift_name(*drift) })
-        }
-        Operation::Import(file) => json!({ "file": file.display().to_string() }),
-        Operation::Drop(backup) => json!({ "backup": *backup == FinalBackup::Take }),
-        Operation::Repair(extra) => json!({ "drop_extra": *extra == ExtraCode::Drop }),
-        Operation::RollBack(rollback) => json!({ "run": rollback.run }),
-        Operation::Backups(BackupTask::Take { label }) => json!({ "label": label }),
-        Operation::Backups(BackupTask::Check { level, .. }) => json!({ "level": level }),
-        Operation::Backups(BackupTask::Restore(restore)) => json!({ "as": restore.target }),
-        Operation::Maintain(MaintenanceTask::Retain { older_than }) => {
-            json!({ "older_than_s": older_than.map(|age| age.as_secs()) })
-        }
-        Operation::Create
-        | Operation::Status
-        | Operation::Drift
-        | Operation::Maintain(_)
-        | Operation::Backups(BackupTask::Prune(_)) => {
-            json!({})
-        }
-    };
-    json!({ "do": run.name(), "with": details })
+    /// Whether this part of the record goes on with an earlier one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    resumed: bool,
 }
 
 /// Whether a run can change anything, so that it is recorded.
@@ -145,8 +80,12 @@ impl Manager {
             observer(Event::KilledRun(completed));
         }
         let options = options(run, self.catalog.hash());
-        let mut record = journal.record(id, projects)?;
-        record.event(&RunHeader { run: id, command: run.name(), options: &options, after: after.as_deref() });
+        let resumed = run.resumed.is_some();
+        let mut record =
+            if resumed { journal.reopen_record(id, projects)? } else { journal.record(id, projects)? };
+        let header =
+            RunHeader { run: id, command: run.name(), options: &options, after: after.as_deref(), resumed };
+        record.event(&header);
         let mut payload = options;
         payload["projects"] = projects.into();
         payload["pattern"] = self.store.pattern().into();
@@ -156,11 +95,14 @@ impl Manager {
             Selection::Ids(ids) if ids.len() == 1 => Some(ids[0].as_str()),
             _ => None,
         };
-        let entry = NewEntry { kind: "run_started", command: run.name(), project, run: Some(id), payload };
+        let kind = if resumed { "run_resumed" } else { "run_started" };
+        let entry = NewEntry { kind, command: run.name(), project, run: Some(id), payload };
         if let Err(error) = journal.append(&entry) {
             // The run is not started, so it must not be taken for a killed one.
             drop(record);
-            journal.remove_events(id)?;
+            if !resumed {
+                journal.remove_events(id)?;
+            }
             journal.close(id)?;
             return Err(error);
         }
@@ -172,7 +114,9 @@ impl Manager {
     fn complete_killed_run(&self, journal: &Journal, run_id: &str) -> Result<Option<KilledRun>> {
         let mut is_finished = false;
         journal.for_each_entry(|entry| {
-            is_finished |= entry.kind == "run_finished" && entry.run.as_deref() == Some(run_id);
+            if entry.run.as_deref() == Some(run_id) {
+                is_finished = entry.kind == "run_finished";
+            }
         })?;
         if is_finished {
             journal.close(run_id)?;
@@ -192,7 +136,8 @@ impl Manager {
             "gone": killed_run.gone,
             "unread": killed_run.unread,
             "from": "the projects' ledgers",
-            "events": journal.hash_of_events(run_id)?,
+            "events": journal.hash_of_events(run_id, None)?,
+            "events_bytes": journal.size_of_events(run_id)?,
         });
         journal.append(&NewEntry {
             kind: "killed_run",
@@ -206,7 +151,7 @@ impl Manager {
     }
 
     /// Describes the fleet of a run, according to its events, if it is not this fleet.
-    pub(super) fn other_fleet(&self, events: &[Json]) -> Option<String> {
+    fn other_fleet(&self, events: &[Json]) -> Option<String> {
         let started = events.iter().find(|event| event.0["event"] == "run_started")?;
         let store = started.0["store"].as_str().unwrap_or_default();
         let pattern = started.0["pattern"].as_str();
@@ -215,18 +160,32 @@ impl Manager {
         (!is_this_fleet).then(|| format!("{} in {store}", pattern.unwrap_or("another fleet")))
     }
 
+    /// Fails if a run was one of another fleet.
+    pub(super) fn require_this_fleet(&self, run_id: &str, events: &[Json]) -> Result<()> {
+        let Some(other) = self.other_fleet(events) else { return Ok(()) };
+        let message = format!("the run {run_id} belongs to another fleet: {other}");
+        Err(Error::new(ErrorKind::Usage, message).with_hint("use the --store and --pattern of that run"))
+    }
+
+    /// The journal. Fails if there is none.
+    pub(super) fn required_journal(&self) -> Result<&Journal> {
+        self.journal.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Configuration, "no journal is configured")
+                .with_hint("set one: [journal] dir in tenantry.toml")
+        })
+    }
+
     /// Determines what a killed run did to the projects that its events do not report, from their ledgers.
     fn reconstruct_from_ledgers(&self, run_id: &str, events: &[Json]) -> Result<KilledRun> {
         let Json(header) = events.first().cloned().unwrap_or_default();
-        let reports = events.iter().filter(|event| event.0["event"] == "project_finished");
-        let reported: Vec<&str> = reports.filter_map(|event| event.0["project"].as_str()).collect();
+        let reported = reported_projects(events);
         let projects: Vec<ProjectId> = match header["options"]["selection"]["ids"].as_array() {
             Some(ids) => ids.iter().filter_map(|id| id.as_str()?.parse().ok()).collect(),
             None => self.store.discover()?.projects,
         };
         let command = header["command"].as_str().unwrap_or_default().to_string();
         let (mut moved, mut gone, mut unread) = (BTreeMap::new(), Vec::new(), Vec::new());
-        for project in projects.into_iter().filter(|project| !reported.contains(&project.as_str())) {
+        for project in projects.into_iter().filter(|project| !reported.contains(project.as_str())) {
             match self.version_change_in_run(&project, run_id) {
                 Ok(None) => {}
                 Ok(Some(change)) => drop(moved.insert(project, change)),
@@ -246,6 +205,21 @@ impl Manager {
     }
 }
 
+/// The projects of which a killed run reported what became of them.
+fn reported_projects(events: &[Json]) -> BTreeSet<&str> {
+    let last_start = events.iter().rposition(|event| event.0["event"] == "run").unwrap_or_default();
+    let reports = events.iter().enumerate().filter(|(_, event)| event.0["event"] == "project_finished");
+    // What was not changed before the run was resumed may have been changed since.
+    let counts = |index: usize, event: &Json| {
+        index > last_start
+            || !matches!(event.0["outcome"].as_str(), Some("failed" | "blocked" | "not_started"))
+    };
+    reports
+        .filter(|(index, event)| counts(*index, event))
+        .filter_map(|(_, event)| event.0["project"].as_str())
+        .collect()
+}
+
 impl Recording<'_> {
     /// Records an event. Returns `false` if this or an earlier event could not be written.
     pub(super) fn event(&mut self, event: &Event) -> bool {
@@ -261,7 +235,8 @@ impl Recording<'_> {
             "outcomes": summary.outcomes,
             "exit": summary.exit,
             "interrupted": summary.interrupted,
-            "events": journal.hash_of_events(run_id)?,
+            "events": journal.hash_of_events(run_id, None)?,
+            "events_bytes": journal.size_of_events(run_id)?,
         });
         if let Err(error) = &synced {
             payload["lost_events"] = error.summary().into();

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::Manager;
+use super::portion::Portion;
 use super::reporting::failed;
-use super::sampling::SampleSize;
 use crate::apply::{Executor, PlanResult, Preflight, Progress};
 use crate::catalog::Version;
 use crate::error::{Error, ErrorKind, Result};
@@ -20,7 +20,7 @@ use crate::store::{Mode, RowCounts, Session};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rehearsing {
     pub(crate) place: RehearsalPlace,
-    pub(crate) sample: Option<SampleSize>,
+    pub(crate) sample: Option<Portion>,
 }
 
 /// Where an upgrade is rehearsed.

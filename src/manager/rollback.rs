@@ -3,6 +3,7 @@
 //! Uses `down.sql` if that loses no data, otherwise the backup that the run took. The report says if changes are lost.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Mutex;
 
 use serde::Deserialize as _;
@@ -30,6 +31,14 @@ fn parse_version_change(event: &serde_json::Value) -> Result<VersionChange> {
     })
 }
 
+/// Adds what a run did to a project. A run that was resumed can have changed it twice: it began where the first change did.
+fn add_change(moved: &mut BTreeMap<ProjectId, VersionChange>, project: ProjectId, change: VersionChange) {
+    match moved.entry(project) {
+        Entry::Vacant(entry) => drop(entry.insert(change)),
+        Entry::Occupied(mut entry) => entry.get_mut().to = change.to,
+    }
+}
+
 /// How to move a project back.
 enum RollbackMethod {
     DownScripts,
@@ -43,18 +52,9 @@ impl Manager {
     /// Fails with [`ErrorKind::NotFound`] if the run does not exist, with [`ErrorKind::Locked`] if it has not ended,
     /// and with [`ErrorKind::Usage`] if it changed no version or belongs to another fleet.
     pub fn changes_of_run(&self, run_id: &str) -> Result<Rollback> {
-        let journal = self.journal.as_ref().ok_or_else(|| {
-            Error::new(ErrorKind::Configuration, "no journal is configured")
-                .with_hint("set one: [journal] dir in tenantry.toml")
-        })?;
+        let journal = self.required_journal()?;
         let events = journal.events(run_id)?;
-        if let Some(other) = self.other_fleet(&events) {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                format!("the run {run_id} belongs to another fleet: {other}"),
-            )
-            .with_hint("use the --store and --pattern of that run"));
-        }
+        self.require_this_fleet(run_id, &events)?;
         if journal.is_open(run_id) {
             return Err(Error::new(ErrorKind::Locked, format!("the run {run_id} has not ended")).with_hint(
                 "wait for its end; if it was killed, run its command again first, to complete the journal",
@@ -68,11 +68,11 @@ impl Manager {
                 // A project that was repaired in part is still drifted.
                 Some("drifted") if event.0["sql"].is_null() => {}
                 Some("upgraded" | "stamped" | "adopted" | "downgraded" | "repaired" | "drifted") => {
-                    drop(moved.insert(project, parse_version_change(&event.0)?));
+                    add_change(&mut moved, project, parse_version_change(&event.0)?);
                 }
                 // The event does not say what was committed before the failure. The ledger does.
                 Some("failed") => match self.version_change_in_run(&project, run_id) {
-                    Ok(Some(change)) => drop(moved.insert(project, change)),
+                    Ok(Some(change)) => add_change(&mut moved, project, change),
                     Ok(None) => {}
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     // The rollback reports it as failed, and rolls back the others.
@@ -83,8 +83,9 @@ impl Manager {
         }
         // What a killed run changed without recording it, as completed from the ledgers.
         for (project, change) in events.iter().filter_map(|event| event.0["moved"].as_object()).flatten() {
-            moved.insert(project.parse()?, parse_version_change(change)?);
+            add_change(&mut moved, project.parse()?, parse_version_change(change)?);
         }
+        unreadable.retain(|project| !moved.contains_key(project));
         if moved.is_empty() && unreadable.is_empty() {
             let message = "the run changed no project's version";
             let hint =

@@ -8,26 +8,18 @@ use std::time::Instant;
 
 use super::Manager;
 use super::command::{BackupBefore, FinalBackup, MaintenanceTask, Operation, Run, new_run_id};
+use super::context::RunContext;
 use super::rehearsal::RehearsalPlace;
 use super::reporting::lock;
 use super::sink::EventSink;
 use super::survey::{Planned, Prefetched};
-use crate::apply::{Durability, Executor, Preflight};
+use crate::apply::Executor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Note, Outcome, ProjectReport, RunStarted, Summary, Tally};
 use crate::plan::Request;
 use crate::project::ProjectId;
-use crate::store::{DeferredCommits, Discovery, ReadSchema, Skipped};
-use crate::workers::{StopCondition, Workers};
-
-/// Settings of a run that all its steps need.
-struct RunContext<'a> {
-    run: &'a Run,
-    id: &'a str,
-    workers: Workers,
-    stop: StopCondition<'a>,
-    started: Instant,
-}
+use crate::store::{Discovery, ReadSchema, Skipped};
+use crate::workers::StopCondition;
 
 impl Manager {
     /// Runs a fleet command. `observer` is called on this thread, once for each event, in order.
@@ -35,14 +27,38 @@ impl Manager {
     /// The outcome of each project is in the events, and the summary counts them; a failed project is not an error.
     /// Fails if the run cannot be started, before any project is touched, or if it cannot be completed, for example
     /// because the journal cannot be written.
+    ///
+    /// A run that is [all or nothing](super::Rollout::all_or_nothing) and fails is followed by a second run, which rolls it
+    /// back. The summary is that of the first.
     pub fn run(&self, run: &Run, mut observer: impl FnMut(Event)) -> Result<Summary> {
+        let (id, summary) = self.run_once(run, &mut observer)?;
+        let failed = summary.exit == 3 || summary.exit == 4;
+        if run.rollout.all_or_nothing && failed && !run.dry_run {
+            self.roll_back_run(&id, &mut observer)?;
+        }
+        Ok(summary)
+    }
+
+    /// Rolls a run back, in a run of its own.
+    fn roll_back_run(&self, run_id: &str, observer: &mut impl FnMut(Event)) -> Result<()> {
+        let rollback = match self.changes_of_run(run_id) {
+            // It changed nothing.
+            Err(error) if error.kind() == ErrorKind::Usage => return Ok(()),
+            rollback => rollback?,
+        };
+        self.run_once(&Run::roll_back(rollback), observer).map(drop)
+    }
+
+    /// Runs a command. Returns the id of the run and its summary.
+    fn run_once(&self, run: &Run, mut observer: impl FnMut(Event)) -> Result<(String, Summary)> {
         let started = Instant::now();
         let Discovery { projects, skipped } = self.select(run)?;
         let prefetched = self.prepare(run, &projects)?;
-        let id = new_run_id();
+        let id = run.resumed.as_ref().map_or_else(new_run_id, |resumed| resumed.run.clone());
         let (recording, after) = self.start_recording(run, &id, projects.len(), &mut observer)?;
         let halted = AtomicBool::new(false);
-        let mut sink = EventSink { tally: Tally::default(), observer, recording, halted: &halted };
+        let mut sink =
+            EventSink { tally: Tally::default(), observer, recording, halted: &halted, is_halted: false };
         sink.emit(Event::RunStarted(RunStarted {
             run: id.clone(),
             command: run.name(),
@@ -55,6 +71,7 @@ impl Manager {
             projects: projects.len(),
             dry_run: run.dry_run,
             predicted: run.predicted,
+            resumed: run.resumed.is_some(),
             after,
         }));
         let ignored_files = self.catalog.ignored_files().iter().map(|path| Skipped {
@@ -74,10 +91,10 @@ impl Manager {
         }
         let result = self.run_operation(run, &id, started, &projects, prefetched, &mut sink);
         let interrupted = self.interrupted.load(Ordering::Relaxed);
-        let EventSink { tally, mut observer, recording, .. } = sink;
+        let EventSink { tally, mut observer, recording, is_halted, .. } = sink;
         let summary = Summary {
             predicted: run.predicted,
-            ..Summary::new(tally, started.elapsed(), interrupted, run.exit_rules)
+            ..Summary::new(tally, started.elapsed(), [interrupted, is_halted], run.exit_rules)
         };
         let finished = Event::RunFinished(summary.clone());
         // The record is closed even if the operation failed, since projects may have been changed.
@@ -90,7 +107,7 @@ impl Manager {
         };
         result?;
         observer(finished);
-        recorded.map(|()| summary)
+        recorded.map(|()| (id, summary))
     }
 
     /// Finds what is wrong with the command itself before any project is changed: builds the reference if the operation
@@ -106,6 +123,14 @@ impl Manager {
                 "SQLite databases are rehearsed on private copies, not in place",
             )
             .with_hint("leave out --in-place, or =in-place after --rehearse"));
+        }
+        if let Some(id) = run.rollout.canary.iter().find(|id| !projects.contains(id)) {
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "it is to be a canary, but is none of the projects of this run",
+            )
+            .in_project(id)
+            .with_hint("to see the projects: tenantry list"));
         }
         let needs_reference = match &run.operation {
             Operation::Status | Operation::Drift => return self.prefetch(projects, ReadSchema::IfUnverified),
@@ -154,7 +179,7 @@ impl Manager {
         if projects.is_empty() {
             return Ok(());
         }
-        let stop = StopCondition::new(&self.interrupted, sink.halted, run.max_failures);
+        let stop = StopCondition::new(&self.interrupted, sink.halted, run.rollout.max_failures);
         let context = RunContext { run, id, workers: self.workers()?, stop, started };
         let prefetched = Mutex::new(prefetched);
         let dry_run = run.dry_run;
@@ -224,8 +249,11 @@ impl Manager {
             });
             #[cfg(feature = "lint")]
             self.lint_pending(context, request, planned.lowest, sink)?;
-            self.execute_all(context, executor, planned.projects, sink);
-            return Ok(());
+            if context.run.dry_run {
+                self.divide(context, planned.would_run, sink);
+                return Ok(());
+            }
+            return self.execute_waves(context, executor, &planned.projects, sink);
         };
         let mut planned = Vec::new();
         let Planned { lowest, .. } =
@@ -312,61 +340,8 @@ impl Manager {
         let batch = self.store.inspect_batch_size(projects.len()).max(1);
         context.workers.for_each_batch(projects, batch, &context.stop, plan_batch, finished);
         let mut planned = planned.into_inner().unwrap_or_else(PoisonError::into_inner);
-        planned.projects.sort_by(|(a, _), (b, _): &(ProjectId, Preflight)| a.cmp(b));
+        planned.projects.sort_by(|(a, _), (b, _)| a.cmp(b));
         planned
-    }
-
-    /// Executes plans. Commits become durable in batches if the store has deferred commits.
-    fn execute_all<F: FnMut(Event)>(
-        &self,
-        context: &RunContext<'_>,
-        mut executor: Executor<'_>,
-        planned: Vec<(ProjectId, Preflight)>,
-        sink: &mut EventSink<'_, F>,
-    ) {
-        let (ids, preflights): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
-        // Batching gains little if every project also waits for its backup. In a small fleet it only delays reports.
-        let backup_before = context.run.backup_before;
-        let deferred = self.store.deferred_commits().filter(|_| backup_before == BackupBefore::None);
-        let batch_size = deferred.map_or(1, DeferredCommits::commit_batch_size);
-        let batch_size = batch_size.min(ids.len() / (self.jobs * 4)).max(1);
-        if batch_size > 1 {
-            executor.durability = Durability::Deferred;
-        }
-        let execute = |project: &ProjectId| {
-            let preflight = ids.binary_search(project).ok().and_then(|index| preflights.get(index));
-            let preflight = preflight.unwrap_or(&Preflight::UNPLANNED);
-            self.execute_with_backup(&executor, project, preflight, backup_before)
-        };
-        let flush = |reports: &mut [ProjectReport]| {
-            if executor.durability == Durability::Deferred {
-                self.flush_commits(reports, context.id);
-            }
-        };
-        context.workers.for_each_project(&ids, batch_size, &context.stop, execute, flush, |report| {
-            sink.project_finished(report);
-        });
-    }
-}
-
-impl RunContext<'_> {
-    /// Does `work` for each project separately.
-    fn for_each<F: FnMut(Event)>(
-        &self,
-        projects: &[ProjectId],
-        sink: &mut EventSink<'_, F>,
-        work: impl Fn(&ProjectId) -> ProjectReport + Sync,
-    ) {
-        self.workers.for_each_project(
-            projects,
-            1,
-            &self.stop,
-            work,
-            |_| (),
-            |report| {
-                sink.project_finished(report);
-            },
-        );
     }
 }
 

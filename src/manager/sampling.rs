@@ -1,48 +1,14 @@
 //! Chooses which projects of a fleet are rehearsed.
 
 use std::collections::BTreeSet;
-use std::str::FromStr;
 
 use super::Manager;
-use crate::error::{Error, ErrorKind, Result};
+use super::portion::Portion;
+use crate::error::Result;
 use crate::event::ProjectReport;
 use crate::plan::KEEPS;
 use crate::project::ProjectId;
 use crate::store::Footprint;
-
-/// The size of a sample of projects: a number, or a share such as `5%`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SampleSize {
-    /// So many projects.
-    Count(usize),
-    /// So many of a hundred, rounded up.
-    Percent(u8),
-}
-
-impl SampleSize {
-    /// The number of projects in a sample of `all`.
-    fn of(self, all: usize) -> usize {
-        match self {
-            Self::Count(count) => count.min(all),
-            Self::Percent(percent) => (all * usize::from(percent)).div_ceil(100),
-        }
-    }
-}
-
-impl FromStr for SampleSize {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let size = match text.strip_suffix('%') {
-            Some(percent) => percent.parse().ok().filter(|it| (1..=100).contains(it)).map(Self::Percent),
-            None => text.parse().ok().filter(|it| *it > 0).map(Self::Count),
-        };
-        size.ok_or_else(|| {
-            Error::new(ErrorKind::Usage, format!("{text:?} is not the size of a sample"))
-                .with_hint("give a number such as 20, or a share such as 5%")
-        })
-    }
-}
 
 /// What distinguishes the projects of a fleet: those with an equal one are upgraded by the same steps.
 type Kind = String;
@@ -52,7 +18,7 @@ impl Manager {
     pub(super) fn choose_sample(
         &self,
         mut planned: Vec<ProjectReport>,
-        size: Option<SampleSize>,
+        size: Option<Portion>,
     ) -> Result<(Vec<ProjectId>, Vec<ProjectReport>)> {
         planned.sort_by(|a, b| a.project.cmp(&b.project));
         let ids: Vec<ProjectId> = planned.iter().map(|report| report.project.clone()).collect();
@@ -115,10 +81,5 @@ mod tests {
         }
         // The same fleet gives the same sample.
         assert_eq!(choose(&ids, &kinds, &footprints, 10), choose(&ids, &kinds, &footprints, 10));
-        assert_eq!(SampleSize::Percent(5).of(101), 6);
-        assert_eq!("5%".parse::<SampleSize>().unwrap(), SampleSize::Percent(5));
-        for text in ["0", "0%", "101%", "-1", "x", ""] {
-            assert!(text.parse::<SampleSize>().is_err(), "{text}");
-        }
     }
 }

@@ -10,8 +10,10 @@ pub(super) struct EventSink<'a, F> {
     pub(super) tally: Tally,
     pub(super) observer: F,
     pub(super) recording: Option<Recording<'a>>,
-    /// Set once an event could not be recorded: no further project is started then.
+    /// Set once no further project may be started, for example because an event could not be recorded.
     pub(super) halted: &'a AtomicBool,
+    /// Whether the run stopped before everything was done.
+    pub(super) is_halted: bool,
 }
 
 impl<F: FnMut(Event)> EventSink<'_, F> {

@@ -24,6 +24,8 @@ pub(super) type Prefetched = HashMap<ProjectId, Vec<Result<Inspection>>>;
 pub(super) struct Planned {
     /// The projects to work on.
     pub(super) projects: Vec<(ProjectId, Preflight)>,
+    /// The projects that a dry run would work on.
+    pub(super) would_run: Vec<ProjectId>,
     /// The lowest position that one of the plans begins at, if one runs a migration.
     pub(super) lowest: Option<usize>,
 }
@@ -201,6 +203,9 @@ impl Manager {
             }
             Ok(_) | Err(_) => None,
         };
+        if dry_run && preflight.is_some() && plan_result.is_ok() {
+            lock(planned).would_run.push(project.clone());
+        }
         match preflight.filter(|_| !dry_run) {
             Some(preflight) => {
                 lock(planned).projects.push((project.clone(), preflight));

@@ -10,16 +10,17 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use tenantry::event::{Coverage, Event, KilledRun, Outcome, Prediction, ProjectReport, RunStarted, Summary};
+use tenantry::event::{
+    Coverage, Event, Halted, KilledRun, Outcome, Prediction, ProjectReport, RunStarted, Summary,
+};
 use tenantry::{Catalog, ProjectId, Result};
 
 use super::Output;
 use super::rehearsals::Rehearsals;
 use super::text::{blocked, done, drifted, failure, one_line, sql};
-use super::{Verbosity, human_time};
+use super::waves;
+use super::{MAX_IDS, Verbosity, human_time};
 
-/// The maximum number of ids listed in a group.
-const MAX_IDS: usize = 12;
 /// The maximum number of groups. Further results are counted in one more group for each rank.
 const MAX_GROUPS: usize = 100;
 
@@ -35,6 +36,7 @@ pub(crate) struct Human {
     coverage: Option<Coverage>,
     rehearsals: Rehearsals,
     prediction: Option<Prediction>,
+    halted: Option<Halted>,
 }
 
 /// What the projects of a group have in common. Groups are sorted by rank, failures first, then by text.
@@ -77,6 +79,7 @@ impl Human {
             coverage: None,
             rehearsals: Rehearsals::default(),
             prediction: None,
+            halted: None,
         }
     }
 
@@ -91,6 +94,18 @@ impl Human {
             Event::KilledRun(killed) => self.killed_run(&killed),
             Event::Backups(coverage) => self.coverage = Some(coverage),
             Event::Prediction(prediction) => self.prediction = Some(prediction),
+            Event::Waves(it) => {
+                let is_dry_run = self.started.as_ref().is_some_and(|started| started.dry_run);
+                self.say(&waves::waves(&it, is_dry_run));
+            }
+            Event::WaveStarted(it) => self.say(&waves::started(&it)),
+            Event::WavePaused(it) => self.say(&waves::paused(&it)),
+            Event::WaveFinished(it) => {
+                if let Some(text) = waves::finished(&it) {
+                    self.say(&text);
+                }
+            }
+            Event::Halted(halted) => self.halted = Some(halted),
             Event::RunFinished(summary) => self.run_finished(&summary),
             // `Event` is non-exhaustive. The JSON format covers new variants.
             _ => {}
@@ -120,12 +135,26 @@ impl Human {
         if self.verbosity != Verbosity::Quiet {
             self.output.line(format_args!("{}", started.store));
             self.output.line(format_args!("{}", self.catalog));
+            if started.resumed {
+                self.output.line(format_args!("going on with run {}", started.run));
+            }
             if started.dry_run && !started.read_only {
                 let name = if started.command == "rehearse" { "rehearsal" } else { "dry run" };
                 self.output.line(format_args!("{name}: nothing is changed"));
             }
         }
         self.started = Some(started);
+    }
+
+    /// Says something while the run goes on.
+    fn say(&mut self, text: &str) {
+        if self.verbosity != Verbosity::Quiet {
+            let output = &mut self.output;
+            self.progress.suspend(|| {
+                output.line(format_args!("{text}"));
+                output.flush();
+            });
+        }
     }
 
     fn project_finished(&mut self, report: &ProjectReport) {
@@ -257,6 +286,14 @@ impl Human {
                 human_time(summary.elapsed),
                 predicted.unwrap_or_default()
             ));
+        }
+        if let Some(halted) = self.halted.take() {
+            let (text, hint) = waves::halted(&halted);
+            let red = AnsiColor::Red.on_default().bold();
+            self.output.line(format_args!("{red}{text}{red:#}"));
+            if let Some(hint) = hint {
+                self.output.line(format_args!("        hint: {}", super::with_given_options(&hint)));
+            }
         }
     }
 

@@ -162,6 +162,10 @@ impl fmt::Display for Difference {
         match &self.change {
             Change::Missing => write!(f, "missing {part}{value}"),
             Change::Extra => write!(f, "extra {part}{value}"),
+            Change::Differs { expected } if expected.is_empty() => {
+                write!(f, "{part} is {}, which is not expected", self.value)
+            }
+            Change::Differs { expected } if self.value.is_empty() => write!(f, "{part} is not {expected}"),
             Change::Differs { expected } => write!(f, "{part} is {}, expected {expected}", self.value),
         }
     }

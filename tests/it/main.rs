@@ -63,6 +63,7 @@ mod repeatables;
 mod reports;
 mod restore;
 mod rollback;
+mod rollout;
 mod row_loss;
 mod scanner;
 mod schema;
