@@ -20,6 +20,7 @@ on_each_store!(
     a_rollout_that_is_killed_again_and_again_is_completed,
     a_resumed_run_is_rolled_back_as_one,
     what_a_killed_resume_did_is_read_from_the_ledgers,
+    a_project_that_stopped_half_way_goes_back_to_where_it_began,
     a_rollout_can_be_set_for_an_environment,
 );
 
@@ -362,6 +363,25 @@ fn what_a_killed_resume_did_is_read_from_the_ledgers(world: &mut World) {
     assert_eq!(upgraded(world, &ids).len(), 20);
     world.expect(0, &["audit", "verify"]);
     assert_eq!(world.expect(0, &["runs", "rollback", &run]).count("downgraded"), 20);
+}
+
+fn a_project_that_stopped_half_way_goes_back_to_where_it_began(world: &mut World) {
+    let outside = (
+        "2_outside",
+        "CREATE INDEX notes_id ON notes (id, text);\n-- down\nDROP INDEX notes_id;\n-- metadata\nrun_in_transaction = false\n",
+    );
+    fleet(world, 2, outside);
+    world.with_migrations(&[NOTES, outside, ("3_unique", UNIQUE.1)]);
+    break_projects(world, &["1"]);
+    let run = run_id(&world.expect(3, &["--jobs", "1", "upgrade-all", "--max-failures", "1"]));
+    assert_eq!(world.versions("1"), ["1", "2"]);
+    assert_eq!(world.versions("2"), ["1"]);
+    mend(world, &["1"]);
+    let resumed = world.expect(0, &["runs", "resume", &run]);
+    assert_eq!(resumed.project("1")["from"], "2");
+    assert_eq!(world.expect(0, &["runs", "rollback", &run]).count("downgraded"), 2);
+    assert_eq!(world.versions("1"), ["1"]);
+    assert_eq!(world.versions("2"), ["1"]);
 }
 
 fn a_rollout_can_be_set_for_an_environment(world: &mut World) {
