@@ -13,6 +13,7 @@ use super::rehearsal::RehearsalPlace;
 use super::reporting::lock;
 use super::sink::EventSink;
 use super::survey::{Planned, Prefetched};
+use super::waves::divide;
 use crate::apply::Executor;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Note, Outcome, ProjectReport, RunStarted, Summary, Tally};
@@ -250,7 +251,7 @@ impl Manager {
             #[cfg(feature = "lint")]
             self.lint_pending(context, request, planned.lowest, sink)?;
             if context.run.dry_run {
-                self.divide(context, planned.would_run, sink);
+                divide(context, planned.would_run, sink);
                 return Ok(());
             }
             return self.execute_waves(context, executor, &planned.projects, sink);

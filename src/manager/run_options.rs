@@ -92,15 +92,14 @@ pub(super) fn parse(options: &Value) -> Result<Run> {
         .with_hint("run its command again: what is done already is left as it is"));
     }
     let selection = &options["selection"];
-    let selection = match selection["ids"].as_array() {
-        Some(_) => Selection::Ids(read(&selection["ids"]).ok_or_else(|| invalid("selection"))?),
-        None => {
-            let patterns = |name: &str| -> Result<Vec<IdPattern>> {
-                let texts: Vec<String> = read(&selection[name]).ok_or_else(|| invalid("selection"))?;
-                texts.iter().map(|text| text.parse()).collect()
-            };
-            Selection::All { only: patterns("only")?, except: patterns("except")? }
-        }
+    let selection = if selection["ids"].is_array() {
+        Selection::Ids(read(&selection["ids"]).ok_or_else(|| invalid("selection"))?)
+    } else {
+        let patterns = |name: &str| -> Result<Vec<IdPattern>> {
+            let texts: Vec<String> = read(&selection[name]).ok_or_else(|| invalid("selection"))?;
+            texts.iter().map(|text| text.parse()).collect()
+        };
+        Selection::All { only: patterns("only")?, except: patterns("except")? }
     };
     let with = &options["operation"]["with"];
     let request = Request::Upgrade {

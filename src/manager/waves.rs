@@ -22,26 +22,25 @@ const INTERVAL: Duration = Duration::from_millis(50);
 /// Plans, sorted by the project's id.
 type Plans = [(ProjectId, Preflight)];
 
-impl Manager {
-    /// Divides projects into waves and reports these, if there is more than one or something happens after each.
-    pub(super) fn divide<F: FnMut(Event)>(
-        &self,
-        context: &RunContext<'_>,
-        projects: Vec<ProjectId>,
-        sink: &mut EventSink<'_, F>,
-    ) -> (usize, Vec<Vec<ProjectId>>) {
-        let rollout = &context.run.rollout;
-        let (first, waves) = match &context.run.resumed {
-            Some(resumed) if !resumed.waves.is_empty() => (resumed.complete + 1, resumed.divide(projects)),
-            _ => (1, rollout.divide(projects)),
-        };
-        if rollout.has_waves() && !waves.is_empty() {
-            let order = rollout.order.to_string();
-            sink.emit(Event::Waves(Waves { order, first, waves: waves.clone() }));
-        }
-        (first, waves)
+/// Divides projects into waves and reports these, if there is more than one or something happens after each.
+pub(super) fn divide<F: FnMut(Event)>(
+    context: &RunContext<'_>,
+    projects: Vec<ProjectId>,
+    sink: &mut EventSink<'_, F>,
+) -> (usize, Vec<Vec<ProjectId>>) {
+    let rollout = &context.run.rollout;
+    let (first, waves) = match &context.run.resumed {
+        Some(resumed) if !resumed.waves.is_empty() => (resumed.complete + 1, resumed.divide(projects)),
+        _ => (1, rollout.divide(projects)),
+    };
+    if rollout.has_waves() && !waves.is_empty() {
+        let order = rollout.order.to_string();
+        sink.emit(Event::Waves(Waves { order, first, waves: waves.clone() }));
     }
+    (first, waves)
+}
 
+impl Manager {
     /// Executes plans, wave by wave.
     pub(super) fn execute_waves<F: FnMut(Event)>(
         &self,
@@ -54,7 +53,7 @@ impl Manager {
         let failed_plans = context.stop.failures();
         context.stop.set_limit(rollout.budget(plans.len() + failed_plans));
         let ids = plans.iter().map(|(id, _)| id.clone()).collect();
-        let (first, waves) = self.divide(context, ids, sink);
+        let (first, waves) = divide(context, ids, sink);
         let count = first + waves.len() - 1;
         let mut halted = None;
         for (wave, projects) in (first..).zip(&waves) {

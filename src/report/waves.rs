@@ -8,9 +8,9 @@ use super::{MAX_IDS, human_time};
 pub(super) fn waves(event: &Waves, is_dry_run: bool) -> String {
     let Waves { order, first, waves, .. } = event;
     let count = first + waves.len() - 1;
-    let mut text = format!("waves: {count}, order {order}");
+    let mut lines = vec![format!("waves: {count}, order {order}")];
     if !is_dry_run {
-        return text;
+        return lines.remove(0);
     }
     for (number, projects) in (*first..).zip(waves) {
         let mut ids: Vec<String> = projects.iter().take(MAX_IDS).map(ToString::to_string).collect();
@@ -18,12 +18,12 @@ pub(super) fn waves(event: &Waves, is_dry_run: bool) -> String {
             ids.push(format!("and {} more", projects.len() - MAX_IDS));
         }
         let ids = ids.join(", ");
-        text.push_str(&format!("\n  wave {number} of {count}, {}: {ids}", projects_text(projects.len())));
+        lines.push(format!("  wave {number} of {count}, {}: {ids}", projects_text(projects.len())));
     }
     if order.starts_with("random:") {
-        text.push_str(&format!("\n  to have the same waves in the run: --order {order}"));
+        lines.push(format!("  to have the same waves in the run: --order {order}"));
     }
-    text
+    lines.join("\n")
 }
 
 pub(super) fn started(event: &WaveStarted) -> String {
@@ -48,8 +48,8 @@ pub(super) fn halted(event: &Halted) -> (String, Option<String>) {
         }
         HaltReason::Gate { gate } => {
             let code = gate.code.map_or("by a signal".into(), |code| format!("with exit code {code}"));
-            let output = gate.output.lines().map(|line| format!("\n        {line}")).collect::<String>();
-            format!("the gate ended {code}{output}")
+            let lines = [format!("the gate ended {code}")].into_iter();
+            lines.chain(gate.output.lines().map(String::from)).collect::<Vec<_>>().join("\n        ")
         }
         HaltReason::Interrupted => "it was interrupted".into(),
         HaltReason::Journal => "its record cannot be written".into(),
