@@ -81,9 +81,9 @@ fn waves_are_shown_and_then_kept(world: &mut World) {
     let mut at = 0;
     for event in &run.0 {
         match event["event"].as_str().unwrap() {
-            "wave_started" => at = event["wave"].as_u64().unwrap(),
+            "wave_started" => at = usize::try_from(event["wave"].as_u64().unwrap()).unwrap(),
             "project_finished" => {
-                let wave = waves(&run)[at as usize - 1].iter().any(|id| event["project"] == **id);
+                let wave = waves(&run)[at - 1].iter().any(|id| event["project"] == **id);
                 assert!(wave, "{event} in wave {at}");
             }
             _ => {}
@@ -117,10 +117,8 @@ fn a_spent_budget_stops_in_its_wave_and_a_resume_does_the_rest(world: &mut World
     assert_eq!(report.events("wave_started").len(), 2);
     // Projects that are not mended stop it again in the same wave.
     let again = world.run(&["--jobs", "1", "runs", "resume", &run]);
-    let expected = format!(
-        "halted in wave 2 of 3: 2 projects failed, and the limit is 2\n        hint: to go on: tenantry --store"
-    );
-    assert!(again.code == 3 && again.stdout.contains(&expected), "{}", again.stdout);
+    let expected = "halted in wave 2 of 3: 2 projects failed, and the limit is 2\n        hint: to go on: tenantry --store";
+    assert!(again.code == 3 && again.stdout.contains(expected), "{}", again.stdout);
     assert!(again.stdout.contains(&format!("going on with run {run}")), "{}", again.stdout);
     assert!(again.stdout.contains(&format!("runs rollback {run}")), "{}", again.stdout);
     mend(world, &["2", "3", "5", "15"]);
