@@ -68,9 +68,10 @@ Examples:
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Settings {
-    /// Where the projects are: sqlite:DIR or postgres://user@host/database [env: TENANTRY_STORE] [default: sqlite:data]
-    #[arg(long, global = true, value_name = "URL")]
-    store: Option<String>,
+    /// Where the projects are: sqlite:DIR or postgres://user@host/database; or the name of one of several stores in
+    /// tenantry.toml, can be repeated [env: TENANTRY_STORE] [default: sqlite:data]
+    #[arg(long, global = true, value_name = "URL|NAME")]
+    store: Vec<String>,
     /// Use a migration set embedded in the binary [env: TENANTRY_SET] [default: project]
     #[arg(long, global = true, value_name = "NAME", conflicts_with = "migrations")]
     set: Option<String>,
@@ -316,8 +317,22 @@ impl Settings {
             None => Layer::default(),
         };
         let set = self.set.clone().map(Migrations::Set);
+        let environment = Layer::from_environment(variable)?;
+        let has_names = file.stores.is_some() && environment.store.is_none();
+        let (store, only_stores) = match self.store.as_slice() {
+            [] => (None, None),
+            stores if has_names && stores.iter().all(|name| !name.contains(':')) => {
+                (None, Some(stores.to_vec()))
+            }
+            [url] => (Some(url.clone()), None),
+            _ => {
+                return Err(Error::new(ErrorKind::Usage, "--store was given more than once")
+                    .with_hint("for several stores, name them in tenantry.toml: [[stores]]"));
+            }
+        };
         let flags = Layer {
-            store: self.store.clone(),
+            store,
+            only_stores,
             pattern: self.pattern.clone(),
             migrations: set.or_else(|| self.migrations.clone().map(Migrations::Directory)),
             layout: self.layout.clone(),
@@ -329,15 +344,16 @@ impl Settings {
             backups: self.backup_dir.clone(),
             ..Layer::default()
         };
-        Config::new(flags.over(Layer::from_environment(variable)?).over(file))
+        Config::new(flags.over(environment).over(file))
     }
 
     /// Returns the options that say which fleet is meant, as they were given. A password is left out.
     fn given_options(&self) -> String {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
-        let store = self.store.clone().map(|store| if has_password(&store) { "URL".into() } else { store });
+        let stores = self.store.iter().cloned();
+        let stores = stores.map(|store| if has_password(&store) { "URL".into() } else { store });
+        let stores = stores.map(|store| ("--store", Some(store)));
         let options = [
-            ("--store", store),
             ("--pattern", self.pattern.clone()),
             ("--set", self.set.clone()),
             ("--migrations", path(&self.migrations)),
@@ -348,7 +364,7 @@ impl Settings {
             ("--backup-dir", path(&self.backup_dir)),
         ];
         let given =
-            options.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", quoted(&value?))));
+            stores.chain(options).filter_map(|(name, value)| Some(format!("{name} {}", quoted(&value?))));
         given.collect::<Vec<_>>().join(" ")
     }
 

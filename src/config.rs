@@ -8,6 +8,7 @@ mod layer;
 mod model;
 mod rollout;
 mod store_location;
+mod stores;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,23 +16,19 @@ use std::time::Duration;
 
 pub use layer::{Layer, Migrations};
 pub use rollout::RolloutSettings;
-use store_location::StoreLocation;
-#[cfg(feature = "postgres")]
-use store_location::Url;
+pub use stores::StoreSettings;
+use stores::{CommonOptions, StoreConfig};
 
 use crate::backup::{Archive, Directory};
 use crate::catalog::{Catalog, FolderOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{Journal, current_actor};
 use crate::manager::Manager;
-use crate::project::NamePattern;
 use crate::rules::Rules;
 use crate::schema::ignore::IgnoreList;
 use crate::sql::Dialect;
 use crate::store::Store;
-#[cfg(feature = "postgres")]
-use crate::store::postgres::{Isolation, PostgresOptions, PostgresStore};
-use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::store::combined::{CombinedStoreBuilder, Placement};
 
 /// The settings file that is read if none is named.
 pub const FILE_NAME: &str = "tenantry.toml";
@@ -39,31 +36,17 @@ pub const FILE_NAME: &str = "tenantry.toml";
 /// Complete and validated settings.
 #[derive(Clone, Debug)]
 pub struct Config {
-    location: StoreLocation,
-    pattern: Option<NamePattern>,
+    stores: Vec<StoreConfig>,
+    /// Whether the stores have names, which are part of their projects' ids.
+    has_names: bool,
+    placement: Placement,
+    common: CommonOptions,
     /// The migrations that the projects follow.
     pub migrations: Migrations,
     folder: FolderOptions,
-    /// The number of projects to work on in parallel; `None` for the store's default.
+    /// The number of projects to work on in parallel in each store; `None` for each store's default.
     pub jobs: Option<usize>,
-    lock_timeout: Option<Duration>,
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has no statement timeout"))]
-    statement_timeout: Option<Duration>,
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "a file has no connection to lose"))]
-    reconnect_timeout: Option<Duration>,
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite needs no spares"))]
-    spares: usize,
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has no roles"))]
-    has_roles: bool,
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has no schemas"))]
-    shared: Vec<String>,
-    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "SQLite has no schemas"))]
-    extensions: Option<String>,
-    #[cfg(feature = "postgres")]
-    rehearse_on: Option<String>,
     ignore: IgnoreList,
-    load: Vec<String>,
-    rehearsal_memory_mib: Option<u64>,
     lint_off: Vec<String>,
     lint_strict: bool,
     rollout: RolloutSettings,
@@ -76,40 +59,36 @@ impl Config {
     ///
     /// Returns `Configuration` if a setting is invalid.
     pub fn new(layer: Layer) -> Result<Self> {
-        let location = StoreLocation::parse(layer.store.as_deref().unwrap_or("sqlite:data"))?;
-        let parse_pattern = match location {
-            StoreLocation::Directory(_) => str::parse,
-            #[cfg(feature = "postgres")]
-            StoreLocation::Server(_) => NamePattern::parse_of_schemas,
+        let defaults = StoreSettings {
+            name: String::new(),
+            url: layer.store.clone().unwrap_or_else(|| "sqlite:data".into()),
+            pattern: layer.pattern,
+            jobs: layer.jobs,
+            spares: layer.spares,
+            isolation: layer.isolation,
+            shared: layer.shared,
+            extensions: layer.extensions,
         };
-        if layer.jobs.is_some_and(|jobs| !(1..=1_024).contains(&jobs)) {
-            return Err(Error::new(ErrorKind::Configuration, "jobs must be between 1 and 1024")
-                .with_hint("omit it to use the default"));
-        }
-        let has_roles = match layer.isolation.as_deref() {
-            None | Some("none") => false,
-            Some("role") => true,
+        let has_names = layer.stores.is_some();
+        let stores = match layer.stores {
+            None => vec![StoreConfig::new(defaults)?],
+            Some(stores) => named_stores(stores, layer.only_stores, &defaults)?,
+        };
+        let placement = match layer.place.as_deref() {
+            None => Placement::Named,
+            Some("fewest") => Placement::Fewest,
             Some(other) => {
-                return Err(Error::new(ErrorKind::Configuration, format!("unknown isolation {other:?}"))
-                    .with_hint("use \"none\" or \"role\""));
+                return Err(Error::new(
+                    ErrorKind::Configuration,
+                    format!("unknown place {other:?} in [create]"),
+                )
+                .with_hint("use \"fewest\", or leave it out and name the store of each new project"));
             }
         };
-        let spares = layer.spares.unwrap_or(0);
-        let shared = layer.shared.unwrap_or_default();
-        let is_for_postgres = has_roles || spares > 0 || !shared.is_empty() || layer.extensions.is_some();
-        if location.is_directory() && is_for_postgres {
-            return Err(Error::new(
-                ErrorKind::Configuration,
-                "spares, isolation, shared and extensions require Postgres",
-            )
-            .with_hint("remove them from [store] in tenantry.toml, or use a Postgres store"));
-        }
-        if let Some(name) = shared.iter().chain(&layer.extensions).find(|name| !is_schema_name(name)) {
-            return Err(Error::new(ErrorKind::Configuration, format!("{name:?} cannot be a shared schema"))
-                .with_hint(
-                    "give the name of a schema, without quotes, that is not the server's or tenantry's own",
-                ));
-        }
+        let default_folder = |kind: &str| match stores.as_slice() {
+            [store] if !has_names => store.location.default_folder(kind),
+            _ => PathBuf::from(kind),
+        };
         let mut folder = FolderOptions::default();
         if let Some(layout) = &layer.layout {
             folder = folder.layout(layout.parse()?);
@@ -119,27 +98,26 @@ impl Config {
         }
         Ok(Self {
             folder,
-            spares,
-            has_roles,
-            shared,
-            extensions: layer.extensions,
-            #[cfg(feature = "postgres")]
-            rehearse_on: None,
+            placement,
+            common: CommonOptions {
+                lock_timeout: seconds("lock_timeout", layer.lock_timeout)?,
+                statement_timeout: seconds("statement_timeout", layer.statement_timeout)?,
+                reconnect_timeout: seconds("reconnect_timeout", layer.reconnect_timeout)?,
+                #[cfg(feature = "postgres")]
+                rehearse_on: None,
+                load: layer.load.unwrap_or_default(),
+                rehearsal_memory_mib: layer.rehearsal_memory_mib,
+            },
             ignore: IgnoreList::new(layer.ignore.unwrap_or_default())?,
-            load: layer.load.unwrap_or_default(),
-            rehearsal_memory_mib: layer.rehearsal_memory_mib,
             lint_off: layer.lint_off.unwrap_or_default(),
             lint_strict: layer.lint_strict.unwrap_or_default(),
             rollout: layer.rollout,
-            backups: layer.backups.unwrap_or_else(|| location.default_folder("backups")),
-            journal: layer.journal.unwrap_or_else(|| location.default_folder("journal")),
-            location,
-            pattern: layer.pattern.as_deref().map(parse_pattern).transpose()?,
+            backups: layer.backups.unwrap_or_else(|| default_folder("backups")),
+            journal: layer.journal.unwrap_or_else(|| default_folder("journal")),
+            stores,
+            has_names,
             migrations: layer.migrations.unwrap_or_else(|| Migrations::Set("project".into())),
             jobs: layer.jobs,
-            lock_timeout: seconds("lock_timeout", layer.lock_timeout)?,
-            statement_timeout: seconds("statement_timeout", layer.statement_timeout)?,
-            reconnect_timeout: seconds("reconnect_timeout", layer.reconnect_timeout)?,
         })
     }
 
@@ -152,7 +130,7 @@ impl Config {
             return Err(Error::new(ErrorKind::Usage, message).with_hint("leave out --rehearse-on"));
         }
         #[cfg(feature = "postgres")]
-        return Ok(Self { rehearse_on: Some(url.into()), ..self });
+        return Ok(Self { common: CommonOptions { rehearse_on: Some(url.into()), ..self.common }, ..self });
         #[cfg(not(feature = "postgres"))]
         {
             let _ = url;
@@ -163,11 +141,8 @@ impl Config {
     /// Returns the SQL dialect of the store.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
-        match self.location {
-            StoreLocation::Directory(_) => Dialect::Sqlite,
-            #[cfg(feature = "postgres")]
-            StoreLocation::Server(_) => Dialect::Postgres,
-        }
+        // There is at least one store, and all have the same dialect.
+        self.stores.first().map_or(Dialect::Sqlite, StoreConfig::dialect)
     }
 
     /// Loads the catalog that the settings name.
@@ -217,46 +192,14 @@ impl Config {
     /// Reads the set's `set.toml`, which can name objects that are not compared.
     pub fn store(&self) -> Result<Arc<dyn Store>> {
         let ignore = self.ignored()?;
-        match &self.location {
-            StoreLocation::Directory(directory) => {
-                let mut options = SqliteOptions::default().ignore(ignore).load(self.load.iter().cloned());
-                if let Some(pattern) = &self.pattern {
-                    options = options.pattern(pattern.clone());
-                }
-                if let Some(timeout) = self.lock_timeout {
-                    options = options.lock_timeout(timeout);
-                }
-                if let Some(mebibytes) = self.rehearsal_memory_mib {
-                    options = options.rehearsal_memory(mebibytes << 20);
-                }
-                Ok(Arc::new(SqliteStore::new(directory, options)))
-            }
-            #[cfg(feature = "postgres")]
-            StoreLocation::Server(Url(url)) => {
-                let isolation = if self.has_roles { Isolation::Role } else { Isolation::None };
-                let mut options = PostgresOptions::default().spares(self.spares).isolation(isolation);
-                options = options.shared(self.shared.iter().cloned()).ignore(ignore);
-                if let Some(url) = &self.rehearse_on {
-                    options = options.rehearse_on(url);
-                }
-                if let Some(schema) = &self.extensions {
-                    options = options.extensions(schema);
-                }
-                if let Some(pattern) = &self.pattern {
-                    options = options.pattern(pattern.clone());
-                }
-                if let Some(timeout) = self.lock_timeout {
-                    options = options.lock_timeout(timeout);
-                }
-                if let Some(timeout) = self.statement_timeout.filter(|timeout| !timeout.is_zero()) {
-                    options = options.statement_timeout(timeout);
-                }
-                if let Some(timeout) = self.reconnect_timeout {
-                    options = options.reconnect_timeout(timeout);
-                }
-                Ok(Arc::new(PostgresStore::new(url, options)?))
-            }
+        if let ([store], false) = (self.stores.as_slice(), self.has_names) {
+            return store.build(&self.common, ignore);
         }
+        let mut stores = CombinedStoreBuilder::default().placement(self.placement);
+        for store in &self.stores {
+            stores = stores.store(&store.name, store.build(&self.common, ignore.clone())?, store.jobs);
+        }
+        Ok(Arc::new(stores.build()?))
     }
 
     /// Returns the fleet's backups, without opening anything.
@@ -294,18 +237,28 @@ impl Config {
             .with_archive(self.archive()?)
             .with_journal(self.journal())
             .with_lazy_rules(Box::new(move || config.rules(|name| std::env::var(name).ok())));
-        Ok(match self.jobs {
+        // Named stores have limits of their own, which the settings have merged already.
+        Ok(match self.jobs.filter(|_| !self.has_names) {
             Some(jobs) => manager.with_jobs(jobs),
             None => manager,
         })
     }
 }
 
-/// Whether a name can be that of a schema of the database's users.
-fn is_schema_name(name: &str) -> bool {
-    let is_reserved =
-        name.starts_with("pg_") || name.starts_with("tenantry_") || name == "information_schema";
-    !name.is_empty() && name.len() <= 63 && !is_reserved && !name.contains(['"', ',', '\0'])
+/// Returns the stores of a fleet, or those of them that are named.
+fn named_stores(
+    stores: Vec<StoreSettings>,
+    only: Option<Vec<String>>,
+    defaults: &StoreSettings,
+) -> Result<Vec<StoreConfig>> {
+    let names: Vec<String> = stores.iter().map(|store| store.name.clone()).collect();
+    let only = only.unwrap_or_else(|| names.clone());
+    if let Some(unknown) = only.iter().find(|name| !names.contains(name)) {
+        return Err(Error::new(ErrorKind::Usage, format!("no store is called {unknown}"))
+            .with_hint(format!("the stores in tenantry.toml are {}", names.join(", "))));
+    }
+    let is_meant = |store: &StoreSettings| only.contains(&store.name);
+    stores.into_iter().filter(is_meant).map(|store| StoreConfig::new(store.or(defaults))).collect()
 }
 
 fn seconds(name: &str, value: Option<f64>) -> Result<Option<Duration>> {

@@ -202,6 +202,20 @@ impl Error {
         self
     }
 
+    /// Sets the project, also if another name of it is set.
+    #[must_use]
+    pub(crate) fn of_project(mut self, project: impl fmt::Display) -> Self {
+        self.0.project = Some(project.to_string());
+        self
+    }
+
+    /// Names the store of a fleet in the message.
+    #[must_use]
+    pub(crate) fn in_store(mut self, store: &str) -> Self {
+        self.0.message = format!("store {store}: {}", self.0.message);
+        self
+    }
+
     /// Sets the migration, by version and name, unless it is already set.
     #[must_use]
     pub fn in_migration(mut self, migration: impl Into<String>) -> Self {

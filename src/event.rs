@@ -36,6 +36,8 @@ pub enum Event {
     /// Something is skipped, such as a file that is named like a project but is not a database.
     #[serde(rename = "left_out")]
     Skipped(Skipped),
+    /// A store of the fleet could not be reached, so its projects are not known.
+    StoreFailed(StoreFailed),
     /// A remark about the run as a whole.
     Note(Note),
     /// The waves into which the projects of an upgrade are divided.
@@ -66,6 +68,27 @@ pub struct Note {
     pub message: String,
     /// What to do about it.
     pub hint: String,
+}
+
+/// A store of a fleet that could not be reached.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct StoreFailed {
+    /// Its name.
+    pub store: String,
+    /// Why.
+    pub error: Error,
+}
+
+impl Serialize for StoreFailed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            store: &'a str,
+            error: ErrorLine<'a>,
+        }
+        Line { store: &self.store, error: error_line(&self.error) }.serialize(serializer)
+    }
 }
 
 /// A run that was killed, and what it did after the last event of its record.

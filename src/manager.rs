@@ -110,7 +110,7 @@ pub struct Manager {
     read_rules: Option<ReadRules>,
     archive: Option<Archive>,
     journal: Option<Journal>,
-    jobs: usize,
+    jobs: Option<usize>,
     pools: Arc<Pools>,
     interrupted: Arc<AtomicBool>,
     /// Locked shared while a project is worked on, and exclusively to retry a project that needs the server's whole
@@ -151,7 +151,7 @@ impl Manager {
             ));
         }
         Ok(Self {
-            jobs: store.default_jobs(),
+            jobs: None,
             store,
             catalog: Arc::new(catalog),
             reference: OnceLock::new(),
@@ -167,11 +167,11 @@ impl Manager {
         })
     }
 
-    /// Sets how many projects are worked on at once, at least 1. The default is the value that was measured to be
-    /// fastest for the store.
+    /// Sets how many projects are worked on at once, at least 1; in a fleet of several stores, in each of them. The default
+    /// is the value that was measured to be fastest for the store.
     #[must_use]
     pub fn with_jobs(mut self, jobs: usize) -> Self {
-        self.jobs = jobs.max(1);
+        self.jobs = Some(jobs.max(1));
         self
     }
 
@@ -319,7 +319,12 @@ impl Manager {
             .unwrap_or_else(|| Err(Error::new(ErrorKind::Internal, "the store returned no inspection")))
     }
 
+    /// Returns an id as the store calls the project.
+    fn resolve(&self, id: &ProjectId) -> Result<ProjectId> {
+        Ok(self.store.resolve(std::slice::from_ref(id))?.pop().unwrap_or_else(|| id.clone()))
+    }
+
     fn workers(&self) -> Result<Workers> {
-        Workers::new(self.jobs)
+        Workers::new(Arc::clone(&self.store), self.jobs)
     }
 }

@@ -14,6 +14,7 @@
 //! | `DeferredCommits` | commits that become durable in batches |
 
 mod cache;
+pub(crate) mod combined;
 pub(crate) mod connection;
 pub(crate) mod create;
 pub(crate) mod inspect;
@@ -26,7 +27,7 @@ pub(crate) mod sqlite;
 
 use std::fmt;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::project::ProjectId;
 use crate::sql::Dialect;
 
@@ -34,8 +35,9 @@ use connection::Connector;
 
 pub use crate::project::NamePattern;
 pub use crate::schema::ignore::IgnoreList;
+pub use combined::{CombinedStore, CombinedStoreBuilder, Placement};
 pub use create::Spares;
-pub use inspect::{Discovery, Skipped};
+pub use inspect::{Discovery, Skipped, Unreachable};
 #[cfg(feature = "postgres")]
 pub use postgres::{Isolation, PostgresOptions, PostgresStore};
 pub use snapshots::IfInUse;
@@ -52,8 +54,8 @@ pub(crate) use snapshots::{
 };
 pub(crate) use sql_text::{LoadedSql, SqlText};
 
-/// A fleet's home: a folder of SQLite files ([`SqliteStore`]), or a Postgres database with a schema for each project
-/// ([`PostgresStore`]). Implemented by tenantry only.
+/// A fleet's home: a folder of SQLite files ([`SqliteStore`]), a Postgres database with a schema for each project
+/// ([`PostgresStore`]), or several of them ([`CombinedStore`]). Implemented by tenantry only.
 pub trait Store: Inspect + Create + Snapshots + SqlText + Send + Sync {
     /// The store's address, without a password.
     fn location(&self) -> String;
@@ -66,6 +68,31 @@ pub trait Store: Inspect + Create + Snapshots + SqlText + Send + Sync {
 
     /// Fails if an id cannot be a project's name in this store. Looks at the id only.
     fn validate_id(&self, id: &ProjectId) -> Result<()>;
+
+    /// Returns ids as this store's projects are called: with the name of a store where it is needed and was not given.
+    /// Opens no project. Fails if one cannot be a project's id in this store.
+    fn resolve(&self, ids: &[ProjectId]) -> Result<Vec<ProjectId>> {
+        for id in ids {
+            if let Some(store) = id.store() {
+                return Err(Error::new(ErrorKind::Usage, format!("the fleet has no store {store}"))
+                    .in_project(id)
+                    .with_hint("it is one store, so its projects are called by their ids alone"));
+            }
+            self.validate_id(id)?;
+        }
+        Ok(ids.to_vec())
+    }
+
+    /// Returns ids as new projects will be called, like [`Store::resolve`].
+    fn place_new(&self, ids: &[ProjectId]) -> Result<Vec<ProjectId>> {
+        self.resolve(ids)
+    }
+
+    /// The address of the store that a project is in, without a password.
+    fn location_of(&self, id: &ProjectId) -> String {
+        let _ = id;
+        self.location()
+    }
 
     /// Whether the folder or database exists. The first create makes a missing folder.
     fn exists(&self) -> bool;
@@ -98,8 +125,14 @@ pub trait Store: Inspect + Create + Snapshots + SqlText + Send + Sync {
     /// Runs the database's own maintenance on a project while others use it.
     fn maintain(&self, id: &ProjectId, maintenance: DatabaseMaintenance) -> Result<()>;
 
-    /// How many projects to work on at once if nobody says otherwise.
-    fn default_jobs(&self) -> usize;
+    /// How many projects to work on at once if nobody says otherwise, for each of its parts that has a limit of its own.
+    fn lanes(&self) -> Vec<usize>;
+
+    /// The part of [`Store::lanes`] that a project belongs to.
+    fn lane(&self, id: &ProjectId) -> usize {
+        let _ = id;
+        0
+    }
 
     /// How often to retry a project that another process has locked.
     fn retries(&self) -> u32;

@@ -4,7 +4,9 @@
 //! A failed project does not stop the others. A panic affects only the report of its project; while a batch is planned, those
 //! of the whole batch.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
@@ -16,6 +18,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Outcome, ProjectReport};
 use crate::project::ProjectId;
+use crate::store::Store;
 
 /// The capacity of the channel. Workers block when it is full.
 const QUEUE_LENGTH: usize = 256;
@@ -70,17 +73,31 @@ impl<'a> StopCondition<'a> {
     }
 }
 
-/// A pool of worker threads.
-pub(crate) struct Workers(ThreadPool);
+/// Pools of worker threads: one for each lane of the store, so that no part of it gets more work at once than its limit.
+pub(crate) struct Workers {
+    lanes: Vec<ThreadPool>,
+    store: Arc<dyn Store>,
+}
 
 impl Workers {
-    pub(crate) fn new(jobs: usize) -> Result<Self> {
-        ThreadPoolBuilder::new()
-            .num_threads(jobs.max(1))
-            .thread_name(|index| format!("tenantry-{index}"))
-            .build()
-            .map(Self)
-            .map_err(|error| Error::new(ErrorKind::Internal, "cannot start worker threads").caused_by(error))
+    /// Starts the threads. `jobs` is their number in each lane; `None` for the store's default.
+    pub(crate) fn new(store: Arc<dyn Store>, jobs: Option<usize>) -> Result<Self> {
+        let start = |(lane, threads): (usize, usize)| {
+            ThreadPoolBuilder::new()
+                .num_threads(jobs.unwrap_or(threads).max(1))
+                .thread_name(move |index| format!("tenantry-{lane}-{index}"))
+                .build()
+                .map_err(|error| {
+                    Error::new(ErrorKind::Internal, "cannot start worker threads").caused_by(error)
+                })
+        };
+        let lanes = store.lanes().into_iter().enumerate().map(start).collect::<Result<_>>()?;
+        Ok(Self { lanes, store })
+    }
+
+    /// How many projects are worked on at once.
+    pub(crate) fn count(&self) -> usize {
+        self.lanes.iter().map(ThreadPool::current_num_threads).sum()
     }
 
     /// Calls `work` for each project, and `receive` with each report on the calling thread. The reports of `batch_size`
@@ -150,7 +167,8 @@ impl Workers {
         self.distribute(projects, size, work_on_batch, receive);
     }
 
-    /// Distributes batches of `size` projects over the workers, and passes each report to `receive`.
+    /// Distributes batches of `size` projects over the workers, and passes each report to `receive`. A batch has projects of
+    /// one lane.
     fn distribute(
         &self,
         projects: &[ProjectId],
@@ -159,24 +177,43 @@ impl Workers {
         mut receive: impl FnMut(ProjectReport),
     ) {
         let (sender, receiver) = sync_channel(QUEUE_LENGTH);
+        let work_on_batch = &work_on_batch;
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                self.0.install(|| {
-                    projects.par_chunks(size.max(1)).with_max_len(1).for_each_with(
-                        sender,
-                        |sender, projects| {
-                            for report in work_on_batch(projects) {
-                                // Sending fails only if the receiving thread panicked.
-                                let _ = sender.send(report);
-                            }
-                        },
-                    );
+            for (lane, projects) in self.by_lane(projects) {
+                let sender = sender.clone();
+                scope.spawn(move || {
+                    lane.install(|| {
+                        projects.par_chunks(size.max(1)).with_max_len(1).for_each_with(
+                            sender,
+                            |sender, projects| {
+                                for report in work_on_batch(projects) {
+                                    // Sending fails only if the receiving thread panicked.
+                                    let _ = sender.send(report);
+                                }
+                            },
+                        );
+                    });
                 });
-            });
+            }
+            drop(sender);
             for report in receiver {
                 receive(report);
             }
         });
+    }
+
+    /// Divides projects by their lanes.
+    fn by_lane<'a>(&'a self, projects: &'a [ProjectId]) -> Vec<(&'a ThreadPool, Cow<'a, [ProjectId]>)> {
+        if let [lane] = self.lanes.as_slice() {
+            return vec![(lane, Cow::Borrowed(projects))];
+        }
+        let mut of_lanes = vec![Vec::new(); self.lanes.len()];
+        for project in projects {
+            let lane = self.store.lane(project).min(of_lanes.len() - 1);
+            of_lanes[lane].push(project.clone());
+        }
+        let lanes = self.lanes.iter().zip(of_lanes).filter(|(_, projects)| !projects.is_empty());
+        lanes.map(|(lane, projects)| (lane, Cow::Owned(projects))).collect()
     }
 }
 

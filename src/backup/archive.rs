@@ -86,13 +86,15 @@ impl Archive {
         Self { owner: Some(store), ..self }
     }
 
-    /// Whether a backup belongs to this fleet.
+    /// Whether a backup is one of this project of this fleet.
     #[must_use]
-    pub(crate) fn owns(&self, manifest: &Manifest) -> bool {
-        self.owner.as_ref().is_none_or(|store| {
-            let Manifest { store: taken_of, place, project, .. } = manifest;
-            store.owns(taken_of, place, project, &self.location())
-        })
+    pub(crate) fn owns(&self, project: &ProjectId, manifest: &Manifest) -> bool {
+        let Manifest { store: taken_of, place, project: name, .. } = manifest;
+        // It may have been taken while the fleet was one store, whose projects have no other name.
+        if !project.answers_to(name) {
+            return false;
+        }
+        self.owner.as_ref().is_none_or(|store| store.owns(taken_of, place, project, &self.location()))
     }
 
     /// Returns the location of the destination, for messages.
@@ -103,25 +105,37 @@ impl Archive {
 
     /// Returns the projects that have backups, sorted.
     pub fn projects(&self) -> Result<Vec<ProjectId>> {
-        let mut projects: Vec<ProjectId> =
-            self.destination.folders()?.iter().filter_map(|folder| folder.parse().ok()).collect();
+        let mut projects: Vec<ProjectId> = self
+            .destination
+            .folders()?
+            .iter()
+            .filter_map(|folder| ProjectId::of_folder(folder).ok())
+            .collect();
         projects.sort();
         let mut owned = Vec::with_capacity(projects.len());
         for project in projects {
             // A project with an unreadable backup is included; reading the backup reports the error.
             let mut names = self.names(&project)?.into_iter().rev();
-            if names.any(|name| self.get(&name).map_or(true, |backup| self.owns(&backup.manifest))) {
+            if names.any(|name| self.get(&name).map_or(true, |backup| self.owns(&project, &backup.manifest)))
+            {
                 owned.push(project);
             }
         }
         Ok(owned)
     }
 
-    /// Returns the names of a project's complete backups, oldest first.
+    /// Returns the names of a project's complete backups, oldest first. Some may be those of a project of another store.
     pub fn names(&self, project: &ProjectId) -> Result<Vec<String>> {
-        let files = self.destination.list(project.as_str())?;
-        let manifests = files.iter().filter_map(|file| file.strip_suffix(MANIFEST));
-        Ok(manifests.map(|stem| format!("{project}/{stem}")).collect())
+        let mut folders = vec![project.folder(), project.in_its_store().folder()];
+        folders.dedup();
+        let mut names = Vec::new();
+        for folder in folders {
+            let files = self.destination.list(&folder)?;
+            let manifests = files.iter().filter_map(|file| file.strip_suffix(MANIFEST));
+            names.extend(manifests.map(|stem| format!("{folder}/{stem}")));
+        }
+        names.sort_by(|a, b| stem(a).cmp(stem(b)));
+        Ok(names)
     }
 
     /// Reads a backup's manifest and last verification. Returns [`ErrorKind::CheckFailed`] if the manifest is damaged.
@@ -133,8 +147,11 @@ impl Archive {
             .read_to_end(&mut document)
             .map_err(|error| Error::new(ErrorKind::Io, "cannot read its manifest").caused_by(error))?;
         let manifest = Manifest::open(&document).map_err(|error| error.at(name, None))?;
-        let belongs =
-            name.starts_with(&format!("{}/{}-", manifest.project, manifest.taken_at.for_file_name()));
+        let belongs = name.starts_with(&format!(
+            "{}/{}-",
+            manifest.project.folder(),
+            manifest.taken_at.for_file_name()
+        ));
         if !belongs {
             return Err(
                 Error::new(ErrorKind::CheckFailed, "its manifest belongs to another backup").at(name, None)
@@ -150,7 +167,7 @@ impl Archive {
         let (mut backups, mut broken) = (Vec::new(), Vec::new());
         for name in self.names(project)? {
             match self.get(&name) {
-                Ok(backup) if self.owns(&backup.manifest) => backups.push(backup),
+                Ok(backup) if self.owns(project, &backup.manifest) => backups.push(backup),
                 Ok(_) => {}
                 Err(error) => broken.push(error.in_project(project)),
             }
@@ -161,11 +178,13 @@ impl Archive {
     /// Returns a project's newest backup, or the newest that was taken at or before `by`. An unreadable backup is an error; it
     /// is not skipped.
     pub fn newest(&self, project: &ProjectId, by: Option<Timestamp>) -> Result<Option<Backup>> {
-        let end = by.map(|by| format!("{project}/{}~", by.for_file_name()));
+        let end = by.map(|by| format!("{}~", by.for_file_name()));
         let names = self.names(project)?;
-        for name in names.iter().rev().filter(|name| end.as_ref().is_none_or(|end| *name <= end)) {
+        for name in
+            names.iter().rev().filter(|name| end.as_ref().is_none_or(|end| stem(name) <= end.as_str()))
+        {
             let backup = self.get(name)?;
-            if self.owns(&backup.manifest) {
+            if self.owns(project, &backup.manifest) {
                 return Ok(Some(backup));
             }
         }
@@ -205,7 +224,7 @@ impl Archive {
             access: snapshot.access,
         };
         let random = &uuid::Uuid::new_v4().simple().to_string()[..8];
-        let name = format!("{project}/{}-{random}", taken_at.for_file_name());
+        let name = format!("{}/{}-{random}", project.folder(), taken_at.for_file_name());
         self.destination.put(&format!("{name}{DATA}"), &packed)?;
         let document = workspace.path().join("manifest");
         write_private(&document, &manifest.seal()?)?;
@@ -281,14 +300,15 @@ impl Archive {
     /// Removes files of a project's backups that have no manifest and are older than `older_than`, as killed processes
     /// leave them. Returns the number of removed files.
     pub fn sweep(&self, project: &ProjectId, older_than: Duration) -> Result<usize> {
-        let files = self.destination.list(project.as_str())?;
+        let folder = project.folder();
+        let files = self.destination.list(&folder)?;
         let finished: Vec<&str> = files.iter().filter_map(|file| file.strip_suffix(MANIFEST)).collect();
         let mut swept = 0;
         for file in &files {
             let is_of = |stem: &&str| file.starts_with(stem);
             let taken = file.split('-').next().and_then(moment_in_name);
             if taken.is_some_and(|taken| taken.age() > older_than) && !finished.iter().any(is_of) {
-                self.remove_file(&format!("{project}/{file}"))?;
+                self.remove_file(&format!("{folder}/{file}"))?;
                 swept += 1;
             }
         }
@@ -315,6 +335,11 @@ impl Archive {
         let record: VerificationRecord = serde_json::from_str(&text).ok()?;
         (record.manifest == hexadecimal(&Sha256::digest(document))).then_some(record.verified)
     }
+}
+
+/// The part of a backup's name after its folder, which begins with the time.
+fn stem(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(_, stem)| stem)
 }
 
 /// The contents of a `.verified` file.

@@ -156,8 +156,10 @@ fn check(settings: &Settings, check: &Check) -> Result<u8> {
     let mut manager = settings.manager()?;
     let (mut ids, mut names, mut folders) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
     for target in &check.targets {
-        if !target.contains('/') {
-            ids.push(target.parse()?);
+        // The name of a backup has a dot, which no id has.
+        let id = target.parse::<ProjectId>();
+        if id.is_ok() || !target.contains('/') {
+            ids.push(id?);
             folders.insert(None);
             continue;
         }
@@ -201,7 +203,7 @@ fn parse_backup(target: &str) -> Result<(Option<PathBuf>, ProjectId, String)> {
         let parent = path.parent().and_then(Path::parent).filter(|it| !it.as_os_str().is_empty());
         parent.map_or_else(|| PathBuf::from("."), PathBuf::from)
     });
-    Ok((archive_folder, folder.parse()?, format!("{folder}/{file}")))
+    Ok((archive_folder, ProjectId::of_folder(&folder)?, format!("{folder}/{file}")))
 }
 
 fn parse_sample(text: &str) -> Result<Sample> {

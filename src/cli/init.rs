@@ -140,7 +140,7 @@ pub(super) fn init(settings: &Settings, init: &Init) -> Result<u8> {
 /// The example with the store that the options name, so that the next commands need no options.
 fn with_location(example: &str, settings: &Settings) -> String {
     let mut text = example.to_string();
-    if let Some(store) = settings.store.as_deref().filter(|store| !has_password(store)) {
+    if let Some(store) = settings.store.first().filter(|store| !has_password(store)) {
         text = text.replace("url = \"sqlite:data\"\n", &format!("url = {store:?}\n"));
     }
     if let Some(pattern) = &settings.pattern {

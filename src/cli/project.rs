@@ -7,7 +7,7 @@ use tenantry::store::Finding;
 use tenantry::{Error, ErrorKind, Result};
 
 use super::fleet::{Filter, run_on_ids};
-use super::{Format, Settings, spares};
+use super::{Format, Settings, parse_ids, spares};
 use crate::report::Output;
 
 #[derive(Args, Debug)]
@@ -15,6 +15,9 @@ pub(super) struct Create {
     /// Ids of the projects: 1 to 100 of A-Z a-z 0-9 _ -, starting with a letter or digit
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
+    /// In a fleet of several stores, the one to create them in [default: [create] place in tenantry.toml]
+    #[arg(long = "in", value_name = "STORE")]
+    place: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -37,7 +40,14 @@ pub(super) struct Drop {
 }
 
 pub(super) fn create(settings: &Settings, create: Create) -> Result<u8> {
-    let code = run_on_ids(settings, &create.ids, Operation::Create)?;
+    let ids = match &create.place {
+        Some(store) => {
+            let ids = parse_ids(&create.ids)?;
+            ids.iter().map(|id| Ok(id.of_store(store)?.to_string())).collect::<Result<_>>()?
+        }
+        None => create.ids,
+    };
+    let code = run_on_ids(settings, &ids, Operation::Create)?;
     spares::refill(settings, code);
     Ok(code)
 }
@@ -69,6 +79,14 @@ pub(super) fn list(settings: &Settings, list: &List) -> Result<u8> {
             }
         }
     }
+    for it in &found.unreachable {
+        match settings.format {
+            Format::Human => crate::report::note(format_args!("store {}: {}", it.store, it.error)),
+            Format::Json => output.json(
+                &json!({"v": 1, "event": "store_failed", "store": it.store, "message": it.error.summary()}),
+            ),
+        }
+    }
     for it in &found.skipped {
         match settings.format {
             Format::Human => crate::report::note(format_args!("skipped {}: {}", it.name, it.reason)),
@@ -81,7 +99,11 @@ pub(super) fn list(settings: &Settings, list: &List) -> Result<u8> {
         crate::report::note(format_args!("no projects in {}", store.location()));
     }
     output.finish()?;
-    Ok(if count == 0 && !list.filter.allow_empty { 6 } else { 0 })
+    Ok(match count {
+        _ if !found.unreachable.is_empty() => 3,
+        0 if !list.filter.allow_empty => 6,
+        _ => 0,
+    })
 }
 
 pub(super) fn doctor(settings: &Settings, clean: bool) -> Result<u8> {

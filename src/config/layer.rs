@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::rollout::RolloutSettings;
+use super::stores::StoreSettings;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The settings of one source. `None` leaves a setting to a source of lower precedence.
@@ -15,6 +16,12 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct Layer {
     /// `sqlite:DIR` or `postgres://...`.
     pub store: Option<String>,
+    /// Several stores with names, in place of `store`.
+    pub stores: Option<Vec<StoreSettings>>,
+    /// The names of those among `stores` that are meant.
+    pub only_stores: Option<Vec<String>>,
+    /// Where new projects are created that name no store: `fewest`.
+    pub place: Option<String>,
     /// The pattern that maps ids to file or schema names, such as `project_{id}.db`.
     pub pattern: Option<String>,
     /// The migrations that the projects follow.
@@ -80,8 +87,17 @@ impl Layer {
     /// Returns this layer, with unset settings taken from `weaker`.
     #[must_use]
     pub fn over(self, weaker: Self) -> Self {
+        // A store and several stores exclude each other, so either replaces both.
+        let (store, stores) = if self.store.is_some() || self.stores.is_some() {
+            (self.store, self.stores)
+        } else {
+            (weaker.store, weaker.stores)
+        };
         Self {
-            store: self.store.or(weaker.store),
+            store,
+            stores,
+            only_stores: self.only_stores.or(weaker.only_stores),
+            place: self.place.or(weaker.place),
             pattern: self.pattern.or(weaker.pattern),
             migrations: self.migrations.or(weaker.migrations),
             layout: self.layout.or(weaker.layout),
@@ -143,9 +159,34 @@ impl Layer {
                 .with_hint("for a commented example, run in an empty folder: tenantry init")
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let File { store, migrations, schema, lint, sqlite, run, rollout, backup, journal, env } = file;
-        let base = Settings { store, migrations, schema, lint, sqlite, run, rollout, backup, journal }
-            .layer(path, folder)?;
+        let File {
+            store,
+            stores,
+            create,
+            migrations,
+            schema,
+            lint,
+            sqlite,
+            run,
+            rollout,
+            backup,
+            journal,
+            env,
+        } = file;
+        let base = Settings {
+            store,
+            stores,
+            create,
+            migrations,
+            schema,
+            lint,
+            sqlite,
+            run,
+            rollout,
+            backup,
+            journal,
+        }
+        .layer(path, folder)?;
         let Some(name) = environment else { return Ok(base) };
         let Some(settings) = env.get(name) else {
             let names: Vec<_> = env.keys().map(String::as_str).collect();
@@ -165,6 +206,9 @@ impl Layer {
 struct File {
     #[serde(default)]
     store: StoreSection,
+    stores: Option<Vec<StoreSettings>>,
+    #[serde(default)]
+    create: CreateSection,
     #[serde(default)]
     migrations: MigrationsSection,
     #[serde(default)]
@@ -190,6 +234,9 @@ struct File {
 struct Settings {
     #[serde(default)]
     store: StoreSection,
+    stores: Option<Vec<StoreSettings>>,
+    #[serde(default)]
+    create: CreateSection,
     #[serde(default)]
     migrations: MigrationsSection,
     #[serde(default)]
@@ -217,6 +264,12 @@ struct StoreSection {
     isolation: Option<String>,
     shared: Option<Vec<String>>,
     extensions: Option<String>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateSection {
+    place: Option<String>,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -278,16 +331,29 @@ impl Settings {
             (None, Some(directory)) => Some(Migrations::Directory(folder.join(directory))),
             (None, None) => None,
         };
-        let store = self.store.url.as_ref().map(|url| match url.strip_prefix("sqlite:") {
+        let relative_to_folder = |url: &String| match url.strip_prefix("sqlite:") {
             Some(directory) => format!("sqlite:{}", folder.join(directory).display()),
             None => url.clone(),
-        });
+        };
+        let store = self.store.url.as_ref().map(relative_to_folder);
+        let of_folder = |it: &StoreSettings| StoreSettings { url: relative_to_folder(&it.url), ..it.clone() };
+        let stores: Option<Vec<_>> =
+            self.stores.as_ref().map(|stores| stores.iter().map(of_folder).collect());
+        if store.is_some() && stores.is_some() {
+            let message = "[store] url and [[stores]] exclude each other";
+            return Err(Error::new(ErrorKind::Configuration, message)
+                .at(path, None)
+                .with_hint("make the store of [store] url one of [[stores]], with a name"));
+        }
         let RunSection { jobs, lock_timeout, statement_timeout, reconnect_timeout } = self.run;
         let StoreSection { pattern, spares, isolation, shared, extensions, .. } = self.store.clone();
         let [backups, journal] =
             [&self.backup, &self.journal].map(|it| it.dir.as_ref().map(|dir| folder.join(dir)));
         Ok(Layer {
             store,
+            stores,
+            only_stores: None,
+            place: self.create.place.clone(),
             pattern,
             migrations,
             layout: self.migrations.layout.clone(),

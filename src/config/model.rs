@@ -105,8 +105,10 @@ impl Config {
         let id: ProjectId = name[start..end].parse()?;
         let pattern: NamePattern = format!("{}{{id}}{}", &name[..start], &name[end..]).parse()?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let options =
-            SqliteOptions::default().pattern(pattern).ignore(self.ignored()?).load(self.load.iter().cloned());
+        let options = SqliteOptions::default()
+            .pattern(pattern)
+            .ignore(self.ignored()?)
+            .load(self.common.load.iter().cloned());
         Ok((Arc::new(SqliteStore::new(folder, options)), id))
     }
 

@@ -17,11 +17,12 @@ pub(super) const ABANDONED: Duration = Duration::from_hours(24);
 impl Manager {
     pub(super) fn backup_request<'a>(
         &self,
+        project: &ProjectId,
         label: Option<&'a str>,
         reason: Reason,
         run_id: &'a str,
     ) -> BackupRequest<'a> {
-        BackupRequest { label, reason, run_id, store: self.store.location() }
+        BackupRequest { label, reason, run_id, store: self.store.location_of(project) }
     }
 
     pub(super) fn take_backup(
@@ -31,7 +32,7 @@ impl Manager {
         reason: Reason,
         run_id: &str,
     ) -> Result<Backup> {
-        let request = self.backup_request(label, reason, run_id);
+        let request = self.backup_request(project, label, reason, run_id);
         self.retry(|| self.archive()?.create(project, &request, |file| self.store.snapshot_to(project, file)))
     }
 
@@ -93,7 +94,7 @@ impl Manager {
                 };
                 for name in archive.names(project)?.iter().rev() {
                     let backup = archive.get(name)?;
-                    if archive.owns(&backup.manifest) && !is_undo(&backup) {
+                    if archive.owns(project, &backup.manifest) && !is_undo(&backup) {
                         return Ok(backup);
                     }
                 }
@@ -105,8 +106,8 @@ impl Manager {
             }),
             Source::Named(name) if name.contains('/') => {
                 let backup = archive.get(name)?;
-                if backup.manifest.project == *project {
-                    return if target.is_some() || archive.owns(&backup.manifest) {
+                if project.answers_to(&backup.manifest.project) {
+                    return if target.is_some() || archive.owns(project, &backup.manifest) {
                         Ok(backup)
                     } else {
                         let Manifest { store, place, .. } = &backup.manifest;

@@ -27,7 +27,8 @@ impl Manager {
                 })
             }
             BackupTask::Check { level, names, .. } => {
-                self.check_backup(project, *level, names.get(project), run_id, &mut report)
+                let name = names.iter().find(|(named, _)| project.answers_to(named)).map(|(_, name)| name);
+                self.check_backup(project, *level, name, run_id, &mut report)
             }
             BackupTask::Restore(restore) => {
                 self.restore_project(project, restore, dry_run, run_id, &mut report)

@@ -57,7 +57,7 @@ impl Manager {
 
     /// Returns the store's projects, sorted. Opens none of them.
     pub fn list(&self) -> Result<Vec<ProjectId>> {
-        self.store.discover().map(|discovery| discovery.projects)
+        self.store.discover()?.require_complete()
     }
 
     /// Records the version that a project has, without running migrations: the version in its ledger, or, without a
@@ -104,7 +104,7 @@ impl Manager {
 
     /// Returns a project's backups, oldest first. Fails if one of them cannot be read.
     pub fn backups(&self, id: &ProjectId) -> Result<Vec<Backup>> {
-        let (backups, unreadable) = self.archive()?.all(id)?;
+        let (backups, unreadable) = self.archive()?.all(&self.resolve(id)?)?;
         unreadable.into_iter().next().map_or(Ok(backups), Err)
     }
 

@@ -25,10 +25,10 @@ use crate::time::Timestamp;
 pub struct IdPattern(glob::Pattern);
 
 impl IdPattern {
-    /// Whether the pattern matches an id.
+    /// Whether the pattern matches an id, with or without its store.
     #[must_use]
     pub fn matches(&self, id: &ProjectId) -> bool {
-        self.0.matches(id.as_str())
+        self.0.matches(id.as_str()) || (id.store().is_some() && self.0.matches(id.in_its_store().as_str()))
     }
 
     /// The pattern that only this id matches. `None` if it had a character with a meaning in patterns; no id has one.

@@ -16,6 +16,7 @@ impl Manager {
     /// was written for. Fails with [`ErrorKind::PoolExhausted`] if the limit is reached and no connection is returned
     /// within 10 s.
     pub fn connection(&self, id: &ProjectId) -> Result<PooledConnection> {
+        let id = &self.resolve(id)?;
         let get = || {
             self.pools.get(id, || {
                 self.require_current(id)?;

@@ -15,7 +15,6 @@ use crate::lint::{Finding, RULES, Surroundings, Touches, is_rule, lint};
 use crate::plan::{Reference, State};
 use crate::project::ProjectId;
 use crate::sql::quote_name;
-use crate::store::Discovery;
 use crate::workers::StopCondition;
 
 /// The result of [`Manager::lint`].
@@ -114,7 +113,7 @@ impl Manager {
         let position = |finding: &Finding| self.catalog.resolve(&finding.migration).unwrap_or(usize::MAX);
         let tables: BTreeSet<&String> = findings.iter().flat_map(|it| &it.tables).collect();
         let tables: Vec<String> = tables.into_iter().cloned().collect();
-        let Discovery { projects, .. } = self.store.discover()?;
+        let projects = self.store.discover()?.require_complete()?;
         let mut applied: BTreeMap<ProjectId, usize> = BTreeMap::new();
         for (project, inspection) in self.inspect_all(&projects) {
             let ledger = inspection?.ledger;

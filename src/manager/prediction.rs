@@ -40,9 +40,9 @@ impl Manager {
         let ids = self.choose_copies(passed)?;
         let mut found = None;
         self.store.with_copies(&ids, &mut |store| {
-            let copies = Self::with_shared_store(store, (*self.catalog).clone())?
-                .with_jobs(self.jobs)
+            let mut copies = Self::with_shared_store(store, (*self.catalog).clone())?
                 .with_interruption(Arc::clone(&self.interrupted));
+            copies.jobs = self.jobs;
             let run = Run {
                 selection: Selection::Ids(ids.clone()),
                 rehearsal: None,

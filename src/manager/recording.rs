@@ -180,8 +180,15 @@ impl Manager {
         let Json(header) = events.first().cloned().unwrap_or_default();
         let reported = reported_projects(events);
         let projects: Vec<ProjectId> = match header["options"]["selection"]["ids"].as_array() {
-            Some(ids) => ids.iter().filter_map(|id| id.as_str()?.parse().ok()).collect(),
-            None => self.store.discover()?.projects,
+            Some(ids) => {
+                let ids: Vec<ProjectId> = ids.iter().filter_map(|id| id.as_str()?.parse().ok()).collect();
+                self.store.resolve(&ids)?
+            }
+            None => self.store.discover()?.require_complete().map_err(|error| {
+                error.with_hint(
+                    "a killed run is completed first; to leave this store out: --store NAME for each other",
+                )
+            })?,
         };
         let command = header["command"].as_str().unwrap_or_default().to_string();
         let (mut moved, mut gone, mut unread) = (BTreeMap::new(), Vec::new(), Vec::new());

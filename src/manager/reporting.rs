@@ -75,7 +75,8 @@ pub(super) fn failed(project: &ProjectId, error: Error) -> ProjectReport {
         let problem = Problem::SharedFile { message: error.message().into(), hint };
         return ProjectReport::new(project.clone(), Outcome::Blocked(vec![problem]));
     }
-    ProjectReport::new(project.clone(), Outcome::Failed(error.in_project(project)))
+    // A store of several knows the project by another name.
+    ProjectReport::new(project.clone(), Outcome::Failed(error.of_project(project)))
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

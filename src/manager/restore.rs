@@ -25,7 +25,10 @@ impl Manager {
     ) -> Result<Outcome> {
         let backup = self.find_backup(project, &restore.source, restore.target.as_ref())?;
         report.backup = Some(backup.name.clone());
-        let target = restore.target.as_ref().unwrap_or(project);
+        let target = match &restore.target {
+            Some(target) => &self.store.place_new(std::slice::from_ref(target))?.remove(0),
+            None => project,
+        };
         self.store.validate_id(target)?;
         report.notes.push(format!(
             "{} was taken at {}, {}",
@@ -33,9 +36,8 @@ impl Manager {
         ));
         let from = &backup.manifest.store;
         if !self.store.is_at(from) {
-            report
-                .notes
-                .push(format!("it was taken from {from}, but this store is {}", self.store.location()));
+            let here = self.store.location_of(target);
+            report.notes.push(format!("it was taken from {from}, but this store is {here}"));
         }
         if dry_run {
             // Higher levels create a scratch database.
@@ -110,7 +112,7 @@ impl Manager {
             }
             Err(error) => return Err(error),
         };
-        let request = self.backup_request(None, Reason::BeforeRestore, run_id);
+        let request = self.backup_request(target, None, Reason::BeforeRestore, run_id);
         let old = match self.archive()?.create(target, &request, |file| exclusive.snapshot_to(file)) {
             Ok(undo) => {
                 permit(&undo.manifest)?;
@@ -146,7 +148,7 @@ impl Manager {
             })?;
             let backup = match backup {
                 FinalBackup::Take => {
-                    let request = self.backup_request(None, Reason::BeforeDrop, run_id);
+                    let request = self.backup_request(project, None, Reason::BeforeDrop, run_id);
                     Some(self.archive()?.create(project, &request, |file| exclusive.snapshot_to(file))?)
                 }
                 FinalBackup::Skip => None,

@@ -1,7 +1,7 @@
 //! How an upgrade goes through a fleet: in which order, in waves of which sizes, what happens between them, and at how many
 //! failures it stops. Does nothing itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -212,8 +212,8 @@ impl Rollout {
     pub(crate) fn divide(&self, mut projects: Vec<ProjectId>) -> Vec<Vec<ProjectId>> {
         self.order.sort(&mut projects);
         let all = projects.len();
-        let canary: BTreeSet<&ProjectId> = self.canary.iter().collect();
-        let (first, others): (Vec<_>, Vec<_>) = projects.into_iter().partition(|id| canary.contains(id));
+        let is_first = |id: &ProjectId| self.canary.iter().any(|canary| id.answers_to(canary));
+        let (first, others): (Vec<_>, Vec<_>) = projects.into_iter().partition(is_first);
         let mut started = first.len();
         let mut waves = vec![first];
         let mut others = others.into_iter();

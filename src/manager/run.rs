@@ -16,10 +16,10 @@ use super::survey::{Planned, Prefetched};
 use super::waves::divide;
 use crate::apply::Executor;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Note, Outcome, ProjectReport, RunStarted, Summary, Tally};
+use crate::event::{Event, Note, Outcome, ProjectReport, RunStarted, StoreFailed, Summary, Tally};
 use crate::plan::Request;
 use crate::project::ProjectId;
-use crate::store::{Discovery, ReadSchema, Skipped};
+use crate::store::{Discovery, ReadSchema, Skipped, Unreachable};
 use crate::workers::StopCondition;
 
 impl Manager {
@@ -53,13 +53,19 @@ impl Manager {
     /// Runs a command. Returns the id of the run and its summary.
     fn run_once(&self, run: &Run, mut observer: impl FnMut(Event)) -> Result<(String, Summary)> {
         let started = Instant::now();
-        let Discovery { projects, skipped } = self.select(run)?;
+        let Discovery { mut projects, skipped, unreachable } = self.select(run)?;
+        // Of a store that cannot be reached, a run that is resumed knows the projects. They fail by their names.
+        if let Some(resumed) = &run.resumed {
+            let is_unreachable =
+                |id: &&ProjectId| unreachable.iter().any(|it| Some(it.store.as_str()) == id.store());
+            projects.extend(resumed.waves.iter().flatten().filter(is_unreachable).cloned());
+        }
         let prefetched = self.prepare(run, &projects)?;
         let id = run.resumed.as_ref().map_or_else(new_run_id, |resumed| resumed.run.clone());
         let (recording, after) = self.start_recording(run, &id, projects.len(), &mut observer)?;
         let halted = AtomicBool::new(false);
         let mut sink =
-            EventSink { tally: Tally::default(), observer, recording, halted: &halted, is_halted: false };
+            EventSink { tally: Tally::default(), observer, recording, halted: &halted, is_incomplete: false };
         sink.emit(Event::RunStarted(RunStarted {
             run: id.clone(),
             command: run.name(),
@@ -75,6 +81,10 @@ impl Manager {
             resumed: run.resumed.is_some(),
             after,
         }));
+        for Unreachable { store, error } in unreachable {
+            sink.is_incomplete = true;
+            sink.emit(Event::StoreFailed(StoreFailed { store, error }));
+        }
         let ignored_files = self.catalog.ignored_files().iter().map(|path| Skipped {
             name: path.display().to_string(),
             reason: "not a migration: a file among the migrations' folders".into(),
@@ -92,10 +102,10 @@ impl Manager {
         }
         let result = self.run_operation(run, &id, started, &projects, prefetched, &mut sink);
         let interrupted = self.interrupted.load(Ordering::Relaxed);
-        let EventSink { tally, mut observer, recording, is_halted, .. } = sink;
+        let EventSink { tally, mut observer, recording, is_incomplete, .. } = sink;
         let summary = Summary {
             predicted: run.predicted,
-            ..Summary::new(tally, started.elapsed(), [interrupted, is_halted], run.exit_rules)
+            ..Summary::new(tally, started.elapsed(), [interrupted, is_incomplete], run.exit_rules)
         };
         let finished = Event::RunFinished(summary.clone());
         // The record is closed even if the operation failed, since projects may have been changed.
@@ -125,7 +135,9 @@ impl Manager {
             )
             .with_hint("leave out --in-place, or =in-place after --rehearse"));
         }
-        if let Some(id) = run.rollout.canary.iter().find(|id| !projects.contains(id)) {
+        if let Some(id) =
+            run.rollout.canary.iter().find(|canary| !projects.iter().any(|id| id.answers_to(canary)))
+        {
             return Err(Error::new(
                 ErrorKind::Usage,
                 "it is to be a canary, but is none of the projects of this run",

@@ -12,8 +12,8 @@ pub(super) struct EventSink<'a, F> {
     pub(super) recording: Option<Recording<'a>>,
     /// Set once no further project may be started, for example because an event could not be recorded.
     pub(super) halted: &'a AtomicBool,
-    /// Whether the run stopped before everything was done.
-    pub(super) is_halted: bool,
+    /// Whether the run was halted, or could not see all of the fleet.
+    pub(super) is_incomplete: bool,
 }
 
 impl<F: FnMut(Event)> EventSink<'_, F> {

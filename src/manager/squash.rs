@@ -13,7 +13,7 @@ use crate::project::ProjectId;
 use crate::schema::Schema;
 use crate::schema::alter::{Definitions, RowSource, row_sources, with_rows};
 use crate::sql::{Dialect, quote_name, quote_text};
-use crate::store::{Contents, Discovery, Mode, Session, TableSummary};
+use crate::store::{Contents, Mode, Session, TableSummary};
 
 /// A migration that takes the place of others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +110,7 @@ impl Manager {
 
     /// Fails unless all projects are at this position or a later one. Returns how many there are.
     fn require_all_past(&self, position: usize) -> Result<usize> {
-        let Discovery { projects, .. } = self.store.discover()?;
+        let projects = self.store.discover()?.require_complete()?;
         let mut behind: BTreeMap<String, Vec<ProjectId>> = BTreeMap::new();
         let reference = self.reference()?;
         for (project, inspection) in self.inspect_all(&projects) {

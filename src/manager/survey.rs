@@ -60,6 +60,7 @@ impl Manager {
     ///
     /// Fails with [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if the project does not exist.
     pub fn status(&self, id: &ProjectId) -> Result<Status> {
+        let id = &self.resolve(id)?;
         let inspections = [self.inspect_with(id, ReadSchema::IfUnverified)];
         let executor = self.executor_for_status(&inspections)?;
         let [inspection] = inspections;

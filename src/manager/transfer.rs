@@ -20,8 +20,8 @@ impl Manager {
     ///
     /// Fails with [`ErrorKind::NotFound`] if the project does not exist.
     pub fn export(&self, id: &ProjectId, out: &mut dyn Write) -> Result<()> {
-        self.store.validate_id(id)?;
-        self.store.export(id, out)
+        let id = self.resolve(id)?;
+        self.store.export(&id, out)
     }
 
     pub(super) fn import_project(&self, project: &ProjectId, text: &Path, run_id: &str) -> ProjectReport {

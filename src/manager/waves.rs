@@ -79,7 +79,7 @@ impl Manager {
             Some(_) if is_complete && !rollout.has_waves() => {}
             Some((wave, reason)) => {
                 let recorded = sink.recording.is_some();
-                sink.is_halted = true;
+                sink.is_incomplete = true;
                 let run = context.id.to_string();
                 sink.emit(Event::Halted(Halted { run, wave, waves: count, reason, recorded }));
             }
@@ -168,7 +168,7 @@ impl Manager {
         let backup_before = context.run.backup_before;
         let deferred = self.store.deferred_commits().filter(|_| backup_before == BackupBefore::None);
         let batch_size = deferred.map_or(1, DeferredCommits::commit_batch_size);
-        let batch_size = batch_size.min(projects.len() / (self.jobs * 4)).max(1);
+        let batch_size = batch_size.min(projects.len() / (context.workers.count() * 4)).max(1);
         if batch_size > 1 {
             executor.durability = Durability::Deferred;
         }

@@ -89,6 +89,11 @@ impl Human {
             Event::Skipped(it) => {
                 self.count(Rank::Skipped, format!("skipped {}: {}", it.name, it.reason), None, None);
             }
+            Event::StoreFailed(it) => {
+                let text = format!("store {}: {}", it.store, failure(&it.error));
+                let hint = it.error.hint_for_command().map(String::from);
+                self.count(Rank::Failed, text, hint, None);
+            }
             Event::Note(note) => self.count(Rank::Note, note.message, Some(note.hint), None),
             Event::ProjectFinished(report) => self.project_finished(&report),
             Event::KilledRun(killed) => self.killed_run(&killed),

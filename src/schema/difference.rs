@@ -165,7 +165,7 @@ impl fmt::Display for Difference {
             Change::Differs { expected } if expected.is_empty() => {
                 write!(f, "{part} is {}, which is not expected", self.value)
             }
-            Change::Differs { expected } if self.value.is_empty() => write!(f, "{part} is not {expected}"),
+            Change::Differs { expected } if self.value.is_empty() => write!(f, "{part}: expected {expected}"),
             Change::Differs { expected } => write!(f, "{part} is {}, expected {expected}", self.value),
         }
     }

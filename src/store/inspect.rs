@@ -1,7 +1,7 @@
 //! Finding projects and reading them without changing a byte.
 
 use super::Rows;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::Inspection;
 use crate::project::ProjectId;
 
@@ -49,12 +49,34 @@ pub struct Footprint {
 }
 
 /// What [`Inspect::discover`] found.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Discovery {
     /// The projects, sorted.
     pub projects: Vec<ProjectId>,
     /// What looks like a project and is none.
     pub skipped: Vec<Skipped>,
+    /// The stores of a fleet that could not be reached, if others could.
+    pub unreachable: Vec<Unreachable>,
+}
+
+impl Discovery {
+    /// Returns the projects. Fails if a store could not be reached.
+    pub fn require_complete(self) -> Result<Vec<ProjectId>> {
+        match self.unreachable.into_iter().next() {
+            Some(Unreachable { store, error }) => Err(error.in_store(&store)),
+            None => Ok(self.projects),
+        }
+    }
+}
+
+/// A store of a fleet that could not be reached.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Unreachable {
+    /// Its name.
+    pub store: String,
+    /// Why.
+    pub error: Error,
 }
 
 /// Something that looks like a project and is skipped.

@@ -262,8 +262,8 @@ impl Store for PostgresStore {
             .map_err(|error| error.in_project(id))
     }
 
-    fn default_jobs(&self) -> usize {
-        JOBS
+    fn lanes(&self) -> Vec<usize> {
+        vec![JOBS]
     }
 
     fn retries(&self) -> u32 {

@@ -240,8 +240,8 @@ impl Store for SqliteStore {
         rows::maintain(&connection, maintenance).map_err(|error| error.in_project(id))
     }
 
-    fn default_jobs(&self) -> usize {
-        JOBS
+    fn lanes(&self) -> Vec<usize> {
+        vec![JOBS]
     }
 
     fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>> {

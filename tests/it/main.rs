@@ -75,6 +75,7 @@ mod sets;
 mod shared_schemas;
 mod spares_and_roles;
 mod squash;
+mod stores;
 mod structure;
 mod takeover;
 mod transfer;

@@ -19,6 +19,8 @@ pub(crate) struct World {
     home: Home,
     migrations: Option<PathBuf>,
     set: Option<&'static str>,
+    /// Whether commands get no `--store`, so that `tenantry.toml` says where the projects are.
+    is_configured: bool,
 }
 
 /// The store of the fleet.
@@ -98,7 +100,7 @@ impl World {
     pub(crate) fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("data")).unwrap();
-        Self { folder, home: Home::Sqlite, migrations: None, set: None }
+        Self { folder, home: Home::Sqlite, migrations: None, set: None, is_configured: false }
     }
 
     /// An empty fleet of Postgres schemas.
@@ -109,6 +111,11 @@ impl World {
     /// An empty fleet of schemas on the given server.
     pub(crate) fn on(server: &Server, port: u16) -> Self {
         Self::in_database(Database::on(&server.socket(), port, "template0"))
+    }
+
+    /// Leaves it to `tenantry.toml` where the projects are.
+    pub(crate) fn without_store(&mut self) {
+        self.is_configured = true;
     }
 
     /// Uses the built-in migration set of this name.
@@ -128,6 +135,7 @@ impl World {
             home: Home::Postgres(database),
             migrations: None,
             set: None,
+            is_configured: false,
         }
     }
 
@@ -398,7 +406,10 @@ impl World {
     /// Like [`World::command`], with another store URL.
     pub(crate) fn command_on(&self, url: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tenantry"));
-        command.current_dir(self.folder.path()).arg("--store").arg(url);
+        command.current_dir(self.folder.path());
+        if !self.is_configured {
+            command.arg("--store").arg(url);
+        }
         if let Some(migrations) = &self.migrations {
             command.arg("--migrations").arg(migrations);
         }

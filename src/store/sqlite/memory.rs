@@ -172,8 +172,8 @@ impl Store for MemoryStore {
         rows::maintain(&self.connect_existing(id)?, maintenance).map_err(|error| error.in_project(id))
     }
 
-    fn default_jobs(&self) -> usize {
-        super::JOBS
+    fn lanes(&self) -> Vec<usize> {
+        vec![super::JOBS]
     }
 
     fn open(&self, id: &ProjectId) -> Result<Box<dyn Session + '_>> {
@@ -207,7 +207,7 @@ impl Inspect for MemoryStore {
     }
 
     fn discover(&self) -> Result<Discovery> {
-        Ok(Discovery { projects: self.projects().keys().cloned().collect(), skipped: Vec::new() })
+        Ok(Discovery { projects: self.projects().keys().cloned().collect(), ..Discovery::default() })
     }
 
     fn inspect(&self, ids: &[ProjectId], _read_schema: ReadSchema) -> Vec<Result<Inspection>> {
