@@ -89,11 +89,7 @@ impl Archive {
     /// Whether a backup is one of this project of this fleet.
     #[must_use]
     pub(crate) fn owns(&self, project: &ProjectId, manifest: &Manifest) -> bool {
-        let Manifest { store: taken_of, place, project: name, .. } = manifest;
-        // It may have been taken while the fleet was one store, whose projects have no other name.
-        if !project.answers_to(name) {
-            return false;
-        }
+        let Manifest { store: taken_of, place, .. } = manifest;
         self.owner.as_ref().is_none_or(|store| store.owns(taken_of, place, project, &self.location()))
     }
 

@@ -17,7 +17,6 @@ on_each_store!(
     a_run_over_stores_is_resumed_and_rolled_back_as_one,
     a_fleet_that_gets_a_second_store_keeps_its_backups,
     what_does_not_fit_together_is_refused,
-    each_store_has_a_limit_of_its_own,
 );
 
 /// Three stores of the world's kind.
@@ -103,6 +102,8 @@ fn each_command_works_on_all_stores_or_those_that_are_named(world: &mut World) {
     assert!(doctor.code == 0 && NAMES.iter().all(|name| doctor.stdout.contains(name)), "{}", doctor.stdout);
     assert_eq!(world.expect(0, &["drop", "us1/3", "--yes"]).outcome("us1/3"), "dropped");
     assert_eq!(world.run(&["--store", "asia", "status"]).code, 2);
+    let missing = world.run(&["export", "eu1/99"]);
+    assert!(missing.code != 0 && missing.stderr.contains("eu1/99"), "{}", missing.stderr);
     let unknown = world.run(&["status", "asia/1"]);
     assert!(unknown.code == 2 && unknown.stderr.contains("no store is called asia"), "{}", unknown.stderr);
 }
@@ -214,25 +215,28 @@ fn what_does_not_fit_together_is_refused(world: &mut World) {
     refused(&(store("eu1", url) + "[create]\nplace = \"any\"\n"), "unknown place");
 }
 
-/// With `jobs = 1`, the projects of a store are worked on one after the other, but the stores at the same time.
-fn each_store_has_a_limit_of_its_own(world: &mut World) {
-    let stores = combined(world, "");
-    let text = stores.toml("").replace("url =", "jobs = 1\nurl =");
+/// With `jobs = 1`, the projects of a store are worked on one after the other, and a store that waits holds up no other.
+#[test]
+fn each_store_has_a_limit_of_its_own() {
+    let mut world = World::sqlite();
+    let stores = combined(&mut world, "");
+    let text = stores.toml("[run]\nlock_timeout = 0.5\n").replace("url =", "jobs = 1\nurl =");
     std::fs::write(world.folder().join("tenantry.toml"), text).unwrap();
     let ids: Vec<String> =
         NAMES.iter().flat_map(|name| (1..=4).map(move |id| format!("{name}/{id}"))).collect();
     world.expect(0, &[&["create"], &ids.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
     world.with_migrations(&[NOTES, INDEX]);
-    let report = world.expect(0, &["upgrade-all"]);
-    assert_eq!(report.count("upgraded"), 12);
-    // The reports of each store come in the order of its projects.
-    for name in NAMES {
-        let of_store: Vec<&str> = report
-            .events("project_finished")
-            .iter()
-            .filter_map(|event| event["project"].as_str().filter(|id| id.starts_with(name)))
-            .collect();
-        assert_eq!(of_store, [1, 2, 3, 4].map(|id| format!("{name}/{id}")), "{name}");
+    let locked = rusqlite::Connection::open(world.folder().join("eu1/project_1.db")).unwrap();
+    locked.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let report = world.expect(3, &["upgrade-all"]);
+    assert_eq!((report.count("upgraded"), report.error("eu1/1").0), (11, "locked"));
+    let events = report.events("project_finished");
+    let order: Vec<&str> = events.iter().map(|event| event["project"].as_str().unwrap()).collect();
+    let (others, last) = order.split_at(8);
+    assert_eq!(last, ["eu1/1", "eu1/2", "eu1/3", "eu1/4"]);
+    for name in ["eu2", "us1"] {
+        let of_store: Vec<&str> = others.iter().copied().filter(|id| id.starts_with(name)).collect();
+        assert_eq!(of_store, [1, 2, 3, 4].map(|id| format!("{name}/{id}")));
     }
 }
 
