@@ -27,7 +27,6 @@ pub use waves::{GateResult, HaltReason, Halted, WaveFinished, WavePaused, WaveSt
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
-#[expect(clippy::large_enum_variant, reason = "nearly all events are reports of projects")]
 pub enum Event {
     /// An earlier run was killed, and the journal was completed from the projects' ledgers.
     KilledRun(KilledRun),
@@ -158,6 +157,12 @@ pub struct RunStarted {
         serialize_with = "rehearsal::optional_microseconds"
     )]
     pub predicted: Option<Duration>,
+    /// The part of the fleet that this run takes, such as `2/8`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shard: Option<String>,
+    /// What the runs of all parts have in common, such as the id of a scheduler's job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// Whether this goes on with an earlier run, which has the same id.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub resumed: bool,

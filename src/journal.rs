@@ -4,6 +4,7 @@
 //! the whole chain; comparing it with an anchor that is kept elsewhere detects that.
 
 mod entry;
+mod group;
 pub(crate) mod runs;
 mod verify;
 
@@ -23,6 +24,7 @@ use entry::{NO_HASH, UnsealedEntry, parse, seal};
 
 pub(crate) use entry::NewEntry;
 pub use entry::{Anchor, Entry, Json};
+pub use group::{MergedReport, ShardReport};
 pub use verify::ChainCheck;
 
 const FILE: &str = "journal.jsonl";

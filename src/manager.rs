@@ -33,6 +33,7 @@ mod run_options;
 mod sampling;
 mod schemas;
 mod selection;
+mod shard;
 mod sink;
 mod squash;
 mod survey;
@@ -66,7 +67,7 @@ pub use crate::schema::{Fingerprint, Schema};
 pub use command::LintOptions;
 pub use command::{
     BackupBefore, BackupTask, FinalBackup, IdPattern, MaintenanceTask, Operation, Restore, Rollback, Run,
-    Sample, Selection, Source,
+    Selection, Source,
 };
 pub use generation::{Generated, Rename, WantedSchema};
 #[cfg(feature = "lint")]
@@ -75,6 +76,7 @@ pub use pool::PooledConnection;
 pub use portion::Portion;
 pub use rehearsal::RehearsalPlace;
 pub use rollout::{Order, Rollout};
+pub use shard::{JobShard, Shard};
 pub use squash::Squashed;
 pub use survey::Status;
 

@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde_json::json;
 use tenantry::backup::{Archive, Directory, RetentionPolicy};
 use tenantry::event::ExitRules;
-use tenantry::manager::{BackupTask, Operation, Restore as Restoring, Run, Sample, Selection, Source};
+use tenantry::manager::{BackupTask, Operation, Restore as Restoring, Run, Selection, Shard, Source};
 use tenantry::rules::parse_age;
 use tenantry::store::IfInUse;
 use tenantry::time::Timestamp;
@@ -64,7 +64,7 @@ pub(super) struct List {
 #[command(group(ArgGroup::new("selection").required(true).args(["targets", "all"])))]
 pub(super) struct Check {
     /// Projects, to check the newest backup of each, or backups by name or file
-    #[arg(value_name = "ID|FILE", conflicts_with_all = ["all", "only", "except"])]
+    #[arg(value_name = "ID|FILE", conflicts_with_all = ["all", "only", "except", "shard"])]
     targets: Vec<String>,
     /// Check the newest backup of every project
     #[arg(long)]
@@ -179,7 +179,7 @@ fn check(settings: &Settings, check: &Check) -> Result<u8> {
             .with_hint("check one folder at a time"));
     }
     let selection = if check.all { check.filter.selection()? } else { Selection::Ids(ids) };
-    let sample = check.sample.as_deref().map(parse_sample).transpose()?;
+    let sample = check.sample.as_deref().map(str::parse::<Shard>).transpose()?;
     // A sample of a small fleet may contain no project.
     let exit_rules =
         if sample.is_some() { ExitRules::default().allow_empty() } else { check.filter.exit_rules() };
@@ -204,18 +204,6 @@ fn parse_backup(target: &str) -> Result<(Option<PathBuf>, ProjectId, String)> {
         parent.map_or_else(|| PathBuf::from("."), PathBuf::from)
     });
     Ok((archive_folder, ProjectId::of_folder(&folder)?, format!("{folder}/{file}")))
-}
-
-fn parse_sample(text: &str) -> Result<Sample> {
-    let parse = || {
-        let (part, of) = text.split_once('/')?;
-        let sample = Sample { part: part.parse().ok()?, of: of.parse().ok()? };
-        (sample.part >= 1 && sample.part <= sample.of).then_some(sample)
-    };
-    parse().ok_or_else(|| {
-        Error::new(ErrorKind::Usage, format!("{text:?} is not a sample N/T"))
-            .with_hint("for example 1/7, and 2/7 the next day")
-    })
 }
 
 fn restore(settings: &Settings, restore: Restore) -> Result<u8> {

@@ -2,10 +2,12 @@
 
 use clap::{ArgGroup, Args};
 use tenantry::event::ExitRules;
-use tenantry::manager::{DowngradeTarget, IdPattern, IfDrifted, Operation, Request, Run, Selection};
+use tenantry::manager::{
+    DowngradeTarget, IdPattern, IfDrifted, JobShard, Operation, Request, Run, Selection,
+};
 use tenantry::{Catalog, Manager, Result};
 
-use super::{Settings, parse_ids};
+use super::{Settings, parse_ids, variable};
 use crate::report::Reporter;
 
 /// Options that select among all projects.
@@ -17,6 +19,13 @@ pub(super) struct Filter {
     /// Exclude projects whose id matches this glob; can be repeated
     #[arg(long, value_name = "GLOB")]
     except: Vec<String>,
+    /// Include only a part of all projects, such as 2/8, as a task of a job; auto reads it from Slurm, Kubernetes, AWS Batch or
+    /// Cloud Run [env: TENANTRY_SHARD]
+    #[arg(long, value_name = "N/T|auto")]
+    shard: Option<String>,
+    /// Name that the runs of all parts have in common [env: TENANTRY_GROUP] [default: the id of the scheduler's job]
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
     /// Exit with 0 instead of 6 if no project is found
     #[arg(long)]
     pub(super) allow_empty: bool,
@@ -25,7 +34,7 @@ pub(super) struct Filter {
 #[derive(Args, Debug)]
 pub(super) struct Status {
     /// Projects to show [default: all]
-    #[arg(value_name = "ID", conflicts_with_all = ["only", "except"])]
+    #[arg(value_name = "ID", conflicts_with_all = ["only", "except", "shard"])]
     ids: Vec<String>,
     /// Exit with 5 if changes are pending
     #[arg(long)]
@@ -38,7 +47,7 @@ pub(super) struct Status {
 #[command(group(ArgGroup::new("selection").required(true).args(["ids", "all"])))]
 pub(super) struct Stamp {
     /// Projects to stamp
-    #[arg(value_name = "ID", conflicts_with_all = ["all", "only", "except"])]
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "only", "except", "shard"])]
     ids: Vec<String>,
     /// Stamp all projects
     #[arg(long)]
@@ -60,7 +69,7 @@ pub(super) struct Stamp {
 #[command(group(ArgGroup::new("selection").required(true).args(["ids", "all"])))]
 pub(super) struct Adopt {
     /// Projects to take over
-    #[arg(value_name = "ID", conflicts_with_all = ["all", "only", "except"])]
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "only", "except", "shard"])]
     ids: Vec<String>,
     /// Take over all projects
     #[arg(long)]
@@ -100,7 +109,21 @@ pub(super) struct Downgrade {
 
 impl Filter {
     pub(super) fn selection(&self) -> Result<Selection> {
-        Ok(Selection::All { only: patterns(&self.only)?, except: patterns(&self.except)? })
+        Ok(Selection::All {
+            only: patterns(&self.only)?,
+            except: patterns(&self.except)?,
+            shard: self.shard()?,
+        })
+    }
+
+    /// The part of the fleet that is meant, if it is not all.
+    fn shard(&self) -> Result<Option<JobShard>> {
+        let Some(text) = self.shard.clone().or_else(|| variable("TENANTRY_SHARD")) else { return Ok(None) };
+        let of_scheduler = JobShard::of_scheduler(variable);
+        let group = self.group.clone().or_else(|| variable("TENANTRY_GROUP"));
+        let group = group.or_else(|| of_scheduler.as_ref().ok().and_then(|it| it.group.clone()));
+        let shard = if text == "auto" { of_scheduler?.shard } else { text.parse()? };
+        Ok(Some(JobShard { shard, group }))
     }
 
     pub(super) fn exit_rules(&self) -> ExitRules {

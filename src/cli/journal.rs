@@ -1,8 +1,10 @@
 //! The `audit` and `runs` commands.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use tenantry::journal::{Anchor, Entry, Json};
+use tenantry::journal::{Anchor, Entry, Json, MergedReport};
 use tenantry::manager::Run;
 use tenantry::rules::parse_age;
 use tenantry::{Error, ErrorKind, Result};
@@ -52,8 +54,12 @@ pub(super) enum Runs {
     #[command(after_long_help = "Examples:\n  tenantry runs list")]
     List,
     /// Show what a run did to each project
-    #[command(after_long_help = "Examples:\n  tenantry runs show 019a7c3e-5b1f-7d42-9a06-3c1e8f5d2b70")]
+    #[command(after_long_help = "Examples:\n  tenantry runs show 019a7c3e-5b1f-7d42-9a06-3c1e8f5d2b70\n  \
+                           tenantry runs show --group 4711")]
     Show(Show),
+    /// Show the runs of one job as one report, from the files with their JSON output
+    #[command(after_long_help = "Examples:\n  tenantry runs merge shard-*.jsonl")]
+    Merge(Merge),
     /// Go on with an upgrade that was halted, interrupted or killed: the same projects, target and waves
     #[command(
         after_long_help = "Examples:\n  tenantry runs resume 019a7c3e-5b1f-7d42-9a06-3c1e8f5d2b70 --dry-run"
@@ -67,10 +73,21 @@ pub(super) enum Runs {
 }
 
 #[derive(Args, Debug)]
+#[command(group(clap::ArgGroup::new("which").required(true).args(["run", "group"])))]
 pub(super) struct Show {
     /// Id of the run, as shown by runs list
     #[arg(value_name = "RUN")]
-    run: String,
+    run: Option<String>,
+    /// Show the runs of all parts of this job as one report, and the parts that never reported; exit as one run would
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Merge {
+    /// Files with the output of upgrade-all --shard N/T --format json
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -176,7 +193,14 @@ fn show_entry(output: &mut Output, format: Format, entry: &Entry) {
 pub(super) fn runs(settings: &Settings, command: Runs) -> Result<u8> {
     match command {
         Runs::List => list(settings),
-        Runs::Show(show) => self::show(settings, &show.run),
+        Runs::Show(Show { group: Some(group), .. }) => {
+            show_merged(settings, &settings.config()?.journal().group(&group)?)
+        }
+        Runs::Show(show) => self::show(settings, &show.run.unwrap_or_default()),
+        Runs::Merge(merge) => {
+            let runs = merge.files.iter().map(|file| read_events(file)).collect::<Result<_>>()?;
+            show_merged(settings, &MergedReport::new(runs)?)
+        }
         Runs::Resume(resume) => {
             let manager = settings.manager()?;
             let run = dry_run_if(resume.dry_run, manager.resume(&resume.run)?);
@@ -213,12 +237,15 @@ fn list(settings: &Settings) -> Result<u8> {
         };
         let outcomes = end.as_ref().map(|end| value_of(&end.payload)["outcomes"].clone()).unwrap_or_default();
         let after = value_of(&start.payload)["after"].clone();
+        let part = value_of(&start.payload)["selection"].clone();
         match settings.format {
             Format::Human => {
                 let outcomes = self::outcomes(&outcomes);
                 let after = after.as_str().map(|after| format!("  after {after}")).unwrap_or_default();
+                let group = part["group"].as_str().map(|group| format!(" of job {group}")).unwrap_or_default();
+                let part = part["shard"].as_str().map(|shard| format!("  part {shard}{group}")).unwrap_or_default();
                 output.line(format_args!(
-                    "{run}  {}  {}  {}  {state} {outcomes}{after}",
+                    "{run}  {}  {}  {}  {state} {outcomes}{part}{after}",
                     start.at, start.actor, start.command
                 ));
             }
@@ -251,6 +278,55 @@ fn show(settings: &Settings, run_id: &str) -> Result<u8> {
     Ok(0)
 }
 
+/// Reads the JSON output of a command. Skips a last line that is incomplete.
+fn read_events(file: &Path) -> Result<Vec<Json>> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Error::new(ErrorKind::Usage, format!("cannot read {}", file.display())).caused_by(error)
+    })?;
+    let (lines, last) = text.rsplit_once('\n').unwrap_or(("", &text));
+    let parse = |(number, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|error| {
+            Error::new(ErrorKind::Usage, "it is not the JSON output of a command")
+                .at(file, u32::try_from(number + 1).ok())
+                .caused_by(error)
+                .with_hint("write it with --format json")
+        })
+    };
+    let events = lines.lines().enumerate().map(parse).collect::<Result<Vec<Json>>>()?;
+    Ok(events.into_iter().chain(serde_json::from_str(last)).collect())
+}
+
+/// Shows the runs of a job as one report. Returns the exit code that one run would have.
+fn show_merged(settings: &Settings, merged: &MergedReport) -> Result<u8> {
+    let mut output = Output::new();
+    match settings.format {
+        Format::Json => {
+            merged.projects.iter().for_each(|project| output.json(project));
+            output.json(&json!({"v": 1, "event": "merged", "merged": merged}));
+        }
+        Format::Human => {
+            for shard in &merged.shards {
+                let again =
+                    if shard.runs > 1 { format!(", started {} times", shard.runs) } else { String::new() };
+                output.line(format_args!("{:>7}  {}{again}  {}", shard.shard, shard.state, shard.run));
+            }
+            if !merged.missing.is_empty() {
+                output.line(format_args!("never reported: {}", merged.missing.join(", ")));
+            }
+            for project in &merged.projects {
+                let project = value_of(project);
+                if matches!(project["outcome"].as_str(), Some("failed" | "blocked" | "not_started")) {
+                    show_event(&mut output, &project);
+                }
+            }
+            let outcomes = outcomes(&json!(merged.outcomes));
+            output.line(format_args!("{} projects: {outcomes}", merged.projects.len()));
+        }
+    }
+    output.finish()?;
+    Ok(merged.exit)
+}
+
 /// Converts a document to a JSON value.
 fn value_of(document: &Json) -> Value {
     serde_json::to_value(document).unwrap_or_default()
@@ -281,6 +357,9 @@ fn show_event(output: &mut Output, event: &Value) {
             let time = event["elapsed_us"].as_u64().unwrap_or_default();
             let (project, outcome) = (text("project"), text("outcome"));
             output.line(format_args!("{project}: {outcome}{versions}{error} ({time} µs)"));
+            for problem in event["problems"].as_array().into_iter().flatten() {
+                output.line(format_args!("    {}", problem["message"].as_str().unwrap_or_default()));
+            }
             for note in event["notes"].as_array().into_iter().flatten().filter_map(Value::as_str) {
                 output.line(format_args!("    {note}"));
             }

@@ -14,7 +14,7 @@ use super::{Settings, parse_ids};
 #[command(group(ArgGroup::new("selection").required(true).args(["ids", "all"])))]
 pub(super) struct Projects {
     /// Projects to work on
-    #[arg(value_name = "ID", conflicts_with_all = ["all", "only", "except"])]
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "only", "except", "shard"])]
     ids: Vec<String>,
     /// Work on all projects
     #[arg(long)]

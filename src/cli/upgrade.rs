@@ -150,7 +150,7 @@ pub(super) struct Upgrade {
 #[command(group(ArgGroup::new("selection").required(true).args(["ids", "all"])))]
 pub(super) struct Rehearse {
     /// Projects to rehearse
-    #[arg(value_name = "ID", conflicts_with_all = ["all", "only", "except"])]
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "only", "except", "shard"])]
     ids: Vec<String>,
     /// Rehearse all projects
     #[arg(long)]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::portion::Portion;
 use super::rehearsal::{RehearsalPlace, Rehearsing};
 use super::rollout::{Resumed, Rollout};
+use super::shard::{JobShard, Shard};
 use crate::backup::RetentionPolicy;
 use crate::catalog::Version;
 use crate::error::{Error, ErrorKind, Result};
@@ -67,6 +68,8 @@ pub enum Selection {
         only: Vec<IdPattern>,
         /// Leaves out ids that match one of these patterns.
         except: Vec<IdPattern>,
+        /// Selects only a part of all projects, the same as other tasks of a job do.
+        shard: Option<JobShard>,
     },
 }
 
@@ -74,7 +77,7 @@ impl Selection {
     /// Selects all projects of the store.
     #[must_use]
     pub fn all() -> Self {
-        Self::All { only: Vec::new(), except: Vec::new() }
+        Self::All { only: Vec::new(), except: Vec::new(), shard: None }
     }
 
     /// Whether a project is selected.
@@ -83,7 +86,11 @@ impl Selection {
         let matches_any = |patterns: &[IdPattern]| patterns.iter().any(|pattern| pattern.matches(id));
         match self {
             Self::Ids(ids) => ids.contains(id),
-            Self::All { only, except } => (only.is_empty() || matches_any(only)) && !matches_any(except),
+            Self::All { only, except, shard } => {
+                (only.is_empty() || matches_any(only))
+                    && !matches_any(except)
+                    && shard.as_ref().is_none_or(|it| it.shard.contains(id))
+            }
         }
     }
 }
@@ -276,12 +283,20 @@ impl Run {
             Selection::Ids(ids) => {
                 Selection::Ids(ids.into_iter().filter(|id| !projects.contains(id)).collect())
             }
-            Selection::All { only, mut except } => {
+            Selection::All { only, mut except, shard } => {
                 except.extend(projects.iter().filter_map(IdPattern::of));
-                Selection::All { only, except }
+                Selection::All { only, except, shard }
             }
         };
         Self { selection, ..self }
+    }
+
+    /// The part of the fleet that this run takes as a task of a job, if it is one.
+    pub(super) fn job_shard(&self) -> Option<&JobShard> {
+        match &self.selection {
+            Selection::All { shard, .. } => shard.as_ref(),
+            Selection::Ids(_) => None,
+        }
     }
 
     /// Returns the name in events and in the journal: the equivalent command of the command line.
@@ -345,7 +360,7 @@ pub enum BackupTask {
         /// The backup to verify, by project. The default is the project's newest.
         names: BTreeMap<ProjectId, String>,
         /// Verifies only a part of all projects.
-        sample: Option<Sample>,
+        sample: Option<Shard>,
     },
     /// Restore a backup.
     Restore(Restore),
@@ -357,22 +372,6 @@ impl BackupTask {
     /// Whether the task compares schemas with the reference.
     pub(super) fn needs_reference(&self) -> bool {
         matches!(self, Self::Check { level: 3.., .. } | Self::Restore(_))
-    }
-}
-
-/// A part of a fleet. Each project always belongs to the same part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// The number of the part, counted from 1.
-    pub part: u64,
-    /// The number of parts that the fleet is divided into.
-    pub of: u64,
-}
-
-impl Sample {
-    pub(super) fn contains(self, project: &ProjectId) -> bool {
-        let hash = project.hash();
-        self.part.checked_sub(1) == Some(hash % self.of.max(1))
     }
 }
 
@@ -431,19 +430,4 @@ pub struct Rollback {
 /// Creates a run id. Ids sort by the time of their creation.
 pub(super) fn new_run_id() -> String {
     uuid::Uuid::now_v7().to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Sample;
-
-    #[test]
-    fn the_parts_of_a_sample_are_all_of_a_fleet_and_no_other_part_is_any() {
-        let ids: Vec<crate::project::ProjectId> =
-            (0..100).map(|id| id.to_string().parse().unwrap()).collect();
-        let count = |part: u64, of: u64| ids.iter().filter(|id| Sample { part, of }.contains(id)).count();
-        assert_eq!((1..=7).map(|part| count(part, 7)).sum::<usize>(), 100);
-        // Part 0, a part after the last, and a part of 0 are empty.
-        assert_eq!((count(0, 7), count(8, 7), count(0, 0)), (0, 0, 0));
-    }
 }

@@ -79,6 +79,8 @@ impl Manager {
             dry_run: run.dry_run,
             predicted: run.predicted,
             resumed: run.resumed.is_some(),
+            shard: run.job_shard().map(|it| it.shard.to_string()),
+            group: run.job_shard().and_then(|it| it.group.clone()),
             after,
         }));
         for Unreachable { store, error } in unreachable {

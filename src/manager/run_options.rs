@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::command::{
     BackupBefore, BackupTask, FinalBackup, IdPattern, MaintenanceTask, Operation, Run, Selection,
 };
+use super::shard::{JobShard, Shard};
 use crate::catalog::Version;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::hexadecimal;
@@ -16,11 +17,17 @@ use crate::schema::bookkeeping::Tool;
 pub(super) fn options(run: &Run, catalog: [u8; 32]) -> Value {
     let selection = match &run.selection {
         Selection::Ids(ids) => json!({ "ids": ids }),
-        Selection::All { only, except } => {
+        Selection::All { only, except, shard } => {
             let strings = |patterns: &[IdPattern]| {
                 patterns.iter().map(|it| it.as_str().to_string()).collect::<Vec<_>>()
             };
-            json!({ "all": true, "only": strings(only), "except": strings(except) })
+            json!({
+                "all": true,
+                "only": strings(only),
+                "except": strings(except),
+                "shard": shard.as_ref().map(|it| it.shard.to_string()),
+                "group": shard.as_ref().map(|it| &it.group),
+            })
         }
     };
     json!({
@@ -99,7 +106,10 @@ pub(super) fn parse(options: &Value) -> Result<Run> {
             let texts: Vec<String> = read(&selection[name]).ok_or_else(|| invalid("selection"))?;
             texts.iter().map(|text| text.parse()).collect()
         };
-        Selection::All { only: patterns("only")?, except: patterns("except")? }
+        let group = selection["group"].as_str().map(String::from);
+        let shard = selection["shard"].as_str().map(str::parse::<Shard>).transpose()?;
+        let shard = shard.map(|shard| JobShard { shard, group });
+        Selection::All { only: patterns("only")?, except: patterns("except")?, shard }
     };
     let with = &options["operation"]["with"];
     let request = Request::Upgrade {

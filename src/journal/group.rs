@@ -1,0 +1,222 @@
+//! One report of several runs: those of the tasks of one job, each of which took a part of the fleet.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::{Journal, Json};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The runs of one job, as one report.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct MergedReport {
+    /// The parts that reported, in order.
+    pub shards: Vec<ShardReport>,
+    /// The parts that never reported, such as `5/8`.
+    pub missing: Vec<String>,
+    /// The number of projects by outcome.
+    pub outcomes: BTreeMap<String, usize>,
+    /// The exit code of the job as a whole: the first that applies of 130, 3, 4 and 0, as for a single run. A part that did
+    /// not report, or not to its end, counts as failed.
+    pub exit: u8,
+    /// The last report of each project.
+    #[serde(skip)]
+    pub projects: Vec<Json>,
+}
+
+/// What one part of a job did.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ShardReport {
+    /// The part, such as `2/8`.
+    pub shard: String,
+    /// Its last run.
+    pub run: String,
+    /// `finished`, `killed`, or `open` if the run has not ended.
+    pub state: &'static str,
+    /// The exit code, if the run ended.
+    pub exit: Option<u64>,
+    /// The number of its runs: more than one if the scheduler started it again.
+    pub runs: usize,
+}
+
+/// The name of the part that a run took.
+fn shard_of(events: &[Json]) -> Option<&str> {
+    events.iter().find(|event| event.0["event"] == "run_started")?.0["shard"].as_str()
+}
+
+impl MergedReport {
+    /// Merges runs, given by their events.
+    ///
+    /// Fails with [`ErrorKind::Usage`] if one of them took no part of a fleet, or if they divide it differently.
+    pub fn new(mut runs: Vec<Vec<Json>>) -> Result<Self> {
+        let usage = |message: String| Err(Error::new(ErrorKind::Usage, message));
+        runs.retain(|events| !events.is_empty());
+        // Ids of runs sort by time.
+        runs.sort_by_key(|events| run_of(events));
+        let mut shards: BTreeMap<u64, ShardReport> = BTreeMap::new();
+        let mut total = None;
+        let mut projects: BTreeMap<String, Json> = BTreeMap::new();
+        for events in &runs {
+            let run = run_of(events);
+            let Some(shard) = shard_of(events) else {
+                return usage(format!("run {run} took no part of a fleet"));
+            };
+            let parsed = shard
+                .split_once('/')
+                .and_then(|(part, of)| Some((part.parse().ok()?, of.parse::<u64>().ok()?)));
+            let Some((part, of)) = parsed else {
+                return usage(format!("run {run} has no valid part: {shard}"));
+            };
+            if *total.get_or_insert(of) != of {
+                return usage(format!("run {run} is part {shard}, and others divide the fleet differently"));
+            }
+            let runs = shards.get(&part).map_or(0, |earlier| earlier.runs) + 1;
+            shards.insert(part, ShardReport { shard: shard.into(), runs, ..state_of(events, run) });
+            for event in events {
+                add_projects(&mut projects, event);
+            }
+        }
+        let of = total.unwrap_or_default();
+        let missing =
+            (1..=of).filter(|part| !shards.contains_key(part)).map(|part| format!("{part}/{of}")).collect();
+        let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
+        for project in projects.values() {
+            let outcome = project.0["outcome"].as_str().unwrap_or_default();
+            *outcomes.entry(outcome.into()).or_default() += 1;
+        }
+        let mut merged = Self {
+            shards: shards.into_values().collect(),
+            missing,
+            outcomes,
+            exit: 0,
+            projects: projects.into_values().collect(),
+        };
+        merged.exit = merged.exit_code();
+        Ok(merged)
+    }
+
+    fn exit_code(&self) -> u8 {
+        let has = |outcome: &str| self.outcomes.contains_key(outcome);
+        let exits: BTreeSet<Option<u64>> = self.shards.iter().map(|shard| shard.exit).collect();
+        if exits.contains(&Some(130)) {
+            130
+        } else if has("failed")
+            || !self.missing.is_empty()
+            || exits.contains(&None)
+            || exits.contains(&Some(3))
+        {
+            3
+        } else if has("blocked") || has("drifted") {
+            4
+        } else {
+            0
+        }
+    }
+}
+
+fn run_of(events: &[Json]) -> String {
+    let run = events.iter().find_map(|event| event.0["run"].as_str());
+    run.unwrap_or_default().to_string()
+}
+
+fn state_of(events: &[Json], run: String) -> ShardReport {
+    let end = events
+        .iter()
+        .rev()
+        .find(|event| event.0["event"] == "run_finished" || event.0["event"] == "killed_run");
+    let state = match end {
+        Some(end) if end.0["event"] == "killed_run" => "killed",
+        Some(_) => "finished",
+        None => "open",
+    };
+    let exit = end.and_then(|end| end.0["exit"].as_u64());
+    ShardReport { shard: String::new(), run, state, exit, runs: 1 }
+}
+
+/// Adds what an event says of projects. That a project was found up to date does not undo that it was upgraded before.
+fn add_projects(projects: &mut BTreeMap<String, Json>, event: &Json) {
+    if event.0["event"] == "project_finished" {
+        let project = event.0["project"].as_str().unwrap_or_default();
+        let says_nothing = matches!(event.0["outcome"].as_str(), Some("up_to_date" | "not_started"));
+        if !(says_nothing && projects.contains_key(project)) {
+            projects.insert(project.into(), event.clone());
+        }
+    }
+    for (project, change) in event.0["moved"].as_object().into_iter().flatten() {
+        let mut report = change.clone();
+        report["event"] = "project_finished".into();
+        report["project"] = project.as_str().into();
+        report["outcome"] = "upgraded".into();
+        projects.insert(project.clone(), Json(report));
+    }
+}
+
+impl Journal {
+    /// Returns the report of the runs of a job.
+    ///
+    /// Fails with [`ErrorKind::NotFound`] if no run belongs to it.
+    pub fn group(&self, group: &str) -> Result<MergedReport> {
+        let mut runs = Vec::new();
+        self.for_each_entry(|entry| {
+            let is_of_group = entry.kind == "run_started" && entry.payload.0["selection"]["group"] == group;
+            runs.extend(entry.run.filter(|_| is_of_group));
+        })?;
+        if runs.is_empty() {
+            return Err(Error::new(ErrorKind::NotFound, format!("no run belongs to the job {group}"))
+                .with_hint("to see the runs and their jobs: tenantry runs list"));
+        }
+        MergedReport::new(runs.iter().map(|run| self.events(run)).collect::<Result<_>>()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(id: &str, shard: &str, events: &str) -> Vec<Json> {
+        let start = format!(r#"{{"event":"run_started","run":"{id}","shard":"{shard}"}}"#);
+        [start.as_str()]
+            .into_iter()
+            .chain(events.lines())
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    const END: &str = r#"{"event":"run_finished","exit":0}"#;
+
+    fn project(id: &str, outcome: &str) -> String {
+        format!("{{\"event\":\"project_finished\",\"project\":\"{id}\",\"outcome\":\"{outcome}\"}}\n")
+    }
+
+    #[test]
+    fn a_part_that_was_started_again_counts_once() {
+        let killed =
+            project("1", "upgraded") + r#"{"event":"killed_run","moved":{"2":{"from":"1","to":"2"}}}"#;
+        let again =
+            project("1", "up_to_date") + &project("2", "up_to_date") + &project("3", "upgraded") + END;
+        let merged = MergedReport::new(vec![
+            run("b", "1/2", &again),
+            run("a", "1/2", &killed),
+            run("c", "2/2", &(project("4", "blocked") + END)),
+        ])
+        .unwrap();
+        assert_eq!(merged.outcomes, BTreeMap::from([("upgraded".into(), 3), ("blocked".into(), 1)]));
+        assert_eq!((merged.exit, merged.missing.len(), merged.shards[0].runs), (4, 0, 2));
+        assert_eq!((merged.shards[0].run.as_str(), merged.shards[0].state), ("b", "finished"));
+    }
+
+    #[test]
+    fn a_part_that_is_missing_or_did_not_end_is_a_failure() {
+        let merged = MergedReport::new(vec![run("a", "2/3", END), run("b", "3/3", END)]).unwrap();
+        assert_eq!((merged.missing.as_slice(), merged.exit), (["1/3".to_string()].as_slice(), 3));
+        let open = MergedReport::new(vec![run("a", "1/1", &project("1", "upgraded"))]).unwrap();
+        assert_eq!((open.shards[0].state, open.exit), ("open", 3));
+        assert!(MergedReport::new(vec![run("a", "1/2", END), run("b", "1/3", END)]).is_err());
+        assert!(
+            MergedReport::new(vec![vec![Json(serde_json::json!({"event": "run_started", "run": "a"}))]])
+                .is_err()
+        );
+    }
+}
