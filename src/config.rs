@@ -4,6 +4,7 @@
 //! Callers pass flags and environment variables as a [`Layer`]. Only [`Config::journal`] and [`Config::manager`] read
 //! the environment themselves.
 
+mod file;
 mod layer;
 mod model;
 mod rollout;
@@ -14,8 +15,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use layer::{Layer, Migrations};
+pub use layer::{JournalPlace, Layer, Migrations};
 pub use rollout::RolloutSettings;
+#[cfg(feature = "postgres")]
+use store_location::{StoreLocation, Url};
 pub use stores::StoreSettings;
 use stores::{CommonOptions, StoreConfig};
 
@@ -51,7 +54,7 @@ pub struct Config {
     lint_strict: bool,
     rollout: RolloutSettings,
     backups: PathBuf,
-    journal: PathBuf,
+    journal: JournalPlace,
 }
 
 impl Config {
@@ -113,7 +116,11 @@ impl Config {
             lint_strict: layer.lint_strict.unwrap_or_default(),
             rollout: layer.rollout,
             backups: layer.backups.unwrap_or_else(|| default_folder("backups")),
-            journal: layer.journal.unwrap_or_else(|| default_folder("journal")),
+            journal: layer.journal.unwrap_or_else(|| match stores.first().map(|store| &store.location) {
+                #[cfg(feature = "postgres")]
+                Some(StoreLocation::Server(Url(url))) => JournalPlace::Database(url.clone()),
+                _ => JournalPlace::Folder(default_folder("journal")),
+            }),
             stores,
             has_names,
             migrations: layer.migrations.unwrap_or_else(|| Migrations::Set("project".into())),
@@ -207,10 +214,22 @@ impl Config {
         Ok(Archive::new(Directory::new(&self.backups)).of_store(self.store()?))
     }
 
-    /// Returns the journal that the settings name, without opening it. Its entries name [`current_actor`].
-    #[must_use]
-    pub fn journal(&self) -> Journal {
-        Journal::new(&self.journal, current_actor())
+    /// Returns the journal that the settings name, without opening it: by default in the Postgres database of the first store,
+    /// or in the folder of a SQLite store. Its entries name [`current_actor`].
+    ///
+    /// Fails if its URL is invalid.
+    pub fn journal(&self) -> Result<Journal> {
+        match &self.journal {
+            JournalPlace::Folder(folder) => Ok(Journal::new(folder, current_actor())),
+            #[cfg(feature = "postgres")]
+            JournalPlace::Database(url) => Journal::in_database(url, current_actor()),
+            #[cfg(not(feature = "postgres"))]
+            JournalPlace::Database(_) => Err(Error::new(
+                ErrorKind::Configuration,
+                "this tenantry was built without the feature postgres, so its journal is a folder",
+            )
+            .with_hint("set [journal] dir")),
+        }
     }
 
     /// Returns a manager configured as the command configures it: store, catalog, backups, journal and the set's rules.
@@ -235,7 +254,7 @@ impl Config {
         let config = self.clone();
         let manager = Manager::with_shared_store(self.store()?, catalog)?
             .with_archive(self.archive()?)
-            .with_journal(self.journal())
+            .with_journal(self.journal()?)
             .with_lazy_rules(Box::new(move || config.rules(|name| std::env::var(name).ok())));
         // Named stores have limits of their own, which the settings have merged already.
         Ok(match self.jobs.filter(|_| !self.has_names) {

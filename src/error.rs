@@ -209,6 +209,14 @@ impl Error {
         self
     }
 
+    /// Says in the message that it is the journal that failed.
+    #[cfg(feature = "postgres")]
+    #[must_use]
+    pub(crate) fn in_journal(mut self) -> Self {
+        self.0.message = format!("the journal: {}", self.0.message);
+        self
+    }
+
     /// Names the store of a fleet in the message.
     #[must_use]
     pub(crate) fn in_store(mut self, store: &str) -> Self {

@@ -1,43 +1,48 @@
 //! The journal of a fleet: a hash chain with an entry for every change. Each entry has the hash of the one before it.
 //!
-//! An entry is on disk before the change that it records is reported as done. A user who may write the file can replace
+//! An entry is on disk before the change that it records is reported as done. A user who may write the journal can replace
 //! the whole chain; comparing it with an anchor that is kept elsewhere detects that.
 
+#[cfg(feature = "postgres")]
+mod database;
 mod entry;
+mod folder;
 mod group;
 pub(crate) mod runs;
+mod storage;
 mod verify;
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::disk::{make_private, sync_directory};
+use sha2::{Digest as _, Sha256};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::hexadecimal;
 use crate::time::Timestamp;
-use rustix::fs::{FlockOperation, flock};
-use sha2::{Digest as _, Sha256};
-
 use entry::{NO_HASH, UnsealedEntry, parse, seal};
+use folder::Folder;
+use storage::{Create, Storage};
 
 pub(crate) use entry::NewEntry;
 pub use entry::{Anchor, Entry, Json};
 pub use group::{MergedReport, ShardReport};
 pub use verify::ChainCheck;
 
-const FILE: &str = "journal.jsonl";
 /// The longest entry that can be read back, in bytes.
 const MAX_ENTRY: u64 = 16 << 20;
-/// The disk space that is reserved for the last entry of a run, in bytes.
-const RESERVE_FOR_END: u64 = 8 << 10;
 
-/// The journal of a fleet, in a folder.
-#[derive(Clone, Debug)]
+/// The journal of a fleet, in a folder or in a Postgres database.
+#[derive(Clone)]
 pub struct Journal {
-    directory: PathBuf,
+    storage: Arc<dyn Storage>,
     actor: String,
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Journal({})", self.location())
+    }
 }
 
 impl Journal {
@@ -45,80 +50,64 @@ impl Journal {
     ///
     /// `actor` is the user that entries name.
     pub fn new(directory: impl Into<PathBuf>, actor: impl Into<String>) -> Self {
-        Self { directory: directory.into(), actor: actor.into() }
+        Self { storage: Arc::new(Folder(directory.into())), actor: actor.into() }
     }
 
-    /// Returns the folder.
+    /// Creates a journal in the schema `tenantry_journal` of a Postgres database. The schema is created when the first entry
+    /// is written.
+    ///
+    /// Fails with [`ErrorKind::Configuration`] if the URL is invalid. Does not connect.
+    #[cfg(feature = "postgres")]
+    pub fn in_database(url: &str, actor: impl Into<String>) -> Result<Self> {
+        Ok(Self { storage: Arc::new(database::Database::new(url)?), actor: actor.into() })
+    }
+
+    /// Returns the folder or the database, without a password.
     #[must_use]
-    pub fn location(&self) -> &Path {
-        &self.directory
-    }
-
-    fn path(&self) -> PathBuf {
-        self.directory.join(FILE)
+    pub fn location(&self) -> String {
+        self.storage.location()
     }
 
     /// Appends an entry durably. If this fails, the entry may have been written, but is not reported as done.
-    pub(crate) fn append(&self, new: &NewEntry<'_>) -> Result<Entry> {
-        make_private(&self.directory)?;
-        let is_new = !self.path().exists();
-        let (mut file, last) = self.open_repaired(true)?;
-        let entry = self.write(&mut file, last.as_ref(), new)?;
-        if is_new {
-            sync_directory(&self.directory)?;
-        }
-        Ok(entry)
+    pub(crate) fn append(&self, new: &NewEntry<'_>) -> Result<()> {
+        self.append_after_repair(Create::Missing, Some(new))
     }
 
     /// Cuts off an incomplete entry that a killed process left, and appends an entry that says so. Verifying the chain
     /// requires complete entries.
     pub(crate) fn repair(&self) -> Result<()> {
-        if self.path().exists() {
-            self.open_repaired(false)?;
-        }
-        Ok(())
+        self.append_after_repair(Create::Existing, None)
     }
 
-    /// Opens and locks the journal's file, and repairs its end. Returns the last entry.
-    fn open_repaired(&self, create: bool) -> Result<(File, Option<Entry>)> {
-        let path = self.path();
-        let mut file = self.open_locked(create).map_err(|error| Error::io("write", &path, error))?;
-        let (mut last, torn) = self.tail(&mut file)?;
-        if torn > 0 {
-            let new = NewEntry {
+    fn append_after_repair(&self, create: Create, new: Option<&NewEntry<'_>>) -> Result<()> {
+        self.storage.append(create, &mut |last, torn| {
+            let mut last = last.map(|line| self.parse_last(line)).transpose()?;
+            let mut lines = Vec::new();
+            let torn = (torn > 0).then(|| NewEntry {
                 kind: "torn",
                 command: "",
                 project: None,
                 run: None,
                 payload: serde_json::json!({ "bytes": torn }),
-            };
-            last = Some(self.write(&mut file, last.as_ref(), &new)?);
-        }
-        Ok((file, last))
-    }
-
-    /// Opens and locks the journal's file. No other process writes or replaces it while it is open.
-    fn open_locked(&self, create: bool) -> std::io::Result<File> {
-        let path = self.path();
-        loop {
-            let file = OpenOptions::new().read(true).append(true).create(create).mode(0o600).open(&path)?;
-            flock(&file, FlockOperation::LockExclusive)?;
-            // Pruning may have replaced the file while this process waited for the lock.
-            let (locked, current) = (file.metadata()?, std::fs::metadata(&path));
-            if current.is_ok_and(|current| (locked.dev(), locked.ino()) == (current.dev(), current.ino())) {
-                return Ok(file);
+            });
+            for new in torn.iter().chain(new) {
+                let line = self.seal(last.as_ref(), new)?;
+                last = Some(parse(&line)?);
+                lines.push(line);
             }
-        }
+            Ok(lines)
+        })
     }
 
-    fn write(&self, file: &mut File, last: Option<&Entry>, new: &NewEntry<'_>) -> Result<Entry> {
-        let path = self.path();
-        let failed = |error: std::io::Error| {
-            Error::io("write", &path, error).with_hint(
-                "free disk space, or set another [journal] dir; the projects' ledgers record what was done",
-            )
-        };
-        let previous = last.map_or(NO_HASH, Entry::chain_hash);
+    fn parse_last(&self, line: &[u8]) -> Result<Entry> {
+        let location = self.location();
+        let line = std::str::from_utf8(line).map_err(|_| broken(&location, "the last entry is not UTF-8"))?;
+        parse(line)
+            .map_err(|error| broken(&location, &format!("the last entry is invalid: {}", error.summary())))
+    }
+
+    /// Returns the line of the entry that follows `last`.
+    fn seal(&self, last: Option<&Entry>, new: &NewEntry<'_>) -> Result<String> {
         let unsealed = UnsealedEntry {
             seq: last.map_or(1, |last| last.seq + 1),
             at: Timestamp::now(),
@@ -128,68 +117,54 @@ impl Journal {
             project: new.project,
             run: new.run,
             payload: &new.payload,
-            previous,
+            previous: last.map_or(NO_HASH, Entry::chain_hash),
         };
-        let mut line = seal(&unsealed)?;
-        if line.len() as u64 > MAX_ENTRY {
-            // The entry could not be read back. It is replaced by its size and hash.
-            let bytes = line.len();
-            let payload =
-                serde_json::json!({ "too_large": bytes, "sha256": hexadecimal(&Sha256::digest(&line)) });
-            line = seal(&UnsealedEntry { payload: &payload, ..unsealed })?;
+        let line = seal(&unsealed)?;
+        if line.len() as u64 <= MAX_ENTRY {
+            return Ok(line);
         }
-        let end = file.metadata().map_err(failed)?.len();
-        let written = file.write_all(line.as_bytes()).and_then(|()| file.sync_data());
-        // The entry of the run's end must fit too.
-        let written = written.and_then(|()| {
-            if new.kind == "run_started" { runs::reserve_space(file, RESERVE_FOR_END) } else { Ok(()) }
-        });
-        if let Err(error) = written {
-            // Removes the partial line. If that fails, the next writer cuts it off and records that.
-            let _ = file.set_len(end);
-            return Err(failed(error));
-        }
-        parse(line.trim_end())
+        // The entry could not be read back. It is replaced by its size and hash.
+        let payload =
+            serde_json::json!({ "too_large": line.len(), "sha256": hexadecimal(&Sha256::digest(&line)) });
+        seal(&UnsealedEntry { payload: &payload, ..unsealed })
     }
 
-    /// Returns the last complete entry. Cuts off an incomplete one after it, which a killed process left, and returns
-    /// its length in bytes.
-    fn tail(&self, file: &mut File) -> Result<(Option<Entry>, u64)> {
-        let path = self.path();
-        let failed = |error: std::io::Error| Error::io("read", &path, error);
-        let length = file.metadata().map_err(failed)?.len();
-        let mut size = 4096_u64;
-        loop {
-            let from = length.saturating_sub(size);
-            file.seek(SeekFrom::Start(from)).map_err(failed)?;
-            let mut bytes = Vec::new();
-            file.take(size).read_to_end(&mut bytes).map_err(failed)?;
-            let end = bytes.iter().rposition(|&byte| byte == b'\n');
-            let start = end.and_then(|end| bytes[..end].iter().rposition(|&byte| byte == b'\n'));
-            let complete = match (start, end) {
-                (Some(start), Some(end)) => Some(&bytes[start + 1..end]),
-                (None, Some(end)) if from == 0 => Some(&bytes[..end]),
-                (None, None) if from == 0 => None,
-                _ if size > MAX_ENTRY => return Err(broken(&path, "the start of the last entry is missing")),
-                _ => {
-                    size *= 4;
-                    continue;
-                }
-            };
-            let torn = bytes.len() as u64 - end.map_or(0, |end| end as u64 + 1);
-            let last = complete.map(|line| {
-                std::str::from_utf8(line).map_err(|_| broken(&path, "the last entry is not UTF-8"))
-            });
-            let last =
-                last.transpose()?.map(parse).transpose().map_err(|error| {
-                    broken(&path, &format!("the last entry is invalid: {}", error.summary()))
-                })?;
-            if torn > 0 {
-                file.set_len(length - torn).map_err(failed)?;
+    /// Copies a journal, with the records of its runs, into this one, which must be empty. The chain stays as it is.
+    ///
+    /// Fails with [`ErrorKind::AlreadyExists`] if this journal has entries, and with [`ErrorKind::CheckFailed`] if the other
+    /// one is damaged.
+    pub fn import(&self, other: &Self) -> Result<u64> {
+        other.verify(None)?;
+        let (mut lines, mut runs) = (Vec::new(), Vec::new());
+        other.storage.for_each_line(&mut |_, line, _| {
+            lines.push(String::from_utf8_lossy(line).into_owned());
+            Ok(())
+        })?;
+        other.for_each_entry(|entry| runs.extend(entry.run))?;
+        runs.sort();
+        runs.dedup();
+        for run in &runs {
+            if let Some(bytes) = other.storage.read_record(run)? {
+                self.storage.write_record(run, &bytes)?;
             }
-            return Ok((last, torn));
         }
+        let count = lines.len() as u64;
+        self.storage.append(Create::Missing, &mut |last, _| match last {
+            None => Ok(std::mem::take(&mut lines)),
+            Some(_) => Err(Error::new(ErrorKind::AlreadyExists, format!("{} has entries", self.location()))
+                .with_hint(
+                    "a journal can be copied only into an empty one, since its chain has one beginning",
+                )),
+        })?;
+        self.verify(None)?;
+        Ok(count)
     }
+}
+
+/// The error for a run that a process has in progress.
+fn in_progress(run: &str) -> Error {
+    Error::new(ErrorKind::Locked, format!("the run {run} is in progress"))
+        .with_hint("wait for its end, or interrupt it")
 }
 
 /// Returns the user that runs this process: `TENANTRY_ACTOR` or the login name, and the host name.
@@ -202,9 +177,9 @@ pub fn current_actor() -> String {
     if host.trim().is_empty() { user } else { format!("{user}@{}", host.trim()) }
 }
 
-fn broken(path: &Path, what: &str) -> Error {
+fn broken(location: &str, what: &str) -> Error {
     Error::new(ErrorKind::CheckFailed, format!("the journal is damaged: {what}"))
-        .at(path, None)
-        .with_hint("keep the file unchanged for the investigation, and compare it with a copy; to work on meanwhile, move the journal's \
-             folder elsewhere: the next command begins a new one")
+        .at(location, None)
+        .with_hint("keep it unchanged for the investigation, and compare it with a copy; to work on meanwhile, rename the journal's \
+             folder or schema: the next command begins a new one")
 }

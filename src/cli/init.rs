@@ -87,7 +87,8 @@ directory = "migrations"
 # dir = "/srv/backups"
 
 [journal]
-# The folder for the journal, which records every change.
+# Where every change is recorded: a folder, or the schema tenantry_journal of a Postgres database.
+# url = "postgres://user@host/database"
 # dir = "/srv/journal"
 
 # tenantry --env production ...

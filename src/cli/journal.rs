@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use tenantry::journal::{Anchor, Entry, Json, MergedReport};
+use tenantry::journal::{Anchor, Entry, Journal, Json, MergedReport, current_actor};
 use tenantry::manager::Run;
 use tenantry::rules::parse_age;
 use tenantry::{Error, ErrorKind, Result};
@@ -26,6 +26,9 @@ pub(super) enum Audit {
     /// Print the number of entries and the last hash, to be kept elsewhere
     #[command(after_long_help = "Examples:\n  tenantry audit anchor > anchor.txt")]
     Anchor,
+    /// Copy the journal of a folder into this one, which must be empty; the chain stays as it is
+    #[command(after_long_help = "Examples:\n  tenantry audit import journal/fleet@db.example.com")]
+    Import(Import),
     /// Remove old entries, and leave a checkpoint that continues the chain
     #[command(after_long_help = "Examples:\n  tenantry audit prune --older-than 365d")]
     Prune(Prune),
@@ -39,6 +42,13 @@ pub(super) struct Verify {
     /// Fail if entries were appended since the anchor
     #[arg(long, requires = "anchor")]
     exact: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Import {
+    /// Folder of the journal to copy
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
 }
 
 #[derive(Args, Debug)]
@@ -111,7 +121,7 @@ pub(super) struct Rollback {
 }
 
 pub(super) fn audit(settings: &Settings, command: Audit) -> Result<u8> {
-    let journal = settings.config()?.journal();
+    let journal = settings.config()?.journal()?;
     let mut output = Output::new();
     match command {
         Audit::Show => {
@@ -121,7 +131,7 @@ pub(super) fn audit(settings: &Settings, command: Audit) -> Result<u8> {
             let anchor: Option<Anchor> = verify.anchor.as_deref().map(str::parse).transpose()?;
             let verified = journal.verify(anchor.as_ref())?;
             let Some(verified) = verified else {
-                return Ok(no_journal_yet(&journal.location().display().to_string()));
+                return Ok(no_journal_yet(&journal.location()));
             };
             if let Some(more) = verified.since_anchor.filter(|more| verify.exact && *more > 0) {
                 return Err(Error::new(
@@ -145,13 +155,20 @@ pub(super) fn audit(settings: &Settings, command: Audit) -> Result<u8> {
         }
         Audit::Anchor => {
             let Some(verified) = journal.verify(None)? else {
-                return Ok(no_journal_yet(&journal.location().display().to_string()));
+                return Ok(no_journal_yet(&journal.location()));
             };
             match settings.format {
                 Format::Human => output.line(format_args!("{}", verified.anchor)),
                 Format::Json => {
                     output.json(&json!({"v": 1, "event": "anchor", "anchor": verified.anchor.to_string()}));
                 }
+            }
+        }
+        Audit::Import(import) => {
+            let copied = journal.import(&Journal::new(&import.directory, current_actor()))?;
+            match settings.format {
+                Format::Human => output.line(format_args!("{copied} entries copied and verified")),
+                Format::Json => output.json(&json!({"v": 1, "event": "imported", "entries": copied})),
             }
         }
         Audit::Prune(prune) => {
@@ -194,7 +211,7 @@ pub(super) fn runs(settings: &Settings, command: Runs) -> Result<u8> {
     match command {
         Runs::List => list(settings),
         Runs::Show(Show { group: Some(group), .. }) => {
-            show_merged(settings, &settings.config()?.journal().group(&group)?)
+            show_merged(settings, &settings.config()?.journal()?.group(&group)?)
         }
         Runs::Show(show) => self::show(settings, &show.run.unwrap_or_default()),
         Runs::Merge(merge) => {
@@ -216,7 +233,7 @@ pub(super) fn runs(settings: &Settings, command: Runs) -> Result<u8> {
 }
 
 fn list(settings: &Settings) -> Result<u8> {
-    let journal = settings.config()?.journal();
+    let journal = settings.config()?.journal()?;
     let mut runs: Vec<(Entry, Option<Entry>)> = Vec::new();
     journal.for_each_entry(|entry| match (entry.kind.as_str(), &entry.run) {
         ("run_started", Some(_)) => runs.push((entry, None)),
@@ -260,7 +277,7 @@ fn list(settings: &Settings) -> Result<u8> {
 }
 
 fn show(settings: &Settings, run_id: &str) -> Result<u8> {
-    let journal = settings.config()?.journal();
+    let journal = settings.config()?.journal()?;
     let events = journal.events(run_id)?;
     let mut output = Output::new();
     for event in &events {
@@ -269,7 +286,7 @@ fn show(settings: &Settings, run_id: &str) -> Result<u8> {
             Format::Human => show_event(&mut output, &value_of(event)),
         }
     }
-    if journal.is_open(run_id) {
+    if journal.is_open(run_id)? {
         crate::report::note(format_args!(
             "the run has not ended; if it was killed, the next command that changes something completes its record"
         ));

@@ -134,11 +134,11 @@ fn unwritable(error: serde_json::Error) -> Error {
     Error::new(ErrorKind::Internal, "cannot serialize an entry").caused_by(error)
 }
 
-/// Returns an entry as a line with its hash.
+/// Returns an entry as a line with its hash, without a line end.
 pub(super) fn seal(entry: &UnsealedEntry<'_>) -> Result<String> {
     let text = serde_json::to_string(entry).map_err(unwritable)?;
     let text = text.strip_suffix('}').unwrap_or(&text);
-    Ok(format!("{text}{BEFORE_HASH}{}\"}}\n", hash(text)))
+    Ok(format!("{text}{BEFORE_HASH}{}\"}}", hash(text)))
 }
 
 fn hash(text: &str) -> String {

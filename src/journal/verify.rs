@@ -3,16 +3,12 @@
 //! Prunes only after the whole chain is verified.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 
 use serde::Serialize;
 
 use super::entry::{Anchor, CHECKPOINT, Entry, NO_HASH, UnsealedEntry, parse, seal};
-use super::{Journal, MAX_ENTRY, broken};
-use crate::disk::sync_directory;
-use crate::error::{Error, Result};
+use super::{Journal, broken};
+use crate::error::Result;
 use crate::time::Timestamp;
 
 /// The result of verifying a journal that is intact.
@@ -33,58 +29,28 @@ impl Journal {
     ///
     /// Returns `CheckFailed` at the first entry that is damaged or does not follow the one before it.
     pub fn for_each_entry(&self, mut visit: impl FnMut(Entry)) -> Result<Option<(u64, Anchor)>> {
-        let path = self.path();
-        let failed = |error: std::io::Error| Error::io("read", &path, error);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
-        };
-        let mut reader = BufReader::new(file);
+        let location = self.location();
         let mut last: Option<Entry> = None;
         let mut first = 0;
-        for number in 1_u32.. {
-            let mut line = Vec::new();
-            reader.by_ref().take(MAX_ENTRY).read_until(b'\n', &mut line).map_err(failed)?;
-            if line.is_empty() {
-                break;
-            }
-            let damaged = |what: &str| Err(broken(&path, what).at(&path, number));
-            let Some(text) = std::str::from_utf8(&line).ok().and_then(|text| text.strip_suffix('\n')) else {
+        self.storage.for_each_line(&mut |number, line, is_complete| {
+            let damaged = |what: &str| Err(broken(&location, what).at(&location, number));
+            let Some(text) = std::str::from_utf8(line).ok().filter(|_| is_complete) else {
                 return damaged("the last entry is incomplete");
             };
             let entry = match parse(text) {
                 Ok(entry) => entry,
-                Err(error) => {
-                    return damaged(&format!("an entry is invalid: {}", error.message()));
-                }
+                Err(error) => return damaged(&format!("an entry is invalid: {}", error.message())),
             };
-            match &last {
-                // A checkpoint replaces pruned entries, so it can only be the first.
-                Some(_) if entry.kind == CHECKPOINT => {
-                    return damaged(&format!(
-                        "entry {} is a checkpoint, but is not the first entry",
-                        entry.seq
-                    ));
-                }
-                None if entry.seq != 1 && entry.kind != CHECKPOINT => {
-                    return damaged(&format!("it begins with entry {}; earlier ones are missing", entry.seq));
-                }
-                None if entry.previous != NO_HASH => {
-                    return damaged(&format!("entry {} is the first, but has a previous hash", entry.seq));
-                }
-                Some(last) if entry.seq != last.seq + 1 => {
-                    return damaged(&format!("entry {} follows entry {}", entry.seq, last.seq));
-                }
-                Some(last) if entry.previous != last.chain_hash() => {
-                    return damaged(&format!("entry {} lacks the hash of entry {}", entry.seq, last.seq));
-                }
-                None => first = entry.seq,
-                Some(_) => {}
+            if let Some(fault) = fault(last.as_ref(), &entry) {
+                return damaged(&fault);
+            }
+            if last.is_none() {
+                first = entry.seq;
             }
             last = Some(entry.clone());
             visit(entry);
-        }
+            Ok(())
+        })?;
         Ok(last.map(|last| (first, Anchor { count: last.seq, head: last.chain_hash().to_string() })))
     }
 
@@ -106,13 +72,13 @@ impl Journal {
                 at_anchor = Some(entry.chain_hash().to_string());
             }
         })?;
-        let path = self.path();
+        let location = self.location();
         for (run, entry, size, hash) in records {
             // A run that was resumed after this entry has more events than the entry covers.
             let size = size.filter(|_| last_of_run.get(&run) != Some(&entry));
-            if self.hash_of_events(&run, size)?.as_ref() != Some(&hash) {
+            if self.hash_of_events(&run, size)?.is_none_or(|(_, found)| found != hash) {
                 let message = format!("the recorded events of run {run} were changed");
-                return Err(broken(&self.directory, &message));
+                return Err(broken(&location, &message));
             }
         }
         let count = chain.as_ref().map_or(0, |(_, head)| head.count);
@@ -122,7 +88,7 @@ impl Journal {
                 Some(hash) if hash == anchor.head => {}
                 Some(_) => {
                     return Err(broken(
-                        &path,
+                        &location,
                         &format!("entry {} was rewritten: it differs from the anchor", anchor.count),
                     ));
                 }
@@ -131,12 +97,12 @@ impl Journal {
                         "it was cut off: it ends with entry {count}, the anchor is entry {}",
                         anchor.count
                     );
-                    return Err(broken(&path, &message));
+                    return Err(broken(&location, &message));
                 }
                 None => {
                     let message =
                         format!("it begins with entry {first}, after the anchor at {}", anchor.count);
-                    return Err(broken(&path, &message)
+                    return Err(broken(&location, &message)
                         .with_hint("use an anchor that was taken after the last prune"));
                 }
             }
@@ -153,49 +119,31 @@ impl Journal {
     ///
     /// Returns `CheckFailed` if the chain is damaged.
     pub fn prune(&self, older_than: std::time::Duration) -> Result<u64> {
-        let path = self.path();
-        let failed = |error: std::io::Error| Error::io("write", &path, error);
-        let _lock = match self.open_locked(false) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-            Err(error) => return Err(failed(error)),
-        };
         let mut entries = Vec::new();
-        self.for_each_entry(|entry| entries.push(entry))?;
-        let old = entries.iter().take_while(|entry| entry.at.age() > older_than).count();
-        let pruned = old.min(entries.len().saturating_sub(1));
-        // Replacing only a checkpoint by another checkpoint is useless.
-        if pruned == 0 || (pruned == 1 && entries[0].kind == CHECKPOINT) {
-            return Ok(0);
-        }
-        // The checkpoint has the number and the hash of the last pruned entry, so that the next entry still follows.
-        let last = &entries[pruned - 1];
-        let mut text = seal(&UnsealedEntry {
-            seq: last.seq,
-            at: Timestamp::now(),
-            actor: &self.actor,
-            kind: CHECKPOINT,
-            command: "audit prune",
-            project: None,
-            run: None,
-            payload: &serde_json::json!({ "hash": last.chain_hash() }),
-            previous: NO_HASH,
+        let pruned = self.storage.replace_first(&mut |lines| {
+            entries.clear();
+            self.for_each_entry(|entry| entries.push(entry))?;
+            let old = entries.iter().take_while(|entry| entry.at.age() > older_than).count();
+            let count = old.min(lines.len().saturating_sub(1));
+            // Replacing only a checkpoint by another checkpoint is useless.
+            if count == 0 || (count == 1 && entries[0].kind == CHECKPOINT) {
+                return Ok(None);
+            }
+            // The checkpoint has the number and the hash of the last pruned entry, so that the next entry still follows.
+            let last = &entries[count - 1];
+            let checkpoint = seal(&UnsealedEntry {
+                seq: last.seq,
+                at: Timestamp::now(),
+                actor: &self.actor,
+                kind: CHECKPOINT,
+                command: "audit prune",
+                project: None,
+                run: None,
+                payload: &serde_json::json!({ "hash": last.chain_hash() }),
+                previous: NO_HASH,
+            })?;
+            Ok(Some((count, checkpoint)))
         })?;
-        let existing = std::fs::read_to_string(&path).map_err(failed)?;
-        for line in existing.lines().skip(pruned) {
-            text.push_str(line);
-            text.push('\n');
-        }
-        let temporary = path.with_extension("new");
-        let write = || {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            std::fs::rename(&temporary, &path)
-        };
-        write().map_err(failed)?;
-        sync_directory(&self.directory)?;
         let [ended, kept] = [&entries[..pruned], &entries[pruned..]].map(|entries| {
             entries.iter().filter_map(|entry| Some((entry.run.as_ref()?, entry.kind.as_str())))
         });
@@ -204,5 +152,27 @@ impl Journal {
             .filter(|(run, kind)| !matches!(*kind, "run_started" | "run_resumed") && !kept.contains(run))
             .try_for_each(|(run, _)| self.remove_events(run))?;
         Ok(pruned as u64)
+    }
+}
+
+/// Why an entry cannot follow the last one, if it cannot.
+fn fault(last: Option<&Entry>, entry: &Entry) -> Option<String> {
+    let seq = entry.seq;
+    match last {
+        // A checkpoint replaces pruned entries, so it can only be the first.
+        Some(_) if entry.kind == CHECKPOINT => {
+            Some(format!("entry {seq} is a checkpoint, but is not the first entry"))
+        }
+        None if seq != 1 && entry.kind != CHECKPOINT => {
+            Some(format!("it begins with entry {seq}; earlier ones are missing"))
+        }
+        None if entry.previous != NO_HASH => {
+            Some(format!("entry {seq} is the first, but has a previous hash"))
+        }
+        Some(last) if seq != last.seq + 1 => Some(format!("entry {seq} follows entry {}", last.seq)),
+        Some(last) if entry.previous != last.chain_hash() => {
+            Some(format!("entry {seq} lacks the hash of entry {}", last.seq))
+        }
+        _ => None,
     }
 }

@@ -131,13 +131,14 @@ impl Manager {
         }
         let killed_run = self.reconstruct_from_ledgers(run_id, &events)?;
         journal.append_event(run_id, &Event::KilledRun(killed_run.clone()))?;
+        let (size, hash) = journal.hash_of_events(run_id, None)?.unzip();
         let payload = json!({
             "moved": killed_run.moved,
             "gone": killed_run.gone,
             "unread": killed_run.unread,
             "from": "the projects' ledgers",
-            "events": journal.hash_of_events(run_id, None)?,
-            "events_bytes": journal.size_of_events(run_id)?,
+            "events": hash,
+            "events_bytes": size,
         });
         journal.append(&NewEntry {
             kind: "killed_run",
@@ -208,7 +209,7 @@ impl Manager {
     /// Appends an entry about something that is not a run.
     pub(super) fn append_to_journal(&self, command: &str, payload: Value) -> Result<()> {
         let Some(journal) = &self.journal else { return Ok(()) };
-        journal.append(&NewEntry { kind: command, command, project: None, run: None, payload }).map(|_| ())
+        journal.append(&NewEntry { kind: command, command, project: None, run: None, payload })
     }
 }
 
@@ -238,12 +239,13 @@ impl Recording<'_> {
         let Self { journal, mut record, run_id, command } = self;
         // The run has ended even if some events could not be written, so it is closed like any other.
         let synced = record.sync();
+        let (size, hash) = journal.hash_of_events(run_id, None)?.unzip();
         let mut payload = json!({
             "outcomes": summary.outcomes,
             "exit": summary.exit,
             "interrupted": summary.interrupted,
-            "events": journal.hash_of_events(run_id, None)?,
-            "events_bytes": journal.size_of_events(run_id)?,
+            "events": hash,
+            "events_bytes": size,
         });
         if let Err(error) = &synced {
             payload["lost_events"] = error.summary().into();

@@ -55,7 +55,7 @@ impl Manager {
         let journal = self.required_journal()?;
         let events = journal.events(run_id)?;
         self.require_this_fleet(run_id, &events)?;
-        if journal.is_open(run_id) {
+        if journal.is_open(run_id)? {
             return Err(Error::new(ErrorKind::Locked, format!("the run {run_id} has not ended")).with_hint(
                 "wait for its end; if it was killed, run its command again first, to complete the journal",
             ));

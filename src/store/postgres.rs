@@ -18,6 +18,7 @@ mod explain;
 mod external_references;
 mod failure;
 mod footprints;
+mod journal_tables;
 mod ledger;
 mod leftovers;
 mod names;
@@ -59,6 +60,7 @@ use connection_url::ConnectionUrl;
 use queries::Queries;
 use session::PostgresSession;
 
+pub(crate) use journal_tables::{JournalTables, OpenRun};
 pub use options::{Isolation, PostgresOptions};
 
 /// The longest name of a schema, in bytes. Postgres silently truncates longer names, so two ids could share a schema.

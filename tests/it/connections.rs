@@ -15,6 +15,9 @@ fn trap_31_a_pooler_that_gives_each_transaction_another_connection_is_worked_thr
     let pooler = Pooler::new(&world.database().socket, "");
     let url = pooler.url(world.database());
     let before: Vec<_> = (1..=3).map(|id| world.contents(&id.to_string())).collect();
+    // What a session holds is lost there, so the journal has to be reached directly.
+    let refused = Ran::of(world.command_on(&url, &["upgrade-all"]).env_remove("TENANTRY_JOURNAL_URL"));
+    assert!(refused.code == 2 && refused.stderr.contains("[journal] url"), "{}", refused.stderr);
     let status = run_on(&world, &url, &["status"]);
     assert!(status.code == 0 && status.stdout.contains("3 pending"), "{}{}", status.stdout, status.stderr);
     world.upgrade_four_times_at_once(&url);

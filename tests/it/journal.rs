@@ -17,8 +17,48 @@ on_each_store!(
     a_killed_run_is_completed_under_another_catalog_and_by_another_name_of_the_store,
 );
 
+/// The folder of a SQLite store's journal.
 pub(crate) fn folder(world: &World) -> PathBuf {
-    if world.is_postgres() { world.own_folder("journal") } else { world.folder().join("data/journal") }
+    world.data().join("journal")
+}
+
+fn exists(world: &World) -> bool {
+    if world.is_postgres() {
+        world.database().run(&["-c", "SELECT to_regnamespace('tenantry_journal') IS NOT NULL"]) == ["t"]
+    } else {
+        folder(world).exists()
+    }
+}
+
+fn remove(world: &World) {
+    if world.is_postgres() {
+        world.database().run(&["-c", "DROP SCHEMA tenantry_journal CASCADE"]);
+    } else {
+        std::fs::remove_dir_all(folder(world)).unwrap();
+    }
+}
+
+/// The record of a run: its events, a line each.
+pub(crate) fn record(world: &World, run: &str) -> String {
+    if world.is_postgres() {
+        let sql = format!("SELECT line FROM tenantry_journal.events WHERE run = '{run}' ORDER BY number");
+        world.database().run(&["-c", &sql]).join("\n") + "\n"
+    } else {
+        std::fs::read_to_string(folder(world).join(format!("runs/{run}.jsonl"))).unwrap()
+    }
+}
+
+/// Changes the record of a run.
+pub(crate) fn set_record(world: &World, run: &str, text: &str) {
+    if !world.is_postgres() {
+        return std::fs::write(folder(world).join(format!("runs/{run}.jsonl")), text).unwrap();
+    }
+    world.database().run(&["-c", &format!("DELETE FROM tenantry_journal.events WHERE run = '{run}'")]);
+    for (number, line) in text.lines().enumerate() {
+        let line = line.replace('\'', "''");
+        let sql = format!("INSERT INTO tenantry_journal.events VALUES ('{run}', {number}, '{line}')");
+        world.database().run(&["-c", &sql]);
+    }
 }
 
 pub(crate) fn run_id(report: &Report) -> String {
@@ -51,11 +91,11 @@ fn whatever_changes_something_is_an_entry(world: &mut World) {
         &["export", "legacy"],
     ] {
         world.run(arguments);
-        assert!(!folder(world).exists(), "{arguments:?} created a journal");
+        assert!(!exists(world), "{arguments:?} created a journal");
         assert!(!crate::backup::folder(world).exists(), "{arguments:?} created a folder for backups");
     }
     world.expect(0, &["drop", "legacy", "--yes", "--no-backup"]);
-    std::fs::remove_dir_all(folder(world)).unwrap();
+    remove(world);
     world.expect(0, &["create", "1", "2"]);
     world.with_migrations(&[NOTES, INDEX]);
     world.expect(0, &["upgrade-all", "--dry-run"]);
@@ -95,11 +135,10 @@ fn whatever_changes_something_is_an_entry(world: &mut World) {
     assert_eq!(world.run(&["runs", "show", "../../etc/passwd"]).code, 2);
     assert_eq!(world.run(&["runs", "show", "01a1ffc3-ce06-71cc-b80e-4ddca9db7e7d"]).code, 2);
     // The journal covers the events of each run: a changed event is detected.
-    let events = folder(world).join(format!("runs/{}.jsonl", run_id(&upgraded)));
-    let text = std::fs::read_to_string(&events).unwrap();
-    std::fs::write(&events, text.replace("upgraded", "failed")).unwrap();
+    let text = record(world, &run_id(&upgraded));
+    set_record(world, &run_id(&upgraded), &text.replace("upgraded", "failed"));
     assert_eq!(world.run(&["audit", "verify"]).code, 1);
-    std::fs::write(&events, text).unwrap();
+    set_record(world, &run_id(&upgraded), &text);
     world.expect(0, &["audit", "verify"]);
     // If the journal cannot be written, nothing is changed.
     let before = world.snapshot();
@@ -121,10 +160,9 @@ fn create_many(world: &mut World, migrations: &[(&str, &str)]) -> Vec<String> {
 
 /// Cuts off a run's record after its first lines, as a power failure would. Returns the remaining text.
 fn cut(world: &World, run: &str, lines: usize) -> String {
-    let record = folder(world).join(format!("runs/{run}.jsonl"));
-    let text = std::fs::read_to_string(&record).unwrap();
+    let text = record(world, run);
     let remaining = text.lines().take(lines).collect::<Vec<_>>().join("\n") + "\n";
-    std::fs::write(&record, &remaining).unwrap();
+    set_record(world, run, &remaining);
     remaining
 }
 
@@ -154,8 +192,7 @@ fn a_killed_run_is_completed_from_the_ledgers_by_the_next(world: &mut World) {
     assert_eq!(world.run(&["runs", "rollback", &run]).code, 1, "a run that has not ended was rolled back");
     // The next run reads from the ledgers what the truncated record lacks.
     let remaining = cut(world, &run, 3);
-    let record = folder(world).join(format!("runs/{run}.jsonl"));
-    std::fs::write(&record, format!("{remaining}{{\"v\":1,\"event\":\"proj")).unwrap();
+    set_record(world, &run, &format!("{remaining}{{\"v\":1,\"event\":\"proj"));
     let report = world.expect(0, &["upgrade-all"]);
     let completed = report.events("killed_run")[0].clone();
     let mut recorded: Vec<&str> =

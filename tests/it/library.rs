@@ -7,7 +7,7 @@ use diesel::connection::{SimpleConnection as _, TransactionManager as _};
 use diesel::prelude::*;
 use diesel_migrations::MigrationHarness as _;
 use tenantry::catalog::FolderOptions;
-use tenantry::config::{Config, Layer};
+use tenantry::config::{Config, JournalPlace, Layer};
 use tenantry::event::Event;
 use tenantry::journal::Journal;
 use tenantry::{Catalog, Dialect, ErrorKind, Manager, ProjectConnection, ProjectId};
@@ -34,7 +34,7 @@ fn config(world: &World) -> Config {
     let (journal, backups) = (world.folder().join("journal"), world.folder().join("backups"));
     let layer = Layer {
         store: Some(world.url()),
-        journal: Some(journal),
+        journal: Some(JournalPlace::Folder(journal)),
         backups: Some(backups),
         ..Layer::default()
     };
@@ -322,6 +322,7 @@ fn what_an_application_does_with_one_project_is_a_call(world: &mut World) {
     let mut commands = Vec::new();
     config(world)
         .journal()
+        .unwrap()
         .for_each_entry(|entry| {
             if entry.kind == "run_started" {
                 commands.push(entry.command);

@@ -73,6 +73,7 @@ mod set_prompt_train;
 mod set_schemas;
 mod sets;
 mod shards;
+mod shared_journal;
 mod shared_schemas;
 mod spares_and_roles;
 mod squash;

@@ -104,7 +104,7 @@ fn a_project_that_failed_after_a_part_was_committed_goes_back_as_well(world: &mu
 }
 
 fn a_failed_project_that_cannot_be_read_hinders_no_other(world: &mut World) {
-    use tenantry::config::{Config, Layer, Migrations};
+    use tenantry::config::{Config, JournalPlace, Layer, Migrations};
     use tenantry::manager::{Operation, Run, Selection};
     world.with_migrations(&[NOTES]).expect(0, &["create", "1", "2"]);
     world.execute("1", "INSERT INTO notes (text) VALUES ('twice'), ('twice')");
@@ -114,7 +114,7 @@ fn a_failed_project_that_cannot_be_read_hinders_no_other(world: &mut World) {
     let layer = Layer {
         store: Some(world.url()),
         migrations: Some(Migrations::Directory(world.folder().join("migrations"))),
-        journal: Some(crate::journal::folder(world)),
+        journal: world.either(Some(JournalPlace::Folder(world.folder().join("data/journal"))), None),
         backups: Some(world.folder().join("backups")),
         ..Layer::default()
     };

@@ -348,11 +348,10 @@ fn what_a_killed_resume_did_is_read_from_the_ledgers(world: &mut World) {
     let run = run_id(&report);
     killed(world, &["runs", "resume", &run], 8);
     // The record ends where the run was resumed, as after a power cut.
-    let record = crate::journal::folder(world).join(format!("runs/{run}.jsonl"));
-    let text = std::fs::read_to_string(&record).unwrap();
+    let text = crate::journal::record(world, &run);
     let resumed = text.find("\"resumed\":true").unwrap();
     let end = resumed + text[resumed..].find('\n').unwrap() + 1;
-    std::fs::write(&record, &text[..end + 30]).unwrap();
+    crate::journal::set_record(world, &run, &text[..end + 30]);
     let expected = upgraded(world, &ids);
     assert!((2..20).contains(&expected.len()), "the kill came too early or too late");
     let last = world.expect(0, &["runs", "resume", &run]);

@@ -425,8 +425,15 @@ impl World {
             "TENANTRY_CONFIG",
             "TENANTRY_BACKUP_DIR",
             "TENANTRY_JOURNAL_DIR",
+            "TENANTRY_JOURNAL_URL",
+            "TENANTRY_SHARD",
+            "TENANTRY_GROUP",
         ] {
             command.env_remove(variable);
+        }
+        // A pooler does not lead to the journal.
+        if self.is_postgres() && url != self.url() {
+            command.env("TENANTRY_JOURNAL_URL", self.url());
         }
         command
     }
@@ -461,9 +468,16 @@ impl World {
             Home::Sqlite => Snapshot::Files(self.files()),
             Home::Postgres(database) => {
                 // Rows of the system catalogs, with the transactions that wrote them.
-                let catalogs = "SELECT 'relation', oid, relname, xmin FROM pg_class UNION ALL \
-                                SELECT 'schema', oid, nspname, xmin FROM pg_namespace ORDER BY 1, 2";
-                Snapshot::Database(database.dump(&[]), database.run(&["-c", catalogs]))
+                // Tests of the journal read it directly.
+                let catalogs = "SELECT 'relation', c.oid, relname, c.xmin FROM pg_class c \
+                                LEFT JOIN pg_namespace n ON n.oid = relnamespace \
+                                WHERE nspname <> 'tenantry_journal' AND nspname <> 'pg_toast' UNION ALL \
+                                SELECT 'schema', oid, nspname, xmin FROM pg_namespace \
+                                WHERE nspname <> 'tenantry_journal' ORDER BY 1, 2";
+                Snapshot::Database(
+                    database.dump(&["-N", "tenantry_journal"]),
+                    database.run(&["-c", catalogs]),
+                )
             }
         }
     }
