@@ -33,6 +33,10 @@ use crate::sql::Dialect;
 use crate::store::Store;
 use crate::store::combined::{CombinedStoreBuilder, Placement};
 
+/// For how long a lost connection to the journal is opened again.
+#[cfg(feature = "postgres")]
+const DEFAULT_RECONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The settings file that is read if none is named.
 pub const FILE_NAME: &str = "tenantry.toml";
 
@@ -222,7 +226,10 @@ impl Config {
         match &self.journal {
             JournalPlace::Folder(folder) => Ok(Journal::new(folder, current_actor())),
             #[cfg(feature = "postgres")]
-            JournalPlace::Database(url) => Journal::in_database(url, current_actor()),
+            JournalPlace::Database(url) => {
+                let timeout = self.common.reconnect_timeout.unwrap_or(DEFAULT_RECONNECT_TIMEOUT);
+                Journal::in_database(url, current_actor(), timeout)
+            }
             #[cfg(not(feature = "postgres"))]
             JournalPlace::Database(_) => Err(Error::new(
                 ErrorKind::Configuration,

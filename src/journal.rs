@@ -54,12 +54,17 @@ impl Journal {
     }
 
     /// Creates a journal in the schema `tenantry_journal` of a Postgres database. The schema is created when the first entry
-    /// is written.
+    /// is written. A lost connection is opened again for `reconnect_timeout`.
     ///
     /// Fails with [`ErrorKind::Configuration`] if the URL is invalid. Does not connect.
     #[cfg(feature = "postgres")]
-    pub fn in_database(url: &str, actor: impl Into<String>) -> Result<Self> {
-        Ok(Self { storage: Arc::new(database::Database::new(url)?), actor: actor.into() })
+    pub fn in_database(
+        url: &str,
+        actor: impl Into<String>,
+        reconnect_timeout: std::time::Duration,
+    ) -> Result<Self> {
+        let storage = Arc::new(database::Database::new(url, reconnect_timeout)?);
+        Ok(Self { storage, actor: actor.into() })
     }
 
     /// Returns the folder or the database, without a password.
@@ -150,7 +155,7 @@ impl Journal {
         }
         let count = lines.len() as u64;
         self.storage.append(Create::Missing, &mut |last, _| match last {
-            None => Ok(std::mem::take(&mut lines)),
+            None => Ok(lines.clone()),
             Some(_) => Err(Error::new(ErrorKind::AlreadyExists, format!("{} has entries", self.location()))
                 .with_hint(
                     "a journal can be copied only into an empty one, since its chain has one beginning",

@@ -1,5 +1,7 @@
 //! A journal in a schema of a Postgres database, so that everybody who uses the fleet shares one.
 
+use std::time::Duration;
+
 use super::in_progress;
 use super::storage::{Choose, Create, Next, OpenRecord, RecordLock, Storage, Visit};
 use crate::error::Result;
@@ -9,8 +11,8 @@ use crate::store::postgres::{JournalTables, OpenRun};
 pub(super) struct Database(JournalTables);
 
 impl Database {
-    pub(super) fn new(url: &str) -> Result<Self> {
-        JournalTables::new(url).map(Self)
+    pub(super) fn new(url: &str, reconnect_timeout: Duration) -> Result<Self> {
+        JournalTables::new(url, reconnect_timeout).map(Self)
     }
 }
 
@@ -82,7 +84,7 @@ impl Storage for Database {
     fn write_record(&self, run: &str, bytes: &[u8]) -> Result<()> {
         self.0.create()?;
         let text = String::from_utf8_lossy(bytes);
-        self.0.write_events(run, &mut text.lines())
+        self.0.write_events(run, &text.lines().collect::<Vec<_>>())
     }
 
     fn remove_record(&self, run: &str) -> Result<()> {

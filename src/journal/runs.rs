@@ -39,8 +39,8 @@ impl RunRecord {
     /// Writes an event. Returns `false` if this or an earlier event could not be written; then no further project may
     /// be started.
     pub(crate) fn event(&mut self, event: &impl Serialize) -> bool {
-        if let Err(error) = line(event).and_then(|line| self.record.append(&line)) {
-            self.failure.get_or_insert(error);
+        if self.failure.is_none() {
+            self.failure = line(event).and_then(|line| self.record.append(&line)).err();
         }
         self.failure.is_none()
     }

@@ -41,7 +41,7 @@ fn left_behind(world: &World) -> Vec<String> {
     let name = &world.database().name;
     let databases = "SELECT datname FROM pg_database WHERE datname LIKE 'tenantry_scratch_%' AND \
                      NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = pg_database.datname)";
-    let schemas = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'tenantry_%' AND nspname NOT LIKE 'tenantry_spare_%'";
+    let schemas = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'tenantry_%' AND nspname NOT LIKE 'tenantry_spare_%' AND nspname <> 'tenantry_journal'";
     let server = world.database().neighbour("postgres").run(&["-c", databases]);
     [server, world.database().neighbour(name).run(&["-c", schemas])].concat()
 }

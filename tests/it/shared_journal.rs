@@ -167,29 +167,83 @@ fn a_journal_can_be_in_another_database() {
     assert_eq!(world.run(&["status"]).code, 2);
 }
 
-/// A run whose connection to the journal is cut stops, and says so. What it did is read from the ledgers afterwards.
+/// A run whose connection to the journal is cut opens another one, and records everything.
 #[test]
-fn a_run_that_loses_its_journal_stops_and_is_completed_later() {
-    let mut world = fleet();
+fn a_run_whose_journal_is_cut_off_for_a_moment_records_everything() {
+    let (mut world, journal) = (World::sqlite(), Database::new());
+    let url = format!("postgres://postgres@:{}/{}?host={}", journal.port, journal.name, journal.socket);
+    std::fs::write(world.folder().join("tenantry.toml"), format!("[journal]\nurl = \"{url}\"\n")).unwrap();
+    world.with_migrations(&[NOTES]);
     let ids: Vec<String> = (1..=12).map(|id| id.to_string()).collect();
     world.expect(0, &[&["create"], &ids.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
     world.with_migrations(&[NOTES, INDEX]);
-    let gate = world.folder().join("go");
-    assert!(std::process::Command::new("mkfifo").arg(&gate).status().unwrap().success());
-    let arguments = ["--jobs", "1", "upgrade-all", "--canary", "1", "--gate", "read line < go"];
-    let child = world.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    while world.versions("1").len() < 2 {
-        std::thread::sleep(std::time::Duration::from_millis(10));
+    let (output, run) = with_a_gate(&world, || {
+        let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        assert_ne!(journal.run(&["-c", cut]), ["0"]);
+    });
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let shown = world.expect(0, &["runs", "show", &run]);
+    for id in &ids {
+        assert_eq!(
+            shown.events("project_finished").iter().filter(|it| it["project"] == **id).count(),
+            1,
+            "{id}"
+        );
     }
-    // All connections, those of the journal among them. The projects' are opened again.
-    world.cut_connections();
-    std::fs::write(&gate, "go\n").unwrap();
-    let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && stderr.contains("journal"), "{stderr}");
-    let upgraded = ids.iter().filter(|id| world.versions(id).len() == 2).count();
-    assert!((1..12).contains(&upgraded), "{upgraded}");
-    let next = world.expect(0, &["upgrade-all"]);
-    assert_eq!(next.count("upgraded"), 12 - upgraded as u64);
     world.expect(0, &["audit", "verify"]);
+    assert_eq!(world.expect(0, &["runs", "rollback", &run]).count("downgraded"), 12);
+    journal.drop();
+}
+
+/// A run whose journal is gone for longer stops, and says so. What it did is read from the ledgers later.
+#[test]
+fn a_run_that_loses_its_journal_stops_and_is_completed_later() {
+    let server = Server::new("", "");
+    let database = Database::on(&server.socket(), 5432, "template0");
+    let mut world = World::sqlite();
+    let settings = format!(
+        "[run]\nreconnect_timeout = 0.5\njobs = 1\n[journal]\nurl = \"postgres://postgres@/{}?host={}\"\n",
+        database.name,
+        server.socket()
+    );
+    std::fs::write(world.folder().join("tenantry.toml"), settings).unwrap();
+    world.with_migrations(&[NOTES]);
+    let ids: Vec<String> = (1..=12).map(|id| id.to_string()).collect();
+    world.expect(0, &[&["create"], &ids.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
+    world.with_migrations(&[NOTES, INDEX]);
+    let (output, run) = with_a_gate(&world, || server.crash());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && stderr.contains("journal"), "{stderr}");
+    let upgraded = ids.iter().filter(|id| world.versions(id).len() == 2).count();
+    assert!((1..4).contains(&upgraded), "{upgraded}");
+    server.start();
+    // The gate of the first wave runs again, and does not wait this time.
+    std::fs::remove_file(world.folder().join("go")).unwrap();
+    std::fs::write(world.folder().join("go"), "go\n").unwrap();
+    let resumed = world.expect(0, &["runs", "resume", &run]);
+    assert_eq!(resumed.events("killed_run").len(), 1);
+    assert_eq!(resumed.count("upgraded"), 12 - upgraded as u64);
+    world.expect(0, &["audit", "verify"]);
+    assert_eq!(world.expect(0, &["runs", "rollback", &run]).count("downgraded"), 12);
+}
+
+/// Upgrades with one canary, and does something while the gate after it waits.
+fn with_a_gate(world: &World, at_the_gate: impl FnOnce()) -> (std::process::Output, String) {
+    use std::io::{BufRead as _, BufReader, Read as _};
+    assert!(std::process::Command::new("mkfifo").arg(world.folder().join("go")).status().unwrap().success());
+    let gate = "test $TENANTRY_WAVE != 1 || read line < go";
+    let arguments = ["--format", "json", "--jobs", "1", "upgrade-all", "--canary", "1", "--gate", gate];
+    let mut child = world.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut events =
+        lines.by_ref().map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap());
+    let run = events.next().unwrap()["run"].as_str().unwrap().to_string();
+    assert!(events.any(|event| event["event"] == "project_finished"));
+    at_the_gate();
+    std::fs::write(world.folder().join("go"), "go\n").unwrap();
+    for _ in lines {}
+    let mut stderr = Vec::new();
+    child.stderr.take().unwrap().read_to_end(&mut stderr).unwrap();
+    (std::process::Output { status: child.wait().unwrap(), stdout: Vec::new(), stderr }, run)
 }

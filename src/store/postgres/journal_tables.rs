@@ -3,8 +3,9 @@
 //! A run in progress is a row, and a lock that its process holds over a connection of its own. The server releases the lock
 //! when the process ends, however it ends.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
@@ -13,7 +14,8 @@ use diesel::sql_types::{BigInt, Bool, Text};
 
 use super::connect::{Route, ServerConnection, Timeouts, open};
 use super::connection_url::ConnectionUrl;
-use super::failure::convert_error;
+use super::failure::{Failure, convert_error};
+use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long an entry waits for those that others append.
@@ -36,14 +38,20 @@ type ChooseFirst<'a> = dyn FnMut(&[String]) -> Result<Option<(usize, String)>> +
 /// The journal's tables in one database.
 pub(crate) struct JournalTables {
     target: ConnectionUrl,
+    /// For how long a lost connection is opened again.
+    reconnect_timeout: Duration,
+    was_reached: AtomicBool,
     link: Mutex<Option<ServerConnection>>,
 }
 
 /// A run that this process has in progress.
 pub(crate) struct OpenRun {
     target: ConnectionUrl,
+    reconnect_timeout: Duration,
     link: ServerConnection,
     run: String,
+    /// The number of the next event. It makes a repeated insertion harmless.
+    next: i64,
 }
 
 /// The lock of a run whose process died.
@@ -95,39 +103,82 @@ fn yes(connection: &mut PgConnection, sql: &str, run: &str) -> QueryResult<bool>
     diesel::sql_query(sql).bind::<Text, _>(run).get_result::<Yes>(connection).map(|it| it.yes)
 }
 
-const ADD_EVENT: &str = "INSERT INTO tenantry_journal.events (run, number, line) \
-    SELECT $1, 1 + coalesce((SELECT max(number) FROM tenantry_journal.events WHERE run = $1), 0), $2";
+/// Adds an event with this number, unless it is there already.
+fn add_event(connection: &mut PgConnection, run: &str, number: i64, line: &str) -> QueryResult<()> {
+    let sql =
+        "INSERT INTO tenantry_journal.events (run, number, line) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
+    let query = diesel::sql_query(sql).bind::<Text, _>(run).bind::<BigInt, _>(number).bind::<Text, _>(line);
+    query.execute(connection).map(drop)
+}
 
-fn add_event(connection: &mut PgConnection, run: &str, line: &str) -> QueryResult<()> {
-    diesel::sql_query(ADD_EVENT).bind::<Text, _>(run).bind::<Text, _>(line).execute(connection).map(drop)
+/// Returns the number that the next event of a run gets.
+fn next_event(connection: &mut PgConnection, run: &str) -> QueryResult<i64> {
+    let sql = "SELECT 1 + coalesce(max(number), 0) AS number FROM tenantry_journal.events WHERE run = $1";
+    diesel::sql_query(sql).bind::<Text, _>(run).get_result::<Number>(connection).map(|it| it.number)
+}
+
+fn try_lock(connection: &mut PgConnection, run: &str) -> QueryResult<bool> {
+    let sql = format!("SELECT pg_try_advisory_lock({}) AS yes WHERE $1 = ''", run_key(run));
+    yes(connection, &sql, "")
+}
+
+/// Sets that commits do not wait for the server's disk. A killed client loses no event then. A crash of the server may lose
+/// the last ones, unless the run's end was committed after them.
+fn commit_asynchronously(connection: &mut PgConnection) -> QueryResult<()> {
+    connection.batch_execute("SELECT set_config('synchronous_commit', 'off', false)")
+}
+
+fn is_disconnected(error: &DieselError) -> bool {
+    Failure::of(error).kind == ErrorKind::Disconnected
+}
+
+/// Pauses between attempts to connect again.
+fn pauses() -> Backoff {
+    Backoff::new(Duration::from_millis(50), Duration::from_secs(1))
 }
 
 impl JournalTables {
     /// Fails if the URL is invalid. Does not connect.
-    pub(crate) fn new(url: &str) -> Result<Self> {
-        Ok(Self { target: ConnectionUrl::parse(url)?, link: Mutex::default() })
+    pub(crate) fn new(url: &str, reconnect_timeout: Duration) -> Result<Self> {
+        Ok(Self {
+            target: ConnectionUrl::parse(url)?,
+            reconnect_timeout,
+            was_reached: AtomicBool::new(false),
+            link: Mutex::default(),
+        })
     }
 
     pub(crate) fn location(&self) -> String {
         format!("{}, schema tenantry_journal", self.target.location())
     }
 
-    /// Does something over the connection, which is opened if there is none, or if it is lost.
+    /// Does something over the connection, which is opened if there is none. If the connection is lost, does it again over
+    /// a new one. A server that was never reached is not waited for.
     fn with<T>(&self, mut work: impl FnMut(&mut PgConnection) -> Result<T, Failed>) -> Result<T> {
         let mut slot = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut link = match slot.take() {
-            Some(link) => link,
-            None => connect(&self.target)?,
-        };
-        let result = work(&mut link.connection);
-        match result {
-            Ok(value) => {
-                *slot = Some(link);
-                Ok(value)
+        let (started, mut pauses) = (Instant::now(), pauses());
+        let may_retry =
+            || started.elapsed() < self.reconnect_timeout && self.was_reached.load(Ordering::Relaxed);
+        loop {
+            let mut link = match slot.take().map_or_else(|| connect(&self.target), Ok) {
+                Ok(link) => link,
+                Err(error) if error.kind() == ErrorKind::Disconnected && may_retry() => {
+                    pauses.sleep();
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            self.was_reached.store(true, Ordering::Relaxed);
+            match work(&mut link.connection) {
+                Ok(value) => {
+                    *slot = Some(link);
+                    return Ok(value);
+                }
+                // The transaction may not have ended, so the connection is not used again.
+                Err(Failed::Database(error)) if is_disconnected(&error) && may_retry() => pauses.sleep(),
+                Err(Failed::Database(error)) => return Err(self.failed(&error)),
+                Err(Failed::Other(error)) => return Err(error),
             }
-            // The transaction may not have ended, so the connection is not used again.
-            Err(Failed::Database(error)) => Err(self.failed(&error)),
-            Err(Failed::Other(error)) => Err(error),
         }
     }
 
@@ -167,7 +218,17 @@ impl JournalTables {
     /// Appends the lines that `next` returns for the last one. Nobody else appends meanwhile.
     pub(crate) fn append(&self, next: &mut AppendNext<'_>) -> Result<()> {
         self.create()?;
+        // The number and the text of the last line of an earlier attempt, whose commit may have taken effect.
+        let mut attempted: Option<(i64, String)> = None;
         self.in_chain_lock(|connection| {
+            if let Some((number, text)) = &attempted {
+                let sql = "SELECT line FROM tenantry_journal.entries WHERE number = $1";
+                let found: Option<Line> =
+                    diesel::sql_query(sql).bind::<BigInt, _>(number).get_result(connection).optional()?;
+                if found.is_some_and(|found| found.line == *text) {
+                    return Ok(());
+                }
+            }
             let last: Option<Line> =
                 diesel::sql_query("SELECT line FROM tenantry_journal.entries ORDER BY number DESC LIMIT 1")
                     .get_result(connection)
@@ -181,6 +242,7 @@ impl JournalTables {
                     .bind::<BigInt, _>(number)
                     .bind::<Text, _>(line)
                     .execute(connection)?;
+                attempted = Some((number, line.clone()));
             }
             Ok(())
         })
@@ -230,21 +292,19 @@ impl JournalTables {
     pub(crate) fn open_run(&self, run: &str) -> Result<Option<OpenRun>> {
         let mut link = connect(&self.target)?;
         let connection = &mut link.connection;
-        let mut begin = || -> QueryResult<bool> {
+        let mut begin = || -> QueryResult<Option<i64>> {
             // The lock comes first: a row without it means a killed run.
-            let lock = format!("SELECT pg_try_advisory_lock({}) AS yes WHERE $1 = ''", run_key(run));
-            if !yes(connection, &lock, "")? {
-                return Ok(false);
+            if !try_lock(connection, run)? {
+                return Ok(None);
             }
             let insert = "INSERT INTO tenantry_journal.runs (run) VALUES ($1) ON CONFLICT DO NOTHING";
             let inserted = diesel::sql_query(insert).bind::<Text, _>(run).execute(connection)?;
-            // A killed client loses no event. A crash of the server may lose the last ones, unless the run's end was
-            // committed after them.
-            connection.batch_execute("SELECT set_config('synchronous_commit', 'off', false)")?;
-            Ok(inserted == 1)
+            commit_asynchronously(connection)?;
+            Ok(if inserted == 1 { Some(next_event(connection, run)?) } else { None })
         };
-        let is_mine = begin().map_err(|error| self.failed(&error))?;
-        Ok(is_mine.then(|| OpenRun { target: self.target.clone(), link, run: run.into() }))
+        let next = begin().map_err(|error| self.failed(&error))?;
+        let (target, reconnect_timeout) = (self.target.clone(), self.reconnect_timeout);
+        Ok(next.map(|next| OpenRun { target, reconnect_timeout, link, run: run.into(), next }))
     }
 
     /// Returns the runs whose process died, sorted, each with its lock.
@@ -254,9 +314,8 @@ impl JournalTables {
         let mut orphans = Vec::new();
         for run in open {
             let mut link = connect(&self.target)?;
-            let sql = format!("SELECT pg_try_advisory_lock({}) AS yes WHERE $1 = ''", run_key(&run));
             // It may have ended since it was listed.
-            let is_killed = yes(&mut link.connection, &sql, "").map_err(|error| self.failed(&error))?
+            let is_killed = try_lock(&mut link.connection, &run).map_err(|error| self.failed(&error))?
                 && self.is_open(&run)?;
             if is_killed {
                 orphans.push((run, OrphanLock(link)));
@@ -275,7 +334,14 @@ impl JournalTables {
     }
 
     pub(crate) fn append_event(&self, run: &str, line: &str) -> Result<()> {
-        self.with(|connection| Ok(add_event(connection, run, line)?))
+        let mut number = None;
+        self.with(|connection| {
+            let number = match number {
+                Some(number) => number,
+                None => *number.insert(next_event(connection, run)?),
+            };
+            Ok(add_event(connection, run, number, line)?)
+        })
     }
 
     /// Returns the events of a run; `None` if there are none and it is not open.
@@ -286,12 +352,12 @@ impl JournalTables {
     }
 
     /// Replaces the events of a run.
-    pub(crate) fn write_events(&self, run: &str, events: &mut dyn Iterator<Item = &str>) -> Result<()> {
+    pub(crate) fn write_events(&self, run: &str, events: &[&str]) -> Result<()> {
         self.in_chain_lock(|connection| {
             let delete = "DELETE FROM tenantry_journal.events WHERE run = $1";
             diesel::sql_query(delete).bind::<Text, _>(run).execute(connection)?;
-            for line in &mut *events {
-                add_event(connection, run, line)?;
+            for (number, line) in (1..).zip(events) {
+                add_event(connection, run, number, line)?;
             }
             Ok(())
         })
@@ -310,9 +376,60 @@ impl JournalTables {
 }
 
 impl OpenRun {
-    /// Appends an event.
+    /// Appends an event. If the connection is lost, does so over a new one.
     pub(crate) fn append_event(&mut self, line: &str) -> Result<()> {
-        add_event(&mut self.link.connection, &self.run, line).map_err(|error| failed(&self.target, &error))
+        let started = Instant::now();
+        loop {
+            match add_event(&mut self.link.connection, &self.run, self.next, line) {
+                Ok(()) => {
+                    self.next += 1;
+                    return Ok(());
+                }
+                Err(error) if is_disconnected(&error) && started.elapsed() < self.reconnect_timeout => {
+                    self.reconnect(started)?;
+                }
+                Err(error) => return Err(failed(&self.target, &error)),
+            }
+        }
+    }
+
+    /// Opens another connection that has the run's lock. The server may notice only later that the old one is gone.
+    fn reconnect(&mut self, started: Instant) -> Result<()> {
+        let mut pauses = pauses();
+        loop {
+            pauses.sleep();
+            let has_time = started.elapsed() < self.reconnect_timeout;
+            let mut link = match connect(&self.target) {
+                Err(error) if error.kind() == ErrorKind::Disconnected && has_time => continue,
+                link => link?,
+            };
+            let sql = "SELECT EXISTS (SELECT FROM tenantry_journal.runs WHERE run = $1) AS yes";
+            let mut take = || -> QueryResult<[bool; 2]> {
+                let is_locked = try_lock(&mut link.connection, &self.run)?;
+                commit_asynchronously(&mut link.connection)?;
+                Ok([is_locked, yes(&mut link.connection, sql, &self.run)?])
+            };
+            match take() {
+                Ok([true, true]) => {
+                    self.link = link;
+                    return Ok(());
+                }
+                Ok([true, false]) => {
+                    let message =
+                        "another process has taken this run for a killed one, and completed its record";
+                    return Err(Error::new(ErrorKind::Disconnected, message));
+                }
+                Ok([false, _]) if has_time => {}
+                Ok([false, _]) => {
+                    return Err(Error::new(
+                        ErrorKind::Disconnected,
+                        "the run's lock could not be taken again",
+                    ));
+                }
+                Err(error) if is_disconnected(&error) && has_time => {}
+                Err(error) => return Err(failed(&self.target, &error)),
+            }
+        }
     }
 }
 
