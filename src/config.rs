@@ -17,8 +17,9 @@ use std::time::Duration;
 
 pub use layer::{JournalPlace, Layer, Migrations};
 pub use rollout::RolloutSettings;
+use store_location::StoreLocation;
 #[cfg(feature = "postgres")]
-use store_location::{StoreLocation, Url};
+use store_location::Url;
 pub use stores::StoreSettings;
 use stores::{CommonOptions, StoreConfig};
 
@@ -77,6 +78,9 @@ impl Config {
             extensions: layer.extensions,
         };
         let has_names = layer.stores.is_some();
+        // The journal does not depend on which of the stores are meant.
+        let first = layer.stores.as_ref().and_then(|stores| stores.first()).unwrap_or(&defaults).url.clone();
+        let first = StoreLocation::parse(&first)?;
         let stores = match layer.stores {
             None => vec![StoreConfig::new(defaults)?],
             Some(stores) => named_stores(stores, layer.only_stores, &defaults)?,
@@ -120,10 +124,10 @@ impl Config {
             lint_strict: layer.lint_strict.unwrap_or_default(),
             rollout: layer.rollout,
             backups: layer.backups.unwrap_or_else(|| default_folder("backups")),
-            journal: layer.journal.unwrap_or_else(|| match stores.first().map(|store| &store.location) {
+            journal: layer.journal.unwrap_or_else(|| match &first {
                 #[cfg(feature = "postgres")]
-                Some(StoreLocation::Server(Url(url))) => JournalPlace::Database(url.clone()),
-                _ => JournalPlace::Folder(default_folder("journal")),
+                StoreLocation::Server(Url(url)) => JournalPlace::Database(url.clone()),
+                StoreLocation::Directory(_) => JournalPlace::Folder(default_folder("journal")),
             }),
             stores,
             has_names,

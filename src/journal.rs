@@ -139,7 +139,19 @@ impl Journal {
     /// Fails with [`ErrorKind::AlreadyExists`] if this journal has entries, and with [`ErrorKind::CheckFailed`] if the other
     /// one is damaged.
     pub fn import(&self, other: &Self) -> Result<u64> {
-        other.verify(None)?;
+        let has_lines = |journal: &Self| journal.for_each_entry(|_| ()).map(|chain| chain.is_some());
+        if has_lines(self)? {
+            return Err(Error::new(ErrorKind::AlreadyExists, format!("{} has entries", self.location()))
+                .with_hint(
+                    "a journal can be copied only into an empty one, since its chain has one beginning",
+                ));
+        }
+        if other.verify(None)?.is_none() {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("there is no journal in {}", other.location()),
+            ));
+        }
         let (mut lines, mut runs) = (Vec::new(), Vec::new());
         other.storage.for_each_line(&mut |_, line, _| {
             lines.push(String::from_utf8_lossy(line).into_owned());
@@ -148,6 +160,11 @@ impl Journal {
         other.for_each_entry(|entry| runs.extend(entry.run))?;
         runs.sort();
         runs.dedup();
+        if let Some(run) = runs.iter().find(|run| other.is_open(run).unwrap_or(true)) {
+            return Err(Error::new(ErrorKind::Locked, format!("the run {run} has not ended")).with_hint(
+                "wait for its end; if it was killed, run any command that changes something with the old journal first",
+            ));
+        }
         for run in &runs {
             if let Some(bytes) = other.storage.read_record(run)? {
                 self.storage.write_record(run, &bytes)?;

@@ -115,6 +115,16 @@ pub trait Store: Inspect + Create + Snapshots + SqlText + Send + Sync {
         self.location() == location
     }
 
+    /// Whether a location and a pattern, as an earlier run recorded them, are those of this fleet.
+    fn is_fleet(&self, location: &str, pattern: Option<&str>) -> bool {
+        self.is_at(location) && pattern.is_none_or(|pattern| pattern == self.pattern())
+    }
+
+    /// Whether `location` is this store and nothing less: of several stores, all are in it.
+    fn is_all_of(&self, location: &str) -> bool {
+        self.is_at(location)
+    }
+
     /// Whether a backup is this fleet's. `taken_of`, `place` and `id` come from its manifest; `kept_at` is the archive's
     /// location.
     fn owns(&self, taken_of: &str, place: &str, id: &ProjectId, kept_at: &str) -> bool {

@@ -251,7 +251,7 @@ fn list(settings: &Settings, list: &List) -> Result<u8> {
     let catalog = config.catalog().ok();
     let position = |version: &&String| catalog.as_ref().and_then(|catalog| catalog.position(version));
     let ids = parse_ids(&list.ids)?;
-    let projects = if ids.is_empty() { archive.projects()? } else { ids };
+    let projects = if ids.is_empty() { archive.projects()? } else { config.store()?.resolve(&ids)? };
     let mut output = Output::new();
     let (mut count, mut is_broken) = (0, false);
     for project in projects {

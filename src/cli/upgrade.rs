@@ -73,7 +73,8 @@ pub(super) struct RolloutOptions {
     /// Wait after each wave: a number with s, m, h, d or w, such as 10m
     #[arg(long, value_name = "TIME")]
     bake: Option<String>,
-    /// Run this command after each wave, and stop if it fails. It gets TENANTRY_RUN, TENANTRY_WAVE and TENANTRY_WAVES
+    /// Run this command after each wave, and stop if it fails. It gets TENANTRY_RUN, TENANTRY_WAVE and TENANTRY_WAVES. The journal
+    /// has the command's text and the end of its output, so put no secret into them
     #[arg(long, value_name = "COMMAND")]
     gate: Option<String>,
     /// Start no further project after this share of them failed, such as 0.5%
@@ -197,6 +198,7 @@ pub(super) fn upgrade(settings: &Settings, upgrade: Upgrade) -> Result<u8> {
     let ids = parse_ids(&upgrade.ids)?;
     let max_failures = upgrade.options.max_failures.map(|count| count as usize);
     let rollout = RolloutSettings { max_failures, ..RolloutSettings::default() }.rollout()?;
+    let rollout = (rollout, max_failures.is_some());
     run_upgrade(settings, Selection::Ids(ids), upgrade.options, rollout, ExitRules::default())
 }
 
@@ -204,7 +206,8 @@ pub(super) fn upgrade_all(settings: &Settings, upgrade: UpgradeAll) -> Result<u8
     let exit_rules = upgrade.filter.exit_rules();
     let dry_run = upgrade.options.dry_run;
     let rollout = upgrade.rollout.settings(upgrade.options.max_failures);
-    let rollout = rollout.over(settings.config()?.rollout().clone()).rollout()?;
+    let asks_for_limit = rollout.max_failures.is_some() || rollout.max_failure_rate.is_some();
+    let rollout = (rollout.over(settings.config()?.rollout().clone()).rollout()?, asks_for_limit);
     let code = run_upgrade(settings, upgrade.filter.selection()?, upgrade.options, rollout, exit_rules)?;
     if !dry_run {
         super::spares::refill(settings, code);
@@ -216,7 +219,7 @@ fn run_upgrade(
     settings: &Settings,
     selection: Selection,
     options: UpgradeOptions,
-    rollout: Rollout,
+    (rollout, asks_for_limit): (Rollout, bool),
     exit_rules: ExitRules,
 ) -> Result<u8> {
     let manager = settings.manager_rehearsing_on(options.rehearse_on.as_deref())?;
@@ -231,7 +234,8 @@ fn run_upgrade(
         None if rollout.is_all_or_nothing() && !options.dry_run => Some(Place(RehearsalPlace::Copy)),
         rehearsal => rehearsal,
     };
-    let goes_on = rollout.has_budget() && !rollout.is_all_or_nothing();
+    // A limit in the settings is for upgrades; only one that was asked for now says that a rehearsal may find failures.
+    let goes_on = asks_for_limit && !rollout.is_all_or_nothing();
     let run = upgrade_run(settings, &manager, selection, &options.plan)?
         .backup_before(backup_before)
         .rollout(rollout)

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::manager::{Portion, Rollout};
 use crate::rules::parse_age;
 
@@ -73,7 +73,16 @@ impl RolloutSettings {
             rollout = rollout.max_failures(count.max(1));
         }
         if let Some(rate) = &self.max_failure_rate {
-            rollout = rollout.max_failure_rate(rate.parse()?);
+            rollout = match rate.parse()? {
+                rate @ Portion::Percent(_) => rollout.max_failure_rate(rate),
+                Portion::Count(_) => {
+                    return Err(Error::new(
+                        ErrorKind::Usage,
+                        format!("the failure rate {rate:?} is not a share"),
+                    )
+                    .with_hint("give a share such as 0.5%, or a number with --max-failures"));
+                }
+            };
         }
         Ok(if self.all_or_nothing == Some(true) { rollout.all_or_nothing() } else { rollout })
     }

@@ -104,6 +104,11 @@ pub enum HaltReason {
         /// How it ended.
         gate: GateResult,
     },
+    /// Projects are blocked or cannot be read, so that not all can be upgraded, as was asked for.
+    Unplanned {
+        /// How many.
+        projects: usize,
+    },
     /// It was interrupted.
     Interrupted,
     /// Its record can no longer be written.

@@ -101,4 +101,8 @@ impl OpenRecord for OpenRun {
         // The commit of the run's last entry comes after these, and writes them to the server's disk as well.
         Ok(())
     }
+
+    fn is_lost(&self) -> bool {
+        self.has_lost_its_lock()
+    }
 }

@@ -7,6 +7,9 @@ use serde::Serialize;
 use super::{Journal, Json};
 use crate::error::{Error, ErrorKind, Result};
 
+/// The command whose runs are shown of a job that has others as well.
+const UPGRADE: &str = "upgrade-all";
+
 /// The runs of one job, as one report.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
@@ -43,7 +46,32 @@ pub struct ShardReport {
 
 /// The name of the part that a run took.
 fn shard_of(events: &[Json]) -> Option<&str> {
-    events.iter().find(|event| event.0["event"] == "run_started")?.0["shard"].as_str()
+    events.iter().find_map(|event| match event.0["event"].as_str()? {
+        "run_started" => event.0["shard"].as_str(),
+        // The first line of a record. A run may have been killed before it had another one.
+        "run" => event.0["options"]["selection"]["shard"].as_str(),
+        _ => None,
+    })
+}
+
+/// The command of a run.
+fn command_of(events: &[Json]) -> &str {
+    events.iter().find_map(|event| event.0["command"].as_str()).unwrap_or_default()
+}
+
+/// Divides what a command wrote into its runs: a rehearsal or a rollback is a run of its own.
+fn split_runs(events: Vec<Json>) -> Vec<Vec<Json>> {
+    let mut runs: Vec<Vec<Json>> = Vec::new();
+    for event in events {
+        let begins = event.0["event"] == "run_started" || event.0["event"] == "run";
+        let run = event.0["run"].as_str().unwrap_or_default();
+        match runs.last_mut() {
+            // A record has both lines, with the same run.
+            Some(last) if !begins || run_of(last) == run => last.push(event),
+            _ => runs.push(vec![event]),
+        }
+    }
+    runs
 }
 
 impl MergedReport {
@@ -52,7 +80,15 @@ impl MergedReport {
     /// Fails with [`ErrorKind::Usage`] if one of them took no part of a fleet, or if they divide it differently.
     pub fn new(mut runs: Vec<Vec<Json>>) -> Result<Self> {
         let usage = |message: String| Err(Error::new(ErrorKind::Usage, message));
-        runs.retain(|events| !events.is_empty());
+        runs = runs.into_iter().flat_map(split_runs).collect();
+        // What comes before and after an upgrade is not the upgrade.
+        if runs.iter().any(|events| command_of(events) == UPGRADE) {
+            runs.retain(|events| command_of(events) == UPGRADE);
+        }
+        if let Some(other) = runs.iter().find(|events| command_of(events) != command_of(&runs[0])) {
+            let commands = format!("{} and {}", command_of(&runs[0]), command_of(other));
+            return usage(format!("the runs are of different commands: {commands}"));
+        }
         // Ids of runs sort by time.
         runs.sort_by_key(|events| run_of(events));
         let mut shards: BTreeMap<u64, ShardReport> = BTreeMap::new();
@@ -122,10 +158,10 @@ fn run_of(events: &[Json]) -> String {
 }
 
 fn state_of(events: &[Json], run: String) -> ShardReport {
-    let end = events
-        .iter()
-        .rev()
-        .find(|event| event.0["event"] == "run_finished" || event.0["event"] == "killed_run");
+    // A run that was resumed has an earlier end, which does not count.
+    let start = events.iter().rposition(|event| event.0["event"] == "run_started").unwrap_or_default();
+    let is_end = |event: &&Json| event.0["event"] == "run_finished" || event.0["event"] == "killed_run";
+    let end = events[start..].iter().rev().find(is_end);
     let state = match end {
         Some(end) if end.0["event"] == "killed_run" => "killed",
         Some(_) => "finished",
@@ -135,12 +171,19 @@ fn state_of(events: &[Json], run: String) -> ShardReport {
     ShardReport { shard: String::new(), run, state, exit, runs: 1 }
 }
 
-/// Adds what an event says of projects. That a project was found up to date does not undo that it was upgraded before.
+/// Adds what an event says of projects. A project that was upgraded and is then found up to date counts as upgraded; one that
+/// failed does not count as failed any more.
 fn add_projects(projects: &mut BTreeMap<String, Json>, event: &Json) {
     if event.0["event"] == "project_finished" {
         let project = event.0["project"].as_str().unwrap_or_default();
-        let says_nothing = matches!(event.0["outcome"].as_str(), Some("up_to_date" | "not_started"));
-        if !(says_nothing && projects.contains_key(project)) {
+        let earlier = projects.get(project).and_then(|it| it.0["outcome"].as_str());
+        let was_changed = matches!(earlier, Some("upgraded" | "stamped" | "adopted" | "repaired"));
+        let adds_nothing = match event.0["outcome"].as_str() {
+            Some("up_to_date") => was_changed,
+            Some("not_started") => earlier.is_some(),
+            _ => false,
+        };
+        if !adds_nothing {
             projects.insert(project.into(), event.clone());
         }
     }
@@ -205,6 +248,28 @@ mod tests {
         assert_eq!(merged.outcomes, BTreeMap::from([("upgraded".into(), 3), ("blocked".into(), 1)]));
         assert_eq!((merged.exit, merged.missing.len(), merged.shards[0].runs), (4, 0, 2));
         assert_eq!((merged.shards[0].run.as_str(), merged.shards[0].state), ("b", "finished"));
+    }
+
+    #[test]
+    fn what_failed_and_was_done_later_counts_as_done() {
+        let failed =
+            project("1", "failed") + &project("2", "not_started") + r#"{"event":"run_finished","exit":3}"#;
+        let later = project("1", "up_to_date") + &project("2", "upgraded") + END;
+        let merged = MergedReport::new(vec![run("a", "1/1", &failed), run("b", "1/1", &later)]).unwrap();
+        assert_eq!(merged.outcomes, BTreeMap::from([("up_to_date".into(), 1), ("upgraded".into(), 1)]));
+        assert_eq!(merged.exit, 0);
+        // A rehearsal in the same output is not the upgrade, which did not end.
+        let with_command = |command: &str, id: &str, events: &str| {
+            let mut events = run(id, "1/1", events);
+            events[0].0["command"] = command.into();
+            events
+        };
+        let output = [with_command("rehearse", "a", END), with_command("upgrade-all", "b", "")].concat();
+        let merged = MergedReport::new(vec![output]).unwrap();
+        assert_eq!((merged.shards[0].run.as_str(), merged.shards[0].state, merged.exit), ("b", "open", 3));
+        // A run that goes on has not ended, although its first part has.
+        let resumed = [run("a", "1/1", END), run("a", "1/1", "")].concat();
+        assert_eq!(MergedReport::new(vec![resumed]).unwrap().shards[0].state, "open");
     }
 
     #[test]

@@ -45,6 +45,11 @@ impl RunRecord {
         self.failure.is_none()
     }
 
+    /// Whether another process may have taken the run over. Then nothing more may be recorded.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.record.is_lost()
+    }
+
     /// Makes the events durable. Returns the first error of writing one. The run counts as in progress until this record is
     /// dropped.
     pub(crate) fn sync(&mut self) -> Result<()> {

@@ -68,6 +68,11 @@ pub(super) trait OpenRecord: Send {
 
     /// Makes the events durable.
     fn sync(&mut self) -> Result<()>;
+
+    /// Whether this process no longer has the run's lock, so that another one may have taken the run over.
+    fn is_lost(&self) -> bool {
+        false
+    }
 }
 
 /// A lock that is released on drop.

@@ -75,7 +75,8 @@ impl Journal {
         let location = self.location();
         for (run, entry, size, hash) in records {
             // A run that was resumed after this entry has more events than the entry covers.
-            let size = size.filter(|_| last_of_run.get(&run) != Some(&entry));
+            let is_growing = last_of_run.get(&run) != Some(&entry) || self.is_open(&run)?;
+            let size = size.filter(|_| is_growing);
             if self.hash_of_events(&run, size)?.is_none_or(|(_, found)| found != hash) {
                 let message = format!("the recorded events of run {run} were changed");
                 return Err(broken(&location, &message));
@@ -147,9 +148,13 @@ impl Journal {
         let [ended, kept] = [&entries[..pruned], &entries[pruned..]].map(|entries| {
             entries.iter().filter_map(|entry| Some((entry.run.as_ref()?, entry.kind.as_str())))
         });
+        let is_ended = |run: &String| {
+            let last = entries.iter().rfind(|entry| entry.run.as_ref() == Some(run));
+            last.is_some_and(|entry| matches!(entry.kind.as_str(), "run_finished" | "killed_run"))
+        };
         let kept: BTreeSet<&String> = kept.map(|(run, _)| run).collect();
         ended
-            .filter(|(run, kind)| !matches!(*kind, "run_started" | "run_resumed") && !kept.contains(run))
+            .filter(|(run, _)| is_ended(run) && !kept.contains(run))
             .try_for_each(|(run, _)| self.remove_events(run))?;
         Ok(pruned as u64)
     }

@@ -2,44 +2,58 @@
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::error::{Error, ErrorKind, Result};
+use rustix::process::{Pid, Signal, kill_process_group};
+
 use crate::event::GateResult;
 
 /// How much of what a gate printed is kept, in bytes.
 const KEPT_OUTPUT: u64 = 2_000;
 
-/// Runs a command in `sh`, with these environment variables. Kills it once `is_interrupted` returns true.
+/// Runs a command in `sh`, with these environment variables. Kills it, and what it started, once `is_interrupted` returns
+/// true. A command that cannot be started has failed.
 pub(super) fn run_gate(
     command: &str,
     variables: &[(&str, String)],
     is_interrupted: &dyn Fn() -> bool,
-) -> Result<GateResult> {
-    let failed =
-        |error: std::io::Error| Error::new(ErrorKind::Io, "cannot run the gate's command").caused_by(error);
+) -> GateResult {
+    run(command, variables, is_interrupted)
+        .unwrap_or_else(|error| GateResult { code: None, output: format!("it could not be run: {error}") })
+}
+
+fn run(
+    command: &str,
+    variables: &[(&str, String)],
+    is_interrupted: &dyn Fn() -> bool,
+) -> std::io::Result<GateResult> {
     // A file takes any amount of output without a thread that reads it.
-    let mut output = tempfile::tempfile().map_err(failed)?;
-    let writer = || output.try_clone().map(Stdio::from).map_err(failed);
+    let mut output = tempfile::tempfile()?;
+    let writer = || output.try_clone().map(Stdio::from);
     let mut child = Command::new("sh")
         .args(["-c", command])
         .envs(variables.iter().map(|(name, value)| (*name, value)))
         .stdin(Stdio::null())
         .stdout(writer()?)
         .stderr(writer()?)
-        .spawn()
-        .map_err(failed)?;
+        // A group of its own, so that everything in it can be killed.
+        .process_group(0)
+        .spawn()?;
     let status = loop {
-        if let Some(status) = child.try_wait().map_err(failed)? {
+        if let Some(status) = child.try_wait()? {
             break status;
         }
-        if is_interrupted() {
-            child.kill().map_err(failed)?;
+        if is_interrupted()
+            && let Some(group) = Pid::from_raw(child.id().cast_signed())
+        {
+            // It may have ended just now.
+            let _ = kill_process_group(group, Signal::KILL);
         }
         std::thread::sleep(Duration::from_millis(10));
     };
-    let output = tail(&mut output).map_err(failed)?;
+    let output = tail(&mut output)?;
     Ok(GateResult { code: status.code(), output })
 }
 
@@ -61,17 +75,19 @@ fn tail(file: &mut File) -> std::io::Result<String> {
 mod tests {
     use super::*;
 
-    fn run(command: &str, interrupted: bool) -> GateResult {
-        run_gate(command, &[("TENANTRY_WAVE", "2".into())], &|| interrupted).unwrap()
+    fn gate(command: &str, interrupted: bool) -> GateResult {
+        run_gate(command, &[("TENANTRY_WAVE", "2".into())], &|| interrupted)
     }
 
     #[test]
     fn a_gate_says_what_it_printed_and_how_it_ended() {
-        let gate = run("echo wave $TENANTRY_WAVE; echo too slow >&2; exit 3", false);
-        assert_eq!((gate.code, gate.output.as_str()), (Some(3), "wave 2\ntoo slow"));
-        assert!(run("true", false).passed() && !run("kill -9 $$", false).passed());
-        let much = run("i=0; while [ $i -lt 900 ]; do echo line $i; i=$((i + 1)); done", false).output;
+        let result = gate("echo wave $TENANTRY_WAVE; echo too slow >&2; exit 3", false);
+        assert_eq!((result.code, result.output.as_str()), (Some(3), "wave 2\ntoo slow"));
+        assert!(gate("true", false).passed() && !gate("kill -9 $$", false).passed());
+        let much = gate("i=0; while [ $i -lt 900 ]; do echo line $i; i=$((i + 1)); done", false).output;
         assert!(much.len() <= 2_000 && much.starts_with("line ") && much.ends_with("line 899"), "{much}");
-        assert!(!run("sleep 60", true).passed());
+        assert!(!gate("sleep 60", true).passed());
+        // What it has started is killed as well: nothing writes on.
+        assert!(!gate("(sleep 60; echo late) & wait", true).passed());
     }
 }

@@ -55,7 +55,7 @@ impl Manager {
         &'a self,
         run: &Run,
         id: &'a str,
-        projects: usize,
+        projects: &[ProjectId],
         observer: &mut impl FnMut(Event),
     ) -> Result<(Option<Recording<'a>>, Option<String>)> {
         // A run without projects changes nothing. Nor does a run on a store that does not exist, unless it creates
@@ -65,7 +65,9 @@ impl Manager {
             Operation::Create | Operation::Import(_) | Operation::Backups(BackupTask::Restore(_))
         );
         let has_store = creates || self.store.exists();
-        let is_recorded = changes_anything(run) && projects > 0 && has_store;
+        // A part of a fleet reports even if it has no project.
+        let has_work = !projects.is_empty() || run.job_shard().is_some();
+        let is_recorded = changes_anything(run) && has_work && has_store;
         let Some(journal) = self.journal.as_ref().filter(|_| is_recorded) else { return Ok((None, None)) };
         let mut after = None;
         let killed = journal.orphaned_runs()?;
@@ -79,20 +81,27 @@ impl Manager {
             }
             observer(Event::KilledRun(completed));
         }
-        let options = options(run, self.catalog.hash());
+        // The ids as they were resolved: they may be resolved in another way later.
+        let options = match &run.selection {
+            Selection::Ids(_) => {
+                let selection = Selection::Ids(projects.to_vec());
+                options(&Run { selection, ..run.clone() }, self.catalog.hash())
+            }
+            Selection::All { .. } => options(run, self.catalog.hash()),
+        };
         let resumed = run.resumed.is_some();
-        let mut record =
-            if resumed { journal.reopen_record(id, projects)? } else { journal.record(id, projects)? };
-        let header =
-            RunHeader { run: id, command: run.name(), options: &options, after: after.as_deref(), resumed };
-        record.event(&header);
-        let mut payload = options;
-        payload["projects"] = projects.into();
+        let mut record = if resumed {
+            journal.reopen_record(id, projects.len())?
+        } else {
+            journal.record(id, projects.len())?
+        };
+        let mut payload = options.clone();
+        payload["projects"] = projects.len().into();
         payload["pattern"] = self.store.pattern().into();
         payload["store"] = self.store.location().into();
         payload["after"] = json!(after);
         let project = match &run.selection {
-            Selection::Ids(ids) if ids.len() == 1 => Some(ids[0].as_str()),
+            Selection::Ids(_) if projects.len() == 1 => Some(projects[0].as_str()),
             _ => None,
         };
         let kind = if resumed { "run_resumed" } else { "run_started" };
@@ -106,6 +115,10 @@ impl Manager {
             journal.close(id)?;
             return Err(error);
         }
+        // The entry comes first: the entries before it cover the record without what follows.
+        let header =
+            RunHeader { run: id, command: run.name(), options: &options, after: after.as_deref(), resumed };
+        record.event(&header);
         Ok((Some(Recording { journal, record, run_id: id, command: run.name() }), after))
     }
 
@@ -156,8 +169,7 @@ impl Manager {
         let started = events.iter().find(|event| event.0["event"] == "run_started")?;
         let store = started.0["store"].as_str().unwrap_or_default();
         let pattern = started.0["pattern"].as_str();
-        let is_this_fleet =
-            self.store.is_at(store) && pattern.is_none_or(|pattern| pattern == self.store.pattern());
+        let is_this_fleet = self.store.is_fleet(store, pattern);
         (!is_this_fleet).then(|| format!("{} in {store}", pattern.unwrap_or("another fleet")))
     }
 
@@ -193,7 +205,9 @@ impl Manager {
         };
         let command = header["command"].as_str().unwrap_or_default().to_string();
         let (mut moved, mut gone, mut unread) = (BTreeMap::new(), Vec::new(), Vec::new());
-        for project in projects.into_iter().filter(|project| !reported.contains(project.as_str())) {
+        for project in projects.into_iter().filter(|project| {
+            !reported.contains(project.as_str()) && !reported.contains(project.in_its_store().as_str())
+        }) {
             match self.version_change_in_run(&project, run_id) {
                 Ok(None) => {}
                 Ok(Some(change)) => drop(moved.insert(project, change)),
@@ -239,6 +253,10 @@ impl Recording<'_> {
         let Self { journal, mut record, run_id, command } = self;
         // The run has ended even if some events could not be written, so it is closed like any other.
         let synced = record.sync();
+        // The record may be that of another process now.
+        if record.is_lost() {
+            return synced;
+        }
         let (size, hash) = journal.hash_of_events(run_id, None)?.unzip();
         let mut payload = json!({
             "outcomes": summary.outcomes,

@@ -18,6 +18,13 @@ impl Manager {
     pub fn resume(&self, run_id: &str) -> Result<Run> {
         let events = self.required_journal()?.events(run_id)?;
         self.require_this_fleet(run_id, &events)?;
+        let started = events.iter().find(|event| event.0["event"] == "run_started");
+        let store = started.and_then(|event| event.0["store"].as_str());
+        if store.is_some_and(|store| !self.store.is_all_of(store)) {
+            let message = format!("the run {run_id} was one of other stores of this fleet");
+            return Err(Error::new(ErrorKind::Usage, message)
+                .with_hint("name the same stores: --store NAME for each of them"));
+        }
         let Some(Json(header)) = events.first().filter(|event| event.0["event"] == "run") else {
             return Err(Error::new(
                 ErrorKind::Corrupt,
@@ -40,9 +47,9 @@ impl Manager {
         let complete = complete.filter_map(|event| event.0["wave"].as_u64()).max().unwrap_or_default();
         let complete = usize::try_from(complete).unwrap_or(usize::MAX);
         let waves: Vec<Vec<_>> = waves.unwrap_or_default();
-        Ok(Run {
-            resumed: Some(Resumed { run: run_id.into(), complete: complete.min(waves.len()), waves }),
-            ..run
-        })
+        let reports = events.iter().filter(|event| event.0["outcome"] == "upgraded");
+        let upgraded = reports.filter_map(|event| event.0["project"].as_str()?.parse().ok()).collect();
+        let complete = complete.min(waves.len());
+        Ok(Run { resumed: Some(Resumed { run: run_id.into(), waves, complete, upgraded }), ..run })
     }
 }

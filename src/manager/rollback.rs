@@ -61,9 +61,17 @@ impl Manager {
             ));
         }
         let (mut moved, mut unreadable) = (BTreeMap::new(), Vec::new());
-        for event in events.iter().filter(|event| event.0["event"] == "project_finished") {
-            let Some(project) = event.0["project"].as_str() else { continue };
-            let project: ProjectId = project.parse()?;
+        for event in &events {
+            // What a killed run changed without recording it, as completed from the ledgers.
+            for (project, change) in event.0["moved"].as_object().into_iter().flatten() {
+                add_change(&mut moved, self.resolve(&project.parse()?)?, parse_version_change(change)?);
+            }
+            let Some(project) =
+                event.0["project"].as_str().filter(|_| event.0["event"] == "project_finished")
+            else {
+                continue;
+            };
+            let project = self.resolve(&project.parse()?)?;
             match event.0["outcome"].as_str() {
                 // A project that was repaired in part is still drifted.
                 Some("drifted") if event.0["sql"].is_null() => {}
@@ -80,10 +88,6 @@ impl Manager {
                 },
                 _ => {}
             }
-        }
-        // What a killed run changed without recording it, as completed from the ledgers.
-        for (project, change) in events.iter().filter_map(|event| event.0["moved"].as_object()).flatten() {
-            add_change(&mut moved, project.parse()?, parse_version_change(change)?);
         }
         unreadable.retain(|project| !moved.contains_key(project));
         if moved.is_empty() && unreadable.is_empty() {
@@ -104,11 +108,12 @@ impl Manager {
     ) -> ProjectReport {
         let mut report = ProjectReport::new(project.clone(), Outcome::Planned);
         let moved = match rollback.moved.get(project) {
+            Some(moved) => Ok(Some(moved.clone())),
             // Its ledger may be readable by now.
             None if rollback.unreadable.contains(project) => {
                 self.version_change_in_run(project, &rollback.run)
             }
-            moved => Ok(moved.cloned()),
+            None => Err(Error::new(ErrorKind::Internal, "the rollback does not know what the run did to it")),
         };
         let result = moved.and_then(|moved| match moved {
             Some(moved) => self.roll_back(project, &rollback.run, &moved, dry_run, run_id, &mut report),
@@ -234,9 +239,14 @@ impl Manager {
         };
         let Some(obstacle) = obstacle else { return Ok(RollbackMethod::DownScripts) };
         let (backups, _) = self.archive()?.all(project)?;
-        let backup = backups.into_iter().find(|it| {
+        // A run that was resumed has a backup for each of its parts. The newest one of the version before is the one that
+        // has all rows.
+        let backup = backups.into_iter().rev().find(|it| {
             let reason = it.manifest.reason;
+            let versions = self.catalog.migrations().iter().rev().map(|migration| migration.version.as_str());
+            let version = versions.into_iter().find(|version| it.manifest.ledger.contains_key(*version));
             it.manifest.run == undone_run
+                && version == moved.from.as_deref()
                 && matches!(reason, Reason::BeforeUpgrade | Reason::BeforeRepair | Reason::BeforeRollback)
         });
         backup.map(|backup| RollbackMethod::Backup(Box::new(backup))).ok_or_else(|| {

@@ -1,7 +1,7 @@
 //! How an upgrade goes through a fleet: in which order, in waves of which sizes, what happens between them, and at how many
 //! failures it stops. Does nothing itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -194,12 +194,6 @@ impl Rollout {
         self.all_or_nothing
     }
 
-    /// Whether a limit of failures was set.
-    #[must_use]
-    pub fn has_budget(&self) -> bool {
-        self.max_failures.is_some() || self.max_failure_rate.is_some()
-    }
-
     /// The number of failures at which a run stops that is to change so many projects; `None` for no limit.
     pub(crate) fn budget(&self, projects: usize) -> Option<usize> {
         let rate = self.max_failure_rate.map(|rate| rate.of(projects).max(1));
@@ -235,25 +229,34 @@ pub(crate) struct Resumed {
     pub(crate) waves: Vec<Vec<ProjectId>>,
     /// How many of the waves are complete: their gates passed.
     pub(crate) complete: usize,
+    /// The projects that it has upgraded.
+    pub(crate) upgraded: BTreeSet<ProjectId>,
 }
 
 impl Resumed {
     /// Divides the projects that are left into the waves that are left, which may be empty. Projects of complete waves,
-    /// which failed there, belong to the first of them; projects that were in no wave to the last.
-    pub(crate) fn divide(&self, mut projects: Vec<ProjectId>) -> Vec<Vec<ProjectId>> {
+    /// which failed there, belong to the first of them; projects that were in no wave to the last. A wave of which a project
+    /// has gone back since is not complete. Returns the number of complete waves as well.
+    pub(crate) fn divide(&self, mut projects: Vec<ProjectId>) -> (usize, Vec<Vec<ProjectId>>) {
         let waves = self.waves.iter().enumerate();
         let in_order = waves.flat_map(|(wave, ids)| ids.iter().map(move |id| (wave, id))).enumerate();
         let place_of: BTreeMap<&ProjectId, (usize, usize)> =
             in_order.map(|(place, (wave, id))| (id, (wave, place))).collect();
-        let last = self.waves.len().saturating_sub(1).max(self.complete);
+        let went_back = projects.iter().filter(|id| self.upgraded.contains(*id));
+        let went_back = went_back.filter_map(|id| place_of.get(id)).map(|(wave, _)| *wave).min();
+        let complete = went_back.map_or(self.complete, |wave| wave.min(self.complete));
+        if projects.is_empty() && complete == self.waves.len() {
+            return (complete, Vec::new());
+        }
+        let last = self.waves.len().saturating_sub(1).max(complete);
         let place = |id: &ProjectId| place_of.get(id).copied().unwrap_or((last, usize::MAX));
         projects.sort_by_key(place);
-        let mut left = vec![Vec::new(); last + 1 - self.complete];
+        let mut left = vec![Vec::new(); last + 1 - complete];
         for id in projects {
             let (wave, _) = place(&id);
-            left[wave.saturating_sub(self.complete)].push(id);
+            left[wave.saturating_sub(complete)].push(id);
         }
-        left
+        (complete, left)
     }
 }
 
@@ -338,14 +341,18 @@ mod tests {
     #[test]
     fn what_is_left_keeps_its_waves() {
         let waves = vec![ids(&["1"]), ids(&["2", "3"]), ids(&["4", "5"])];
-        let resumed = |complete| Resumed { run: String::new(), waves: waves.clone(), complete };
+        let resumed = |complete| Resumed { waves: waves.clone(), complete, ..Resumed::default() };
         // Project 1 failed in a complete wave, and 9 was in none.
         let left = resumed(1).divide(ids(&["1", "3", "5", "9"]));
-        assert_eq!(left, [ids(&["1", "3"]), ids(&["5", "9"])]);
-        assert_eq!(resumed(0).divide(ids(&["5"])), [vec![], vec![], ids(&["5"])]);
-        // All waves are complete, and one project is left.
-        assert_eq!(resumed(3).divide(ids(&["2"])), [ids(&["2"])]);
-        assert_eq!(Resumed::default().divide(ids(&["2"])), [ids(&["2"])]);
+        assert_eq!(left, (1, vec![ids(&["1", "3"]), ids(&["5", "9"])]));
+        assert_eq!(resumed(0).divide(ids(&["5"])), (0, vec![vec![], vec![], ids(&["5"])]));
+        // All waves are complete, and one project is left, or none.
+        assert_eq!(resumed(3).divide(ids(&["2"])), (3, vec![ids(&["2"])]));
+        assert_eq!(resumed(3).divide(Vec::new()), (3, Vec::new()));
+        assert_eq!(Resumed::default().divide(ids(&["2"])), (0, vec![ids(&["2"])]));
+        // Project 2 was upgraded and has gone back: its wave begins again.
+        let back = Resumed { upgraded: ids(&["2"]).into_iter().collect(), ..resumed(3) };
+        assert_eq!(back.divide(ids(&["2", "3"])), (1, vec![ids(&["2", "3"]), vec![]]));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::Manager;
-use super::command::{BackupBefore, FinalBackup, MaintenanceTask, Operation, Run, new_run_id};
+use super::command::{BackupBefore, FinalBackup, MaintenanceTask, Operation, Run, Selection, new_run_id};
 use super::context::RunContext;
 use super::rehearsal::RehearsalPlace;
 use super::reporting::lock;
@@ -47,13 +47,35 @@ impl Manager {
             Err(error) if error.kind() == ErrorKind::Usage => return Ok(()),
             rollback => rollback?,
         };
-        self.run_once(&Run::roll_back(rollback), observer).map(drop)
+        let (id, summary) = self.run_once(&Run::roll_back(rollback), observer)?;
+        if summary.exit == 0 {
+            return Ok(());
+        }
+        let message = "not every project is back where it was";
+        Err(Error::new(ErrorKind::CheckFailed, message).with_hint(format!(
+            "see which, and why: tenantry runs show {id}; then: tenantry runs rollback {run_id}"
+        )))
+    }
+
+    /// Fails unless a run can be rolled back that changes something.
+    fn require_way_back(&self) -> Result<()> {
+        self.archive()?;
+        self.required_journal().map(drop)
     }
 
     /// Runs a command. Returns the id of the run and its summary.
     fn run_once(&self, run: &Run, mut observer: impl FnMut(Event)) -> Result<(String, Summary)> {
         let started = Instant::now();
         let Discovery { mut projects, skipped, unreachable } = self.select(run)?;
+        if run.rollout.all_or_nothing && !run.dry_run {
+            self.require_way_back()?;
+            if let Some(Unreachable { store, error }) = unreachable.first() {
+                return Err(error
+                    .duplicate()
+                    .in_store(store)
+                    .with_hint("nothing was changed: not all projects can be reached"));
+            }
+        }
         // Of a store that cannot be reached, a run that is resumed knows the projects. They fail by their names.
         if let Some(resumed) = &run.resumed {
             let is_unreachable =
@@ -62,7 +84,7 @@ impl Manager {
         }
         let prefetched = self.prepare(run, &projects)?;
         let id = run.resumed.as_ref().map_or_else(new_run_id, |resumed| resumed.run.clone());
-        let (recording, after) = self.start_recording(run, &id, projects.len(), &mut observer)?;
+        let (recording, after) = self.start_recording(run, &id, &projects, &mut observer)?;
         let halted = AtomicBool::new(false);
         let mut sink =
             EventSink { tally: Tally::default(), observer, recording, halted: &halted, is_incomplete: false };
@@ -137,9 +159,14 @@ impl Manager {
             )
             .with_hint("leave out --in-place, or =in-place after --rehearse"));
         }
-        if let Some(id) =
-            run.rollout.canary.iter().find(|canary| !projects.iter().any(|id| id.answers_to(canary)))
-        {
+        // Where only a part of the fleet is meant, or left, a canary may be in the other part.
+        let is_whole = match &run.selection {
+            Selection::All { only, except, shard } => only.is_empty() && except.is_empty() && shard.is_none(),
+            Selection::Ids(_) => true,
+        };
+        let is_unknown = |canary: &&ProjectId| !projects.iter().any(|id| id.answers_to(canary));
+        let unknown = run.rollout.canary.iter().find(is_unknown);
+        if let Some(id) = unknown.filter(|_| is_whole && run.resumed.is_none()) {
             return Err(Error::new(
                 ErrorKind::Usage,
                 "it is to be a canary, but is none of the projects of this run",
@@ -268,7 +295,8 @@ impl Manager {
                 divide(context, planned.would_run, sink);
                 return Ok(());
             }
-            return self.execute_waves(context, executor, &planned.projects, sink);
+            self.execute_waves(context, executor, &planned.projects, sink);
+            return Ok(());
         };
         let mut planned = Vec::new();
         let Planned { lowest, .. } =

@@ -16,8 +16,8 @@ use crate::plan::{Inspection, Problem, Reference, Request};
 use crate::project::ProjectId;
 use crate::store::{ReadSchema, SchemaSource};
 
-/// Inspections that were read while the reference was built, by the first project of their batch.
-pub(super) type Prefetched = HashMap<ProjectId, Vec<Result<Inspection>>>;
+/// Inspections that were read while the reference was built, with the projects of their batch, by its first project.
+pub(super) type Prefetched = HashMap<ProjectId, (Vec<ProjectId>, Vec<Result<Inspection>>)>;
 
 /// What planning a fleet leads to.
 #[derive(Default)]
@@ -110,7 +110,7 @@ impl Manager {
             let read = || {
                 while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let inspections = self.store.inspect(batch, read_schema);
-                    lock(&prefetched).insert(batch[0].clone(), inspections);
+                    lock(&prefetched).insert(batch[0].clone(), (batch.to_vec(), inspections));
                 }
             };
             let readers: Vec<_> =
@@ -129,7 +129,7 @@ impl Manager {
         })?;
         let prefetched = prefetched.into_inner().unwrap_or_else(PoisonError::into_inner);
         // Builds the reference if any of them needs it, so that a failing migration ends the command here.
-        self.executor_for_status(prefetched.values().flatten())?;
+        self.executor_for_status(prefetched.values().flat_map(|(_, inspections)| inspections))?;
         Ok(prefetched)
     }
 
@@ -149,8 +149,12 @@ impl Manager {
         prefetched: &Mutex<Prefetched>,
         read_schema: ReadSchema,
     ) -> Vec<Result<Inspection>> {
-        let inspections = projects.first().and_then(|first| lock(prefetched).remove(first));
-        inspections.unwrap_or_else(|| self.store.inspect(projects, read_schema))
+        let prefetched = projects.first().and_then(|first| lock(prefetched).remove(first));
+        match prefetched {
+            Some((batch, inspections)) if batch == projects => inspections,
+            // The workers divide the projects of several stores in another way.
+            _ => self.store.inspect(projects, read_schema),
+        }
     }
 
     /// Reports on a batch of projects, of which nothing is changed.

@@ -4,15 +4,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Manager;
-use super::command::BackupBefore;
+use super::command::{BackupBefore, Operation};
 use super::context::RunContext;
 use super::gate::run_gate;
 use super::sink::EventSink;
 use crate::apply::{Durability, Executor, Preflight};
-use crate::error::Result;
 use crate::event::{
     Event, GateResult, HaltReason, Halted, ProjectReport, WaveFinished, WavePaused, WaveStarted, Waves,
 };
+use crate::plan::Request;
 use crate::project::ProjectId;
 use crate::store::DeferredCommits;
 
@@ -30,7 +30,10 @@ pub(super) fn divide<F: FnMut(Event)>(
 ) -> (usize, Vec<Vec<ProjectId>>) {
     let rollout = &context.run.rollout;
     let (first, waves) = match &context.run.resumed {
-        Some(resumed) if !resumed.waves.is_empty() => (resumed.complete + 1, resumed.divide(projects)),
+        Some(resumed) if !resumed.waves.is_empty() => {
+            let (complete, waves) = resumed.divide(projects);
+            (complete + 1, waves)
+        }
         _ => (1, rollout.divide(projects)),
     };
     if rollout.has_waves() && !waves.is_empty() {
@@ -48,7 +51,7 @@ impl Manager {
         executor: Executor<'_>,
         plans: &Plans,
         sink: &mut EventSink<'_, F>,
-    ) -> Result<()> {
+    ) {
         let rollout = &context.run.rollout;
         let failed_plans = context.stop.failures();
         context.stop.set_limit(rollout.budget(plans.len() + failed_plans));
@@ -56,6 +59,11 @@ impl Manager {
         let (first, waves) = divide(context, ids, sink);
         let count = first + waves.len() - 1;
         let mut halted = None;
+        let unplanned = ["failed", "blocked"].map(|outcome| sink.tally.count(outcome)).iter().sum();
+        if rollout.all_or_nothing && unplanned > 0 && !waves.is_empty() {
+            sink.halted.store(true, Ordering::Relaxed);
+            halted = Some((first, HaltReason::Unplanned { projects: unplanned }));
+        }
         for (wave, projects) in (first..).zip(&waves) {
             if rollout.has_waves() && !context.stop.is_met() {
                 sink.emit(Event::WaveStarted(WaveStarted { wave, waves: count, projects: projects.len() }));
@@ -67,7 +75,7 @@ impl Manager {
             }
             halted = match self.stopped(context, sink) {
                 Some(reason) => Some((wave, reason)),
-                None => self.finish_wave(context, wave, count, sink)?.map(|reason| (wave, reason)),
+                None => self.finish_wave(context, wave, count, sink).map(|reason| (wave, reason)),
             };
             if halted.is_some() {
                 sink.halted.store(true, Ordering::Relaxed);
@@ -78,14 +86,14 @@ impl Manager {
             // All projects were tried, and nothing was to happen after them.
             Some(_) if is_complete && !rollout.has_waves() => {}
             Some((wave, reason)) => {
-                let recorded = sink.recording.is_some();
+                let is_upgrade = matches!(context.run.operation, Operation::Migrate(Request::Upgrade { .. }));
+                let recorded = sink.recording.is_some() && is_upgrade;
                 sink.is_incomplete = true;
                 let run = context.id.to_string();
                 sink.emit(Event::Halted(Halted { run, wave, waves: count, reason, recorded }));
             }
             None => {}
         }
-        Ok(())
     }
 
     /// Why the run has stopped, if it has.
@@ -110,31 +118,30 @@ impl Manager {
         wave: usize,
         waves: usize,
         sink: &mut EventSink<'_, F>,
-    ) -> Result<Option<HaltReason>> {
+    ) -> Option<HaltReason> {
         let rollout = &context.run.rollout;
         if !rollout.has_waves() {
-            return Ok(None);
+            return None;
         }
         let is_last = wave == waves;
         if !rollout.bake.is_zero() && (!is_last || rollout.gate.is_some()) {
             sink.emit(Event::WavePaused(WavePaused { wave, duration: rollout.bake }));
             if !self.pause(rollout.bake) {
-                return Ok(Some(HaltReason::Interrupted));
+                return Some(HaltReason::Interrupted);
             }
         }
-        let gate =
-            rollout.gate.as_deref().map(|gate| self.run_gate(gate, context.id, wave, waves)).transpose()?;
+        let gate = rollout.gate.as_deref().map(|gate| self.run_gate(gate, context.id, wave, waves));
         match gate {
-            Some(_) if self.interrupted.load(Ordering::Relaxed) => Ok(Some(HaltReason::Interrupted)),
-            Some(gate) if !gate.passed() => Ok(Some(HaltReason::Gate { gate })),
+            Some(_) if self.interrupted.load(Ordering::Relaxed) => Some(HaltReason::Interrupted),
+            Some(gate) if !gate.passed() => Some(HaltReason::Gate { gate }),
             gate => {
                 sink.emit(Event::WaveFinished(WaveFinished { wave, gate }));
-                Ok(None)
+                None
             }
         }
     }
 
-    fn run_gate(&self, command: &str, run_id: &str, wave: usize, waves: usize) -> Result<GateResult> {
+    fn run_gate(&self, command: &str, run_id: &str, wave: usize, waves: usize) -> GateResult {
         let variables = [
             ("TENANTRY_RUN", run_id.to_string()),
             ("TENANTRY_WAVE", wave.to_string()),

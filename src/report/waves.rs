@@ -51,6 +51,9 @@ pub(super) fn halted(event: &Halted) -> (String, Option<String>) {
             let lines = [format!("the gate ended {code}")].into_iter();
             lines.chain(gate.output.lines().map(String::from)).collect::<Vec<_>>().join("\n        ")
         }
+        HaltReason::Unplanned { projects } => {
+            format!("{} cannot be upgraded, and all or none were to be", projects_text(*projects))
+        }
         HaltReason::Interrupted => "it was interrupted".into(),
         HaltReason::Journal => "its record cannot be written".into(),
         _ => "see --format json".into(),

@@ -153,7 +153,7 @@ impl CombinedStore {
 
 impl Store for CombinedStore {
     fn location(&self) -> String {
-        let part = |part: &Part| format!("{}={}", part.name, part.store.location());
+        let part = |part: &Part| format!("{}={} {}", part.name, part.store.location(), part.store.pattern());
         self.parts.iter().map(part).collect::<Vec<_>>().join(SEPARATOR)
     }
 
@@ -162,9 +162,8 @@ impl Store for CombinedStore {
     }
 
     fn pattern(&self) -> String {
-        let mut patterns: Vec<String> = self.parts.iter().map(|part| part.store.pattern()).collect();
-        patterns.dedup();
-        patterns.join(" ")
+        // Each store has its own, which the location names.
+        "{store}/{id}".into()
     }
 
     fn place(&self, id: &ProjectId) -> String {
@@ -221,10 +220,27 @@ impl Store for CombinedStore {
     fn is_at(&self, location: &str) -> bool {
         // Stores may have been added since. Their names are part of the ids, so each must be at its place.
         let has = |(name, location): (&str, &str)| {
-            self.parts.iter().any(|part| part.name == name && part.store.is_at(location))
+            let is_part = |part: &&Part| part.name == name;
+            self.parts.iter().find(is_part).is_some_and(|part| {
+                let location = location.strip_suffix(&format!(" {}", part.store.pattern()));
+                location.is_some_and(|location| part.store.is_at(location))
+            })
         };
         let mut stores = location.split(SEPARATOR).map(|it| it.split_once('='));
         stores.all(|it| it.is_some_and(has)) || self.parts.iter().any(|part| part.store.is_at(location))
+    }
+
+    fn is_fleet(&self, location: &str, pattern: Option<&str>) -> bool {
+        // It may have been one of these stores, before there were others.
+        let was_part = |part: &Part| part.store.is_fleet(location, pattern);
+        self.parts.iter().any(was_part)
+            || (self.is_at(location) && pattern.is_none_or(|it| it == self.pattern()))
+    }
+
+    fn is_all_of(&self, location: &str) -> bool {
+        self.is_at(location)
+            && location.split(SEPARATOR).count() == self.parts.len()
+            && location.contains('=')
     }
 
     fn owns(&self, taken_of: &str, place: &str, id: &ProjectId, kept_at: &str) -> bool {
@@ -361,14 +377,22 @@ impl Create for CombinedStore {
 
 impl SpareStore for CombinedStore {
     fn top_up(&self, template: Template<'_>) -> Result<Spares> {
-        let mut all = Spares::default();
+        let (mut all, mut failure) = (Spares::default(), None);
         for part in &self.parts {
             let Some(store) = part.store.spares() else { continue };
-            let Spares { ready, made, removed } =
-                store.top_up(template).map_err(|error| error.in_store(&part.name))?;
-            all = Spares { ready: all.ready + ready, made: all.made + made, removed: all.removed + removed };
+            // A store that cannot be reached keeps no other from having its spares.
+            match store.top_up(template) {
+                Ok(Spares { ready, made, removed }) => {
+                    all = Spares {
+                        ready: all.ready + ready,
+                        made: all.made + made,
+                        removed: all.removed + removed,
+                    };
+                }
+                Err(error) => failure = failure.or(Some(error.in_store(&part.name))),
+            }
         }
-        Ok(all)
+        failure.map_or(Ok(all), Err)
     }
 }
 

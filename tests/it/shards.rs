@@ -13,6 +13,7 @@ on_each_store!(
     a_part_that_never_reported_is_named,
     outputs_are_merged_where_there_is_no_common_journal,
     every_command_on_all_projects_takes_a_part,
+    a_part_without_projects_reports_as_well,
 );
 
 fn fleet(world: &mut World, size: usize) -> Vec<String> {
@@ -118,6 +119,18 @@ fn outputs_are_merged_where_there_is_no_common_journal(world: &mut World) {
     assert!(wrong.code == 2 && wrong.stderr.contains("part-1.jsonl:1"), "{}", wrong.stderr);
 }
 
+fn a_part_without_projects_reports_as_well(world: &mut World) {
+    fleet(world, 2);
+    for part in 1..=5 {
+        assert!(task(world, part, 5, &["upgrade-all", "--allow-empty"]).status.success());
+    }
+    let report = world.expect(0, &["runs", "show", "--group", "4711"]);
+    assert_eq!(
+        (&merged(&report)["outcomes"], &merged(&report)["missing"]),
+        (&json!({"upgraded": 2}), &json!([]))
+    );
+}
+
 fn every_command_on_all_projects_takes_a_part(world: &mut World) {
     fleet(world, 12);
     for command in [
@@ -156,8 +169,8 @@ fn a_slurm_array_upgrades_each_database_once_although_a_node_fails() {
     let root = env!("CARGO_MANIFEST_DIR");
     let script = format!(
         "set -eu\n\
-         job=$(sbatch --parsable --array=1-8 '{root}/deploy/slurm/upgrade-all.sbatch' --allow-empty --jobs 1)\n\
-         other=$(sbatch --parsable --array=0-1 '{root}/deploy/slurm/upgrade-all.sbatch' --allow-empty --jobs 1)\n\
+         job=$(sbatch --parsable --array=1-8 '{root}/deploy/slurm/upgrade-all.sbatch' --jobs 1)\n\
+         other=$(sbatch --parsable --array=0-1 '{root}/deploy/slurm/upgrade-all.sbatch' --jobs 1)\n\
          while ! squeue --noheader --states=RUNNING --nodelist=n1 | grep -q .; do sleep 0.02; done\n\
          while ! ls data/journal/runs/*.open >/dev/null 2>&1; do sleep 0.02; done\n\
          sleep 0.3\n\

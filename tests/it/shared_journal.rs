@@ -126,6 +126,9 @@ fn the_journal_of_a_folder_is_copied_and_its_chain_goes_on() {
     world.expect(0, &["audit", "verify", "--anchor", &anchor]);
     let again = world.run(&["audit", "import", &folder.display().to_string()]);
     assert!(again.code != 0 && again.stderr.contains("has entries"), "{}", again.stderr);
+    world.expect(0, &["audit", "verify", "--anchor", &anchor]);
+    let missing = fleet().run(&["audit", "import", "nowhere"]);
+    assert!(missing.code != 0 && missing.stderr.contains("there is no journal"), "{}", missing.stderr);
     // A damaged one is not copied.
     let file = folder.join("journal.jsonl");
     let text = std::fs::read_to_string(&file).unwrap();
@@ -177,7 +180,7 @@ fn a_run_whose_journal_is_cut_off_for_a_moment_records_everything() {
     let ids: Vec<String> = (1..=12).map(|id| id.to_string()).collect();
     world.expect(0, &[&["create"], &ids.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
     world.with_migrations(&[NOTES, INDEX]);
-    let (output, run) = with_a_gate(&world, || {
+    let (output, run) = with_a_gate(&world, |_| {
         let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                    WHERE datname = current_database() AND pid <> pg_backend_pid()";
         assert_ne!(journal.run(&["-c", cut]), ["0"]);
@@ -212,7 +215,7 @@ fn a_run_that_loses_its_journal_stops_and_is_completed_later() {
     let ids: Vec<String> = (1..=12).map(|id| id.to_string()).collect();
     world.expect(0, &[&["create"], &ids.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
     world.with_migrations(&[NOTES, INDEX]);
-    let (output, run) = with_a_gate(&world, || server.crash());
+    let (output, run) = with_a_gate(&world, |_| server.crash());
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(1) && stderr.contains("journal"), "{stderr}");
     let upgraded = ids.iter().filter(|id| world.versions(id).len() == 2).count();
@@ -228,8 +231,42 @@ fn a_run_that_loses_its_journal_stops_and_is_completed_later() {
     assert_eq!(world.expect(0, &["runs", "rollback", &run]).count("downgraded"), 12);
 }
 
+/// A process that lost its run to another one records nothing more.
+#[test]
+fn a_run_that_another_process_has_taken_over_is_left_to_it() {
+    let (mut world, journal) = (World::sqlite(), Database::new());
+    let url = format!("postgres://postgres@:{}/{}?host={}", journal.port, journal.name, journal.socket);
+    let settings = format!("[run]\nreconnect_timeout = 0.5\n[journal]\nurl = \"{url}\"\n");
+    std::fs::write(world.folder().join("tenantry.toml"), settings).unwrap();
+    world.with_migrations(&[NOTES]);
+    world.expect(0, &["create", "1", "2", "3"]);
+    world.with_migrations(&[NOTES, INDEX]);
+    let mut other = None;
+    let (output, run) = with_a_gate(&world, |run| {
+        let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        journal.run(&["-c", cut]);
+        let hold = format!(
+            "SELECT pg_advisory_lock(hashtextextended('tenantry run ' || '{run}', 0)); SELECT pg_sleep(60)"
+        );
+        other = Some(journal.psql(None).args(["-c", &hold]).stdout(Stdio::null()).spawn().unwrap());
+        let is_held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted";
+        while journal.run(&["-c", is_held]) == ["0"] {}
+    });
+    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let open = format!("SELECT count(*) FROM tenantry_journal.runs WHERE run = '{run}'");
+    assert_eq!(journal.run(&["-c", &open]), ["1"]);
+    let ended = "SELECT count(*) FROM tenantry_journal.entries WHERE line LIKE '%upgrade-all%run_finished%' \
+                 OR line LIKE '%run_finished%upgrade-all%'";
+    assert_eq!(journal.run(&["-c", ended]), ["0"]);
+    let mut other = other.unwrap();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    journal.drop();
+}
+
 /// Upgrades with one canary, and does something while the gate after it waits.
-fn with_a_gate(world: &World, at_the_gate: impl FnOnce()) -> (std::process::Output, String) {
+fn with_a_gate(world: &World, at_the_gate: impl FnOnce(&str)) -> (std::process::Output, String) {
     use std::io::{BufRead as _, BufReader, Read as _};
     assert!(std::process::Command::new("mkfifo").arg(world.folder().join("go")).status().unwrap().success());
     let gate = "test $TENANTRY_WAVE != 1 || read line < go";
@@ -240,7 +277,7 @@ fn with_a_gate(world: &World, at_the_gate: impl FnOnce()) -> (std::process::Outp
         lines.by_ref().map(|line| serde_json::from_str::<serde_json::Value>(&line.unwrap()).unwrap());
     let run = events.next().unwrap()["run"].as_str().unwrap().to_string();
     assert!(events.any(|event| event["event"] == "project_finished"));
-    at_the_gate();
+    at_the_gate(&run);
     std::fs::write(world.folder().join("go"), "go\n").unwrap();
     for _ in lines {}
     let mut stderr = Vec::new();

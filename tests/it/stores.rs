@@ -17,6 +17,8 @@ on_each_store!(
     a_run_over_stores_is_resumed_and_rolled_back_as_one,
     a_fleet_that_gets_a_second_store_keeps_its_backups,
     what_does_not_fit_together_is_refused,
+    ids_of_several_stores_in_any_order_are_each_their_own_project,
+    a_run_from_before_there_were_several_stores_can_be_rolled_back,
 );
 
 /// Three stores of the world's kind.
@@ -81,6 +83,8 @@ fn each_command_works_on_all_stores_or_those_that_are_named(world: &mut World) {
         (two.outcome("eu2/1"), two.outcome("us1/3"), two.count("upgraded")),
         ("upgraded", "upgraded", 2)
     );
+    // There is one journal, whichever stores are meant.
+    assert_eq!(world.expect(0, &["runs", "show", &run_id(&two)]).outcome("us1/3"), "upgraded");
     let all = world.expect(0, &["upgrade-all"]);
     assert_eq!((all.count("upgraded"), all.count("up_to_date")), (2, 2));
     let shown = world.expect(0, &["runs", "show", &run_id(&all)]);
@@ -127,7 +131,7 @@ fn new_projects_go_where_it_is_said(world: &mut World) {
     let stores = combined(world, "");
     let refused = world.run(&["create", "7"]);
     assert!(
-        refused.code == 2 && refused.stderr.contains("--in with one of eu1, eu2, us1"),
+        refused.code == 2 && refused.stderr.contains("the stores are eu1, eu2, us1"),
         "{}",
         refused.stderr
     );
@@ -168,6 +172,12 @@ fn a_run_over_stores_is_resumed_and_rolled_back_as_one(world: &mut World) {
     let report = world.expect(3, &["upgrade-all", "--canary", "eu2/1", "--gate", "false"]);
     let run = run_id(&report);
     assert_eq!((report.outcome("eu2/1"), report.count("not_started")), ("upgraded", 3));
+    // A run of a part of the fleet is not one of the whole.
+    let part =
+        run_id(&world.expect(3, &["--store", "eu1", "upgrade-all", "--gate", "false", "--canary", "2"]));
+    let whole = world.run(&["runs", "resume", &part]);
+    assert!(whole.code == 2 && whole.stderr.contains("one of other stores"), "{}", whole.stderr);
+    assert_eq!(world.expect(0, &["--store", "eu1", "runs", "rollback", &part]).count("downgraded"), 1);
     // A part of the fleet is another fleet.
     let part = world.run(&["--store", "eu1", "runs", "resume", &run]);
     assert!(part.code == 2 && part.stderr.contains("belongs to another fleet"), "{}", part.stderr);
@@ -194,6 +204,34 @@ fn a_fleet_that_gets_a_second_store_keeps_its_backups(world: &mut World) {
     assert_eq!(world.expect(0, &["backup", "check", "eu1/1"]).outcome("eu1/1"), "verified");
     world.expect(0, &["backup", "create", "eu1/1"]);
     assert_eq!(world.expect(0, &["backup", "list", "eu1/1"]).events("backup").len(), 2);
+}
+
+fn ids_of_several_stores_in_any_order_are_each_their_own_project(world: &mut World) {
+    let _stores = combined(world, "");
+    world.expect(0, &["create", "eu1/1", "eu2/1", "eu1/2"]);
+    world.with_migrations(&[NOTES, INDEX]);
+    world.expect(0, &["upgrade", "eu2/1"]);
+    for command in [&["status"][..], &["upgrade", "--dry-run"], &["upgrade"]] {
+        let report = world.expect(0, &[command, &["eu1/1", "eu2/1", "eu1/2"]].concat());
+        let outcomes = ["eu1/1", "eu2/1", "eu1/2"].map(|id| report.outcome(id));
+        let changed = if command == ["upgrade"] { "upgraded" } else { "planned" };
+        assert_eq!(outcomes, [changed, "up_to_date", changed], "{command:?}");
+    }
+}
+
+fn a_run_from_before_there_were_several_stores_can_be_rolled_back(world: &mut World) {
+    let stores = Stores::new(world);
+    world.with_migrations(&[NOTES]);
+    world.without_store();
+    let more = "[journal]\ndir = \"trail\"\n";
+    let one = format!("[store]\nurl = \"{}\"\n{more}", stores.urls[0]);
+    std::fs::write(world.folder().join("tenantry.toml"), one).unwrap();
+    world.expect(0, &["create", "1", "2"]);
+    world.with_migrations(&[NOTES, INDEX]);
+    let run = run_id(&world.expect(0, &["upgrade-all"]));
+    std::fs::write(world.folder().join("tenantry.toml"), stores.toml(more)).unwrap();
+    let undone = world.expect(0, &["runs", "rollback", &run]);
+    assert_eq!((undone.outcome("eu1/1"), undone.count("downgraded")), ("downgraded", 2));
 }
 
 fn what_does_not_fit_together_is_refused(world: &mut World) {

@@ -63,7 +63,7 @@ impl CombinedStore {
                         ErrorKind::Usage,
                         format!("it is not said in which store {id} belongs"),
                     )
-                    .with_hint(format!("add --in with one of {names}, or set [create] place = \"fewest\"")));
+                    .with_hint(format!("name it as in eu1/{id}; the stores are {names}. For create, also --in NAME or [create] place = \"fewest\"")));
                 }
                 (None, None) => {
                     let fewest = counts.iter().enumerate().min_by_key(|(_, count)| **count);

@@ -3,6 +3,7 @@
 //! A run in progress is a row, and a lock that its process holds over a connection of its own. The server releases the lock
 //! when the process ends, however it ends.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,6 +21,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How long an entry waits for those that others append.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How many events are kept to be sent again.
+const RECENT_EVENTS: usize = 1_024;
 /// The lock of the chain: nobody else appends while a transaction holds it.
 const CHAIN_KEY: &str = "hashtextextended('tenantry journal', 0)";
 
@@ -52,6 +55,9 @@ pub(crate) struct OpenRun {
     run: String,
     /// The number of the next event. It makes a repeated insertion harmless.
     next: i64,
+    /// The last events: a server that crashes may lose what it committed asynchronously.
+    recent: VecDeque<String>,
+    is_lost: bool,
 }
 
 /// The lock of a run whose process died.
@@ -299,12 +305,19 @@ impl JournalTables {
             }
             let insert = "INSERT INTO tenantry_journal.runs (run) VALUES ($1) ON CONFLICT DO NOTHING";
             let inserted = diesel::sql_query(insert).bind::<Text, _>(run).execute(connection)?;
-            commit_asynchronously(connection)?;
             Ok(if inserted == 1 { Some(next_event(connection, run)?) } else { None })
         };
         let next = begin().map_err(|error| self.failed(&error))?;
         let (target, reconnect_timeout) = (self.target.clone(), self.reconnect_timeout);
-        Ok(next.map(|next| OpenRun { target, reconnect_timeout, link, run: run.into(), next }))
+        Ok(next.map(|next| OpenRun {
+            target,
+            reconnect_timeout,
+            link,
+            run: run.into(),
+            next,
+            recent: VecDeque::new(),
+            is_lost: false,
+        }))
     }
 
     /// Returns the runs whose process died, sorted, each with its lock.
@@ -382,7 +395,16 @@ impl OpenRun {
         loop {
             match add_event(&mut self.link.connection, &self.run, self.next, line) {
                 Ok(()) => {
+                    // The first event says what the run is to do, so it is on disk. The others need not be.
+                    if self.recent.is_empty() {
+                        commit_asynchronously(&mut self.link.connection)
+                            .map_err(|error| failed(&self.target, &error))?;
+                    }
                     self.next += 1;
+                    self.recent.push_back(line.into());
+                    if self.recent.len() > RECENT_EVENTS {
+                        self.recent.pop_front();
+                    }
                     return Ok(());
                 }
                 Err(error) if is_disconnected(&error) && started.elapsed() < self.reconnect_timeout => {
@@ -391,6 +413,22 @@ impl OpenRun {
                 Err(error) => return Err(failed(&self.target, &error)),
             }
         }
+    }
+
+    /// Whether the lock was lost and could not be taken again.
+    pub(crate) fn has_lost_its_lock(&self) -> bool {
+        self.is_lost
+    }
+
+    /// Sends the events again that a server lost in a crash.
+    fn resend(&mut self) -> QueryResult<bool> {
+        let found = next_event(&mut self.link.connection, &self.run)?;
+        let lost = usize::try_from(self.next - found).unwrap_or_default();
+        let Some(kept) = self.recent.len().checked_sub(lost) else { return Ok(false) };
+        for (number, line) in (found..).zip(self.recent.iter().skip(kept)) {
+            add_event(&mut self.link.connection, &self.run, number, line)?;
+        }
+        Ok(true)
     }
 
     /// Opens another connection that has the run's lock. The server may notice only later that the old one is gone.
@@ -412,15 +450,23 @@ impl OpenRun {
             match take() {
                 Ok([true, true]) => {
                     self.link = link;
-                    return Ok(());
+                    return match self.resend() {
+                        Ok(true) => Ok(()),
+                        Ok(false) => {
+                            Err(Error::new(ErrorKind::Disconnected, "the server has lost events of the run"))
+                        }
+                        Err(error) => Err(failed(&self.target, &error)),
+                    };
                 }
                 Ok([true, false]) => {
+                    self.is_lost = true;
                     let message =
                         "another process has taken this run for a killed one, and completed its record";
                     return Err(Error::new(ErrorKind::Disconnected, message));
                 }
                 Ok([false, _]) if has_time => {}
                 Ok([false, _]) => {
+                    self.is_lost = true;
                     return Err(Error::new(
                         ErrorKind::Disconnected,
                         "the run's lock could not be taken again",
