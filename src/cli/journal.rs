@@ -1,5 +1,6 @@
 //! The `audit` and `runs` commands.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -67,7 +68,7 @@ pub(super) enum Runs {
     #[command(after_long_help = "Examples:\n  tenantry runs show 019a7c3e-5b1f-7d42-9a06-3c1e8f5d2b70\n  \
                            tenantry runs show --group 4711")]
     Show(Show),
-    /// Show the runs of one job as one report, from the files with their JSON output
+    /// Show the runs of all shards of a job as one report, from the files with their JSON output
     #[command(after_long_help = "Examples:\n  tenantry runs merge shard-*.jsonl")]
     Merge(Merge),
     /// Go on with an upgrade that was halted, interrupted or killed: the same projects, target and waves
@@ -88,7 +89,7 @@ pub(super) struct Show {
     /// Id of the run, as shown by runs list
     #[arg(value_name = "RUN")]
     run: Option<String>,
-    /// Show the runs of all parts of this job as one report, and the parts that never reported; exit as one run would
+    /// Show the runs of all shards of a job as one report, and the shards that never reported; exit as one run would
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
 }
@@ -235,10 +236,14 @@ pub(super) fn runs(settings: &Settings, command: Runs) -> Result<u8> {
 fn list(settings: &Settings) -> Result<u8> {
     let journal = settings.config()?.journal()?;
     let mut runs: Vec<(Entry, Option<Entry>)> = Vec::new();
+    let mut index_of: HashMap<String, usize> = HashMap::new();
     journal.for_each_entry(|entry| match (entry.kind.as_str(), &entry.run) {
-        ("run_started", Some(_)) => runs.push((entry, None)),
+        ("run_started", Some(run)) => {
+            index_of.insert(run.clone(), runs.len());
+            runs.push((entry, None));
+        }
         ("run_resumed" | "run_finished" | "killed_run", Some(run)) => {
-            if let Some(found) = runs.iter_mut().find(|(start, _)| start.run.as_ref() == Some(run)) {
+            if let Some(found) = index_of.get(run).and_then(|index| runs.get_mut(*index)) {
                 found.1 = Some(entry).filter(|entry| entry.kind != "run_resumed");
             }
         }
@@ -259,8 +264,8 @@ fn list(settings: &Settings) -> Result<u8> {
             Format::Human => {
                 let outcomes = self::outcomes(&outcomes);
                 let after = after.as_str().map(|after| format!("  after {after}")).unwrap_or_default();
-                let group = part["group"].as_str().map(|group| format!(" of job {group}")).unwrap_or_default();
-                let part = part["shard"].as_str().map(|shard| format!("  part {shard}{group}")).unwrap_or_default();
+                let group = part["group"].as_str().map(|group| format!(" of group {group}")).unwrap_or_default();
+                let part = part["shard"].as_str().map(|shard| format!("  shard {shard}{group}")).unwrap_or_default();
                 output.line(format_args!(
                     "{run}  {}  {}  {}  {state} {outcomes}{part}{after}",
                     start.at, start.actor, start.command

@@ -12,6 +12,7 @@ use super::command::BackupTask;
 use super::command::MaintenanceTask;
 use super::command::{Operation, Run, Selection};
 use super::run_options::options;
+use super::shard::Shard;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, KilledRun, Summary};
 use crate::journal::runs::RunRecord;
@@ -203,9 +204,13 @@ impl Manager {
                 )
             })?,
         };
+        // A run of a part of the fleet has changed nothing else.
+        let shard: Option<Shard> =
+            header["options"]["selection"]["shard"].as_str().and_then(|text| text.parse().ok());
+        let is_meant = |project: &ProjectId| shard.is_none_or(|shard| shard.contains(project));
         let command = header["command"].as_str().unwrap_or_default().to_string();
         let (mut moved, mut gone, mut unread) = (BTreeMap::new(), Vec::new(), Vec::new());
-        for project in projects.into_iter().filter(|project| {
+        for project in projects.into_iter().filter(is_meant).filter(|project| {
             !reported.contains(project.as_str()) && !reported.contains(project.in_its_store().as_str())
         }) {
             match self.version_change_in_run(&project, run_id) {

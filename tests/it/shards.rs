@@ -55,7 +55,7 @@ fn the_parts_of_a_job_do_each_project_once(world: &mut World) {
         assert_eq!((world.versions(id), report.outcome(id)), (vec!["1".into(), "2".into()], "upgraded"));
     }
     let list = world.run(&["runs", "list"]).stdout;
-    assert!(list.contains("  part 3/8 of job 4711"), "{list}");
+    assert!(list.contains("  shard 3/8 of group 4711"), "{list}");
     // Started again, a part has nothing left to do, and the report stays as it is.
     assert!(task(world, 3, 8, &["upgrade-all", "--allow-empty"]).status.success());
     let again = world.expect(0, &["runs", "show", "--group", "4711"]);

@@ -86,8 +86,17 @@ fn run_key(run: &str) -> String {
     format!("hashtextextended('tenantry run ' || {}, 0)", crate::sql::quote_text(run))
 }
 
+/// Lets both sides notice within a minute that the other machine is gone. Otherwise the server would keep the locks of a
+/// vanished process for hours. Without effect on a socket of the same machine.
+const KEEPALIVES: &str = "SELECT set_config('tcp_keepalives_idle', '30', false), \
+    set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false)";
+
 fn connect(target: &ConnectionUrl) -> Result<ServerConnection> {
-    let link = open(target, Timeouts { lock: LOCK_TIMEOUT, statement: None }).map_err(Error::in_journal)?;
+    let target = &[("keepalives_idle", "30"), ("keepalives_interval", "10"), ("keepalives_count", "3")]
+        .iter()
+        .fold(target.clone(), |target, (key, value)| target.with(key, value));
+    let mut link =
+        open(target, Timeouts { lock: LOCK_TIMEOUT, statement: None }).map_err(Error::in_journal)?;
     if link.server.route == Route::ViaPooler {
         return Err(Error::new(
             ErrorKind::Configuration,
@@ -97,6 +106,7 @@ fn connect(target: &ConnectionUrl) -> Result<ServerConnection> {
             "give the server's own address: [journal] url in tenantry.toml; or a folder: [journal] dir",
         ));
     }
+    link.connection.batch_execute(KEEPALIVES).map_err(|error| failed(target, &error))?;
     Ok(link)
 }
 
