@@ -458,3 +458,45 @@ fn of_scripts_that_are_sent_as_one_each_has_its_own_time() {
         WHERE a.version = '3' AND b.version = '4'";
     assert_eq!(world.query("1", gap), ["t"]);
 }
+
+/// Citus itself is not there: only its row among the extensions, and its setting.
+#[test]
+fn doctor_names_citus_and_says_whether_it_distributes_schemas() {
+    let server = Server::new("", "");
+    let mut world = World::on(&server, 5432);
+    world.with_migrations(&[("1_one", "CREATE TABLE one (id INTEGER);")]);
+    world.database().run(&["-c", "REVOKE CREATE ON SCHEMA public FROM PUBLIC"]);
+    assert!(!world.run(&["doctor"]).stdout.contains("citus"));
+    let install = |version: &str| {
+        world.database().run(&[
+            "-c",
+            "SET allow_system_table_mods = on",
+            "-c",
+            &format!(
+                "DELETE FROM pg_extension WHERE extname = 'citus'; INSERT INTO pg_extension (oid, extname, extowner, \
+                 extnamespace, extrelocatable, extversion) VALUES (99999, 'citus', 10, 11, false, '{version}')"
+            ),
+        ]);
+        world.run(&["doctor"])
+    };
+    let old = install("11.3-1");
+    assert!(
+        old.code == 1 && old.stdout.contains("version 11.3-1: it cannot distribute schemas"),
+        "{}",
+        old.stdout
+    );
+    let off = install("13.2-1");
+    assert!(
+        off.code == 1 && off.stdout.contains("SET citus.enable_schema_based_sharding = on"),
+        "{}",
+        off.stdout
+    );
+    let set = format!("ALTER DATABASE {} SET citus.enable_schema_based_sharding = on", world.database().name);
+    world.database().run(&["-c", &set]);
+    let on = install("13.2-1");
+    assert!(
+        on.code == 0 && on.stdout.contains("each new project's schema is on one worker"),
+        "{}",
+        on.stdout
+    );
+}

@@ -38,7 +38,34 @@ const SERVER_INFO: &str = "SELECT current_setting('server_version') AS version, 
     coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false) AS encrypted,
     current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint AS slots,
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used,
-    (SELECT count(*) FROM pg_namespace WHERE starts_with(nspname, $1)) AS own";
+    (SELECT count(*) FROM pg_namespace WHERE starts_with(nspname, $1) AND nspname <> 'tenantry_journal') AS own";
+
+#[derive(QueryableByName)]
+struct Citus {
+    #[diesel(sql_type = Text)]
+    version: String,
+    #[diesel(sql_type = Bool)]
+    distributes_schemas: bool,
+}
+
+const CITUS: &str = "SELECT extversion AS version,
+    coalesce(current_setting('citus.enable_schema_based_sharding', true), 'off') = 'on' AS distributes_schemas
+    FROM pg_extension WHERE extname = 'citus'";
+
+/// What there is to say of Citus, which can distribute schemas from version 12 on.
+fn describe_citus(citus: &Citus) -> Finding {
+    let Citus { version, distributes_schemas } = citus;
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok()).unwrap_or_default();
+    let (ok, what) = match (major, distributes_schemas) {
+        (..12, _) => (false, "it cannot distribute schemas; use version 12 or later"),
+        (_, true) => (true, "each new project's schema is on one worker"),
+        (_, false) => (
+            false,
+            "new projects stay on the coordinator: ALTER DATABASE ... SET citus.enable_schema_based_sharding = on",
+        ),
+    };
+    Finding { name: "citus", ok, detail: format!("version {version}: {what}") }
+}
 
 pub(super) fn diagnose(store: &PostgresStore) -> Vec<Finding> {
     server_findings(store)
@@ -51,6 +78,10 @@ fn server_findings(store: &PostgresStore) -> Result<Vec<Finding>> {
     let info: ServerInfo = diesel::sql_query(SERVER_INFO)
         .bind::<Text, _>(OWN)
         .get_result(&mut link.connection)
+        .map_err(|error| super::failure::convert_error("cannot query the server", store.target(), &error))?;
+    let citus: Option<Citus> = diesel::sql_query(CITUS)
+        .get_result(&mut link.connection)
+        .optional()
         .map_err(|error| super::failure::convert_error("cannot query the server", store.target(), &error))?;
     let leftovers = super::leftovers::find_leftovers(link).map_err(|error| {
         super::failure::convert_error("cannot look for leftovers", store.target(), &error)
@@ -87,6 +118,7 @@ fn server_findings(store: &PostgresStore) -> Result<Vec<Finding>> {
             },
         },
     ];
+    findings.extend(citus.as_ref().map(describe_citus));
     findings.push(Finding {
         name: "leftovers",
         ok: leftovers.is_empty(),
