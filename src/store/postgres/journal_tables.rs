@@ -44,6 +44,8 @@ pub(crate) struct JournalTables {
     /// For how long a lost connection is opened again.
     reconnect_timeout: Duration,
     was_reached: AtomicBool,
+    /// Whether the tables were seen. Nobody removes them while they are in use.
+    was_seen: AtomicBool,
     link: Mutex<Option<ServerConnection>>,
 }
 
@@ -66,6 +68,14 @@ pub(crate) struct OrphanLock(ServerConnection);
 
 #[derive(QueryableByName)]
 struct Line {
+    #[diesel(sql_type = Text)]
+    line: String,
+}
+
+#[derive(QueryableByName)]
+struct Entry {
+    #[diesel(sql_type = BigInt)]
+    number: i64,
     #[diesel(sql_type = Text)]
     line: String,
 }
@@ -160,6 +170,7 @@ impl JournalTables {
             target: ConnectionUrl::parse(url)?,
             reconnect_timeout,
             was_reached: AtomicBool::new(false),
+            was_seen: AtomicBool::new(false),
             link: Mutex::default(),
         })
     }
@@ -204,8 +215,13 @@ impl JournalTables {
 
     /// Whether there is a journal.
     pub(crate) fn exists(&self) -> Result<bool> {
+        if self.was_seen.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
         let sql = "SELECT to_regclass($1) IS NOT NULL AS yes";
-        self.with(|connection| Ok(yes(connection, sql, "tenantry_journal.entries")?))
+        let exists = self.with(|connection| Ok(yes(connection, sql, "tenantry_journal.entries")?))?;
+        self.was_seen.store(exists, Ordering::Relaxed);
+        Ok(exists)
     }
 
     /// Creates the tables if they are missing.
@@ -245,15 +261,14 @@ impl JournalTables {
                     return Ok(());
                 }
             }
-            let last: Option<Line> =
-                diesel::sql_query("SELECT line FROM tenantry_journal.entries ORDER BY number DESC LIMIT 1")
-                    .get_result(connection)
-                    .optional()?;
-            let number: Number =
-                diesel::sql_query("SELECT coalesce(max(number), 0) AS number FROM tenantry_journal.entries")
-                    .get_result(connection)?;
+            let last: Option<Entry> = diesel::sql_query(
+                "SELECT number, line FROM tenantry_journal.entries ORDER BY number DESC LIMIT 1",
+            )
+            .get_result(connection)
+            .optional()?;
             let lines = next(last.as_ref().map(|it| it.line.as_str())).map_err(Failed::Other)?;
-            for (number, line) in (number.number + 1..).zip(&lines) {
+            let first = last.map_or(1, |it| it.number + 1);
+            for (number, line) in (first..).zip(&lines) {
                 diesel::sql_query("INSERT INTO tenantry_journal.entries (number, line) VALUES ($1, $2)")
                     .bind::<BigInt, _>(number)
                     .bind::<Text, _>(line)
