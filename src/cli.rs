@@ -12,6 +12,7 @@ mod maintenance;
 mod naming;
 mod new_migration;
 mod project;
+mod runs;
 mod schema;
 mod spares;
 mod squash;
@@ -206,7 +207,7 @@ enum Command {
         after_long_help = "Examples:\n  tenantry runs list\n  \
                            tenantry runs rollback RUN --dry-run"
     )]
-    Runs(journal::Runs),
+    Runs(runs::Runs),
     /// Show and compare schemas, and report which projects differ from their version
     #[command(
         subcommand,
@@ -290,7 +291,7 @@ pub(crate) fn run(cli: Cli) -> Result<u8> {
         Command::Export(it) => transfer::export(settings, &it),
         Command::Import(it) => transfer::import(settings, it),
         Command::Audit(it) => journal::audit(settings, it),
-        Command::Runs(it) => journal::runs(settings, it),
+        Command::Runs(it) => runs::runs(settings, it),
         Command::Schema(it) => schema::schema(settings, it),
         Command::Spares => spares::fill(settings),
         Command::Migration(it) => catalog::migration(settings, it),

@@ -18,42 +18,23 @@ impl Layer {
         let text = std::fs::read_to_string(path).map_err(|error| {
             Error::new(ErrorKind::Configuration, format!("cannot read {}", path.display())).caused_by(error)
         })?;
-        let file: File = toml::from_str(&text).map_err(|error| {
+        let settings: Settings = toml::from_str(&text).map_err(|error| {
             Error::in_toml(ErrorKind::Configuration, path, &text, &error)
                 .with_hint("for a commented example, run in an empty folder: tenantry init")
         })?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let File {
-            store,
-            stores,
-            create,
-            migrations,
-            schema,
-            lint,
-            sqlite,
-            run,
-            rollout,
-            backup,
-            journal,
-            env,
-        } = file;
-        let base = Settings {
-            store,
-            stores,
-            create,
-            migrations,
-            schema,
-            lint,
-            sqlite,
-            run,
-            rollout,
-            backup,
-            journal,
+        if let Some((name, _)) = settings.env.iter().find(|(_, it)| !it.env.is_empty()) {
+            return Err(Error::new(
+                ErrorKind::Configuration,
+                format!("[env.{name}] has environments of its own"),
+            )
+            .at(path, None)
+            .with_hint("write each environment as [env.NAME]"));
         }
-        .layer(path, folder)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let base = settings.layer(path, folder)?;
         let Some(name) = environment else { return Ok(base) };
-        let Some(settings) = env.get(name) else {
-            let names: Vec<_> = env.keys().map(String::as_str).collect();
+        let Some(environment) = settings.env.get(name) else {
+            let names: Vec<_> = settings.env.keys().map(String::as_str).collect();
             return Err(Error::new(ErrorKind::Configuration, format!("no section [env.{name}]"))
                 .at(path, None)
                 .with_hint(format!(
@@ -61,38 +42,11 @@ impl Layer {
                     if names.is_empty() { "none".into() } else { names.join(", ") }
                 )));
         };
-        Ok(settings.layer(path, folder)?.over(base))
+        Ok(environment.layer(path, folder)?.over(base))
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    #[serde(default)]
-    store: StoreSection,
-    stores: Option<Vec<StoreSettings>>,
-    #[serde(default)]
-    create: CreateSection,
-    #[serde(default)]
-    migrations: MigrationsSection,
-    #[serde(default)]
-    schema: SchemaSection,
-    #[serde(default)]
-    lint: LintSection,
-    #[serde(default)]
-    sqlite: SqliteSection,
-    #[serde(default)]
-    run: RunSection,
-    #[serde(default)]
-    rollout: RolloutSettings,
-    #[serde(default)]
-    backup: FolderSection,
-    #[serde(default)]
-    journal: JournalSection,
-    #[serde(default)]
-    env: BTreeMap<String, Settings>,
-}
-
+/// The sections of the file, and of each of its environments.
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
@@ -117,6 +71,9 @@ struct Settings {
     backup: FolderSection,
     #[serde(default)]
     journal: JournalSection,
+    /// The environments. They have none of their own.
+    #[serde(default)]
+    env: BTreeMap<String, Self>,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -280,6 +237,12 @@ mod tests {
         let production = file(TEXT, Some("production")).unwrap();
         assert_eq!((production.store.as_deref(), production.jobs), (Some("sqlite:/srv/data"), Some(4)));
         assert_eq!(file(TEXT, Some("staging")).unwrap_err().kind(), ErrorKind::Configuration);
+    }
+
+    #[test]
+    fn an_environment_has_no_environments() {
+        let error = file("[env.a.env.b.run]\njobs = 2\n", None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
     }
 
     #[test]
