@@ -3,7 +3,9 @@
 //! A run in progress is a row, and a lock that its process holds over a connection of its own. The server releases the lock
 //! when the process ends, however it ends.
 
-use std::collections::VecDeque;
+mod connection;
+mod run;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,20 +13,22 @@ use std::time::{Duration, Instant};
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use diesel::result::Error as DieselError;
-use diesel::sql_types::{BigInt, Bool, Text};
+use diesel::sql_types::{BigInt, Text};
 
-use super::connect::{Route, ServerConnection, Timeouts, open};
+use super::connect::ServerConnection;
 use super::connection_url::ConnectionUrl;
-use super::failure::{Failure, convert_error};
-use crate::backoff::Backoff;
 use crate::error::{Error, ErrorKind, Result};
+use connection::{
+    Failed, Line, Number, add_event, connect, failed, is_disconnected, lines, next_event, pauses, try_lock,
+    yes,
+};
 
-/// How long an entry waits for those that others append.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
-/// How many events are kept to be sent again.
-const RECENT_EVENTS: usize = 1_024;
+pub(crate) use run::OpenRun;
+
 /// The lock of the chain: nobody else appends while a transaction holds it.
 const CHAIN_KEY: &str = "hashtextextended('tenantry journal', 0)";
+
+const ENTRIES: &str = "SELECT line FROM tenantry_journal.entries ORDER BY number";
 
 const CREATE: &str = "\
     CREATE SCHEMA IF NOT EXISTS tenantry_journal;
@@ -49,28 +53,9 @@ pub(crate) struct JournalTables {
     link: Mutex<Option<ServerConnection>>,
 }
 
-/// A run that this process has in progress.
-pub(crate) struct OpenRun {
-    target: ConnectionUrl,
-    reconnect_timeout: Duration,
-    link: ServerConnection,
-    run: String,
-    /// The number of the next event. It makes a repeated insertion harmless.
-    next: i64,
-    /// The last events: a server that crashes may lose what it committed asynchronously.
-    recent: VecDeque<String>,
-    is_lost: bool,
-}
-
 /// The lock of a run whose process died.
 #[expect(dead_code, reason = "held for the lock that its connection has")]
 pub(crate) struct OrphanLock(ServerConnection);
-
-#[derive(QueryableByName)]
-struct Line {
-    #[diesel(sql_type = Text)]
-    line: String,
-}
 
 #[derive(QueryableByName)]
 struct Entry {
@@ -78,89 +63,6 @@ struct Entry {
     number: i64,
     #[diesel(sql_type = Text)]
     line: String,
-}
-
-#[derive(QueryableByName)]
-struct Yes {
-    #[diesel(sql_type = Bool)]
-    yes: bool,
-}
-
-#[derive(QueryableByName)]
-struct Number {
-    #[diesel(sql_type = BigInt)]
-    number: i64,
-}
-
-fn run_key(run: &str) -> String {
-    format!("hashtextextended('tenantry run ' || {}, 0)", crate::sql::quote_text(run))
-}
-
-/// Lets both sides notice within a minute that the other machine is gone. Otherwise the server would keep the locks of a
-/// vanished process for hours. Without effect on a socket of the same machine.
-const KEEPALIVES: &str = "SELECT set_config('tcp_keepalives_idle', '30', false), \
-    set_config('tcp_keepalives_interval', '10', false), set_config('tcp_keepalives_count', '3', false)";
-
-fn connect(target: &ConnectionUrl) -> Result<ServerConnection> {
-    let target = &[("keepalives_idle", "30"), ("keepalives_interval", "10"), ("keepalives_count", "3")]
-        .iter()
-        .fold(target.clone(), |target, (key, value)| target.with(key, value));
-    let mut link =
-        open(target, Timeouts { lock: LOCK_TIMEOUT, statement: None }).map_err(Error::in_journal)?;
-    if link.server.route == Route::ViaPooler {
-        return Err(Error::new(
-            ErrorKind::Configuration,
-            "a journal in a database cannot be reached through a pooler",
-        )
-        .with_hint(
-            "give the server's own address: [journal] url in tenantry.toml; or a folder: [journal] dir",
-        ));
-    }
-    link.connection.batch_execute(KEEPALIVES).map_err(|error| failed(target, &error))?;
-    Ok(link)
-}
-
-fn lines(connection: &mut PgConnection, sql: &str, run: &str) -> QueryResult<Vec<String>> {
-    let lines: Vec<Line> = diesel::sql_query(sql).bind::<Text, _>(run).load(connection)?;
-    Ok(lines.into_iter().map(|it| it.line).collect())
-}
-
-fn yes(connection: &mut PgConnection, sql: &str, run: &str) -> QueryResult<bool> {
-    diesel::sql_query(sql).bind::<Text, _>(run).get_result::<Yes>(connection).map(|it| it.yes)
-}
-
-/// Adds an event with this number, unless it is there already.
-fn add_event(connection: &mut PgConnection, run: &str, number: i64, line: &str) -> QueryResult<()> {
-    let sql =
-        "INSERT INTO tenantry_journal.events (run, number, line) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
-    let query = diesel::sql_query(sql).bind::<Text, _>(run).bind::<BigInt, _>(number).bind::<Text, _>(line);
-    query.execute(connection).map(drop)
-}
-
-/// Returns the number that the next event of a run gets.
-fn next_event(connection: &mut PgConnection, run: &str) -> QueryResult<i64> {
-    let sql = "SELECT 1 + coalesce(max(number), 0) AS number FROM tenantry_journal.events WHERE run = $1";
-    diesel::sql_query(sql).bind::<Text, _>(run).get_result::<Number>(connection).map(|it| it.number)
-}
-
-fn try_lock(connection: &mut PgConnection, run: &str) -> QueryResult<bool> {
-    let sql = format!("SELECT pg_try_advisory_lock({}) AS yes WHERE $1 = ''", run_key(run));
-    yes(connection, &sql, "")
-}
-
-/// Sets that commits do not wait for the server's disk. A killed client loses no event then. A crash of the server may lose
-/// the last ones, unless the run's end was committed after them.
-fn commit_asynchronously(connection: &mut PgConnection) -> QueryResult<()> {
-    connection.batch_execute("SELECT set_config('synchronous_commit', 'off', false)")
-}
-
-fn is_disconnected(error: &DieselError) -> bool {
-    Failure::of(error).kind == ErrorKind::Disconnected
-}
-
-/// Pauses between attempts to connect again.
-fn pauses() -> Backoff {
-    Backoff::new(Duration::from_millis(50), Duration::from_secs(1))
 }
 
 impl JournalTables {
@@ -231,10 +133,12 @@ impl JournalTables {
         }
         // Two processes that create the same schema at once would fail.
         let sql = format!("BEGIN; SELECT pg_advisory_xact_lock({CHAIN_KEY}); {CREATE} COMMIT");
-        self.with(|connection| Ok(connection.batch_execute(&sql)?)).map_err(|error| {
-            error.with_hint(
+        self.with(|connection| Ok(connection.batch_execute(&sql)?)).map_err(|error| match error.kind() {
+            // Its hint says what to do about the server.
+            ErrorKind::Disconnected => error,
+            _ => error.with_hint(
                 "let this role create the schema tenantry_journal, or set [journal] url or dir in tenantry.toml",
-            )
+            ),
         })
     }
 
@@ -243,8 +147,7 @@ impl JournalTables {
         if !self.exists()? {
             return Ok(None);
         }
-        let sql = "SELECT line FROM tenantry_journal.entries WHERE $1 = '' ORDER BY number";
-        self.with(|connection| Ok(lines(connection, sql, "")?)).map(Some)
+        self.with(|connection| Ok(lines(connection, diesel::sql_query(ENTRIES))?)).map(Some)
     }
 
     /// Appends the lines that `next` returns for the last one. Nobody else appends meanwhile.
@@ -286,8 +189,7 @@ impl JournalTables {
         let connection = &mut link.connection;
         let mut replace = || -> Result<usize, Failed> {
             connection.batch_execute(&format!("BEGIN; SELECT pg_advisory_xact_lock({CHAIN_KEY})"))?;
-            let sql = "SELECT line FROM tenantry_journal.entries WHERE $1 = '' ORDER BY number";
-            let all = lines(connection, sql, "")?;
+            let all = lines(connection, diesel::sql_query(ENTRIES))?;
             let Some((count, checkpoint)) = choose(&all).map_err(Failed::Other)? else { return Ok(0) };
             let limit = i64::try_from(count).unwrap_or(i64::MAX);
             let number: Number = diesel::sql_query(
@@ -321,34 +223,13 @@ impl JournalTables {
 
     /// Begins or goes on with a run. Returns `None` if it is in progress, or was killed and its record is not completed.
     pub(crate) fn open_run(&self, run: &str) -> Result<Option<OpenRun>> {
-        let mut link = connect(&self.target)?;
-        let connection = &mut link.connection;
-        let mut begin = || -> QueryResult<Option<i64>> {
-            // The lock comes first: a row without it means a killed run.
-            if !try_lock(connection, run)? {
-                return Ok(None);
-            }
-            let insert = "INSERT INTO tenantry_journal.runs (run) VALUES ($1) ON CONFLICT DO NOTHING";
-            let inserted = diesel::sql_query(insert).bind::<Text, _>(run).execute(connection)?;
-            Ok(if inserted == 1 { Some(next_event(connection, run)?) } else { None })
-        };
-        let next = begin().map_err(|error| self.failed(&error))?;
-        let (target, reconnect_timeout) = (self.target.clone(), self.reconnect_timeout);
-        Ok(next.map(|next| OpenRun {
-            target,
-            reconnect_timeout,
-            link,
-            run: run.into(),
-            next,
-            recent: VecDeque::new(),
-            is_lost: false,
-        }))
+        OpenRun::begin(&self.target, self.reconnect_timeout, run)
     }
 
     /// Returns the runs whose process died, sorted, each with its lock.
     pub(crate) fn orphans(&self) -> Result<Vec<(String, OrphanLock)>> {
-        let sql = "SELECT run AS line FROM tenantry_journal.runs WHERE $1 = '' ORDER BY run";
-        let open = self.with(|connection| Ok(lines(connection, sql, "")?))?;
+        let open = "SELECT run AS line FROM tenantry_journal.runs ORDER BY run";
+        let open = self.with(|connection| Ok(lines(connection, diesel::sql_query(open))?))?;
         let mut orphans = Vec::new();
         for run in open {
             let mut link = connect(&self.target)?;
@@ -385,7 +266,8 @@ impl JournalTables {
     /// Returns the events of a run; `None` if there are none and it is not open.
     pub(crate) fn events(&self, run: &str) -> Result<Option<Vec<String>>> {
         let sql = "SELECT line FROM tenantry_journal.events WHERE run = $1 ORDER BY number";
-        let events = self.with(|connection| Ok(lines(connection, sql, run)?))?;
+        let events =
+            self.with(|connection| Ok(lines(connection, diesel::sql_query(sql).bind::<Text, _>(run))?))?;
         Ok(Some(events).filter(|events| !events.is_empty()))
     }
 
@@ -411,111 +293,4 @@ impl JournalTables {
             Ok(())
         })
     }
-}
-
-impl OpenRun {
-    /// Appends an event. If the connection is lost, does so over a new one.
-    pub(crate) fn append_event(&mut self, line: &str) -> Result<()> {
-        let started = Instant::now();
-        loop {
-            match add_event(&mut self.link.connection, &self.run, self.next, line) {
-                Ok(()) => {
-                    // The first event says what the run is to do, so it is on disk. The others need not be.
-                    if self.recent.is_empty() {
-                        commit_asynchronously(&mut self.link.connection)
-                            .map_err(|error| failed(&self.target, &error))?;
-                    }
-                    self.next += 1;
-                    self.recent.push_back(line.into());
-                    if self.recent.len() > RECENT_EVENTS {
-                        self.recent.pop_front();
-                    }
-                    return Ok(());
-                }
-                Err(error) if is_disconnected(&error) && started.elapsed() < self.reconnect_timeout => {
-                    self.reconnect(started)?;
-                }
-                Err(error) => return Err(failed(&self.target, &error)),
-            }
-        }
-    }
-
-    /// Whether the lock was lost and could not be taken again.
-    pub(crate) fn has_lost_its_lock(&self) -> bool {
-        self.is_lost
-    }
-
-    /// Sends the events again that a server lost in a crash.
-    fn resend(&mut self) -> QueryResult<bool> {
-        let found = next_event(&mut self.link.connection, &self.run)?;
-        let lost = usize::try_from(self.next - found).unwrap_or_default();
-        let Some(kept) = self.recent.len().checked_sub(lost) else { return Ok(false) };
-        for (number, line) in (found..).zip(self.recent.iter().skip(kept)) {
-            add_event(&mut self.link.connection, &self.run, number, line)?;
-        }
-        Ok(true)
-    }
-
-    /// Opens another connection that has the run's lock. The server may notice only later that the old one is gone.
-    fn reconnect(&mut self, started: Instant) -> Result<()> {
-        let mut pauses = pauses();
-        loop {
-            pauses.sleep();
-            let has_time = started.elapsed() < self.reconnect_timeout;
-            let mut link = match connect(&self.target) {
-                Err(error) if error.kind() == ErrorKind::Disconnected && has_time => continue,
-                link => link?,
-            };
-            let sql = "SELECT EXISTS (SELECT FROM tenantry_journal.runs WHERE run = $1) AS yes";
-            let mut take = || -> QueryResult<[bool; 2]> {
-                let is_locked = try_lock(&mut link.connection, &self.run)?;
-                commit_asynchronously(&mut link.connection)?;
-                Ok([is_locked, yes(&mut link.connection, sql, &self.run)?])
-            };
-            match take() {
-                Ok([true, true]) => {
-                    self.link = link;
-                    return match self.resend() {
-                        Ok(true) => Ok(()),
-                        Ok(false) => {
-                            Err(Error::new(ErrorKind::Disconnected, "the server has lost events of the run"))
-                        }
-                        Err(error) => Err(failed(&self.target, &error)),
-                    };
-                }
-                Ok([true, false]) => {
-                    self.is_lost = true;
-                    let message =
-                        "another process has taken this run for a killed one, and completed its record";
-                    return Err(Error::new(ErrorKind::Disconnected, message));
-                }
-                Ok([false, _]) if has_time => {}
-                Ok([false, _]) => {
-                    self.is_lost = true;
-                    return Err(Error::new(
-                        ErrorKind::Disconnected,
-                        "the run's lock could not be taken again",
-                    ));
-                }
-                Err(error) if is_disconnected(&error) && has_time => {}
-                Err(error) => return Err(failed(&self.target, &error)),
-            }
-        }
-    }
-}
-
-/// Why something with the journal failed.
-enum Failed {
-    Database(DieselError),
-    Other(Error),
-}
-
-impl From<DieselError> for Failed {
-    fn from(error: DieselError) -> Self {
-        Self::Database(error)
-    }
-}
-
-fn failed(target: &ConnectionUrl, error: &DieselError) -> Error {
-    convert_error("cannot use the journal", target, error)
 }
