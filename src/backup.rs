@@ -8,6 +8,7 @@
 mod archive;
 mod destination;
 mod manifest;
+mod packing;
 mod retention;
 
 pub use archive::{Archive, Backup, BackupRequest, LastCheck};

@@ -29,6 +29,8 @@ pub use entry::{Anchor, Entry, Json};
 pub use group::{MergedReport, ShardReport};
 pub use verify::ChainCheck;
 
+/// The space that is reserved for the last entry of a run, in bytes.
+const RESERVE_FOR_END: u64 = 8 << 10;
 /// The longest entry that can be read back, in bytes.
 const MAX_ENTRY: u64 = 16 << 20;
 
@@ -85,7 +87,10 @@ impl Journal {
     }
 
     fn append_after_repair(&self, create: Create, new: Option<&NewEntry<'_>>) -> Result<()> {
-        self.storage.append(create, &mut |last, torn| {
+        // The entry of a run's end must fit too.
+        let begins_run = new.is_some_and(|new| matches!(new.kind, "run_started" | "run_resumed"));
+        let reserve = if begins_run { RESERVE_FOR_END } else { 0 };
+        self.storage.append(create, reserve, &mut |last, torn| {
             let mut last = last.map(|line| self.parse_last(line)).transpose()?;
             let mut lines = Vec::new();
             let torn = (torn > 0).then(|| NewEntry {
@@ -160,10 +165,12 @@ impl Journal {
         other.for_each_entry(|entry| runs.extend(entry.run))?;
         runs.sort();
         runs.dedup();
-        if let Some(run) = runs.iter().find(|run| other.is_open(run).unwrap_or(true)) {
-            return Err(Error::new(ErrorKind::Locked, format!("the run {run} has not ended")).with_hint(
-                "wait for its end; if it was killed, run any command that changes something with the old journal first",
-            ));
+        for run in &runs {
+            if other.is_open(run)? {
+                return Err(Error::new(ErrorKind::Locked, format!("the run {run} has not ended")).with_hint(
+                    "wait for its end; if it was killed, run any command that changes something with the old journal first",
+                ));
+            }
         }
         for run in &runs {
             if let Some(bytes) = other.storage.read_record(run)? {
@@ -171,7 +178,7 @@ impl Journal {
             }
         }
         let count = lines.len() as u64;
-        self.storage.append(Create::Missing, &mut |last, _| match last {
+        self.storage.append(Create::Missing, 0, &mut |last, _| match last {
             None => Ok(lines.clone()),
             Some(_) => Err(Error::new(ErrorKind::AlreadyExists, format!("{} has entries", self.location()))
                 .with_hint(

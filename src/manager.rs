@@ -16,9 +16,11 @@ mod history;
 #[cfg(feature = "lint")]
 mod linting;
 mod maintenance;
+mod pattern;
 mod pool;
 mod portion;
 mod prediction;
+mod preparation;
 mod recording;
 mod reference;
 mod rehearsal;
@@ -60,23 +62,25 @@ use crate::store::{MemoryStore, ReadSchema, Store};
 use crate::workers::Workers;
 
 pub use crate::plan::{DownScriptOutcome, DowngradeTarget, IfDrifted, IfNoLedger, Request};
+pub use crate::project::Shard;
 pub use crate::schema::alter::ExtraCode;
 pub use crate::schema::bookkeeping::Tool;
 pub use crate::schema::{Fingerprint, Schema};
 #[cfg(feature = "lint")]
 pub use command::LintOptions;
 pub use command::{
-    BackupBefore, BackupTask, FinalBackup, IdPattern, MaintenanceTask, Operation, Restore, Rollback, Run,
-    Selection, Source,
+    BackupBefore, BackupTask, FinalBackup, MaintenanceTask, Operation, Restore, Rollback, Run, Selection,
+    Source,
 };
 pub use generation::{Generated, Rename, WantedSchema};
 #[cfg(feature = "lint")]
 pub use linting::Lint;
+pub use pattern::IdPattern;
 pub use pool::PooledConnection;
 pub use portion::Portion;
 pub use rehearsal::RehearsalPlace;
 pub use rollout::{Order, Rollout};
-pub use shard::{JobShard, Shard};
+pub use shard::JobShard;
 pub use squash::Squashed;
 pub use survey::Status;
 

@@ -1,11 +1,15 @@
 //! Project ids and the names of projects' files and schemas. No other module parses an id or derives a name from it.
 
+mod shard;
+
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+
+pub use shard::Shard;
 
 /// The longest id, in bytes.
 pub(crate) const MAX_ID_LENGTH: usize = 100;

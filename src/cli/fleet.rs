@@ -5,7 +5,7 @@ use tenantry::event::ExitRules;
 use tenantry::manager::{
     DowngradeTarget, IdPattern, IfDrifted, JobShard, Operation, Request, Run, Selection,
 };
-use tenantry::{Catalog, Manager, Result};
+use tenantry::{Catalog, Error, ErrorKind, Manager, Result};
 
 use super::{Settings, parse_ids, variable};
 use crate::report::Reporter;
@@ -19,11 +19,11 @@ pub(super) struct Filter {
     /// Exclude projects whose id matches this glob; can be repeated
     #[arg(long, value_name = "GLOB")]
     except: Vec<String>,
-    /// Include only a part of all projects, such as 2/8, as a task of a job; auto reads it from Slurm, Kubernetes, AWS Batch or
+    /// Include only a shard of all projects, such as 2/8, as a task of a job; auto reads it from Slurm, Kubernetes, AWS Batch or
     /// Cloud Run [env: TENANTRY_SHARD]
     #[arg(long, value_name = "N/T|auto")]
     shard: Option<String>,
-    /// Name that the runs of all parts have in common [env: TENANTRY_GROUP] [default: the id of the scheduler's job]
+    /// Name that the runs of all shards have in common [env: TENANTRY_GROUP] [default: the id of the scheduler's job]
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
     /// Exit with 0 instead of 6 if no project is found
@@ -116,9 +116,15 @@ impl Filter {
         })
     }
 
-    /// The part of the fleet that is meant, if it is not all.
+    /// The shard that is meant, if it is not all of the fleet.
     fn shard(&self) -> Result<Option<JobShard>> {
-        let Some(text) = self.shard.clone().or_else(|| variable("TENANTRY_SHARD")) else { return Ok(None) };
+        let Some(text) = self.shard.clone().or_else(|| variable("TENANTRY_SHARD")) else {
+            if self.group.is_some() {
+                return Err(Error::new(ErrorKind::Usage, "--group has no effect without --shard")
+                    .with_hint("say which shard of the group this run takes: --shard N/T"));
+            }
+            return Ok(None);
+        };
         let of_scheduler = JobShard::of_scheduler(variable);
         let group = self.group.clone().or_else(|| variable("TENANTRY_GROUP"));
         let group = group.or_else(|| of_scheduler.as_ref().ok().and_then(|it| it.group.clone()));

@@ -84,6 +84,10 @@ impl RolloutSettings {
                 }
             };
         }
+        if self.bake.is_some() && !rollout.has_waves() {
+            return Err(Error::new(ErrorKind::Usage, "there is no wave after which to wait")
+                .with_hint("bake needs waves, a canary or a gate"));
+        }
         Ok(if self.all_or_nothing == Some(true) { rollout.all_or_nothing() } else { rollout })
     }
 }

@@ -29,7 +29,7 @@ impl Storage for Database {
         Ok(true)
     }
 
-    fn append(&self, create: Create, next: &mut Next<'_>) -> Result<()> {
+    fn append(&self, create: Create, _reserve: u64, next: &mut Next<'_>) -> Result<()> {
         if create == Create::Existing && !self.0.exists()? {
             return Ok(());
         }

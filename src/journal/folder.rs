@@ -20,8 +20,6 @@ const RUNS: &str = "runs";
 const EVENTS: &str = "jsonl";
 /// The extension of the lock file of a run that has not ended. The process that runs it holds the lock.
 const OPEN: &str = "open";
-/// The disk space that is reserved for the last entry of a run, in bytes.
-const RESERVE_FOR_END: u64 = 8 << 10;
 /// The disk space that is reserved for the events of a run, in bytes.
 const RESERVE_FOR_RUN: u64 = 16 << 10;
 /// The disk space that is reserved for the event of each project, in bytes.
@@ -134,6 +132,9 @@ impl Folder {
 
 /// Reserves disk space after the end of a file. Does nothing on file systems that do not support it.
 fn reserve_space(file: &File, bytes: u64) -> std::io::Result<()> {
+    if bytes == 0 {
+        return Ok(());
+    }
     let end = file.metadata()?.len();
     match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, end, bytes) {
         Err(error) if [Errno::NOSPC, Errno::DQUOT, Errno::FBIG, Errno::IO].contains(&error) => {
@@ -199,7 +200,7 @@ impl Storage for Folder {
         Ok(true)
     }
 
-    fn append(&self, create: Create, next: &mut Next<'_>) -> Result<()> {
+    fn append(&self, create: Create, reserve: u64, next: &mut Next<'_>) -> Result<()> {
         let path = self.path();
         let failed = |error: std::io::Error| Error::io("write", &path, error).with_hint(HINT);
         let is_new = !path.exists();
@@ -214,11 +215,7 @@ impl Storage for Folder {
         let end = file.metadata().map_err(failed)?.len();
         let text: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
         let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
-        // The entry of the run's end must fit too.
-        let written = written.and_then(|()| {
-            let begins_run = lines.last().is_some_and(|line| line.contains("\"kind\":\"run_"));
-            if begins_run { reserve_space(&file, RESERVE_FOR_END) } else { Ok(()) }
-        });
+        let written = written.and_then(|()| reserve_space(&file, reserve));
         if let Err(error) = written {
             // Removes the partial line. If that fails, the next writer cuts it off and records that.
             let _ = file.set_len(end);

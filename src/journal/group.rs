@@ -1,4 +1,4 @@
-//! One report of several runs: those of the tasks of one job, each of which took a part of the fleet.
+//! One report of several runs: those of the tasks of one job, each of which took a shard of the fleet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{Journal, Json};
 use crate::error::{Error, ErrorKind, Result};
+use crate::project::Shard;
 
 /// The command whose runs are shown of a job that has others as well.
 const UPGRADE: &str = "upgrade-all";
@@ -14,13 +15,13 @@ const UPGRADE: &str = "upgrade-all";
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct MergedReport {
-    /// The parts that reported, in order.
+    /// The shards that reported, in order.
     pub shards: Vec<ShardReport>,
-    /// The parts that never reported, such as `5/8`.
+    /// The shards that never reported, such as `5/8`.
     pub missing: Vec<String>,
     /// The number of projects by outcome.
     pub outcomes: BTreeMap<String, usize>,
-    /// The exit code of the job as a whole: the first that applies of 130, 3, 4 and 0, as for a single run. A part that did
+    /// The exit code of the job as a whole: the first that applies of 130, 3, 4 and 0, as for a single run. A shard that did
     /// not report, or not to its end, counts as failed.
     pub exit: u8,
     /// The last report of each project.
@@ -28,11 +29,11 @@ pub struct MergedReport {
     pub projects: Vec<Json>,
 }
 
-/// What one part of a job did.
+/// What one shard of a job did.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ShardReport {
-    /// The part, such as `2/8`.
+    /// The shard, such as `2/8`.
     pub shard: String,
     /// Its last run.
     pub run: String,
@@ -44,7 +45,7 @@ pub struct ShardReport {
     pub runs: usize,
 }
 
-/// The name of the part that a run took.
+/// The shard that a run took.
 fn shard_of(events: &[Json]) -> Option<&str> {
     events.iter().find_map(|event| match event.0["event"].as_str()? {
         "run_started" => event.0["shard"].as_str(),
@@ -74,57 +75,62 @@ fn split_runs(events: Vec<Json>) -> Vec<Vec<Json>> {
     runs
 }
 
+/// Returns the runs that are to be merged, oldest first.
+fn runs_of_one_command(mut runs: Vec<Vec<Json>>) -> Result<Vec<Vec<Json>>> {
+    // What comes before and after an upgrade is not the upgrade.
+    if runs.iter().any(|events| command_of(events) == UPGRADE) {
+        runs.retain(|events| command_of(events) == UPGRADE);
+    }
+    let Some(first) = runs.first().map(|events| command_of(events).to_string()) else {
+        return Err(Error::new(ErrorKind::Usage, "there is no run")
+            .with_hint("give the --format json outputs of runs with --shard"));
+    };
+    if let Some(other) = runs.iter().map(|events| command_of(events)).find(|command| *command != first) {
+        let message = format!("the runs are of different commands: {first} and {other}");
+        return Err(Error::new(ErrorKind::Usage, message));
+    }
+    // Ids of runs sort by time.
+    runs.sort_by_key(|events| run_of(events));
+    Ok(runs)
+}
+
 impl MergedReport {
     /// Merges runs, given by their events.
     ///
-    /// Fails with [`ErrorKind::Usage`] if one of them took no part of a fleet, or if they divide it differently.
-    pub fn new(mut runs: Vec<Vec<Json>>) -> Result<Self> {
+    /// Fails with [`ErrorKind::Usage`] if there is none, if one of them took no shard, or if they divide the fleet
+    /// differently.
+    pub fn new(runs: Vec<Vec<Json>>) -> Result<Self> {
         let usage = |message: String| Err(Error::new(ErrorKind::Usage, message));
-        runs = runs.into_iter().flat_map(split_runs).collect();
-        // What comes before and after an upgrade is not the upgrade.
-        if runs.iter().any(|events| command_of(events) == UPGRADE) {
-            runs.retain(|events| command_of(events) == UPGRADE);
-        }
-        if let Some(other) = runs.iter().find(|events| command_of(events) != command_of(&runs[0])) {
-            let commands = format!("{} and {}", command_of(&runs[0]), command_of(other));
-            return usage(format!("the runs are of different commands: {commands}"));
-        }
-        // Ids of runs sort by time.
-        runs.sort_by_key(|events| run_of(events));
+        let runs = runs_of_one_command(runs.into_iter().flat_map(split_runs).collect())?;
         let mut shards: BTreeMap<u64, ShardReport> = BTreeMap::new();
         let mut total = None;
         let mut projects: BTreeMap<String, Json> = BTreeMap::new();
         for events in &runs {
             let run = run_of(events);
             let Some(shard) = shard_of(events) else {
-                return usage(format!("run {run} took no part of a fleet"));
+                return usage(format!("run {run} took no shard of a fleet"));
             };
-            let parsed = shard
-                .split_once('/')
-                .and_then(|(part, of)| Some((part.parse().ok()?, of.parse::<u64>().ok()?)));
-            let Some((part, of)) = parsed else {
-                return usage(format!("run {run} has no valid part: {shard}"));
-            };
-            if *total.get_or_insert(of) != of {
-                return usage(format!("run {run} is part {shard}, and others divide the fleet differently"));
+            let shard: Shard = shard.parse()?;
+            if *total.get_or_insert(shard.of) != shard.of {
+                return usage(format!("run {run} is shard {shard}, and others divide the fleet differently"));
             }
-            let runs = shards.get(&part).map_or(0, |earlier| earlier.runs) + 1;
-            shards.insert(part, ShardReport { shard: shard.into(), runs, ..state_of(events, run) });
+            let runs = shards.get(&shard.part).map_or(0, |earlier| earlier.runs) + 1;
+            let report = ShardReport { shard: shard.to_string(), runs, ..state_of(events, run) };
+            shards.insert(shard.part, report);
             for event in events {
                 add_projects(&mut projects, event);
             }
         }
         let of = total.unwrap_or_default();
         let missing =
-            (1..=of).filter(|part| !shards.contains_key(part)).map(|part| format!("{part}/{of}")).collect();
+            (1..=of).filter(|part| !shards.contains_key(part)).map(|part| Shard { part, of }.to_string());
         let mut outcomes: BTreeMap<String, usize> = BTreeMap::new();
         for project in projects.values() {
-            let outcome = project.0["outcome"].as_str().unwrap_or_default();
-            *outcomes.entry(outcome.into()).or_default() += 1;
+            *outcomes.entry(project.0["outcome"].as_str().unwrap_or_default().into()).or_default() += 1;
         }
         let mut merged = Self {
+            missing: missing.collect(),
             shards: shards.into_values().collect(),
-            missing,
             outcomes,
             exit: 0,
             projects: projects.into_values().collect(),
@@ -279,6 +285,8 @@ mod tests {
         let open = MergedReport::new(vec![run("a", "1/1", &project("1", "upgraded"))]).unwrap();
         assert_eq!((open.shards[0].state, open.exit), ("open", 3));
         assert!(MergedReport::new(vec![run("a", "1/2", END), run("b", "1/3", END)]).is_err());
+        // Nothing is not a success.
+        assert!(MergedReport::new(vec![Vec::new()]).is_err());
         assert!(
             MergedReport::new(vec![vec![Json(serde_json::json!({"event": "run_started", "run": "a"}))]])
                 .is_err()

@@ -17,9 +17,9 @@ pub(super) trait Storage: Send + Sync {
     /// Passes every line to `visit`, in order, also an incomplete last one. Returns `false` if there is no journal yet.
     fn for_each_line(&self, visit: &mut Visit<'_>) -> Result<bool>;
 
-    /// Cuts off an incomplete last line, and appends the lines that `next` returns. They are durable when this returns. No
-    /// other process appends meanwhile.
-    fn append(&self, create: Create, next: &mut Next<'_>) -> Result<()>;
+    /// Cuts off an incomplete last line, and appends the lines that `next` returns. They are durable when this returns, and
+    /// `reserve` bytes are reserved for the next ones, if the storage can. No other process appends meanwhile.
+    fn append(&self, create: Create, reserve: u64, next: &mut Next<'_>) -> Result<()>;
 
     /// Replaces the first lines by one, as `choose` says. No other process appends meanwhile. Returns how many were replaced.
     fn replace_first(&self, choose: &mut Choose<'_>) -> Result<usize>;

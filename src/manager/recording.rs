@@ -12,12 +12,11 @@ use super::command::BackupTask;
 use super::command::MaintenanceTask;
 use super::command::{Operation, Run, Selection};
 use super::run_options::options;
-use super::shard::Shard;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, KilledRun, Summary};
 use crate::journal::runs::RunRecord;
 use crate::journal::{Journal, Json, NewEntry};
-use crate::project::ProjectId;
+use crate::project::{ProjectId, Shard};
 
 /// The record of a run in progress.
 pub(super) struct Recording<'a> {

@@ -52,6 +52,18 @@ impl Manager {
     /// Fails with [`ErrorKind::NotFound`] if the run does not exist, with [`ErrorKind::Locked`] if it has not ended,
     /// and with [`ErrorKind::Usage`] if it changed no version or belongs to another fleet.
     pub fn changes_of_run(&self, run_id: &str) -> Result<Rollback> {
+        let Rollback { run, moved, unreadable } = self.read_changes(run_id)?;
+        if moved.is_empty() && unreadable.is_empty() {
+            let message = "the run changed no project's version";
+            let hint =
+                format!("see what it did, and how to restore what it replaced: tenantry runs show {run_id}");
+            return Err(Error::new(ErrorKind::Usage, message).with_hint(hint));
+        }
+        Ok(Rollback { run, moved, unreadable })
+    }
+
+    /// Reads what a run changed, which may be nothing.
+    pub(super) fn read_changes(&self, run_id: &str) -> Result<Rollback> {
         let journal = self.required_journal()?;
         let events = journal.events(run_id)?;
         self.require_this_fleet(run_id, &events)?;
@@ -90,12 +102,6 @@ impl Manager {
             }
         }
         unreadable.retain(|project| !moved.contains_key(project));
-        if moved.is_empty() && unreadable.is_empty() {
-            let message = "the run changed no project's version";
-            let hint =
-                format!("see what it did, and how to restore what it replaced: tenantry runs show {run_id}");
-            return Err(Error::new(ErrorKind::Usage, message).with_hint(hint));
-        }
         Ok(Rollback { run: run_id.into(), moved, unreadable })
     }
 

@@ -7,9 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::Manager;
-use super::command::{BackupBefore, FinalBackup, MaintenanceTask, Operation, Run, Selection, new_run_id};
+use super::command::{MaintenanceTask, Operation, Run, new_run_id};
 use super::context::RunContext;
-use super::rehearsal::RehearsalPlace;
 use super::reporting::lock;
 use super::sink::EventSink;
 use super::survey::{Planned, Prefetched};
@@ -42,11 +41,10 @@ impl Manager {
 
     /// Rolls a run back, in a run of its own.
     fn roll_back_run(&self, run_id: &str, observer: &mut impl FnMut(Event)) -> Result<()> {
-        let rollback = match self.changes_of_run(run_id) {
-            // It changed nothing.
-            Err(error) if error.kind() == ErrorKind::Usage => return Ok(()),
-            rollback => rollback?,
-        };
+        let rollback = self.read_changes(run_id)?;
+        if rollback.moved.is_empty() && rollback.unreadable.is_empty() {
+            return Ok(());
+        }
         let (id, summary) = self.run_once(&Run::roll_back(rollback), observer)?;
         if summary.exit == 0 {
             return Ok(());
@@ -57,24 +55,12 @@ impl Manager {
         )))
     }
 
-    /// Fails unless a run can be rolled back that changes something.
-    fn require_way_back(&self) -> Result<()> {
-        self.archive()?;
-        self.required_journal().map(drop)
-    }
-
     /// Runs a command. Returns the id of the run and its summary.
     fn run_once(&self, run: &Run, mut observer: impl FnMut(Event)) -> Result<(String, Summary)> {
         let started = Instant::now();
         let Discovery { mut projects, skipped, unreachable } = self.select(run)?;
         if run.rollout.all_or_nothing && !run.dry_run {
-            self.require_way_back()?;
-            if let Some(Unreachable { store, error }) = unreachable.first() {
-                return Err(error
-                    .duplicate()
-                    .in_store(store)
-                    .with_hint("nothing was changed: not all projects can be reached"));
-            }
+            self.require_way_back(&unreachable)?;
         }
         // Of a store that cannot be reached, a run that is resumed knows the projects. They fail by their names.
         if let Some(resumed) = &run.resumed {
@@ -88,42 +74,8 @@ impl Manager {
         let halted = AtomicBool::new(false);
         let mut sink =
             EventSink { tally: Tally::default(), observer, recording, halted: &halted, is_incomplete: false };
-        sink.emit(Event::RunStarted(RunStarted {
-            run: id.clone(),
-            command: run.name(),
-            read_only: matches!(
-                run.operation,
-                Operation::Status | Operation::Drift | Operation::Maintain(MaintenanceTask::Check)
-            ),
-            store: self.store.location(),
-            pattern: self.store.pattern(),
-            projects: projects.len(),
-            dry_run: run.dry_run,
-            predicted: run.predicted,
-            resumed: run.resumed.is_some(),
-            shard: run.job_shard().map(|it| it.shard.to_string()),
-            group: run.job_shard().and_then(|it| it.group.clone()),
-            after,
-        }));
-        for Unreachable { store, error } in unreachable {
-            sink.is_incomplete = true;
-            sink.emit(Event::StoreFailed(StoreFailed { store, error }));
-        }
-        let ignored_files = self.catalog.ignored_files().iter().map(|path| Skipped {
-            name: path.display().to_string(),
-            reason: "not a migration: a file among the migrations' folders".into(),
-        });
-        for it in skipped.into_iter().chain(ignored_files) {
-            sink.emit(Event::Skipped(it));
-        }
-        if matches!(run.operation, Operation::Create | Operation::Migrate(_)) {
-            for note in self.notes_on_left_out() {
-                sink.emit(Event::Note(note));
-            }
-        }
-        if projects.is_empty() && !self.store.exists() {
-            sink.emit(Event::Note(missing_store(self.store.location())));
-        }
+        sink.emit(Event::RunStarted(self.run_started(run, &id, projects.len(), after)));
+        self.report_surroundings(run, skipped, unreachable, projects.is_empty(), &mut sink);
         let result = self.run_operation(run, &id, started, &projects, prefetched, &mut sink);
         let interrupted = self.interrupted.load(Ordering::Relaxed);
         let EventSink { tally, mut observer, recording, is_incomplete, .. } = sink;
@@ -145,67 +97,55 @@ impl Manager {
         recorded.map(|()| (id, summary))
     }
 
-    /// Finds what is wrong with the command itself before any project is changed: builds the reference if the operation
-    /// needs one, and inspects the first projects.
-    fn prepare(&self, run: &Run, projects: &[ProjectId]) -> Result<Prefetched> {
-        if run.backup_before != BackupBefore::None {
-            self.archive()?;
+    /// The first event of a run.
+    fn run_started(&self, run: &Run, id: &str, projects: usize, after: Option<String>) -> RunStarted {
+        RunStarted {
+            run: id.into(),
+            command: run.name(),
+            read_only: matches!(
+                run.operation,
+                Operation::Status | Operation::Drift | Operation::Maintain(MaintenanceTask::Check)
+            ),
+            store: self.store.location(),
+            pattern: self.store.pattern(),
+            projects,
+            dry_run: run.dry_run,
+            predicted: run.predicted,
+            resumed: run.resumed.is_some(),
+            shard: run.job_shard().map(|it| it.shard.to_string()),
+            group: run.job_shard().and_then(|it| it.group.clone()),
+            after,
         }
-        let is_in_place = run.rehearsal.is_some_and(|it| it.place == RehearsalPlace::InPlace);
-        if is_in_place && !self.store.can_roll_back() {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                "SQLite databases are rehearsed on private copies, not in place",
-            )
-            .with_hint("leave out --in-place, or =in-place after --rehearse"));
+    }
+
+    /// Reports what is around the projects: stores that cannot be reached, and what is skipped.
+    fn report_surroundings<F: FnMut(Event)>(
+        &self,
+        run: &Run,
+        skipped: Vec<Skipped>,
+        unreachable: Vec<Unreachable>,
+        is_empty: bool,
+        sink: &mut EventSink<'_, F>,
+    ) {
+        for Unreachable { store, error } in unreachable {
+            sink.is_incomplete = true;
+            sink.emit(Event::StoreFailed(StoreFailed { store, error }));
         }
-        // Where only a part of the fleet is meant, or left, a canary may be in the other part.
-        let is_whole = match &run.selection {
-            Selection::All { only, except, shard } => only.is_empty() && except.is_empty() && shard.is_none(),
-            Selection::Ids(_) => true,
-        };
-        let is_unknown = |canary: &&ProjectId| !projects.iter().any(|id| id.answers_to(canary));
-        let unknown = run.rollout.canary.iter().find(is_unknown);
-        if let Some(id) = unknown.filter(|_| is_whole && run.resumed.is_none()) {
-            return Err(Error::new(
-                ErrorKind::Usage,
-                "it is to be a canary, but is none of the projects of this run",
-            )
-            .in_project(id)
-            .with_hint("to see the projects: tenantry list"));
+        let ignored_files = self.catalog.ignored_files().iter().map(|path| Skipped {
+            name: path.display().to_string(),
+            reason: "not a migration: a file among the migrations' folders".into(),
+        });
+        for it in skipped.into_iter().chain(ignored_files) {
+            sink.emit(Event::Skipped(it));
         }
-        let needs_reference = match &run.operation {
-            Operation::Status | Operation::Drift => return self.prefetch(projects, ReadSchema::IfUnverified),
-            Operation::Migrate(Request::Downgrade { .. }) => {
-                if !projects.is_empty() {
-                    self.reference_with_down_results()?;
-                }
-                return Ok(Prefetched::default());
+        if matches!(run.operation, Operation::Create | Operation::Migrate(_)) {
+            for note in self.notes_on_left_out() {
+                sink.emit(Event::Note(note));
             }
-            Operation::Migrate(_) => return self.prefetch(projects, ReadSchema::Always),
-            Operation::Drop(FinalBackup::Skip) => false,
-            Operation::Drop(FinalBackup::Take) => {
-                self.archive()?;
-                false
-            }
-            Operation::Create | Operation::Import(_) => true,
-            Operation::Repair(_) | Operation::RollBack(_) => {
-                self.archive()?;
-                true
-            }
-            Operation::Maintain(task) => {
-                self.require_rules(*task)?;
-                matches!(task, MaintenanceTask::Retain { .. })
-            }
-            Operation::Backups(task) => {
-                self.archive()?;
-                task.needs_reference()
-            }
-        };
-        if needs_reference && !projects.is_empty() {
-            self.reference()?;
         }
-        Ok(Prefetched::default())
+        if is_empty && !self.store.exists() {
+            sink.emit(Event::Note(missing_store(self.store.location())));
+        }
     }
 
     /// Runs the operation on all projects, in parallel. Passes each project's report to `sink`.

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::command::{
-    BackupBefore, BackupTask, FinalBackup, IdPattern, MaintenanceTask, Operation, Run, Selection,
-};
-use super::shard::{JobShard, Shard};
+use super::command::{BackupBefore, BackupTask, FinalBackup, MaintenanceTask, Operation, Run, Selection};
+use super::pattern::IdPattern;
+use super::shard::JobShard;
 use crate::catalog::Version;
 use crate::error::{Error, ErrorKind, Result};
 use crate::hash::hexadecimal;
 use crate::plan::{DowngradeTarget, IfDrifted, IfNoLedger, Request};
+use crate::project::Shard;
 use crate::schema::alter::ExtraCode;
 use crate::schema::bookkeeping::Tool;
 

@@ -1,54 +1,12 @@
-//! A part of a fleet, for jobs of a scheduler that each take one.
-
-use std::fmt;
-use std::str::FromStr;
+//! Which shard of a fleet a task of a scheduler's job takes.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::project::ProjectId;
+use crate::project::Shard;
 
-/// A part of a fleet. Each project always belongs to the same part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shard {
-    /// The number of the part, counted from 1.
-    pub part: u64,
-    /// The number of parts that the fleet is divided into.
-    pub of: u64,
-}
-
-impl Shard {
-    pub(super) fn contains(self, project: &ProjectId) -> bool {
-        let hash = project.hash();
-        self.part.checked_sub(1) == Some(hash % self.of.max(1))
-    }
-}
-
-impl FromStr for Shard {
-    type Err = Error;
-
-    /// Parses text such as `2/8`.
-    fn from_str(text: &str) -> Result<Self> {
-        let parse = || {
-            let (part, of) = text.split_once('/')?;
-            let shard = Self { part: part.parse().ok()?, of: of.parse().ok()? };
-            (shard.part >= 1 && shard.part <= shard.of).then_some(shard)
-        };
-        parse().ok_or_else(|| {
-            Error::new(ErrorKind::Usage, format!("{text:?} is not a part N/T"))
-                .with_hint("for example 1/7, the first of seven parts")
-        })
-    }
-}
-
-impl fmt::Display for Shard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.part, self.of)
-    }
-}
-
-/// The part of a fleet that one task of a job takes.
+/// The shard that one task of a scheduler's job takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobShard {
-    /// The part.
+    /// The shard.
     pub shard: Shard,
     /// The name that all tasks of the job have in common.
     pub group: Option<String>,
@@ -97,14 +55,14 @@ const SCHEDULERS: [Scheduler; 4] = [
 ];
 
 impl JobShard {
-    /// Returns the part that a scheduler's variables say: those of a Slurm array, a Kubernetes Indexed Job, an AWS Batch
+    /// Returns the shard that a scheduler's variables say: those of a Slurm array, a Kubernetes Indexed Job, an AWS Batch
     /// array or Cloud Run. `variable` looks up environment variables.
     ///
-    /// Fails with [`ErrorKind::Usage`] if there are none, or if they do not say how many parts there are.
+    /// Fails with [`ErrorKind::Usage`] if there are none, or if they do not say how many shards there are.
     pub fn of_scheduler(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let Some(scheduler) = SCHEDULERS.iter().find(|it| variable(it.index).is_some()) else {
             let names: Vec<_> = SCHEDULERS.iter().map(|it| format!("{} ({})", it.name, it.index)).collect();
-            return Err(Error::new(ErrorKind::Usage, "no scheduler says which part of a job this is")
+            return Err(Error::new(ErrorKind::Usage, "no scheduler says which shard of a job this is")
                 .with_hint(format!(
                     "--shard auto reads the variables of {}; else use --shard N/T",
                     names.join(", ")
@@ -113,7 +71,7 @@ impl JobShard {
         let number = |name: &str| -> Result<u64> {
             let text = variable(name).ok_or_else(|| {
                 Error::new(ErrorKind::Usage, format!("{} does not set {name}", scheduler.name))
-                    .with_hint(format!("set {name} to the number of parts, or use --shard N/T"))
+                    .with_hint(format!("set {name} to the number of shards, or use --shard N/T"))
             })?;
             text.parse().map_err(|_| Error::new(ErrorKind::Usage, format!("{name}={text} is not a number")))
         };
@@ -136,19 +94,6 @@ impl JobShard {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_parts_are_all_of_a_fleet_and_no_other_part_is_any() {
-        let ids: Vec<ProjectId> = (0..100).map(|id| id.to_string().parse().unwrap()).collect();
-        let count = |part: u64, of: u64| ids.iter().filter(|id| Shard { part, of }.contains(id)).count();
-        assert_eq!((1..=7).map(|part| count(part, 7)).sum::<usize>(), 100);
-        // Part 0, a part after the last, and a part of 0 are empty.
-        assert_eq!((count(0, 7), count(8, 7), count(0, 0)), (0, 0, 0));
-        for text in ["0/7", "8/7", "1", "1/0", "a/b", "-1/7", ""] {
-            assert!(text.parse::<Shard>().is_err(), "{text}");
-        }
-        assert_eq!("2/8".parse::<Shard>().unwrap().to_string(), "2/8");
-    }
 
     #[test]
     fn each_scheduler_says_its_part() {
