@@ -87,7 +87,22 @@ mod tests {
         let much = gate("i=0; while [ $i -lt 900 ]; do echo line $i; i=$((i + 1)); done", false).output;
         assert!(much.len() <= 2_000 && much.starts_with("line ") && much.ends_with("line 899"), "{much}");
         assert!(!gate("sleep 60", true).passed());
-        // What it has started is killed as well: nothing writes on.
-        assert!(!gate("(sleep 60; echo late) & wait", true).passed());
+    }
+
+    #[test]
+    fn what_an_interrupted_gate_has_started_is_killed_as_well() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let command = format!("sleep 61 & echo $! > '{}'; wait", file.path().display());
+        let pid = || std::fs::read_to_string(file.path()).unwrap().trim().to_string();
+        assert!(!run_gate(&command, &[], &|| !pid().is_empty()).passed());
+        // It is gone, or waits as a zombie for somebody to take note.
+        let is_alive = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid())).unwrap_or_default();
+            !stat.is_empty() && !stat.contains(") Z ")
+        };
+        let started = std::time::Instant::now();
+        while is_alive() {
+            assert!(started.elapsed() < Duration::from_secs(5), "the gate's sleep goes on");
+        }
     }
 }

@@ -62,6 +62,7 @@ mod repair;
 mod repeatables;
 mod reports;
 mod restore;
+mod resume;
 mod rollback;
 mod rollout;
 mod row_loss;

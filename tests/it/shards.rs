@@ -114,6 +114,8 @@ fn outputs_are_merged_where_there_is_no_common_journal(world: &mut World) {
     std::fs::write(&files[0], &text[..text.len() - 20]).unwrap();
     let report = world.expect(3, &all.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(merged(&report)["shards"][0]["state"], "open");
+    std::fs::write(&files[0], "").unwrap();
+    assert_eq!(world.run(&["runs", "merge", &files[0]]).code, 2, "nothing was merged");
     std::fs::write(&files[0], "no JSON\n").unwrap();
     let wrong = world.run(&all.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(wrong.code == 2 && wrong.stderr.contains("part-1.jsonl:1"), "{}", wrong.stderr);
@@ -153,6 +155,7 @@ fn every_command_on_all_projects_takes_a_part(world: &mut World) {
     }
     assert_eq!(world.run(&["status", "1", "--shard", "1/3"]).code, 2);
     assert_eq!(world.run(&["status", "--shard", "4/3"]).code, 2);
+    assert_eq!(world.run(&["status", "--group", "nightly"]).code, 2);
 }
 
 /// An array job of Slurm on two nodes. One of them fails while it works, and its tasks are started again on the other.

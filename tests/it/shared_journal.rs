@@ -199,6 +199,30 @@ fn a_run_whose_journal_is_cut_off_for_a_moment_records_everything() {
     journal.drop();
 }
 
+/// A server that crashes may lose the last events, which were committed asynchronously. They are sent again.
+#[test]
+fn events_that_the_server_lost_are_sent_again() {
+    let (mut world, journal) = (World::sqlite(), Database::new());
+    let url = format!("postgres://postgres@:{}/{}?host={}", journal.port, journal.name, journal.socket);
+    std::fs::write(world.folder().join("tenantry.toml"), format!("[journal]\nurl = \"{url}\"\n")).unwrap();
+    world.with_migrations(&[NOTES]);
+    world.expect(0, &["create", "1", "2", "3"]);
+    world.with_migrations(&[NOTES, INDEX]);
+    let (output, run) = with_a_gate(&world, |run| {
+        // What a crash leaves: a part of the events, and no connection.
+        let lose = format!("DELETE FROM tenantry_journal.events WHERE run = '{run}' AND number > 2");
+        journal.run(&["-c", &lose]);
+        let cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        journal.run(&["-c", cut]);
+    });
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(world.expect(0, &["runs", "show", &run]).events("project_finished").len(), 3);
+    world.expect(0, &["audit", "verify"]);
+    assert_eq!(world.expect(0, &["runs", "rollback", &run]).count("downgraded"), 3);
+    journal.drop();
+}
+
 /// A run whose journal is gone for longer stops, and says so. What it did is read from the ledgers later.
 #[test]
 fn a_run_that_loses_its_journal_stops_and_is_completed_later() {

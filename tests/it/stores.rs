@@ -19,6 +19,7 @@ on_each_store!(
     what_does_not_fit_together_is_refused,
     ids_of_several_stores_in_any_order_are_each_their_own_project,
     a_run_from_before_there_were_several_stores_can_be_rolled_back,
+    a_store_with_another_pattern_that_is_added_changes_nothing_for_the_others,
 );
 
 /// Three stores of the world's kind.
@@ -43,11 +44,14 @@ impl Stores {
     }
 
     fn toml(&self, more: &str) -> String {
-        let stores = NAMES
-            .iter()
-            .zip(&self.urls)
-            .map(|(name, url)| format!("[[stores]]\nname = \"{name}\"\nurl = \"{url}\"\n"));
-        stores.collect::<String>() + more
+        self.toml_of(NAMES.len()) + more
+    }
+
+    /// The settings of the first so many stores.
+    fn toml_of(&self, count: usize) -> String {
+        let stores = NAMES.iter().zip(&self.urls).take(count);
+        let stores = stores.map(|(name, url)| format!("[[stores]]\nname = \"{name}\"\nurl = \"{url}\"\n"));
+        stores.collect::<Vec<_>>().concat()
     }
 }
 
@@ -232,6 +236,25 @@ fn a_run_from_before_there_were_several_stores_can_be_rolled_back(world: &mut Wo
     std::fs::write(world.folder().join("tenantry.toml"), stores.toml(more)).unwrap();
     let undone = world.expect(0, &["runs", "rollback", &run]);
     assert_eq!((undone.outcome("eu1/1"), undone.count("downgraded")), ("downgraded", 2));
+}
+
+fn a_store_with_another_pattern_that_is_added_changes_nothing_for_the_others(world: &mut World) {
+    let stores = Stores::new(world);
+    world.with_migrations(&[NOTES]);
+    world.without_store();
+    let two = stores.toml_of(2);
+    std::fs::write(world.folder().join("tenantry.toml"), &two).unwrap();
+    world.expect(0, &["create", "eu1/1", "eu2/1"]);
+    world.with_migrations(&[NOTES, INDEX]);
+    let run = run_id(&world.expect(0, &["upgrade-all"]));
+    let pattern = world.either("app_{id}.sqlite", "app_{id}");
+    let third =
+        format!("[[stores]]\nname = \"us1\"\nurl = \"{}\"\npattern = \"{pattern}\"\n", stores.urls[2]);
+    std::fs::write(world.folder().join("tenantry.toml"), two + &third).unwrap();
+    world.expect(0, &["create", "us1/1"]);
+    assert_eq!(world.expect(0, &["runs", "rollback", &run]).count("downgraded"), 2);
+    let list = world.run(&["list"]).stdout;
+    assert!(list.contains(&pattern.replace("{id}", "1")), "{list}");
 }
 
 fn what_does_not_fit_together_is_refused(world: &mut World) {
