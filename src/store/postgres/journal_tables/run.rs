@@ -121,13 +121,15 @@ impl OpenRun {
             match take() {
                 Ok([true, true]) => {
                     self.link = link;
-                    return match self.resend() {
-                        Ok(true) => Ok(()),
+                    match self.resend() {
+                        Ok(true) => return Ok(()),
                         Ok(false) => {
-                            Err(Error::new(ErrorKind::Disconnected, "the server has lost events of the run"))
+                            let message = "the server has lost events of the run";
+                            return Err(Error::new(ErrorKind::Disconnected, message));
                         }
-                        Err(error) => Err(failed(&self.target, &error)),
-                    };
+                        Err(error) if is_disconnected(&error) && has_time => {}
+                        Err(error) => return Err(failed(&self.target, &error)),
+                    }
                 }
                 Ok([true, false]) => {
                     self.is_lost = true;
